@@ -1,0 +1,1 @@
+"""Configuration: file, environment, flags → one frozen Settings."""

@@ -1,0 +1,121 @@
+"""Every way a run can fail, as one tree. The exit codes are an interface: README lists them.
+
+    ReconcileError                 1  a bug, unless a leaf says otherwise
+    ├── UsageError                 2  command line or configuration; refused credentials; missing view or column
+    │   ├── ConfigError               a configuration file or environment variable, with its place
+    │   ├── SchemaError               the query cannot be mapped: missing column, unsupported type
+    │   └── AccessError               credentials or privileges refused
+    ├── SafetyStop                 5  a human decides; nothing was deleted
+    │   ├── DataError                 NULL key, one key with several rows, a value Redis refuses
+    │   └── StateError                stored state is corrupt or written by a newer format
+    ├── Unavailable                6  Materialize or Redis cannot be reached or cannot work now
+    ├── Incomplete                 4  time ran out or a signal came; what was committed stays
+    ├── LeaseHeld                  7  another run works on this view
+    ├── LeaseLost                  6  another run took over while this one was away; nothing was written after
+    └── HistoryLost                8  the source no longer knows the checkpoint's time
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class ExitCode(enum.IntEnum):
+    """What a process of ours exits with. Unknown codes must be treated as failure."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    DRIFT = 3
+    INCOMPLETE = 4
+    SAFETY_STOP = 5
+    UNAVAILABLE = 6
+    LEASE_HELD = 7
+    HISTORY_LOST = 8
+
+
+# Several views in one run give several codes; the first of these that occurs is the run's.
+_PRIORITY = (2, 5, 1, 8, 7, 6, 4, 3, 0)
+
+
+def worst(codes: list[ExitCode]) -> ExitCode:
+    """The code to exit with when several apply; OK for none."""
+    return min(codes, key=lambda code: _PRIORITY.index(code), default=ExitCode.OK)
+
+
+class ReconcileError(Exception):
+    """Something went wrong that has no name of its own."""
+
+    exit_code: ExitCode = ExitCode.BUG
+
+    def __init__(self, message: str, *, hint: str | None = None, view: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.view = view
+
+    @property
+    def kind(self) -> str:
+        """Stable machine-readable name, e.g. 'config_error'."""
+        name = type(self).__name__
+        return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
+
+
+class UsageError(ReconcileError):
+    """The command or configuration cannot be carried out as given."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(UsageError):
+    """The configuration is not usable."""
+
+
+class SchemaError(UsageError):
+    """The query's columns cannot be mapped to Redis keys and values."""
+
+
+class AccessError(UsageError):
+    """Credentials or privileges were refused."""
+
+
+class SafetyStop(ReconcileError):  # noqa: N818 - a decision, not a defect
+    """Going on could destroy data; a human decides."""
+
+    exit_code = ExitCode.SAFETY_STOP
+
+
+class DataError(SafetyStop):
+    """The view's rows cannot be stored as they are."""
+
+
+class StateError(SafetyStop):
+    """What Redis says about an earlier run cannot be used."""
+
+
+class Unavailable(ReconcileError):  # noqa: N818
+    """Materialize or Redis cannot be reached, or cannot work now; the next run may succeed."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class Incomplete(ReconcileError):  # noqa: N818
+    """Time ran out or a signal came; what was committed stays."""
+
+    exit_code = ExitCode.INCOMPLETE
+
+
+class LeaseHeld(ReconcileError):  # noqa: N818
+    """Another run works on this view."""
+
+    exit_code = ExitCode.LEASE_HELD
+
+
+class LeaseLost(Unavailable):
+    """Another run took over this view; this one wrote nothing after that."""
+
+
+class HistoryLost(ReconcileError):  # noqa: N818
+    """The source no longer knows the checkpoint's time."""
+
+    exit_code = ExitCode.HISTORY_LOST
