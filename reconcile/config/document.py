@@ -1,0 +1,162 @@
+"""A YAML file as nested nodes that know their line. Only shape is looked at here; values stay text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from reconcile.errors import ConfigError
+
+if TYPE_CHECKING:
+    import yaml
+
+FILE_MAX_BYTES = 1 << 20
+_MERGE_MAX = 8
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = {_TAG + t for t in ("str", "int", "float", "bool", "null", "timestamp", "value")}
+_TRUE = ("y", "yes", "true", "on")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A mapping (dict), a list, a scalar's text, a bool, or None for nothing at all."""
+
+    content: dict[str, Node] | list[Node] | str | bool | None = field(repr=False)
+    place: str
+
+    @property
+    def found(self) -> str:
+        if isinstance(self.content, dict):
+            return "a mapping"
+        if isinstance(self.content, list):
+            return "a list"
+        return "nothing" if self.content is None else "a single value"
+
+
+def read(path: str) -> Node:
+    """The file's top-level mapping; empty for an empty file."""
+    text = _text(path)
+    root = _compose(text, path)
+    if root is None:
+        return Node({}, f"{path}:1")
+    node = _node(root, path, "", 3)
+    if node.content is None:
+        return Node({}, node.place)
+    if not isinstance(node.content, dict):
+        raise ConfigError(
+            f"{node.place}: expected a mapping, found {node.found}", hint="begin with materialize: and redis:"
+        )
+    return node
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(FILE_MAX_BYTES + 1)
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+        raise ConfigError(f"{path}: {reason}", hint="give another file with --config or RECONCILE_CONFIG") from error
+    if len(content) > FILE_MAX_BYTES:
+        raise ConfigError(f"{path}: larger than 1 MB", hint="is this a configuration file?")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8", hint="save the file as UTF-8") from None
+
+
+def _compose(text: str, path: str) -> yaml.Node | None:
+    import yaml
+
+    hint = "check the indentation, the colons and the quotes round this place"
+    loader_class: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        # The loader itself already reads, so it belongs inside.
+        loader = loader_class(text)
+        try:
+            node: yaml.Node | None = loader.get_single_node()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
+        # Texts between quotes come from the file (an alias, a tag) and might be a password.
+        problem = (
+            re.sub(r"'[^']*'|\"[^\"]*\"", "…", error.problem or "") if "'" in (error.problem or "") else error.problem
+        )
+        raise ConfigError(f"{place}: not YAML: {' '.join((problem or 'syntax error').split())}", hint=hint) from None
+    except (yaml.YAMLError, ValueError):
+        raise ConfigError(f"{path}: not YAML: a character that is not allowed", hint=hint) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply", hint="a configuration has at most three levels") from None
+    return node
+
+
+def shown(name: str) -> str:
+    """A key for an error message; odd ones might be a secret in the wrong place ('password:x')."""
+    return name if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", name) else "(unreadable key)"
+
+
+def _node(node: yaml.Node, path: str, where: str, depth: int) -> Node:
+    import yaml
+
+    place = f"{path}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.ScalarNode):
+        return Node(_scalar(node, place, where), place)
+    if depth == 0:
+        raise ConfigError(f"{place}: {where}: nested too deeply", hint="a configuration has at most three levels")
+    if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+        return Node([_node(item, path, f"{where}[{n}]", depth - 1) for n, item in enumerate(node.value)], place)
+    if not isinstance(node, yaml.MappingNode) or node.tag != _TAG + "map":
+        raise ConfigError(f"{place}: {where or 'file'}: unsupported YAML tag", hint="remove the ! tag")
+    content: dict[str, Node] = {}
+    own: set[str] = set()
+    for key, value, merged in _pairs(node, path, _MERGE_MAX):
+        name = key.value
+        below = f"{where}.{shown(name)}" if where else shown(name)
+        if not merged and name in own:
+            line = key.start_mark.line + 1
+            raise ConfigError(
+                f"{path}:{line}: {below}: given twice", hint=f"first at {content[name].place}; keep one of them"
+            )
+        if merged and name in content:
+            continue
+        if not merged:
+            own.add(name)
+        if not (where == "" and name.startswith("x-")):
+            content[name] = Node(_node(value, path, below, depth - 1).content, f"{path}:{key.start_mark.line + 1}")
+    return Node(content, place)
+
+
+def _pairs(node: yaml.MappingNode, path: str, merges: int) -> Iterator[tuple[yaml.ScalarNode, yaml.Node, bool]]:
+    """Keys and values, those of `<<:` merges last: the mapping's own win."""
+    import yaml
+
+    sources: list[yaml.Node] = []
+    for key, value in node.value:
+        place = f"{path}:{key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise ConfigError(f"{place}: a key is not plain text", hint="write key: value")
+        if key.tag != _TAG + "merge":
+            yield key, value, False
+            continue
+        sources += value.value if isinstance(value, yaml.SequenceNode) else [value]
+    for source in sources:
+        if not isinstance(source, yaml.MappingNode) or merges == 0:
+            line = source.start_mark.line + 1
+            raise ConfigError(f"{path}:{line}: '<<' does not merge a mapping", hint="write <<: *anchor")
+        for key, value, _ in _pairs(source, path, merges - 1):
+            yield key, value, True
+
+
+def _scalar(node: yaml.ScalarNode, place: str, where: str) -> str | bool | None:
+    if node.tag not in _SCALARS:
+        raise ConfigError(f"{place}: {where}: unsupported YAML tag", hint="remove the ! tag")
+    if node.tag == _TAG + "null":
+        return None
+    if node.tag == _TAG + "bool":
+        return str(node.value).lower() in _TRUE
+    # Numbers and dates keep their text: `password: 0123` means these four characters.
+    return str(node.value)

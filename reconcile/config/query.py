@@ -1,0 +1,109 @@
+"""The SQL of a view: one query, cut to its statement; and names of relations, quoted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from reconcile.config.values import Wrong
+
+# Whole tokens, so that a ';' inside a string, a quoted name or a comment is not taken for the end of a statement.
+_TOKEN = re.compile(
+    r"""(?P<space>\s+|--[^\n]*)
+    | (?P<block>/\*)
+    | (?P<string>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*")
+    | (?P<dollar>\$(?P<tag>[A-Za-z_][A-Za-z0-9_]*)?\$)
+    | (?P<word>[A-Za-z_\u0080-\uffff][A-Za-z0-9_$\u0080-\uffff]*)
+    | (?P<open>['"])
+    | (?P<end>;)
+    | (?P<other>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+_BEGINNINGS = ("select", "with", "values", "table", "(")
+_PART = re.compile(r'"((?:[^"\0]|"")+)"|([A-Za-z_\u0080-\uffff][A-Za-z0-9_$\u0080-\uffff]*)')
+
+
+def cut(sql: str) -> str:
+    """The one query in `sql`, without the ';' and comments after it. Wrong if there is none, or more than one."""
+    begin = end = None
+    ended = False
+    for kind, start, stop in _tokens(sql):
+        if kind == "space":
+            continue
+        if kind == "end":
+            ended = True
+            continue
+        if ended and begin is not None:
+            raise Wrong(
+                "holds more than one statement", "give one query; for several, use several entries under views:"
+            )
+        begin = start if begin is None else begin
+        end = stop
+    if begin is None:
+        raise Wrong("is empty", 'give a query such as "SELECT key, value FROM your_view"')
+    text = sql[begin:end]
+    if not text.lower().startswith(_BEGINNINGS):
+        raise Wrong("is not a query", "begin with SELECT or WITH; to read a whole view use relation: with its name")
+    return text
+
+
+def _tokens(sql: str) -> Iterator[tuple[str, int, int]]:
+    at = 0
+    while at < len(sql):
+        match = _TOKEN.match(sql, at)
+        assert match is not None, "the last alternative matches any character"
+        kind, stop = match.lastgroup or "other", match.end()
+        if kind == "tag" or match["dollar"]:
+            kind, stop = "string", sql.find(match["dollar"], stop) + len(match["dollar"])
+            if stop < match.end():
+                raise Wrong("has a dollar quote that does not end", f"close it with {match['dollar']}")
+        elif kind == "block":
+            kind, stop = "space", _block_end(sql, at)
+        elif kind == "open":
+            raise Wrong("has a quote that does not end", "close it, or double a quote that stands for itself")
+        yield kind, at, stop
+        at = stop
+
+
+def _block_end(sql: str, at: int) -> int:
+    depth = 0
+    for match in re.finditer(r"/\*|\*/", sql[at:]):
+        depth += 1 if match.group() == "/*" else -1
+        if depth == 0:
+            return at + match.end()
+    raise Wrong("has a comment that does not end", "close it with */")
+
+
+def parts(relation: str) -> tuple[str, ...]:
+    """The names in 'db.schema.view': unquoted ones folded to lower case as SQL does, "Quoted" ones as they are."""
+    found: list[str] = []
+    at = 0
+    text = relation.strip()
+    while (match := _PART.match(text, at)) is not None:
+        quoted, plain = match.groups()
+        found.append(plain.lower() if quoted is None else quoted.replace('""', '"'))
+        at = match.end()
+        if text[at : at + 1] != ".":
+            break
+        at += 1
+    if at != len(text) or not 1 <= len(found) <= 3 or text.endswith("."):
+        raise Wrong(
+            "is not the name of a view",
+            'write view, schema.view or database.schema.view; "Double Quotes" round unusual names',
+        )
+    return tuple(found)
+
+
+def quote(name: str) -> str:
+    """One SQL identifier, quoted."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quoted(relation: str) -> str:
+    """A relation's name, safe to put into a statement: public.V → "public"."v"."""
+    return ".".join(quote(name) for name in parts(relation))
+
+
+def reading(relation: str, key: str, value: str) -> str:
+    """The query for a whole relation. Column names are exact: Materialize reports them in that case."""
+    return f"SELECT {quote(key)}, {quote(value)} FROM {quoted(relation)}"
