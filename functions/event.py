@@ -1,0 +1,170 @@
+"""What the adapters share: a platform's event → Request, the platform's time limit → Stop, one call of `execute`.
+
+The event is JSON with the names of `Request`'s fields. It is strict: a misspelled key must not silently run the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from reconcile.config.load import load
+from reconcile.config.settings import Settings
+from reconcile.errors import ExitCode, ReconcileError, UsageError
+from reconcile.runs.entry import execute
+from reconcile.runs.request import IfLeased, Mode, Request
+from reconcile.stop import GRACE_S, Stop
+
+_EVERY = frozenset(get_args(Mode))
+_WRITERS = _EVERY - {"verify"}
+
+# Field of Request → (its JSON type, the modes it belongs to). Left out on purpose: `show_values` and `max_report`,
+# because what a function returns ends up in the platform's logs, where row values must not be.
+FIELDS: dict[str, tuple[tuple[type, ...], frozenset[str]]] = {
+    "mode": ((str,), _EVERY),
+    "views": ((list,), _EVERY),
+    "follow_s": ((int, float), frozenset({"run", "delta"})),
+    "until_current": ((bool,), frozenset({"delta"})),
+    "as_of": ((str,), frozenset({"snapshot"})),
+    "deep": ((bool,), frozenset({"snapshot", "verify"})),
+    "reset_state": ((bool,), frozenset({"snapshot"})),
+    "fast": ((bool,), frozenset({"verify"})),
+    "subset": ((str,), frozenset({"verify"})),
+    "dry_run": ((bool,), _WRITERS),
+    "allow_deletes": ((bool,), _WRITERS),
+    "adopt": ((bool,), _WRITERS),
+    "if_leased": ((str,), _WRITERS),
+}
+# What schedulers can fill in about the tick itself (EventBridge: <aws.scheduler.scheduled-time>). Logged, nothing more.
+TICK = ("scheduled", "execution")
+# Words people try, because the command line says them.
+_SYNONYMS = {"for": "follow_s", "seconds": "follow_s", "view": "views", "command": "mode", "action": "mode"}
+EVENT_MAX_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an invocation came to: the report as JSON-ready values, its exit code, whether a retry may mend it."""
+
+    body: dict[str, Any]
+    code: int
+    retryable: bool
+
+    @property
+    def fine(self) -> bool:
+        """Nobody has to act: done, to be continued by the next tick, or another run has the lease."""
+        return self.code in (ExitCode.OK, ExitCode.INCOMPLETE, ExitCode.LEASE_HELD)
+
+    def raise_if_retryable(self) -> None:
+        """Platforms retry what raises: only what a retry can mend may raise."""
+        if self.retryable:
+            raise RetryableError(f"reconcile: exit code {self.code}, a retry may mend it; the report is in the log")
+
+
+class RetryableError(ReconcileError):
+    """Raised towards the platform, whose retry is the next attempt."""
+
+
+def parse_json(body: bytes | str) -> object:
+    """The event in a request body or message; nothing at all is an empty event."""
+    if len(body) > EVENT_MAX_BYTES:
+        raise UsageError(f"the event has {len(body)} bytes, more than {EVENT_MAX_BYTES}")
+    try:
+        return json.loads(body) if body.strip() else {}
+    except ValueError:
+        raise UsageError("the event is not JSON", hint='send a JSON object such as {"mode": "run"}') from None
+
+
+def to_request(event: object) -> Request:
+    """The request an event makes; UsageError for anything it cannot mean."""
+    if event is None:
+        event = {}
+    if not isinstance(event, dict):
+        raise UsageError("the event is not a JSON object", hint='send an object such as {"mode": "run"}')
+    if event.get("source") == "aws.events" and "detail-type" in event:
+        event = {}  # an EventBridge rule without an Input: a bare tick
+    for key in event:
+        if key not in FIELDS and key not in TICK:
+            raise _unknown(str(key))
+    asked = {key: value for key, value in event.items() if key in FIELDS}
+    mode = asked.setdefault("mode", "run")
+    for key, value in asked.items():
+        types, modes = FIELDS[key]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise UsageError(f"event key {key!r} must be a {_type_name(types)}, not {_type_name((type(value),))}")
+        if isinstance(mode, str) and mode in _EVERY and mode not in modes:
+            raise UsageError(f"event key {key!r} does not belong to mode {mode!r}", hint=f"modes: {sorted(modes)}")
+    _check_choice("mode", mode, get_args(Mode))
+    _check_choice("if_leased", asked.get("if_leased", "skip"), get_args(IfLeased))
+    views = asked.get("views", [])
+    if not all(isinstance(name, str) for name in views):
+        raise UsageError("event key 'views' must be an array of strings")
+    if asked.get("deep") and asked.get("fast"):
+        raise UsageError("event keys 'deep' and 'fast' exclude each other")
+    if not 0 <= asked.get("follow_s", 0) < float("inf"):
+        raise UsageError("event key 'follow_s' must be a number of seconds, 0 or more")
+    return Request(**{**asked, "mode": cast(Mode, mode), "views": tuple(views)})
+
+
+def budget_s(platform_s: float, max_runtime_s: float | None) -> float:
+    """Seconds until the run should end by itself, when the platform kills it after platform_s.
+
+    The margin holds what comes after the deadline: the batch under way, sockets severed after GRACE_S, the response.
+    """
+    margin_s = min(max(2 * GRACE_S, 0.1 * platform_s), 30.0, platform_s / 2)
+    ours_s = max(0.0, platform_s - margin_s)
+    return ours_s if max_runtime_s is None else min(ours_s, max_runtime_s)
+
+
+@functools.cache
+def settings() -> Settings:
+    """The configuration, read once per process (and again after a failure: secrets are rotated)."""
+    loaded = load(os.environ.get("RECONCILE_CONFIG"), os.environ, {})
+    logging.getLogger("reconcile").setLevel(loaded.logging.level)
+    return loaded
+
+
+def run(event: object, platform_s: float) -> Outcome:
+    """Carry out one event (values, or JSON text) within the platform's limit. Nothing stays open afterwards."""
+    try:
+        request = to_request(parse_json(event) if isinstance(event, bytes | str) else event)
+        loaded = settings()
+    except ReconcileError as error:
+        _logger.error("%s%s", error.message, f" ({error.hint})" if error.hint else "")
+        return _refused(error)
+    report = execute(loaded, request, Stop(budget_s(platform_s, loaded.limits.max_runtime_s)))
+    code = int(report.exit_code)
+    if code:
+        settings.cache_clear()
+    return Outcome(report.to_dict(), code, report.retryable and code != ExitCode.INCOMPLETE)
+
+
+def _refused(error: ReconcileError) -> Outcome:
+    """There is no run to report on: the event or the configuration says nothing we could do."""
+    code = int(error.exit_code)
+    said = {"type": error.kind, "message": error.message, "hint": error.hint}
+    return Outcome({"status": "failed", "exit_code": code, "error": said}, code, code == ExitCode.UNAVAILABLE)
+
+
+def _unknown(key: str) -> UsageError:
+    near = difflib.get_close_matches(key.lower(), [*FIELDS, *TICK], n=1)
+    meant = _SYNONYMS.get(key.lower()) or (near[0] if near else None)
+    known = "known: " + ", ".join([*FIELDS, *TICK])
+    return UsageError(f"unknown event key {key[:100]!r}", hint=f"did you mean {meant!r}? {known}" if meant else known)
+
+
+def _check_choice(key: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(str(value).lower(), choices, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"event key {key!r} cannot be {str(value)[:100]!r}", hint=f"{hint}one of: {', '.join(choices)}")
+
+
+def _type_name(types: tuple[type, ...]) -> str:
+    names = {str: "string", bool: "boolean", list: "array", dict: "object", int: "number", float: "number"}
+    return names.get(types[0], "null" if types[0] is type(None) else types[0].__name__)
