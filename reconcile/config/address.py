@@ -27,7 +27,7 @@ class Parts:
 def materialize_parts(url: str) -> Parts:
     """The parts of a libpq URI or keyword/value string."""
     scheme, separator, rest = url.partition("://")
-    pairs = _uri_pairs(rest) if separator and scheme in ("postgres", "postgresql") else _conninfo_pairs(url)
+    pairs = _uri_pairs(rest) if separator and scheme in ("postgres", "postgresql") else conninfo_pairs(url)
     parts = Parts()
     for name, value in pairs:
         if name not in _FIELDS or not value:
@@ -42,7 +42,7 @@ def materialize_parts(url: str) -> Parts:
 
 
 def redis_parts(url: str) -> Parts:
-    """The parts of redis://, rediss:// and unix://; what such a URL leaves out is the usual default, not our settings'."""
+    """The parts of redis://, rediss:// and unix://. What such a URL leaves out is Redis' default."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in ("redis", "rediss", "unix"):
         raise Wrong("not a Redis URL", _REDIS)
@@ -50,8 +50,10 @@ def redis_parts(url: str) -> Parts:
         raise Wrong("not a Redis URL: '#' or a space in it", _ENCODE)
     before, _, query_text = rest.partition("?")
     query = dict(_query(query_text, _REDIS))
-    authority, slash, path = before.partition("/")
+    authority, _, path = before.partition("/")
     user, _, host = authority.rpartition("@")
+    if "@" in path + query_text:
+        raise Wrong("not a Redis URL: '@' after the host", _ENCODE)
     parts = Parts({"host", "port", "db", "tls"})
     _redis_user(user, query, parts)
     if scheme == "unix":
@@ -81,7 +83,7 @@ def _redis_user(user: str, query: dict[str, str], parts: Parts) -> None:
 def _uri_pairs(rest: str) -> list[tuple[str, str]]:
     before, _, query = rest.partition("?")
     authority, _, database = before.partition("/")
-    if authority.count("@") > 1 or "@" in database or any(c.isspace() for c in rest):
+    if authority.count("@") > 1 or "@" in database + query or any(c.isspace() for c in rest):
         raise Wrong("not a libpq URL", _ENCODE)
     credentials, _, hosts = authority.rpartition("@")
     user, _, password = credentials.partition(":")
@@ -96,7 +98,7 @@ def _uri_pairs(rest: str) -> list[tuple[str, str]]:
     return [*pairs, ("dbname", _decoded(database)), *_query(query, _LIBPQ)]
 
 
-def _conninfo_pairs(text: str) -> list[tuple[str, str]]:
+def conninfo_pairs(text: str) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     at = 0
     while at < len(text.rstrip()):

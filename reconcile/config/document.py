@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import yaml
 
 FILE_MAX_BYTES = 1 << 20
+DEPTH_MAX = 32
 _MERGE_MAX = 8
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {_TAG + t for t in ("str", "int", "float", "bool", "null", "timestamp", "value")}
@@ -71,27 +72,31 @@ def _compose(text: str, path: str) -> yaml.Node | None:
     import yaml
 
     hint = "check the indentation, the colons and the quotes round this place"
-    loader_class: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        # The loader itself already reads, so it belongs inside.
-        loader = loader_class(text)
-        try:
-            node: yaml.Node | None = loader.get_single_node()
-        finally:
-            loader.dispose()
+        _check_depth(yaml.parse(text, loader), path)
+        node: yaml.Node | None = yaml.compose(text, loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
-        # Texts between quotes come from the file (an alias, a tag) and might be a password.
-        problem = (
-            re.sub(r"'[^']*'|\"[^\"]*\"", "…", error.problem or "") if "'" in (error.problem or "") else error.problem
-        )
-        raise ConfigError(f"{place}: not YAML: {' '.join((problem or 'syntax error').split())}", hint=hint) from None
+        # Texts between quotes come from the file (an alias, a tag) and might be a password; single characters are safe.
+        problem = re.sub(r"'[^']*'", lambda m: m[0] if len(m[0]) <= 3 else "…", error.problem or "syntax error")
+        raise ConfigError(f"{place}: not YAML: {' '.join(problem.split())}", hint=hint) from None
     except (yaml.YAMLError, ValueError):
         raise ConfigError(f"{path}: not YAML: a character that is not allowed", hint=hint) from None
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply", hint="a configuration has at most three levels") from None
     return node
+
+
+def _check_depth(events: Iterator[yaml.Event], path: str) -> None:
+    """Before composing: libyaml's composer recurses in C and ends the process on a few thousand brackets."""
+    import yaml
+
+    depth = 0
+    for event in events:
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH_MAX:
+            raise ConfigError(f"{path}:{line}: nested too deeply", hint="a configuration has at most three levels")
 
 
 def shown(name: str) -> str:
@@ -134,7 +139,7 @@ def _pairs(node: yaml.MappingNode, path: str, merges: int) -> Iterator[tuple[yam
     """Keys and values, those of `<<:` merges last: the mapping's own win."""
     import yaml
 
-    sources: list[yaml.Node] = []
+    sources: list[tuple[str, yaml.Node]] = []
     for key, value in node.value:
         place = f"{path}:{key.start_mark.line + 1}"
         if not isinstance(key, yaml.ScalarNode):
@@ -142,11 +147,10 @@ def _pairs(node: yaml.MappingNode, path: str, merges: int) -> Iterator[tuple[yam
         if key.tag != _TAG + "merge":
             yield key, value, False
             continue
-        sources += value.value if isinstance(value, yaml.SequenceNode) else [value]
-    for source in sources:
+        sources += [(place, one) for one in (value.value if isinstance(value, yaml.SequenceNode) else [value])]
+    for place, source in sources:
         if not isinstance(source, yaml.MappingNode) or merges == 0:
-            line = source.start_mark.line + 1
-            raise ConfigError(f"{path}:{line}: '<<' does not merge a mapping", hint="write <<: *anchor")
+            raise ConfigError(f"{place}: '<<' does not merge a mapping", hint="write <<: *anchor")
         for key, value, _ in _pairs(source, path, merges - 1):
             yield key, value, True
 

@@ -10,6 +10,8 @@ from reconcile.config import schema
 from reconcile.config.given import Given, Layer, Via, put
 from reconcile.errors import ConfigError
 
+PREFIX: Final = "RECONCILE_"
+
 # Ours, but not keys of the configuration.
 OWN: Final = frozenset({"RECONCILE_CONFIG"})
 OWN_PREFIXES: Final = ("RECONCILE_TEST_",)
@@ -45,16 +47,17 @@ def read(environ: Mapping[str, str]) -> Sections:
             if value:
                 given = Given(value, variable, f"env {variable}", Layer.ENVIRONMENT, via(meaning))
                 put(sections["view" if meaning.key.view else section], meaning.key.target, given)
-        elif variable.startswith("RECONCILE_") and not _is_ours(variable, value):
-            raise ConfigError(
-                f"{variable}: unknown environment variable",
-                hint=schema.suggestion(
-                    variable,
-                    sorted(names),
-                    otherwise="names are RECONCILE_<SECTION>__<KEY>, e.g. RECONCILE_REDIS__HOST",
-                ),
-            )
+        elif variable.startswith(PREFIX) and not _is_ours(variable, value):
+            raise ConfigError(f"{variable}: unknown environment variable", hint=_suggestion(variable, names))
     return sections
+
+
+def _suggestion(variable: str, names: Mapping[str, object]) -> str:
+    # Without the part all have in common, which would make everything look alike.
+    rests = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
+    wrong = variable.removeprefix(PREFIX).replace("MZ_", "MATERIALIZE_", 1)
+    otherwise = "names are RECONCILE_<SECTION>__<KEY>, for example RECONCILE_REDIS__HOST"
+    return schema.suggestion(wrong, rests, otherwise=otherwise).replace("mean ", f"mean {PREFIX}")
 
 
 def via(meaning: schema.Spelling) -> Via:

@@ -80,7 +80,7 @@ class _Reader:
             raise given.error(error.problem, error.hint) from None
         except ValueError:
             raise given.error(f"expected {key.kind.expects}{_found(key, given, raw)}", key.kind.hint) from None
-        return Secret(str(parsed)) if key.secret else parsed
+        return Secret(str(parsed)) if key.secret and parsed is not None else parsed
 
     def _text(self, key: Key, given: Given) -> str | bool:
         raw = given.raw
@@ -208,9 +208,8 @@ def _views(
         name = _view_name(merged, len(entries), place, n, reader)
         merged = _override(merged, named.pop(name, {}))
         origins[f"views[{n}]"] = place
-        views.append(
-            _view(name, merged, reader, origins, place if file_layer.view_places else f"{place}: materialize.sql")
-        )
+        where = f"{place}: views[{n}].sql" if file_layer.view_places else f"{place}: materialize.sql"
+        views.append(_view(name, merged, reader, origins, where))
     for name, flags in named.items():
         known = [view.name for view in views]
         raise next(iter(flags.values())).error(
@@ -235,7 +234,7 @@ def _view_name(merged: dict[str, Given], count: int, place: str, n: int, reader:
     return DEFAULT_VIEW
 
 
-def _view(name: str, merged: dict[str, Given], reader: _Reader, origins: dict[str, str], place: str) -> ViewSettings:
+def _view(name: str, merged: dict[str, Given], reader: _Reader, origins: dict[str, str], where: str) -> ViewSettings:
     sql, relation = merged.get("sql"), merged.get("relation")
     if sql is not None and relation is not None:
         raise relation.error(f"{sql.path} ({sql.place}) is given too", "keep one of sql and relation")
@@ -246,7 +245,7 @@ def _view(name: str, merged: dict[str, Given], reader: _Reader, origins: dict[st
         text = query.reading(reader.value(keys["relation"], relation), columns["key"], columns["value"])
         decided["sql"] = (text, relation.place)
     elif sql is None:
-        raise ConfigError(f"{place}: sql: missing" if place.count("sql") == 0 else f"{place}: missing", hint=_SQL_HINT)
+        raise ConfigError(f"{where}: missing", hint=_SQL_HINT)
     view: ViewSettings = _build("view", f"views.{name}", merged, reader, origins, decided)
     if view.key == view.value:
         given = merged.get("value") or merged["key"]

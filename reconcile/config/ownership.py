@@ -17,7 +17,8 @@ def check(views: Sequence[ViewSettings], origins: dict[str, str], *, dedicated: 
         for m, earlier in enumerate(views[:n]):
             if earlier.name == view.name:
                 raise ConfigError(
-                    f"{_place(view, 'name', n, origins)}: two views are called {view.name!r} (also {_place(earlier, 'name', m, origins)})",
+                    f"{_place(view, 'name', n, origins)}: two views are called {view.name!r} "
+                    f"(also {_place(earlier, 'name', m, origins)})",
                     hint="the name keeps their checkpoints apart: give each its own",
                 )
             _check_timestamps(view, earlier, _place(view, "mz_timestamp_key", n, origins))
@@ -43,7 +44,8 @@ def _check_timestamps(view: ViewSettings, earlier: ViewSettings, place: str) -> 
     key, other = view.mz_timestamp_key, earlier.mz_timestamp_key
     if key is not None and key == other:
         raise ConfigError(
-            f"{place}: views {earlier.name!r} and {view.name!r} share the timestamp key {key!r}: each would overwrite the other's time",
+            f"{place}: views {earlier.name!r} and {view.name!r} share the timestamp key {key!r}: "
+            "each would overwrite the other's time",
             hint="give each view its own mz_timestamp_key, or none",
         )
     for owner, owned, name in ((view, other, earlier.name), (earlier, key, view.name)):
@@ -70,7 +72,10 @@ def _check_prefixes(one: ViewSettings, two: ViewSettings, place: str, *, dedicat
         whole = "owns the whole dedicated database" if dedicated else "has no key_prefix"
         what = f"view {a.name!r} {whole}, so it can write and delete keys of view {b.name!r} under {b.key_prefix!r}"
     else:
-        what = f"prefix {b.key_prefix!r} of view {b.name!r} lies under {a.key_prefix!r} of view {a.name!r}, which would delete its keys"
+        what = (
+            f"prefix {b.key_prefix!r} of view {b.name!r} lies under {a.key_prefix!r} of view {a.name!r}, "
+            "which would delete its keys"
+        )
     raise ConfigError(
         f"{place}: {what}", hint="give each view a key_prefix that no other view's key_prefix begins with"
     )

@@ -10,25 +10,29 @@ SECRET_MAX_BYTES = 64 * 1024
 
 
 def read_file(given: Given, path: str, base: str) -> str:
-    """The file's text without one trailing newline. A relative path in a configuration file is relative to that file."""
+    """The file's text without one trailing newline. A path in a configuration file is relative to that file.
+
+    Only an absolute path is quoted in errors: other text may be the secret itself, put under the wrong name.
+    """
     full = os.path.join(base, path) if given.layer is Layer.FILE else path
+    shown = f"{path!r}: " if os.path.isabs(path) else ""
     try:
         with open(full, "rb") as file:
             content = file.read(SECRET_MAX_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
-        raise given.error(f"{full!r}: {reason}", "name a file this user may read") from None
+        raise given.error(f"{shown}{reason}", "name a file this user may read") from None
     except ValueError:
         raise given.error("not a path", "name a file this user may read") from None
     if len(content) > SECRET_MAX_BYTES:
-        raise given.error(f"{full!r}: larger than 64 KB", "name the file that holds only the secret")
+        raise given.error(f"{shown}larger than 64 KB", "name the file that holds only the secret")
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise given.error(f"{full!r}: not UTF-8", "name the file that holds only the secret") from None
+        raise given.error(f"{shown}not UTF-8", "name the file that holds only the secret") from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
-        raise given.error(f"{full!r}: empty", "write the secret into it")
+        raise given.error(f"{shown}empty", "write the secret into it")
     return text
 
 

@@ -31,7 +31,12 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class MaterializeSettings:
-    """How to reach the source. `url`, when given, is a libpq URI or DSN and wins over the single parts it contains."""
+    """How to reach the source. `url`, when given, is a libpq URI or DSN and wins over the single parts it contains.
+
+    `load` sees to it that the parts agree with it: host, port, user, database, sslmode are those of the URL where it
+    has them (not for a list of hosts), `password` is set only if the URL has none and is to be used with it, and
+    everything else (cluster, timeouts, a port or database the URL leaves out) holds beside it.
+    """
 
     url: Secret | None = None
     host: str = "localhost"
@@ -49,7 +54,12 @@ class MaterializeSettings:
 
 @dataclass(frozen=True, slots=True)
 class RedisSettings:
-    """How to reach the target. `url`, when given (redis://, rediss://, unix://), wins over host, port, db, tls."""
+    """How to reach the target. `url`, when given (redis://, rediss://, unix://), wins over host, port, db, tls.
+
+    `load` sets these from the URL, with Redis' own defaults for what it leaves out (so `db` is always the database
+    used; host and port mean nothing with unix://). `password` is set only if the URL has none and is to be used with
+    it.
+    """
 
     url: Secret | None = None
     host: str = "localhost"

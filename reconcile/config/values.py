@@ -40,10 +40,16 @@ def _line(raw: Raw) -> str:
     return text
 
 
-def _any_text(raw: Raw) -> str:
-    if isinstance(raw, bool):
-        raise ValueError
-    return raw
+def _host(raw: Raw) -> str:
+    text = _text(raw)
+    if "://" in text or "@" in text or any(c.isspace() or c == "\0" for c in text):
+        raise Wrong("not a host name", "give a whole URL as url")
+    return text
+
+
+def optional(kind: Kind) -> Kind:
+    """The same, where an empty text (`password: ''`, `${X:-}`) means: not set."""
+    return Kind(kind.expects, lambda raw: None if raw == "" else kind.parse(raw), kind.hint)
 
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -167,8 +173,8 @@ def _format(raw: Raw) -> str:
 
 
 TEXT = Kind("text", _text, "quote it if YAML takes it for something else")
-ANY_TEXT = Kind("text", _any_text, "quote it if YAML takes it for something else")
 LINE = Kind("text on one line", _line, "quote it if YAML takes it for something else")
+HOST = Kind("a host name", _host, "quote it if YAML takes it for something else")
 BOOLEAN = Kind("true or false", _boolean, "write true or false")
 FRACTION = Kind("a number from 0 to 1", _fraction, "0.3 stands for 30 %")
 BUCKETS = Kind("a power of two from 16 to 131072", _buckets, "leave it out: it is then chosen by the number of rows")
