@@ -1,12 +1,11 @@
 """AWS Lambda: `functions.aws_lambda.handler`.
 
-A partial result is returned: the next tick goes on from its checkpoint. Only what a retry can mend is raised. The report
-also goes to the log, in CloudWatch's embedded metric format: metrics and alarms without an agent or a library.
+A partial result is returned: the next tick goes on from its checkpoint. Only what a retry can mend is raised. The
+report also goes to the log, in CloudWatch's embedded metric format: metrics and alarms without an agent or a library.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import Any, Protocol
@@ -28,7 +27,7 @@ def handler(event: object, context: Context) -> dict[str, Any]:
     """Carry out one invocation; the response is the run's report."""
     outcome = events.run(event, context.get_remaining_time_in_millis() / 1000)
     line = {**_metrics(outcome.code), "request_id": context.aws_request_id, "reconcile": outcome.body}
-    print(json.dumps(line), flush=True)
+    events.log_line(line)
     outcome.raise_if_retryable()
     return outcome.body
 
@@ -42,4 +41,8 @@ def _metrics(code: int) -> dict[str, Any]:
     }
     values = {name: int(name == happened) for name in METRICS}
     name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "reconcile")
-    return {"_aws": {"Timestamp": time.time_ns() // 10**6, "CloudWatchMetrics": [directive]}, "FunctionName": name, **values}
+    return {
+        "_aws": {"Timestamp": time.time_ns() // 10**6, "CloudWatchMetrics": [directive]},
+        "FunctionName": name,
+        **values,
+    }

@@ -72,7 +72,9 @@ def aws_lambda(out: Path, python: str, arch: str, config: Path | None) -> str:
     target = out / "reconcile-aws-lambda.zip"
     pack(tree, target)
     unpacked = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
-    return f"{target}  {target.stat().st_size / 1e6:.1f} MB, unzipped {unpacked / 1e6:.1f} MB (Python {python}, {arch})\n"
+    return (
+        f"{target}  {target.stat().st_size / 1e6:.1f} MB, unzipped {unpacked / 1e6:.1f} MB (Python {python}, {arch})\n"
+    )
 
 
 def source_directory(platform: str, out: Path, config: Path | None) -> str:

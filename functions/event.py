@@ -1,6 +1,6 @@
 """What the adapters share: a platform's event → Request, the platform's time limit → Stop, one call of `execute`.
 
-The event is JSON with the names of `Request`'s fields. It is strict: a misspelled key must not silently run the default.
+The event is JSON with the names of `Request`'s fields. It is strict: a misspelled key must not run the default.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import functools
 import json
 import logging
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any, cast, get_args
+
+from reconcile.runs.entry import execute
 
 from reconcile.config.load import load
 from reconcile.config.settings import Settings
 from reconcile.errors import ExitCode, ReconcileError, UsageError
-from reconcile.runs.entry import execute
 from reconcile.runs.request import IfLeased, Mode, Request
 from reconcile.stop import GRACE_S, Stop
 
@@ -129,13 +131,18 @@ def settings() -> Settings:
     return loaded
 
 
+def log_line(line: dict[str, Any]) -> None:
+    """One JSON line on stdout, which the platforms take as one structured log entry."""
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
 def run(event: object, platform_s: float) -> Outcome:
     """Carry out one event (values, or JSON text) within the platform's limit. Nothing stays open afterwards."""
     try:
         request = to_request(parse_json(event) if isinstance(event, bytes | str) else event)
         loaded = settings()
     except ReconcileError as error:
-        _logger.error("%s%s", error.message, f" ({error.hint})" if error.hint else "")
         return _refused(error)
     report = execute(loaded, request, Stop(budget_s(platform_s, loaded.limits.max_runtime_s)))
     code = int(report.exit_code)
@@ -162,7 +169,9 @@ def _check_choice(key: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         near = difflib.get_close_matches(str(value).lower(), choices, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"event key {key!r} cannot be {str(value)[:100]!r}", hint=f"{hint}one of: {', '.join(choices)}")
+        raise UsageError(
+            f"event key {key!r} cannot be {str(value)[:100]!r}", hint=f"{hint}one of: {', '.join(choices)}"
+        )
 
 
 def _type_name(types: tuple[type, ...]) -> str:

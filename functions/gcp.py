@@ -7,7 +7,6 @@ CloudEvent: what raises is delivered again, so only what a retry can mend raises
 from __future__ import annotations
 
 import base64
-import json
 import os
 from typing import Any
 
@@ -33,10 +32,15 @@ def reconcile_event(event: CloudEvent) -> None:
     """One delivery: the event is the Pub/Sub message's data, else the CloudEvent's own data."""
     data = event.get_data()
     message = data.get("message") if isinstance(data, dict) else None
-    _run(base64.b64decode(message.get("data") or "") if isinstance(message, dict) else data).raise_if_retryable()
+    if isinstance(message, dict):
+        try:
+            data = base64.b64decode(message.get("data") or "", validate=True)
+        except ValueError:
+            data = "not base64"  # refused as not JSON: raising would have it delivered again and again
+    _run(data).raise_if_retryable()
 
 
 def _run(event: object) -> events.Outcome:
     outcome = events.run(event, float(os.environ.get("CLOUD_RUN_TIMEOUT_SECONDS") or PLATFORM_S))
-    print(json.dumps({"severity": "INFO" if outcome.fine else "ERROR", "reconcile": outcome.body}), flush=True)
+    events.log_line({"severity": "INFO" if outcome.fine else "ERROR", "reconcile": outcome.body})
     return outcome
