@@ -27,7 +27,7 @@ DEFAULT_FILE = "config.yaml"
 DEFAULT_VIEW = "default"
 
 _NO_OVERRIDES: Mapping[str, object] = MappingProxyType({})
-_CLASSES: dict[str, Any] = {
+CLASSES: dict[str, Any] = {
     "materialize": MaterializeSettings,
     "redis": RedisSettings,
     "logging": LoggingSettings,
@@ -137,7 +137,7 @@ def _build(
     """One settings object; `decided` are values already known, with their origin."""
     found: dict[str, object] = {}
     keys = {key.target: key for key in schema.SECTIONS[section] if not key.view}
-    for spec in fields(_CLASSES[section]):
+    for spec in fields(CLASSES[section]):
         name = spec.name
         if name in decided:
             found[name], origins[f"{path}.{name}"] = decided[name]
@@ -147,7 +147,7 @@ def _build(
         else:
             assert spec.default is not MISSING or spec.default_factory is not MISSING, name
             origins[f"{path}.{name}"] = "default"
-    return _CLASSES[section](**found)
+    return CLASSES[section](**found)
 
 
 def _address(

@@ -13,14 +13,14 @@ _TOKEN = re.compile(
     | (?P<block>/\*)
     | (?P<string>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*")
     | (?P<dollar>\$(?P<tag>[A-Za-z_][A-Za-z0-9_]*)?\$)
-    | (?P<word>[A-Za-z_\u0080-\uffff][A-Za-z0-9_$\u0080-\uffff]*)
+    | (?P<word>[^\W\d][\w$]*)
     | (?P<open>['"])
     | (?P<end>;)
     | (?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
 _BEGINNINGS = ("select", "with", "values", "table", "(")
-_PART = re.compile(r'"((?:[^"\0]|"")+)"|([A-Za-z_\u0080-\uffff][A-Za-z0-9_$\u0080-\uffff]*)')
+_PART = re.compile(r'"((?:[^"\0]|"")+)"|([^\W\d][\w$]*)')
 
 
 def cut(sql: str) -> str:

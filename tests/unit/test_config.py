@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconcile.config import interpolation, query, show
-from reconcile.config.load import load
+from reconcile.config import interpolation, query, schema, show
+from reconcile.config.load import CLASSES, load
 from reconcile.config.settings import LimitSettings, Secret, Settings
 from reconcile.config.values import Wrong
 from reconcile.errors import ConfigError, ExitCode
@@ -700,11 +701,12 @@ def everything(text: str, environ: Mapping[str, str]) -> str:
 def test_no_password_is_ever_shown(password: str, broken: bool) -> None:
     """Not from any place it can be given in, properly quoted or not, in settings, errors or `config show`."""
     quoted = json.dumps(password)
+    bare = " ".join(password.splitlines())  # what stands on a line of its own is a key, not a password
     wrong = "\nredis: {port: x}" if broken else ""
     places: list[tuple[str, dict[str, str]]] = [
         (LEGACY.replace("your-password", quoted) + wrong, {}),
-        (LEGACY.replace("your-password", password), {}),
-        (LEGACY.replace("port: 6379", f"password: {password}"), {}),
+        (LEGACY.replace("your-password", bare), {}),
+        (LEGACY.replace("port: 6379", f"password: {bare}"), {}),
         (LEGACY.replace("your-mz-host", json.dumps(f"postgres://u:{password}@h")), {}),
         (f"materialize: {{host: m, sql: SELECT 1, password: {quoted}}}\nredis: {{url: {json.dumps(f'redis://:{password}@h')}}}", {}),
         (f"materialize: {{url: {json.dumps(f'host=h password={password}')}, sql: SELECT 1}}\nredis: {{host: h}}", {}),
@@ -771,3 +773,26 @@ def test_loading_the_module_is_cheap() -> None:
         [sys.executable, "-c", code], cwd=repository, env=dict(os.environ), capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_every_setting_has_a_key_and_every_key_a_line_in_the_manual() -> None:
+    """Nothing can be set only in code, and nothing is undocumented."""
+    manual = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+    for section, settings_class in CLASSES.items():
+        keys = [key for key in schema.SECTIONS[section] if not key.view]
+        known = {key.target for key in keys} - ({"relation"} if section == "view" else set())
+        assert known == {spec.name for spec in dataclasses.fields(settings_class)}, section
+        for key in schema.SECTIONS[section]:
+            assert f"`{key.name}`" in manual, (section, key.name)
+            if section != "view" and (section, key.name) not in schema.SHORT_NAMES.values():
+                suffix = f"__{key.name.upper()}`"
+                assert suffix in manual, (section, key.name)
+    assert all(f"`{short}`" in manual for short in schema.SHORT_NAMES)
+
+
+def test_shipped_kubernetes_configuration_loads() -> None:
+    """With the variables its secret provides."""
+    shipped = Path(__file__).parents[2] / "cron/kubernetes/base/config.yaml"
+    if not shipped.exists():
+        pytest.skip("not there yet")
+    assert load(str(shipped), {name: value for name, value in URLS.items() if name.endswith("_URL")}).views
