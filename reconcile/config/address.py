@@ -54,6 +54,8 @@ def redis_parts(url: str) -> Parts:
     user, _, host = authority.rpartition("@")
     if "@" in path + query_text:
         raise Wrong("not a Redis URL: '@' after the host", _ENCODE)
+    if "[" in user or "]" in user:
+        raise Wrong("not a Redis URL: a bracket in user or password", _ENCODE)
     parts = Parts({"host", "port", "db", "tls"})
     _redis_user(user, query, parts)
     if scheme == "unix":

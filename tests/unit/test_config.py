@@ -635,7 +635,7 @@ def test_redis_urls(url: str, expected: tuple[object, ...]) -> None:
     [("MATERIALIZE_URL", u) for u in ("x", "http://h", "postgres://u:hunter2@x@h", "postgres://h:x", "postgres://h:0", "postgres://u:hunter2%@h",
                                       "postgres://u:a/hunter2@h", "postgres://h?x", "postgres://u:a b@h", "host=h hunter2", "host='h", " ", "port=x")]
     + [("REDIS_URL", u) for u in ("x", "http://h", "redis://h/x", "redis://h:x", "redis://:hunter2#@h", "redis://:a/hunter2@h", "redis://:1/2?a=hunter2@h",
-                                  "unix://h", "unix://", "redis://h?x", "redis://:%zz@h", "redis://[h")],
+                                  "unix://h", "unix://", "redis://h?x", "redis://:%zz@h", "redis://[h", "redis://:hunter2[@h")],
 )  # fmt: skip
 def test_bad_urls(name: str, url: str) -> None:
     """Named by their variable, never quoted."""
