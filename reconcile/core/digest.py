@@ -1,0 +1,175 @@
+"""Digests: what a bucket of rows adds up to, the same at both ends.
+
+    row hash   r = xxh3_64(key, seed = xxh3_64(value))     key, value: the exact bytes stored in Redis
+    bucket     b = crc32(key) mod B                        B a power of two
+    digest     D[b] = (count, Σ r mod 2^64)
+
+Sums, not XOR: equal rows would cancel. One Python int holds a digest while it is being added up:
+
+    digest = count · 2^96 + Σ r          so adding or subtracting a row is one operation on one list element
+
+2^96 leaves room for 2^31 rows before Σ r could reach the count. `normal` brings an int back to the one form that
+is compared and stored: count · 2^64 + (Σ r mod 2^64).
+
+A fingerprint is the same idea at the source: Σ seahash(row), computed by Materialize. It is opaque to us and only
+compared with another fingerprint of the same bucket.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+from collections.abc import Iterable, Sequence
+
+from xxhash import xxh3_64_intdigest
+
+ONE = 1 << 96
+_HALF = 1 << 95
+_M64 = (1 << 64) - 1
+RECORD_BYTES = 16
+FINGERPRINT_BYTES = 8
+
+MIN_BUCKETS = 16
+MAX_BUCKETS = 1 << 17
+ROWS_PER_BUCKET = 16
+"""A changed row makes its whole bucket travel; a bucket costs 24 bytes of state and one row of fingerprints."""
+
+UNKNOWN = 0
+"""A fingerprint that says nothing: the bucket was touched since, or never fingerprinted."""
+
+Row = tuple[bytes, bytes]
+"""(Redis key, Redis value)."""
+
+
+def row_hash(key: bytes, value: bytes) -> int:
+    """64-bit hash of one stored row."""
+    return xxh3_64_intdigest(key, xxh3_64_intdigest(value))
+
+
+def bucket_of(key: bytes, buckets: int) -> int:
+    """The bucket a Redis key belongs to; Materialize computes the same as crc32(key) % B."""
+    return crc32(key) & (buckets - 1)
+
+
+def choose_buckets(rows: int) -> int:
+    """Number of buckets for a view of that many rows: a power of two with about ROWS_PER_BUCKET rows each."""
+    wanted = max(1, rows // ROWS_PER_BUCKET)
+    return min(MAX_BUCKETS, max(MIN_BUCKETS, 1 << (wanted - 1).bit_length()))
+
+
+def outgrown(rows: int, buckets: int) -> bool:
+    """Whether a view has so many more rows than its buckets were chosen for that choosing again pays."""
+    return choose_buckets(rows) >= buckets * 4
+
+
+def add_rows(digests: list[int], rows: Iterable[Sequence[bytes | None]]) -> None:
+    """Add (key, value) rows to the digests of their buckets, in place; NULL values are not stored and do not count.
+
+    The hot loop of every full read. Raises TypeError for a NULL key.
+    """
+    mask = len(digests) - 1
+    hash64 = xxh3_64_intdigest
+    for key, value in rows:
+        if value is not None:
+            digests[crc32(key) & mask] += ONE + hash64(key, hash64(value))  # type: ignore[arg-type]
+        elif key is None:
+            raise TypeError("NULL key")
+
+
+def add_hashed_rows(digests: list[int], sums: list[int], rows: Iterable[Sequence[bytes | None]]) -> None:
+    """The same for (key, value, source hash as decimal text); `sums` collects rows + hashes for the fingerprints."""
+    mask = len(digests) - 1
+    hash64 = xxh3_64_intdigest
+    for key, value, hash_text in rows:
+        bucket = crc32(key) & mask  # type: ignore[arg-type]
+        sums[bucket] += int(hash_text) + 1  # type: ignore[arg-type]
+        if value is not None:
+            digests[bucket] += ONE + hash64(key, hash64(value))  # type: ignore[arg-type]
+
+
+def row_digest(key: bytes, value: bytes) -> int:
+    """Digest of a single row: what to add for it, or to subtract."""
+    return ONE + row_hash(key, value)
+
+
+def odd_digest(key: bytes) -> int:
+    """Digest of a key that holds no string (or was gone when asked for): equal to no row's."""
+    return ONE + xxh3_64_intdigest(key, _M64)
+
+
+def normal(digest: int) -> int:
+    """The comparable form of an added-up digest: count · 2^64 + (sum mod 2^64)."""
+    return (((digest + _HALF) >> 96) << 64) | (digest & _M64)
+
+
+def added(normal_form: int) -> int:
+    """The added-up form of a digest in normal form."""
+    return ((normal_form >> 64) << 96) | (normal_form & _M64)
+
+
+def count(digest: int) -> int:
+    """Rows in an added-up digest; negative when more was subtracted than added."""
+    return (digest + _HALF) >> 96
+
+
+def total(digests: Iterable[int]) -> int:
+    """One digest over all buckets, in normal form."""
+    return normal(sum(digests))
+
+
+def fold(digests: Sequence[int], buckets: int) -> list[int]:
+    """Digests of the same rows in fewer buckets (both powers of two): crc32 mod B is a suffix of the bits."""
+    folded = list(digests[:buckets])
+    for start in range(buckets, len(digests), buckets):
+        for bucket in range(buckets):
+            folded[bucket] += digests[start + bucket]
+    return folded
+
+
+def differing(ours: Sequence[int], theirs: Sequence[int]) -> list[int]:
+    """Buckets whose digests differ, ascending. Both sequences are added-up digests of equal length."""
+    return [b for b, (x, y) in enumerate(zip(ours, theirs, strict=True)) if x != y and normal(x) != normal(y)]
+
+
+def encode_manifest(digests: Iterable[int]) -> bytes:
+    """RECORD_BYTES per bucket, big-endian: 8 bytes count, 8 bytes sum. Counts must not be negative."""
+    return b"".join([normal(d).to_bytes(RECORD_BYTES, "big") for d in digests])
+
+
+def decode_manifest(stored: bytes) -> list[int]:
+    """The digests of encode_manifest, in added-up form. Raises ValueError on a broken length."""
+    if len(stored) % RECORD_BYTES:
+        raise ValueError("manifest length is not a multiple of its record")
+    from_bytes = int.from_bytes
+    records = (from_bytes(stored[i : i + RECORD_BYTES], "big") for i in range(0, len(stored), RECORD_BYTES))
+    return [added(r) for r in records]
+
+
+def fingerprint(rows: int, hash_sum: int) -> int:
+    """The stored form of Materialize's (count, sum of hashes): 1 .. 2^64−1, so that 0 can mean UNKNOWN."""
+    return (hash_sum + rows) % _M64 + 1
+
+
+def fingerprints_of(sums: Sequence[int], buckets: int) -> list[int]:
+    """Fingerprints from the sums of add_hashed_rows, folded to fewer buckets."""
+    return [fingerprint(0, total_) for total_ in fold(sums, buckets)]
+
+
+def encode_fingerprints(fingerprints: Iterable[int]) -> bytes:
+    """FINGERPRINT_BYTES per bucket, big-endian."""
+    return b"".join([f.to_bytes(FINGERPRINT_BYTES, "big") for f in fingerprints])
+
+
+def decode_fingerprints(stored: bytes) -> list[int]:
+    """Raises ValueError on a broken length."""
+    if len(stored) % FINGERPRINT_BYTES:
+        raise ValueError("fingerprints length is not a multiple of its record")
+    from_bytes = int.from_bytes
+    return [from_bytes(stored[i : i + FINGERPRINT_BYTES], "big") for i in range(0, len(stored), FINGERPRINT_BYTES)]
+
+
+def mask_of(chosen: Iterable[int], buckets: int) -> bytes:
+    """One byte per bucket, 1 where chosen: get_byte on it costs Materialize the same for any number of buckets."""
+    mask = bytearray(buckets)
+    for bucket in chosen:
+        mask[bucket] = 1
+    return bytes(mask)

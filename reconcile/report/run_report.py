@@ -1,0 +1,173 @@
+"""What a run did, as values: the one source for text, JSON, HTML, metrics and the exit code.
+
+docs/report.md documents `to_dict`, which is the `--json` output; fields are added, never renamed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from reconcile import __version__
+from reconcile.core.times import format_time
+from reconcile.errors import ExitCode, ReconcileError, worst
+
+SCHEMA_VERSION = 1
+
+Status = Literal["done", "partial", "skipped", "drift", "changes", "stopped", "failed"]
+_STATUS_OF: dict[ExitCode, Status] = {
+    ExitCode.OK: "done",
+    ExitCode.DRIFT: "drift",
+    ExitCode.INCOMPLETE: "partial",
+    ExitCode.SAFETY_STOP: "stopped",
+}
+Action = Literal["none", "snapshot", "delta", "verify"]
+
+
+@dataclass(slots=True)
+class DriftReport:
+    """What `verify` found. Keys are named as text; at most max_report of each kind."""
+
+    missing: int = 0
+    stale: int = 0
+    extra: int = 0
+    buckets: int = 0
+    lagging_buckets: int = 0
+    """Buckets where the source has moved on since the checkpoint: not drift."""
+    causes: dict[str, int] = field(default_factory=dict)
+    """Cause → number of buckets."""
+    keys: list[dict[str, Any]] = field(default_factory=list)
+    """{key, kind, cause[, source, redis]}; the values only with --show-values."""
+
+    @property
+    def total(self) -> int:
+        return self.missing + self.stale + self.extra
+
+
+@dataclass(slots=True)
+class ErrorReport:
+    """An error for people and programs: kind is stable."""
+
+    kind: str
+    message: str
+    hint: str | None
+
+
+@dataclass(slots=True)
+class ViewReport:
+    """What a run did for one view. Filled in as the run goes; complete on failure too."""
+
+    view: str
+    action: Action = "none"
+    reason: str = ""
+    """Why a snapshot was taken, or a run skipped."""
+    deep: bool = False
+    as_of_before: int | None = None
+    as_of: int | None = None
+    lag_ms: int | None = None
+    """Wall clock minus as_of at the end."""
+    rows_read: int = 0
+    source_bytes: int = 0
+    """Bytes of rows received from the subscription."""
+    source_statements: int = 0
+    updates: int = 0
+    """Updates received by the subscription."""
+    commits: int = 0
+    puts: int = 0
+    deletes: int = 0
+    deletes_withheld: int = 0
+    keys: int | None = None
+    """Keys the view holds in Redis at as_of."""
+    buckets: int | None = None
+    buckets_read: int = 0
+    """Buckets whose rows were read."""
+    redis_commands: int = 0
+    redis_round_trips: int = 0
+    drift: DriftReport | None = None
+    warnings: list[str] = field(default_factory=list)
+    phases_ms: dict[str, int] = field(default_factory=dict)
+    exit_code: ExitCode = ExitCode.OK
+    skipped: bool = False
+    dry_run: bool = False
+    error: ErrorReport | None = None
+
+    def fail(self, error: ReconcileError) -> None:
+        """Note why this view's work ended early."""
+        self.exit_code = error.exit_code
+        self.error = ErrorReport(error.kind, error.message, error.hint)
+
+    @property
+    def status(self) -> Status:
+        if self.skipped:
+            return "skipped"
+        if self.exit_code == ExitCode.DRIFT and self.drift is None:
+            return "changes"
+        return _STATUS_OF.get(self.exit_code, "failed")
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to a named phase."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.phases_ms[name] = self.phases_ms.get(name, 0) + round((time.monotonic() - started) * 1000)
+
+    def to_dict(self) -> dict[str, Any]:
+        result = asdict(self)
+        result["status"] = self.status
+        result["exit_code"] = int(self.exit_code)
+        result["as_of_text"] = None if self.as_of is None else format_time(self.as_of)
+        return result
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What one invocation did."""
+
+    run_id: str
+    mode: str
+    started_ms: int
+    views: list[ViewReport] = field(default_factory=list)
+    finished_ms: int = 0
+    error: ErrorReport | None = None
+    """An error before any view was looked at: configuration, usage."""
+    error_code: ExitCode = ExitCode.OK
+
+    def fail(self, error: ReconcileError) -> None:
+        self.error = ErrorReport(error.kind, error.message, error.hint)
+        self.error_code = error.exit_code
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return worst([self.error_code, *(view.exit_code for view in self.views)])
+
+    @property
+    def status(self) -> Status:
+        codes = {view.exit_code for view in self.views} | {self.error_code}
+        if codes == {ExitCode.OK}:
+            return "skipped" if self.views and all(view.skipped for view in self.views) else "done"
+        code = self.exit_code
+        return next((view.status for view in self.views if view.exit_code == code), "failed")
+
+    @property
+    def retryable(self) -> bool:
+        """Whether running the same again soon may succeed without anyone doing anything."""
+        return self.exit_code in (ExitCode.BUG, ExitCode.UNAVAILABLE)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "reconcile_version": __version__,
+            "run_id": self.run_id,
+            "mode": self.mode,
+            "status": self.status,
+            "exit_code": int(self.exit_code),
+            "started_ms": self.started_ms,
+            "finished_ms": self.finished_ms,
+            "error": asdict(self.error) if self.error else None,
+            "views": [view.to_dict() for view in self.views],
+        }

@@ -1,0 +1,188 @@
+"""What every run of one view needs: connections, the query's mapping, the stored state. Opened late, always closed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+from reconcile.config.settings import Settings, ViewSettings
+from reconcile.core import state as states
+from reconcile.core.state import Identity, State
+from reconcile.core.companion import Companion
+from reconcile.errors import LeaseHeld, ReconcileError, UsageError
+from reconcile.report.run_report import ViewReport
+from reconcile.runs.request import Request
+from reconcile.source import query
+from reconcile.source import session as sessions
+from reconcile.source.frontiers import Explained
+from reconcile.source.query import Mapping
+from reconcile.source.session import Environment, Session
+from reconcile.stop import Stop
+from reconcile.target import connection, store
+from reconcile.target import lease as leases
+from reconcile.target.connection import Wire
+from reconcile.target.fence import Fence
+from reconcile.target.keyspace import Keyspace
+from reconcile.target.lease import Lease
+from reconcile.target.store import Stored
+
+LEASE_LOOK_EVERY_S = 0.5
+
+
+class ViewRun:
+    """One view in one invocation. Use `open_view`; the `with` block closes whatever was opened."""
+
+    def __init__(self, settings: Settings, view: ViewSettings, request: Request, stop: Stop, report: ViewReport) -> None:
+        self.settings = settings
+        self.view = view
+        self.request = request
+        self.stop = stop
+        self.report = report
+        self.keyspace = Keyspace(
+            view=view.name,
+            prefix=view.key_prefix.encode(),
+            dedicated=settings.redis.dedicated,
+            mz_timestamp_key=view.mz_timestamp_key.encode() if view.mz_timestamp_key else None,
+        )
+        self._closing = contextlib.ExitStack()
+        self._wires: list[Wire] = []
+        self._sessions: list[Session] = []
+        self.reader = self._open_wire()
+        self.stored = Stored(None, 0, None)
+        self.lease: Lease | None = None
+        self._mapping: Mapping | None = None
+        self._environment: Environment | None = None
+        self._plan = ""
+        self.companions: dict[str, Companion | None] = {}
+        """Companion views that were looked at in this run."""
+
+    # -- connections ---------------------------------------------------------------------------------------------
+
+    def _open_wire(self) -> Wire:
+        wire = connection.connect(self.settings.redis, self.stop)
+        self._closing.callback(wire.close)
+        self._closing.enter_context(wire.bounded())
+        self._wires.append(wire)
+        return wire
+
+    def open_session(self) -> Session:
+        """A connection to Materialize, closed with this run."""
+        session = sessions.connect(self.settings.materialize, self.stop, self.view.name)
+        self._closing.callback(session.close)
+        self._sessions.append(session)
+        return session
+
+    def close(self) -> None:
+        """Give everything back and complete the report's counters."""
+        for session in self._sessions:
+            self.report.rows_read += session.rows_read
+            self.report.source_bytes += session.bytes_read
+            self.report.source_statements += session.statements
+        for wire in self._wires:
+            self.report.redis_commands += wire.commands
+            self.report.redis_round_trips += wire.round_trips
+        self._closing.close()
+
+    # -- the source ----------------------------------------------------------------------------------------------
+
+    def describe(self, session: Session) -> Mapping:
+        """Check the query and its columns; nothing is read."""
+        if self._mapping is None:
+            environment = session.environment()
+            columns = session.columns(query.describe(self.view.sql))
+            self._mapping = query.map_columns(
+                self.view.sql, columns, self.view.key, self.view.value, self.view.key_prefix, self.view.name
+            )
+            self._environment = environment
+            self._plan = self._read_plan(session)
+        return self._mapping
+
+    def _read_plan(self, session: Session) -> str:
+        """The plan's text; empty where the server does not show it (older, newer, not allowed)."""
+        try:
+            rows = session.fetch(query.plan_of(self.view.sql))
+        except UsageError:
+            return ""
+        except ReconcileError:
+            self.stop.check()
+            return ""
+        return "\n".join(str(row[0] or b"", "utf-8") for row in rows)
+
+    def identity(self, mapping: Mapping, explained: Explained) -> Identity:
+        """What the content at a time is content of."""
+        assert self._environment is not None
+        signature = [*mapping.signature, self.keyspace.ownership]
+        parts = [self._environment.environment_id, *explained.ids, mapping.sql, *mapping.columns, self._plan]
+        return Identity(
+            source=states.identity_hash([*parts, *signature]),
+            mapping=states.identity_hash(signature),
+        )
+
+    # -- the target ----------------------------------------------------------------------------------------------
+
+    def peek(self) -> None:
+        """Look at the stored state before anything is written: a newer format or a corrupt state stops here."""
+        if not self.request.reset_state:
+            store.read_state(self.reader, self.keyspace)
+
+    @contextlib.contextmanager
+    def leased(self) -> Iterator[None]:
+        """Hold the lease (not in a dry run) and know the stored state. Raises LeaseHeld."""
+        if self.request.dry_run:
+            self.stored = self._read_stored()
+            yield
+            return
+        self.lease = self._acquire()
+        try:
+            self.stored = self._read_stored()
+            with self.lease.renewed(self._open_lease_wire):
+                yield
+        finally:
+            with contextlib.suppress(ReconcileError):
+                self.lease.release(self.reader)
+
+    def _open_lease_wire(self) -> Wire:
+        return connection.connect(self.settings.redis, Stop())
+
+    def _acquire(self) -> Lease:
+        limits = self.settings.limits
+        while True:
+            try:
+                return leases.acquire(self.reader, self.keyspace, limits.lease_s, reset=self.request.reset_state)
+            except LeaseHeld:
+                if self.request.if_leased != "wait":
+                    raise
+            self.stop.wait(LEASE_LOOK_EVERY_S)
+            self.stop.check()
+
+    def _read_stored(self) -> Stored:
+        if self.request.reset_state and self.request.dry_run:
+            return Stored(None, 0, None)
+        return store.read_stored(self.reader, self.keyspace)
+
+    def new_fence(self) -> Fence | None:
+        """The way to write; None in a dry run. Its connection serves nothing else."""
+        return None if self.lease is None else Fence(self._open_wire(), self.lease)
+
+    @property
+    def state(self) -> State | None:
+        return self.stored.state
+
+    @property
+    def base_state(self) -> State:
+        """The state to derive the next one from, with this run's token."""
+        token = self.lease.token if self.lease is not None else 0
+        return dataclasses.replace(self.stored.state or State(), token=token)
+
+
+@contextlib.contextmanager
+def open_view(
+    settings: Settings, view: ViewSettings, request: Request, stop: Stop, report: ViewReport
+) -> Iterator[ViewRun]:
+    """Connect to Redis for one view. Raises AccessError, UsageError, Unavailable."""
+    run = ViewRun(settings, view, request, stop, report)
+    try:
+        yield run
+    finally:
+        run.close()

@@ -1,0 +1,155 @@
+"""Bounded delta: SUBSCRIBE from the checkpoint, commit closed ranges, stop on a closed time.
+
+Every commit is one transaction {data, digests of the touched buckets, as_of}. A closed range too large for one is
+applied under `pending`; the run after a crash repeats exactly that range (UP TO its end), because a shorter or longer
+one would not undo what the first attempt had written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+
+from reconcile.core import digest
+from reconcile.core.changes import Changes, consolidate
+from reconcile.core.guard import mass_delete, suspicious
+from reconcile.core.state import Pending
+from reconcile.core.times import MAX_TIMESTAMP, frontier_after
+from reconcile.runs.context import ViewRun
+from reconcile.source.query import Mapping
+from reconcile.source.session import Session
+from reconcile.source.subscription import Subscription, open_subscription
+from reconcile.target import store
+from reconcile.target.apply import Applier
+from reconcile.target.connection import Command
+
+READ_AT_MOST_S = 0.2
+"""How long a read may wait before the loop looks at the clock and at signals again."""
+EXISTS_KEYS = 1000
+
+
+class Doubt(Exception):  # noqa: N818 - not an error: the run goes on in another way
+    """The stream of changes does not fit what Redis holds, or is too large: a snapshot has to look."""
+
+    def __init__(self, reason: str, buckets: set[int]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.buckets = buckets
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Until:
+    """When a delta ends: at the source's present (frontier), at a moment (monotonic seconds), or both unset: never."""
+
+    up_to: int | None = None
+    moment: float | None = None
+
+
+class DeltaRun:
+    """Follows the source from the state's as_of. The lease is held (or this is a dry run)."""
+
+    def __init__(self, run: ViewRun, mapping: Mapping, *, repeat: bool = False) -> None:
+        """repeat: the range was applied in part before; keys of it may exist already."""
+        assert run.state is not None
+        self._run = run
+        self._mapping = mapping
+        self._repeat = repeat
+        self._fence = run.new_fence()
+        self._manifest = store.Manifest(run.reader, run.keyspace, run.state)
+        self.frontier = frontier_after(run.state.as_of or 0)
+
+    def subscription(self, session: Session, until: Until) -> contextlib.AbstractContextManager[Subscription]:
+        """SUBSCRIBE from the checkpoint; entering it puts the read hold in place."""
+        state = self._run.state
+        assert state is not None
+        assert state.as_of is not None
+        return open_subscription(session, self._mapping, state.as_of, until.up_to)
+
+    def follow(self, subscription: Subscription, until: Until) -> None:
+        """Commit what comes until the end. Raises Doubt when one closed range is more than memory may hold."""
+        run = self._run
+        limit = run.settings.limits.memory_max_bytes
+        stream = subscription.stream
+        while True:
+            wait_s = READ_AT_MOST_S
+            if until.moment is not None:
+                wait_s = min(wait_s, until.moment - time.monotonic())
+            closed = subscription.read(max(0.0, wait_s), limit)
+            if closed:
+                self.commit(stream.take(), stream.frontier)
+                run.report.updates = stream.updates
+            elif stream.size_bytes > limit:
+                raise Doubt("more changed at one time than memory_max holds", set())
+            ended = until.moment is not None and time.monotonic() >= until.moment
+            if subscription.finished or ended or run.stop.requested:
+                return
+
+    def commit(self, updates: Iterator[tuple[bytes | None, bytes | None, int]], frontier: int) -> None:
+        """Apply a closed range and move the checkpoint to frontier − 1."""
+        run = self._run
+        state = run.state
+        assert state is not None
+        changes = consolidate(updates, state.buckets)
+        self._check_deletes(changes)
+        self._check_inserts(changes)
+        stored = self._manifest.read(changes.digests)
+        if stored is None:
+            raise Doubt("the stored manifest is not the state's", set())
+        changed = {bucket: stored[bucket] + more for bucket, more in changes.digests.items()}
+        if any(digest.count(new) < 0 for new in changed.values()):
+            raise Doubt("the changes do not fit the stored manifest", set(changed))
+        self._apply(changes, changed, frontier)
+
+    def _apply(self, changes: Changes, changed: dict[int, int], frontier: int) -> None:
+        run, report = self._run, self._run.report
+        base = run.base_state
+        as_of = min(frontier - 1, MAX_TIMESTAMP)
+        applier = Applier(
+            run.keyspace, self._fence, run.reader, run.settings.limits, base, Pending("delta", as_of)
+        )
+        for key in changes.deletes:
+            applier.delete(key)
+        applier.put_all(changes.puts.items())
+        commands: list[Command] = self._manifest.change(changed)
+        if changes.touched and run.stored.fingerprints is not None:
+            commands += store.clear_fingerprints(run.keyspace, changes.touched, base.buckets)
+        new = dataclasses.replace(
+            base,
+            as_of=as_of,
+            keys=self._manifest.keys,
+            digest=self._manifest.stored_total,
+            pending=None,
+            updated_at_ms=store.now_ms(),
+        )
+        applier.finish([*commands, *store.write_state(run.keyspace, new)])
+        run.stored.state = new
+        self.frontier = frontier
+        report.puts += applier.puts
+        report.deletes += applier.deletes
+        report.commits += 1
+        report.as_of = as_of
+        report.keys = new.keys
+
+    def _check_deletes(self, changes: Changes) -> None:
+        run = self._run
+        owned = self._manifest.keys
+        limit = run.view.max_delete_fraction
+        if not run.request.allow_deletes and suspicious(len(changes.deletes), owned, limit):
+            run.report.deletes_withheld = len(changes.deletes)
+            raise mass_delete(len(changes.deletes), owned, limit, run.view.name)
+
+    def _check_inserts(self, changes: Changes) -> None:
+        """A key that is new at the source but exists in Redis: the view gives it twice, or it is someone else's."""
+        if self._repeat or not changes.inserts:
+            return
+        suspects: set[int] = set()
+        buckets = self._run.base_state.buckets
+        for start in range(0, len(changes.inserts), EXISTS_KEYS):
+            page = changes.inserts[start : start + EXISTS_KEYS]
+            if self._run.reader.call("EXISTS", *page):
+                suspects.update(digest.bucket_of(key, buckets) for key in page)
+        if suspects:
+            raise Doubt("a key is new in the view but exists in Redis already", suspects)
+

@@ -1,0 +1,84 @@
+"""The one call that the command line and every function adapter make."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+
+from reconcile.config.settings import Settings, ViewSettings
+from reconcile.errors import ExitCode, LeaseHeld, ReconcileError, UsageError
+from reconcile.report.run_report import RunReport, ViewReport
+from reconcile.runs.request import Request
+from reconcile.stop import Stop
+
+logger = logging.getLogger(__name__)
+
+_RUN_ID_VARIABLES = ("RECONCILE_RUN_ID", "INVOCATION_ID", "CLOUD_RUN_EXECUTION")
+
+
+def execute(settings: Settings, request: Request, stop: Stop, run_id: str | None = None) -> RunReport:
+    """Work on the requested views, one after another. Never raises for an expected failure: the report says it."""
+    started = time.monotonic()
+    report = RunReport(run_id or _run_id(), request.mode, time.time_ns() // 1_000_000)
+    try:
+        views = _chosen(settings, request)
+    except ReconcileError as error:
+        report.fail(error)
+        views = []
+    for view in views:
+        one = ViewReport(view.name, dry_run=request.dry_run)
+        report.views.append(one)
+        _execute_view(settings, view, request, stop, one, started)
+    report.finished_ms = time.time_ns() // 1_000_000
+    return report
+
+
+def _execute_view(
+    settings: Settings, view: ViewSettings, request: Request, stop: Stop, report: ViewReport, started: float
+) -> None:
+    # Here, not at the top: --help and config errors must not pay for the drivers.
+    from reconcile.runs.context import open_view
+    from reconcile.runs.verify import verify
+    from reconcile.runs.work import Work
+
+    try:
+        with open_view(settings, view, request, stop, report) as run:
+            if request.mode == "verify":
+                verify(run)
+            else:
+                Work(run, started).execute()
+    except LeaseHeld as held:
+        report.skipped = True
+        report.reason = held.message
+        if request.if_leased == "fail":
+            report.fail(held)
+    except ReconcileError as error:
+        report.fail(error)
+        logger.debug("view %s failed", view.name, exc_info=True)
+    except Exception as error:  # a bug: one line for the user, the traceback at debug level, the other views go on
+        report.exit_code = ExitCode.BUG
+        report.fail(
+            ReconcileError(
+                f"unexpected {type(error).__name__}", hint="please report this; --log-level debug shows where", view=view.name
+            )
+        )
+        logger.debug("view %s failed", view.name, exc_info=True)
+
+
+def _chosen(settings: Settings, request: Request) -> list[ViewSettings]:
+    known = {view.name: view for view in settings.views}
+    if not known:
+        raise UsageError("no view is configured", hint="materialize.sql, or a list of views; see docs/configuration.md")
+    unknown = [name for name in request.views if name not in known]
+    if unknown:
+        raise UsageError(f"no view is named {unknown[0]!r}", hint=f"configured: {', '.join(known)}")
+    return [known[name] for name in request.views] if request.views else list(known.values())
+
+
+def _run_id() -> str:
+    for name in _RUN_ID_VARIABLES:
+        if os.environ.get(name):
+            return os.environ[name]
+    return uuid.uuid4().hex

@@ -1,0 +1,120 @@
+"""First load into nothing: one pass, stream and write.
+
+Puts go out as MSETNX: a key that is there already was either given twice by the view or belongs to someone else. Then
+the load stops and the deep comparison, which looks at every row, takes over at the same time T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from reconcile.core import digest
+from reconcile.core.changes import null_key
+from reconcile.core.digest import MAX_BUCKETS
+from reconcile.core.state import Pending
+from reconcile.runs.context import ViewRun
+from reconcile.source.reading import Reading
+from reconcile.target import keyspace as keyspaces
+from reconcile.target import store
+from reconcile.target.apply import MSET_BYTES, MSET_PAIRS
+from reconcile.target.connection import Command
+from reconcile.target.fence import Fence
+
+BLOCKS_PER_TRANSACTION = 4
+
+Chunk = list[tuple[bytes | None, ...]]
+
+
+class Collision(Exception):  # noqa: N818 - not an error: another way is taken
+    """A key of the view exists already."""
+
+
+class Content:
+    """Digests and fingerprints of everything that streams by, at the finest granularity there is."""
+
+    def __init__(self, hashed: bool) -> None:
+        self.hashed = hashed
+        self.digests = [0] * MAX_BUCKETS
+        self.sums = [0] * (MAX_BUCKETS if hashed else 0)
+
+    def add(self, chunk: Chunk) -> None:
+        """Take rows in. Raises DataError for a NULL key."""
+        try:
+            if self.hashed:
+                digest.add_hashed_rows(self.digests, self.sums, chunk)
+            else:
+                digest.add_rows(self.digests, chunk)
+        except TypeError as error:
+            raise null_key() from error
+
+    def fingerprints(self, buckets: int) -> list[int] | None:
+        """None when the source's hashes did not travel along."""
+        return digest.fingerprints_of(self.sums, buckets) if self.hashed else None
+
+    @property
+    def rows(self) -> int:
+        """Rows that Redis holds a key for."""
+        return digest.count(sum(self.digests))
+
+
+def nothing_there(run: ViewRun) -> bool:
+    """Whether a load needs no comparison: our keys are told by prefix or database, and there are none.
+
+    Keys that have to be remembered are always compared: one that exists already may be someone else's.
+    """
+    if run.keyspace.ownership == "remembered":
+        return False
+    return not run.reader.call("DBSIZE") or not any(keyspaces.scan_keys(run.reader, run.keyspace))
+
+
+def load(run: ViewRun, reading: Reading, fence: Fence | None, pending: Pending, content: Content) -> None:
+    """Write every row. Raises Collision when a key exists; then part is written and the state is marked `pending`."""
+    chunks = reading.hashed_rows() if content.hashed else reading.rows()
+    if fence is None:
+        for chunk in chunks:
+            content.add(chunk)
+        run.report.puts += content.rows
+        return
+    fence.send(store.write_state(run.keyspace, store.marked(run.base_state, pending)))
+    loading = False
+    transaction: list[Command] = []
+    for flat in _blocks(chunks, content):
+        keys = flat[::2]
+        if len(set(keys)) < len(keys):
+            raise Collision
+        transaction.append(("MSETNX", *flat))
+        run.report.puts += len(keys)
+        if len(transaction) >= BLOCKS_PER_TRANSACTION:
+            _check(fence.send(transaction), loading)
+            loading, transaction = True, []
+    if transaction:
+        _check(fence.send(transaction), loading)
+    _check(fence.settle(), loading or bool(transaction))
+
+
+def _check(replies: list[Any], loading: bool) -> None:
+    """MSETNX says 1, or 0 when it wrote nothing because one of its keys exists."""
+    if loading and 0 in replies:
+        raise Collision
+
+
+def _blocks(chunks: Iterator[Chunk], content: Content) -> Iterator[list[bytes]]:
+    """Flat key, value, key, value … lists of bounded size."""
+    flat: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        content.add(chunk)
+        for row in chunk:
+            value = row[1]
+            if value is not None:
+                flat += (row[0], value)  # type: ignore[arg-type]
+                size += len(value)
+                if size > MSET_BYTES:
+                    yield flat
+                    flat, size = [], 0
+        if len(flat) >= 2 * MSET_PAIRS:
+            yield flat
+            flat, size = [], 0
+    if flat:
+        yield flat

@@ -1,0 +1,275 @@
+"""One-shot: bring Redis to the view's content at one time T, touching only what differs.
+
+    load          nothing there yet: stream and write
+    fingerprints  the state is clean: which buckets changed at the source? read only those
+    full          no fingerprints known: stream all rows through the digests, compare with the manifest
+    deep          in doubt, or on demand: the same, compared with everything Redis really holds
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reconcile.core import decide, digest, drift
+from reconcile.core.companion import Companion
+from reconcile.core.decide import Snapshot
+from reconcile.core.digest import UNKNOWN
+from reconcile.core.state import Identity, Pending, State
+from reconcile.errors import SafetyStop
+from reconcile.runs import companion, load
+from reconcile.runs.context import ViewRun
+from reconcile.runs.load import Collision, Content
+from reconcile.runs.repair import Repair, check_same_content, scan_digests
+from reconcile.source.reading import Reading
+from reconcile.target import store
+from reconcile.target.apply import Applier
+from reconcile.target.connection import Command
+from reconcile.target.fence import Fence
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What is to be committed: digests of all buckets, or of the changed ones only."""
+
+    buckets: int
+    manifest: list[int] | None
+    """None: only `changed` differs from what is stored."""
+    changed: dict[int, int]
+    fingerprints: list[int] | None
+    companion: str = ""
+
+
+class SnapshotRun:
+    """One snapshot of one view at `reading.as_of`. The lease is held (or this is a dry run)."""
+
+    def __init__(self, run: ViewRun, reading: Reading, identity: Identity, why: Snapshot) -> None:
+        self._run = run
+        self._reading = reading
+        self._identity = identity
+        self._why = why
+        self._pending = Pending("snapshot", reading.as_of)
+        self._fence: Fence | None = None
+        self._applier: Applier | None = None
+        self._manifest: store.Manifest | None = None
+        self.suspects: set[int] = set()
+        """Buckets to look at though their fingerprints are unchanged."""
+
+    def execute(self) -> None:
+        """Do it all and commit as_of := T. Raises SafetyStop after the puts when deletes are withheld."""
+        run, report = self._run, self._run.report
+        report.action = "snapshot"
+        report.reason = self._why.reason
+        self._fence = run.new_fence()
+        withheld: SafetyStop | None = None
+        try:
+            outcome = self._bring_about()
+        except _Withheld as stop:
+            withheld = stop.error
+        if withheld is not None:
+            if self._applier is not None:
+                self._applier.flush()
+                if self._fence is not None:
+                    self._fence.settle()
+            raise withheld
+        with report.phase("commit"):
+            self._commit(outcome)
+
+    def _bring_about(self) -> Outcome:
+        run = self._run
+        state = run.state
+        deep = self._why.deep or run.request.deep
+        deep = deep or decide.due_deep(state, store.now_ms(), run.view.deep_every_s)
+        if state is None or not run.stored.has_manifest or not state.buckets:
+            deep = True
+        fresh = state is None or state.as_of is None
+        if fresh and not run.request.deep and load.nothing_there(run):
+            try:
+                return self._load()
+            except Collision:
+                run.report.warnings.append("a key of the view exists already: every row is compared instead")
+        self._run.report.deep = deep
+        if not deep and state is not None:
+            outcome = self._by_fingerprints(state)
+            if outcome is not None:
+                return outcome
+        return self._full(deep=deep)
+
+    # -- load ----------------------------------------------------------------------------------------------------
+
+    def _load(self) -> Outcome:
+        run = self._run
+        run.report.deep = True
+        using = companion.usable(run, self._reading)
+        content = Content(hashed=using is None)
+        with run.report.phase("load"):
+            load.load(run, self._reading, self._fence, self._pending, content)
+        self._applier = self._new_applier()
+        return self._whole(content, using)
+
+    def _whole(self, content: Content, using: Companion | None) -> Outcome:
+        """The manifest of everything that streamed by."""
+        run = self._run
+        rows = content.rows
+        buckets = self._choose_buckets(rows, using)
+        fingerprints: list[int] | None
+        if using is not None:
+            fingerprints, _ = self._reading.fingerprints(buckets, using.name)
+        else:
+            fingerprints = content.fingerprints(buckets)
+        run.report.buckets = buckets
+        return Outcome(buckets, digest.fold(content.digests, buckets), {}, fingerprints, using.identity if using else "")
+
+    def _choose_buckets(self, rows: int, using: Companion | None) -> int:
+        run = self._run
+        if using is not None:
+            return using.buckets
+        if run.view.buckets is not None:
+            return run.view.buckets
+        known = run.state.buckets if run.state is not None and run.stored.has_manifest else 0
+        return known if known and not digest.outgrown(rows, known) else digest.choose_buckets(rows)
+
+    # -- by fingerprints -----------------------------------------------------------------------------------------
+
+    def _by_fingerprints(self, state: State) -> Outcome | None:
+        """None: too little is known, or too much has changed, for this way to be the cheap one."""
+        run, report = self._run, self._run.report
+        known = run.stored.fingerprints
+        if known is None or run.view.buckets not in (None, state.buckets):
+            return None
+        if known.count(UNKNOWN) * 2 > state.buckets:
+            return None
+        using = companion.usable(run, self._reading)
+        if using is not None and using.buckets != state.buckets:
+            return None
+        with report.phase("fingerprints"):
+            now, rows_in = self._reading.fingerprints(state.buckets, using.name if using else None)
+        if run.view.buckets is None and using is None and digest.outgrown(sum(rows_in), state.buckets):
+            return None
+        dirty = sorted({b for b, (x, y) in enumerate(zip(now, known, strict=True)) if x != y} | self.suspects)
+        if len(dirty) * 2 > state.buckets:
+            return None
+        report.buckets = state.buckets
+        self._manifest = store.Manifest(run.reader, run.keyspace, state)
+        held = self._manifest.read(dirty)
+        if held is None:
+            report.warnings.append("the stored manifest is not the state's: every row is compared instead")
+            return None
+        changed = self._repair(dirty, state.buckets, held, rows_in, self._manifest.keys)
+        return Outcome(state.buckets, None, changed, now, using.identity if using else "")
+
+    # -- full and deep -------------------------------------------------------------------------------------------
+
+    def _full(self, *, deep: bool) -> Outcome:
+        run, report = self._run, self._run.report
+        using = companion.usable(run, self._reading)
+        content = Content(hashed=using is None)
+        with report.phase("read"):
+            for chunk in self._reading.hashed_rows() if content.hashed else self._reading.rows():
+                run.stop.check()
+                content.add(chunk)
+        held: Sequence[int] | None = None
+        if not deep and run.state is not None:
+            held = self._stored_manifest(run.state)
+        if held is None:
+            report.deep = True
+            with report.phase("scan"):
+                held = scan_digests(run, len(content.digests))
+        outcome = self._whole(content, using)
+        # The manifest can only be compared at its own granularity, a scan at any.
+        compared = outcome.buckets if len(held) == len(content.digests) else len(held)
+        held = digest.fold(held, compared)
+        wanted = digest.fold(content.digests, compared)
+        dirty = digest.differing(wanted, held)
+        self._repair(dirty, compared, held, drift.counts_of(wanted), digest.count(sum(held)), wanted)
+        return outcome
+
+    def _stored_manifest(self, state: State) -> list[int] | None:
+        manifest = store.Manifest(self._run.reader, self._run.keyspace, state)
+        digests = manifest.read(range(state.buckets))
+        return None if digests is None else [digests[bucket] for bucket in range(state.buckets)]
+
+    # -- repair and commit ---------------------------------------------------------------------------------------
+
+    def _repair(
+        self,
+        dirty: list[int],
+        buckets: int,
+        held: dict[int, int] | Sequence[int],
+        rows_in: Sequence[int],
+        owned: int,
+        streamed: Sequence[int] | None = None,
+    ) -> dict[int, int]:
+        """Exact digests of the dirty buckets. Raises _Withheld when the deletes need a human."""
+        run, report = self._run, self._run.report
+        report.buckets_read = len(dirty)
+        applier = self._applier = self._new_applier()
+        if not dirty:
+            return {}
+        repair = Repair(run, self._reading, buckets, held)
+        try:
+            with report.phase("repair"):
+                repair.put_rows(dirty, rows_in, applier)
+                if streamed is not None:
+                    check_same_content(repair.result, streamed)
+                if stop := repair.guard(owned):
+                    report.deletes_withheld = repair.surplus
+                    raise _Withheld(stop)
+                repair.delete_surplus(rows_in, applier)
+        finally:
+            report.puts += applier.puts
+            report.deletes += applier.deletes
+        if repair.result.adopted:
+            report.warnings.append(f"{repair.result.adopted} keys that existed already are now kept by this view")
+        return repair.result.digests
+
+    def _new_applier(self) -> Applier:
+        run = self._run
+        return Applier(run.keyspace, self._fence, run.reader, run.settings.limits, run.base_state, self._pending)
+
+    def _commit(self, outcome: Outcome) -> None:
+        run, report = self._run, self._run.report
+        commands: list[Command] = []
+        if outcome.manifest is not None:
+            total = sum(outcome.manifest)
+            commands += store.write_manifest(run.keyspace, outcome.manifest)
+        else:
+            assert self._manifest is not None
+            commands += self._manifest.change(outcome.changed)
+            total = self._manifest.total
+        if outcome.fingerprints is None or outcome.fingerprints != run.stored.fingerprints:
+            commands += store.write_fingerprints(run.keyspace, outcome.fingerprints)
+        base = run.base_state
+        now = store.now_ms()
+        new = dataclasses.replace(
+            base,
+            as_of=self._reading.as_of,
+            identity=self._identity,
+            buckets=outcome.buckets,
+            keys=digest.count(total),
+            digest=store.total_text(total),
+            pending=None,
+            updated_at_ms=now,
+            deep_at_ms=now if report.deep else base.deep_at_ms,
+            companion=outcome.companion,
+        )
+        commands += store.write_state(run.keyspace, new)
+        assert self._applier is not None
+        self._applier.finish(commands)
+        report.as_of = self._reading.as_of
+        report.keys = new.keys
+        report.commits += 1
+        run.stored.state = new
+        run.stored.fingerprints = outcome.fingerprints
+        run.stored.manifest_bytes = outcome.buckets * digest.RECORD_BYTES
+
+
+class _Withheld(Exception):  # noqa: N818
+    """Puts are done; the deletes wait for a human."""
+
+    def __init__(self, error: SafetyStop) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+

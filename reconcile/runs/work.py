@@ -1,0 +1,169 @@
+"""snapshot, delta and run for one view: the order of things."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from reconcile.core import decide, times
+from reconcile.core.decide import Delta, Snapshot
+from reconcile.core.times import MAX_TIMESTAMP, frontier_after
+from reconcile.errors import ExitCode, HistoryLost, SafetyStop
+from reconcile.runs.context import ViewRun
+from reconcile.runs.delta import DeltaRun, Doubt, Until
+from reconcile.runs.snapshot import SnapshotRun
+from reconcile.source.query import Mapping
+from reconcile.source.reading import Reading, explain, open_reading
+from reconcile.source.session import Session
+from reconcile.target import store
+
+
+class Work:
+    """One view's part of an invocation of run, snapshot or delta."""
+
+    def __init__(self, run: ViewRun, started: float) -> None:
+        """started: monotonic time at which `--for` began to count."""
+        self._run = run
+        self._follow_until = None if run.request.follow_s is None else started + run.request.follow_s
+        self._doubted: set[int] = set()
+
+    def execute(self) -> None:
+        """Do what the request's mode says. Raises ReconcileError; the report is filled as far as it went."""
+        run = self._run
+        with run.report.phase("connect"):
+            run.peek()
+            session = run.open_session()
+            mapping = run.describe(session)
+        with run.leased():
+            run.report.as_of_before = run.report.as_of = run.state.as_of if run.state is not None else None
+            if run.request.mode == "snapshot":
+                self._snapshot_only(session, mapping)
+            elif run.request.mode == "delta":
+                self._delta_only(session, mapping)
+            else:
+                self._run_all(session, mapping)
+        self._note_lag()
+
+    # -- modes ---------------------------------------------------------------------------------------------------
+
+    def _snapshot_only(self, session: Session, mapping: Mapping) -> None:
+        as_of = times.parse_as_of(self._run.request.as_of, store.now_ms())
+        with open_reading(session, mapping, as_of) as reading:
+            self._snapshot(reading, None)
+
+    def _delta_only(self, session: Session, mapping: Mapping) -> None:
+        run = self._run
+        explained = explain(session, mapping)
+        decision = decide.decide(run.state, run.identity(mapping, explained), explained.frontiers)
+        if isinstance(decision, Snapshot):
+            raise HistoryLost(
+                f"view {run.view.name} cannot continue by delta: {decision.reason}",
+                hint=f"run: reconcile run --view {run.view.name} (it takes a snapshot where that is needed)",
+                view=run.view.name,
+            )
+        try:
+            self._delta(session, mapping, decision.as_of, explained.frontiers.now)
+        except Doubt as doubt:
+            raise SafetyStop(
+                f"{doubt.reason}; a delta alone cannot settle that",
+                hint=f"run: reconcile snapshot --view {run.view.name}",
+                view=run.view.name,
+            ) from doubt
+
+    def _run_all(self, session: Session, mapping: Mapping) -> None:
+        run = self._run
+        decided: Snapshot | None = None
+        with open_reading(session, mapping, None) as reading:
+            decision = decide.decide(run.state, run.identity(mapping, reading.explained), reading.explained.frontiers)
+            if isinstance(decision, Delta) and self._snapshot_is_cheaper():
+                decision = Snapshot("the companion view tells what changed", deep=False)
+            if isinstance(decision, Snapshot):
+                self._snapshot(reading, decision)
+                self._follow_after(reading, mapping)
+                return
+        try:
+            self._delta(session, mapping, decision.as_of, reading.explained.frontiers.now)
+            return
+        except HistoryLost:
+            decided = Snapshot("history lost", deep=run.base_state.pending is not None, history_lost=True)
+        except Doubt as doubt:
+            decided = Snapshot(doubt.reason, deep=run.base_state.pending is not None)
+            self._doubted = doubt.buckets
+        again = run.open_session()
+        with open_reading(again, mapping, None) as reading:
+            self._snapshot(reading, decided)
+            self._follow_after(reading, mapping)
+
+    def _snapshot_is_cheaper(self) -> bool:
+        """Starting a SUBSCRIBE makes the server read the whole view; an indexed companion answers at once."""
+        run = self._run
+        in_doubt = run.state is not None and run.state.pending is not None
+        return run.view.digest_view is not None and self._follow_until is None and not in_doubt
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _snapshot(self, reading: Reading, decided: Snapshot | None) -> None:
+        run = self._run
+        identity = run.identity(reading.mapping, reading.explained)
+        if decided is None:
+            decision = decide.decide(run.state, identity, reading.explained.frontiers)
+            decided = decision if isinstance(decision, Snapshot) else Snapshot(
+                "asked for", deep=run.base_state.pending is not None
+            )
+        snapshot = SnapshotRun(run, reading, identity, decided)
+        snapshot.suspects |= self._doubted
+        snapshot.execute()
+
+    def _delta(self, session: Session, mapping: Mapping, as_of: int, now: int) -> None:
+        """Catch up, then follow for as long as asked."""
+        run = self._run
+        run.report.action = "delta"
+        if run.state is not None and run.state.pending is not None:
+            self._repeat_pending(mapping, run.state.pending.until)
+        if as_of == MAX_TIMESTAMP:
+            return
+        until = Until(moment=self._follow_until) if self._follow_until is not None else Until(up_to=frontier_after(now))
+        state = run.state
+        if until.up_to is not None and state is not None and frontier_after(state.as_of or 0) >= until.up_to:
+            run.report.action = "none"
+            return
+        delta = DeltaRun(run, mapping)
+        with run.report.phase("delta"), delta.subscription(session, until) as subscription:
+            delta.follow(subscription, until)
+        self._note_end(delta, now)
+
+    def _repeat_pending(self, mapping: Mapping, until: int) -> None:
+        """An earlier run died while it applied (as_of, until]: do exactly that again."""
+        bound = Until(up_to=frontier_after(until))
+        delta = DeltaRun(self._run, mapping, repeat=True)
+        with delta.subscription(self._run.open_session(), bound) as subscription:
+            delta.follow(subscription, bound)
+        self._run.stop.check()
+
+    def _follow_after(self, reading: Reading, mapping: Mapping) -> None:
+        """After a snapshot, without a gap: the reading still holds its time when the subscription begins."""
+        run = self._run
+        ended = self._follow_until is None or time.monotonic() >= self._follow_until
+        if ended or run.request.dry_run or reading.as_of == MAX_TIMESTAMP or run.stop.requested:
+            return
+        until = Until(moment=self._follow_until)
+        delta = DeltaRun(run, mapping)
+        with contextlib.ExitStack() as stack:
+            subscription = stack.enter_context(delta.subscription(run.open_session(), until))
+            reading.end()
+            with run.report.phase("delta"):
+                delta.follow(subscription, until)
+        self._note_end(delta, reading.as_of)
+
+    def _note_end(self, delta: DeltaRun, now: int) -> None:
+        """Stopped by a signal, or before the present was reached: incomplete, though all progress is committed."""
+        run = self._run
+        behind = delta.frontier <= now
+        if run.stop.requested and (behind or run.stop.reason != "deadline"):
+            run.report.exit_code = ExitCode.INCOMPLETE
+            run.report.warnings.append(f"stopped by {run.stop.reason}; progress is committed")
+
+    def _note_lag(self) -> None:
+        report = self._run.report
+        if report.as_of is not None and report.as_of != MAX_TIMESTAMP:
+            report.lag_ms = max(0, store.now_ms() - report.as_of)

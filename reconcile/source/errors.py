@@ -1,0 +1,78 @@
+"""psycopg's errors, translated once. Texts and SQLSTATEs as recorded on a real Materialize (tests/conformance)."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import psycopg
+
+from reconcile.errors import AccessError, HistoryLost, ReconcileError, SafetyStop, UsageError, Unavailable
+from reconcile.stop import Stop
+
+_HISTORY_LOST = re.compile(r"is not valid for all inputs|could not find a valid timestamp")
+_DROPPED = re.compile(r"subscribe has been terminated because|dependency was removed|relation .* was dropped")
+_MISSING = re.compile(r"unknown (catalog item|schema|database|cluster|function)|does not exist|invalid id")
+_REFUSED = re.compile(r"invalid password|password authentication failed|authentication|role \".*\" does not exist|pg_hba")
+_ACCESS_STATES = {"28P01", "28000", "42501"}
+_RETRY_STATES = {"57014", "25P03", "53000", "53200", "25006", "57P01", "57P02", "57P03"}
+_USAGE_CLASSES = ("42", "22", "0A", "2F", "08P")
+
+
+@contextlib.contextmanager
+def translated(stop: Stop, view: str | None = None) -> Iterator[None]:
+    """Turn psycopg errors inside into ours. A statement cancelled because the run ends becomes Incomplete."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if stop.requested:
+            stop.check()
+        raise translate(error, view) from error
+
+
+def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
+    """What a psycopg error means for the user. The row values a server quotes in DETAIL are left out."""
+    state = error.sqlstate or ""
+    text = _first_line(error)
+    hint = error.diag.message_hint
+    if _HISTORY_LOST.search(text):
+        return HistoryLost(f"Materialize no longer has the requested time: {text}", view=view)
+    if state in _ACCESS_STATES or (not state and _REFUSED.search(text)):
+        detail = error.diag.message_detail or ""
+        return AccessError(
+            f"Materialize refused access: {text}",
+            hint=detail or "check user, password and database in the configuration",
+            view=view,
+        )
+    if text.startswith("Evaluation error"):
+        return SafetyStop(
+            f"the view cannot be evaluated at the moment: {text}",
+            hint="mend the data or the view; nothing was written, the next run tries again",
+            view=view,
+        )
+    if "no replicas available" in text:
+        return Unavailable(f"Materialize cannot run the query: {text}", hint=hint, view=view)
+    if _DROPPED.search(text):
+        return Unavailable(
+            f"the view was dropped or replaced while it was read: {text}",
+            hint="the next run looks the view up again",
+            view=view,
+        )
+    if "exceeds max size" in text:
+        return UsageError(
+            f"Materialize refuses a result of this size: {text}",
+            hint="raise max_query_result_size for this role, or max_result_size",
+            view=view,
+        )
+    if not state or state in _RETRY_STATES or isinstance(error, psycopg.OperationalError):
+        return Unavailable(f"Materialize is not available: {text}", hint="is it running, and reachable from here?", view=view)
+    if _MISSING.search(text) or state.startswith(_USAGE_CLASSES):
+        return UsageError(f"Materialize refuses the query: {text}", hint=hint or "check `sql` in the configuration", view=view)
+    return ReconcileError(f"Materialize reports {state}: {text}", hint=hint, view=view)
+
+
+def _first_line(error: psycopg.Error) -> str:
+    text = error.diag.message_primary or str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

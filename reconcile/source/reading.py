@@ -1,0 +1,125 @@
+"""Several reads of one content: all at the same Materialize time T.
+
+Without retained history one read transaction stays open: its reads share a time, it holds compaction back, and
+mz_now() in it names T (transcript `transaction_snapshot`). With an explicit time every statement says AS OF T.
+
+The first statement must read the view: one that reads only the catalog would pin the transaction to another cluster.
+EXPLAIN TIMESTAMP counts as reading it, and already fixes T.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from reconcile.core.changes import null_key
+from reconcile.core.digest import fingerprint
+from reconcile.core.times import MAX_TIMESTAMP
+from reconcile.errors import ReconcileError, Unavailable, UsageError
+from reconcile.source import query
+from reconcile.source.frontiers import Explained, parse_explanation
+from reconcile.source.query import Mapping
+from reconcile.source.session import Session
+
+KeyValueRow = tuple[bytes, bytes | None]
+
+
+class Reading:
+    """The view's content at `as_of`. Made by `open_reading`."""
+
+    def __init__(self, session: Session, mapping: Mapping, as_of: int, explicit: bool, explained: Explained) -> None:
+        self._session = session
+        self.mapping = mapping
+        self.as_of = as_of
+        self.explained = explained
+        self._at = as_of if explicit else None
+        self._ended = False
+        self._checked = explicit or as_of == MAX_TIMESTAMP
+
+    def rows(self) -> Iterator[list[tuple[bytes | None, ...]]]:
+        """All mapped rows (key, value) in chunks."""
+        yield from self._stream(self.mapping.mapped())
+
+    def hashed_rows(self) -> Iterator[list[tuple[bytes | None, ...]]]:
+        """All mapped rows (key, value, source hash as decimal text) in chunks."""
+        yield from self._stream(self.mapping.hashed())
+
+    def rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
+        """Mapped rows of the chosen buckets in chunks."""
+        yield from self._stream(self.mapping.masked(chosen, buckets))
+
+    def fingerprints(self, buckets: int, companion: str | None = None) -> tuple[list[int], list[int]]:
+        """(fingerprint, rows) per bucket, from the companion view or by one GROUP BY. Raises DataError: NULL key."""
+        statement = self.mapping.fingerprints(buckets) if companion is None else query.companion_rows(companion)
+        found = [fingerprint(0, 0)] * buckets
+        rows = [0] * buckets
+        for bucket, count, hash_sum in self._fetch(statement):
+            if bucket is None:
+                raise null_key()
+            index = int(bucket)
+            if not 0 <= index < buckets:
+                raise UsageError(
+                    f"companion view {companion} was made for more than {buckets} buckets",
+                    hint="create it again: reconcile init --digest-view",
+                )
+            rows[index] = int(count or 0)
+            found[index] = fingerprint(rows[index], int(hash_sum or 0))
+        return found, rows
+
+    def largest_bucket(self, companion: str) -> int:
+        """The highest bucket the companion view has a row for; 0 when it is empty."""
+        ((largest,),) = self._fetch(query.companion_largest(companion))
+        return int(largest or 0)
+
+    def companion_objects(self, companion: str) -> str:
+        """Identity of the companion view, read at the same time: changes when it is replaced."""
+        ((text,),) = self._session.fetch(query.current_of(f"SELECT * FROM {companion}"))
+        return ",".join(parse_explanation(str(text, "utf-8")).ids) if text else ""
+
+    def end(self) -> None:
+        """Let go of the time before the block ends: nothing more is read, and something else holds it if need be."""
+        if not self._ended:
+            self._ended = True
+            if self._at is None:
+                with contextlib.suppress(ReconcileError):
+                    self._session.run("COMMIT")
+
+    def _fetch(self, statement: str) -> list[tuple[bytes | None, ...]]:
+        rows = self._session.fetch(query.as_of(statement, self._at))
+        self._check_time()
+        return rows
+
+    def _stream(self, statement: str) -> Iterator[list[tuple[bytes | None, ...]]]:
+        yield from self._session.stream(query.as_of(statement, self._at))
+        self._check_time()
+
+    def _check_time(self) -> None:
+        """EXPLAIN TIMESTAMP said T before the first read; the transaction itself is the authority."""
+        if self._checked:
+            return
+        ((text,),) = self._session.fetch("SELECT mz_now()::text")
+        if text is None or int(text) != self.as_of:
+            raise Unavailable("Materialize read at another time than it had announced", hint="the next run tries again")
+        self._checked = True
+
+
+@contextlib.contextmanager
+def open_reading(session: Session, mapping: Mapping, as_of: int | None) -> Iterator[Reading]:
+    """Read the view at as_of, or at the present (None). Raises HistoryLost for a time that is gone."""
+    if as_of is not None:
+        explained = explain(session, mapping, as_of)
+        yield Reading(session, mapping, as_of, True, explained)
+        return
+    session.run("BEGIN")
+    explained = explain(session, mapping)
+    reading = Reading(session, mapping, explained.frontiers.now, False, explained)
+    try:
+        yield reading
+    finally:
+        reading.end()
+
+
+def explain(session: Session, mapping: Mapping, as_of: int | None = None) -> Explained:
+    """Frontiers and objects of the view's query; with as_of also checks that time."""
+    ((text,),) = session.fetch(query.as_of(query.current_of(mapping.sql), as_of))
+    return parse_explanation(str(text or b"", "utf-8"))

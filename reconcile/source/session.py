@@ -1,0 +1,214 @@
+"""One connection to Materialize: settings, statements, bounded waits, translated errors."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.string import ByteaBinaryLoader
+
+from reconcile import __version__
+from reconcile.config.settings import MaterializeSettings
+from reconcile.errors import UsageError, Unavailable
+from reconcile.source.errors import translated
+from reconcile.source.query import Column
+from reconcile.stop import Stop
+
+logger = logging.getLogger(__name__)
+
+CHUNK_ROWS = 500
+"""Rows per chunk of a finite read: a third of COPY's client cost (measured)."""
+IDLE_IN_TRANSACTION = "10min"
+"""A read transaction may wait for Redis that long between two reads; the server's default is two minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Whom we talk to."""
+
+    environment_id: str
+    version: str
+    cluster: str
+
+
+class Session:
+    """An open connection in autocommit. Use `connect`. Every wait ends with the run (Stop) or when the server is silent
+    for read_timeout_s; then Unavailable or Incomplete is raised. Not for use by two threads at once."""
+
+    def __init__(self, connection: psycopg.Connection[Any], settings: MaterializeSettings, stop: Stop, view: str) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._stop = stop
+        self._view = view
+        self._heard_at = time.monotonic()
+        self.rows_read = 0
+        self.bytes_read = 0
+        self.statements = 0
+
+    @property
+    def stop(self) -> Stop:
+        return self._stop
+
+    @property
+    def view(self) -> str:
+        return self._view
+
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        return self._connection
+
+    @property
+    def read_timeout_s(self) -> float:
+        return self._settings.read_timeout_s
+
+    def heard(self) -> None:
+        """Note that the server said something."""
+        self._heard_at = time.monotonic()
+
+    @contextlib.contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Statements inside end when the run should end or the server is silent for too long."""
+        self.statements += 1
+        self.heard()
+        limit = self._settings.read_timeout_s
+        with translated(self._stop, self._view):
+            try:
+                with self._stop.watch(
+                    cancel=self._cancel, sever=self._sever, expires_at=lambda: self._heard_at + limit
+                ):
+                    yield
+            except psycopg.OperationalError as error:
+                if not self._stop.requested and time.monotonic() >= self._heard_at + limit:
+                    raise Unavailable(
+                        f"Materialize said nothing for {limit:g} s", hint="materialize.read_timeout", view=self._view
+                    ) from error
+                raise
+
+    def fetch(self, statement: str) -> list[tuple[bytes | None, ...]]:
+        """All rows of a small result, every value in the server's text form."""
+        self._stop.check()
+        with self.bounded(), self._connection.cursor() as cursor:
+            cursor.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def run(self, statement: str) -> None:
+        """A statement without result."""
+        self.fetch(statement)
+
+    def columns(self, statement: str) -> list[Column]:
+        """Names and type oids of a statement's result."""
+        with self.bounded(), self._connection.cursor() as cursor:
+            cursor.execute(statement.encode())
+            return [Column(item.name, item.type_code) for item in cursor.description or []]
+
+    def stream(self, statement: str) -> Iterator[list[tuple[bytes | None, ...]]]:
+        """Rows of a large finite result in chunks of at most CHUNK_ROWS, text and bytea as their raw bytes."""
+        self._stop.check()
+        chunk: list[tuple[bytes | None, ...]] = []
+        with self.bounded(), self._connection.cursor() as cursor:
+            for row in cursor.stream(statement.encode(), binary=True, size=CHUNK_ROWS):
+                chunk.append(row)
+                if len(chunk) >= CHUNK_ROWS:
+                    self.heard()
+                    self.rows_read += len(chunk)
+                    yield chunk
+                    self.heard()
+                    chunk = []
+        if chunk:
+            self.rows_read += len(chunk)
+            yield chunk
+
+    def environment(self) -> Environment:
+        """Identify the server and check that the configured cluster exists: a bad one is only a NOTICE at connect."""
+        (row,) = self.fetch("SELECT mz_environment_id(), mz_version(), current_setting('cluster')")
+        environment_id, version, cluster = (str(value or b"", "utf-8") for value in row)
+        return Environment(environment_id, version, cluster)
+
+    def close(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self._connection.close()
+
+    def _cancel(self) -> None:
+        try:
+            self._connection.cancel_safe(timeout=3.0)
+        except Exception as error:  # the watchdog's thread has nobody to raise to; severing follows
+            logger.debug("cancel request failed: %s", type(error).__name__)
+
+    def _sever(self) -> None:
+        with contextlib.suppress(Exception):
+            duplicate = socket.socket(fileno=os.dup(self._connection.fileno()))
+            with duplicate:
+                duplicate.shutdown(socket.SHUT_RDWR)
+
+
+def connect(settings: MaterializeSettings, stop: Stop, view: str) -> Session:
+    """Open a session. Raises AccessError, Unavailable, UsageError."""
+    stop.check()
+    try:
+        conninfo = _conninfo(settings, stop.remaining_s())
+    except psycopg.ProgrammingError as error:
+        raise UsageError("materialize.url is not a connection string libpq understands", view=view) from error
+    with translated(stop, view):
+        connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+    # Every value travels as the bytes the server sends: text and bytea need no decoding on their way to Redis.
+    for name in ("text", "varchar", "bytea", "int8", "uuid"):
+        connection.adapters.register_loader(name, ByteaBinaryLoader)
+    _load_text_as_bytes(connection)
+    session = Session(connection, settings, stop, view)
+    try:
+        session.run(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}'")
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _load_text_as_bytes(connection: psycopg.Connection[Any]) -> None:
+    class RawText(psycopg.adapt.Loader):
+        format = psycopg.pq.Format.TEXT
+
+        def load(self, data: Any) -> bytes:
+            return bytes(data)
+
+    for oid in (0, 16, 17, 20, 21, 23, 25, 114, 700, 701, 1043, 1700, 2950, 3802):
+        connection.adapters.register_loader(oid, RawText)
+
+
+def _conninfo(settings: MaterializeSettings, remaining_s: float | None) -> str:
+    parts: dict[str, Any] = {}
+    if settings.url is not None:
+        parts = conninfo_to_dict(settings.url.reveal())
+    else:
+        parts = {
+            "host": settings.host,
+            "port": settings.port,
+            "user": settings.user,
+            "dbname": settings.database,
+            "sslmode": settings.sslmode,
+            "sslrootcert": settings.sslrootcert,
+        }
+    if settings.password is not None and not parts.get("password"):
+        parts["password"] = settings.password.reveal()
+    options = [str(parts.get("options") or ""), "--welcome_message=off"]
+    if settings.cluster:
+        options.append(f"--cluster={settings.cluster}")
+    timeout_s = settings.connect_timeout_s if remaining_s is None else min(settings.connect_timeout_s, remaining_s)
+    parts |= {
+        "options": " ".join(option for option in options if option),
+        "application_name": f"reconcile/{__version__}",
+        "connect_timeout": max(2, round(timeout_s)),
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+    given: dict[str, Any] = {name: value for name, value in parts.items() if value is not None}
+    return make_conninfo("", **given)

@@ -1,0 +1,150 @@
+"""A live SUBSCRIBE, read as it comes, with waits the caller bounds."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Iterator
+
+import psycopg
+from psycopg import pq
+
+from reconcile.core.stream import UpdateStream
+from reconcile.errors import ReconcileError, Unavailable
+from reconcile.source import query
+from reconcile.source.errors import translated
+from reconcile.source.query import BYTEA, Mapping
+from reconcile.source.session import Session
+
+PROGRESS_TIMEOUT_S = 60.0
+"""Progress comes every second once the subscription runs; silence for this long is a broken source.
+Before the first data, the server may read the whole view (1–5 s per million rows), bounded by read_timeout."""
+
+
+class Subscription:
+    """Changes of the view after `as_of`. Made by `open_subscription`; `stream` holds what has arrived."""
+
+    def __init__(self, session: Session, mapping: Mapping, as_of: int, up_to: int | None) -> None:
+        self._session = session
+        self._connection = session.connection
+        self._up_to = up_to
+        self._buffered: list[bytes] = []
+        self.stream = UpdateStream(as_of, mapping.key.oid == BYTEA, mapping.value.oid == BYTEA)
+        self.finished = False
+        self.started = False
+        self._silent_since = time.monotonic()
+
+    def read(self, timeout_s: float, max_bytes: int) -> bool:
+        """Take in what arrives within timeout_s, until a range is closed, the stream ends or max_bytes are held.
+
+        True when a range was closed (or the stream ended). Raises HistoryLost, Unavailable, Incomplete (the run ends).
+        """
+        deadline = time.monotonic() + timeout_s
+        closed = False
+        with translated(self._session.stop, self._session.view):
+            while True:
+                closed |= self._drain(max_bytes)
+                if closed or self.finished or self.stream.size_bytes > max_bytes:
+                    return closed or self.finished
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not self._wait(remaining):
+                    self._check_silence()
+                    return False
+
+    def _drain(self, max_bytes: int) -> bool:
+        """Feed every line that is already here, closed ranges or not: fewer, larger commits. Stops at the size limit."""
+        pgconn = self._connection.pgconn
+        feed = self.stream.feed
+        closed = False
+        while True:
+            size, data = pgconn.get_copy_data(1)
+            if size > 0:
+                self.started = True
+                line = bytes(data)
+                self._session.bytes_read += size
+                if feed(line):
+                    closed = True
+                    self._silent_since = time.monotonic()
+                if self.stream.size_bytes > max_bytes:
+                    return closed
+            elif size == 0:
+                return closed
+            else:
+                self._end()
+                return True
+
+    def _wait(self, timeout_s: float) -> bool:
+        pgconn = self._connection.pgconn
+        ready, _, _ = select.select([pgconn.socket], [], [], timeout_s)
+        if ready:
+            pgconn.consume_input()
+        return bool(ready)
+
+    def _end(self) -> None:
+        """COPY is over: by its bound, or with an error that the result carries."""
+        pgconn = self._connection.pgconn
+        result = pgconn.get_result()
+        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result, encoding="utf-8")
+        while pgconn.get_result() is not None:
+            pass
+        self.finished = True
+        if self._up_to is not None:
+            self.stream.finish(self._up_to)
+        else:
+            raise Unavailable("Materialize ended the subscription", view=self._session.view)
+
+    def _check_silence(self) -> None:
+        limit = PROGRESS_TIMEOUT_S if self.started else self._session.read_timeout_s
+        if time.monotonic() - self._silent_since > limit:
+            raise Unavailable(
+                f"Materialize sent no progress for {limit:g} s",
+                hint="is the view's cluster running, and has it replicas?",
+                view=self._session.view,
+            )
+
+
+@contextlib.contextmanager
+def open_subscription(session: Session, mapping: Mapping, as_of: int, up_to: int | None = None) -> Iterator[Subscription]:
+    """SUBSCRIBE to the changes after as_of (below up_to). Raises HistoryLost at once when as_of is gone.
+
+    The read hold is in place when this returns: a read transaction that kept as_of readable may end.
+    """
+    statement = query.subscribe(mapping, as_of, up_to)
+    session.statements += 1
+    session.stop.check()
+    pgconn = session.connection.pgconn
+    with translated(session.stop, session.view):
+        pgconn.send_query(statement.encode())
+        subscription = Subscription(session, mapping, as_of, up_to)
+        _await_copy(session)
+    try:
+        yield subscription
+    finally:
+        if not subscription.finished:
+            _cancel(session)
+
+
+def _await_copy(session: Session) -> None:
+    """Wait until the server answers with COPY OUT or an error."""
+    pgconn = session.connection.pgconn
+    deadline = time.monotonic() + session.read_timeout_s
+    while pgconn.flush() or pgconn.is_busy():
+        session.stop.check()
+        if time.monotonic() > deadline:
+            raise Unavailable(f"Materialize did not start the subscription within {session.read_timeout_s:g} s")
+        if select.select([pgconn.socket], [], [], 0.1)[0]:
+            pgconn.consume_input()
+    result = pgconn.get_result()
+    if result is None or result.status == pq.ExecStatus.FATAL_ERROR:
+        if result is None:
+            raise ReconcileError("Materialize did not answer the subscription")
+        raise psycopg.errors.error_from_result(result, encoding="utf-8")
+
+
+def _cancel(session: Session) -> None:
+    """End a running subscription. The connection is closed: what it still sends is of no use."""
+    with contextlib.suppress(psycopg.Error, OSError):
+        session.connection.cancel_safe(timeout=2.0)
+    session.close()

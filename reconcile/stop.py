@@ -1,0 +1,138 @@
+"""One way to end a run: a deadline, a signal and a platform's time limit all take the same path.
+
+    running ──(deadline passes, or request())──▶ stopping ──GRACE_S──▶ severed
+
+Stopping: loops see `requested` and stop on a committed time; statements under way at the source are cancelled.
+Severed: whoever is still blocked on a dead network has its socket shut, so that nothing outlives the deadline by long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from reconcile.errors import Incomplete
+
+GRACE_S = 5.0
+_LOOK_EVERY_S = 0.25
+
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    cancel: Callable[[], None] | None
+    sever: Callable[[], None]
+    expires_at: Callable[[], float | None] | None
+    cancelled: bool = False
+    severed: bool = False
+
+
+class Stop:
+    """When to end. Safe to use from any thread and from signal handlers.
+
+    deadline_s: seconds from now until the run should end by itself; None: never.
+    """
+
+    def __init__(self, deadline_s: float | None = None) -> None:
+        self._deadline = None if deadline_s is None else time.monotonic() + deadline_s
+        self._reason: str | None = None
+        self._requested_at: float | None = None
+        self._event = threading.Event()
+        self._watches: list[_Watch] = []
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def request(self, reason: str) -> None:
+        """End the run soon; the first reason given is kept."""
+        if self._reason is None:
+            self._reason = reason
+            self._requested_at = time.monotonic()
+        self._event.set()
+
+    @property
+    def requested(self) -> bool:
+        """True once the run should end."""
+        return self._reason is not None or (self._deadline is not None and time.monotonic() >= self._deadline)
+
+    @property
+    def reason(self) -> str:
+        """Why the run ends: the reason given to request(), or 'deadline'."""
+        return self._reason or "deadline"
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline (0 when stopping); None without one."""
+        if self._reason is not None:
+            return 0.0
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def check(self) -> None:
+        """Raise Incomplete once the run should end."""
+        if self.requested:
+            raise Incomplete(f"stopped before the work was done ({self.reason}); what was committed stays")
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until the run should end."""
+        remaining = self.remaining_s()
+        self._event.wait(seconds if remaining is None else min(seconds, remaining))
+
+    @contextlib.contextmanager
+    def watch(
+        self,
+        *,
+        cancel: Callable[[], None] | None,
+        sever: Callable[[], None],
+        expires_at: Callable[[], float | None] | None = None,
+    ) -> Iterator[None]:
+        """While inside: call `cancel` when the run should end, `sever` GRACE_S later.
+
+        expires_at: monotonic time after which `sever` is called in any case (a peer silent for too long).
+        The callbacks run in another thread and must not raise.
+        """
+        entry = _Watch(cancel, sever, expires_at)
+        with self._lock:
+            self._watches.append(entry)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look, name="reconcile-stop", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watches.remove(entry)
+
+    def _look(self) -> None:
+        while True:
+            with self._lock:
+                if not self._watches:
+                    self._thread = None
+                    return
+                watches = list(self._watches)
+            now = time.monotonic()
+            stopping_since = self._stopping_since(now)
+            for entry in watches:
+                self._act(entry, now, stopping_since)
+            pause = _LOOK_EVERY_S
+            if stopping_since is None and self._deadline is not None:
+                pause = min(pause, max(0.0, self._deadline - now))
+            if stopping_since is None:
+                self._event.wait(pause)
+            else:
+                time.sleep(_LOOK_EVERY_S)
+
+    def _stopping_since(self, now: float) -> float | None:
+        times = [t for t in (self._requested_at, self._deadline) if t is not None and t <= now]
+        return min(times, default=None)
+
+    @staticmethod
+    def _act(entry: _Watch, now: float, stopping_since: float | None) -> None:
+        expires_at = entry.expires_at() if entry.expires_at is not None else None
+        overdue = expires_at is not None and now >= expires_at
+        if stopping_since is not None and entry.cancel is not None and not entry.cancelled:
+            entry.cancelled = True
+            # In a thread of its own: a cancel request through a black hole must not keep others waiting.
+            threading.Thread(target=entry.cancel, name="reconcile-cancel", daemon=True).start()
+        if not entry.severed and (overdue or (stopping_since is not None and now >= stopping_since + GRACE_S)):
+            entry.severed = True
+            entry.sever()

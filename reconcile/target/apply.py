@@ -1,0 +1,158 @@
+"""Bringing puts and deletes into Redis: in one transaction with the checkpoint when they fit, else under `pending`.
+
+    fits        MULTI data, manifest, fingerprints, state EXEC                     a reader never sees half a time
+    does not    MULTI state(pending) EXEC, MULTI data EXEC …, MULTI …, state EXEC  pending tells readers to beware
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from reconcile.config.settings import LimitSettings
+from reconcile.core.changes import name_of
+from reconcile.core.state import Pending, State
+from reconcile.errors import DataError
+from reconcile.target import store
+from reconcile.target.connection import Command, Wire
+from reconcile.target.fence import Fence
+from reconcile.target.keyspace import Keyspace
+
+MSET_PAIRS = 1000
+MSET_BYTES = 1 << 20
+LARGE_VALUE_BYTES = 1 << 20
+DEFAULT_BULK_MAX_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Batch:
+    """Puts and deletes waiting to be written."""
+
+    puts: dict[bytes, bytes] = field(default_factory=dict)
+    deletes: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.puts[key] = value
+        self.size_bytes += len(key) + len(value)
+
+    def delete(self, key: bytes) -> None:
+        self.deletes.append(key)
+        self.size_bytes += len(key)
+
+    def __len__(self) -> int:
+        return len(self.puts) + len(self.deletes)
+
+
+class Applier:
+    """Collects changes and writes them. With dry_run it only counts."""
+
+    def __init__(
+        self, keyspace: Keyspace, fence: Fence | None, reader: Wire, limits: LimitSettings, base: State, pending: Pending
+    ) -> None:
+        """fence None: a dry run. base: the state as it is; pending: what to mark it with if one batch is not enough."""
+        self._keyspace = keyspace
+        self._fence = fence
+        self._reader = reader
+        self._limits = limits
+        self._base = base
+        self._pending = pending
+        self._marked = base.pending == pending
+        self._batch = Batch()
+        self._bulk_max_bytes: int | None = None
+        self.puts = 0
+        self.deletes = 0
+
+    @property
+    def marked(self) -> bool:
+        """Whether Redis may by now hold part of the change."""
+        return self._marked
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set a key to a value."""
+        if len(value) >= LARGE_VALUE_BYTES:
+            self._check_value(key, value)
+        self._make_room(len(key) + len(value))
+        self._batch.put(key, value)
+        self.puts += 1
+
+    def delete(self, key: bytes) -> None:
+        """Remove a key."""
+        self._make_room(len(key))
+        self._batch.delete(key)
+        self.deletes += 1
+
+    def put_all(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        for key, value in rows:
+            self.put(key, value)
+
+    def flush(self) -> None:
+        """Write what is collected, under the pending mark, though the change is not complete."""
+        if not len(self._batch):
+            return
+        batch, self._batch = self._batch, Batch()
+        if self._fence is None:
+            return
+        self.mark()
+        self._fence.send(data_commands(self._keyspace, batch))
+
+    def mark(self) -> None:
+        """Tell readers, and the run after a crash, that Redis is between two times."""
+        if self._marked or self._fence is None:
+            return
+        self._marked = True
+        self._fence.send(store.write_state(self._keyspace, store.marked(self._base, self._pending)))
+
+    def finish(self, commands: list[Command]) -> None:
+        """Write the rest together with `commands` (manifest, fingerprints, state) in one transaction."""
+        batch, self._batch = self._batch, Batch()
+        if self._fence is not None:
+            self._fence.commit([*data_commands(self._keyspace, batch), *commands])
+
+    def _make_room(self, more_bytes: int) -> None:
+        full = len(self._batch) >= self._limits.batch_max_keys
+        if full or (len(self._batch) and self._batch.size_bytes + more_bytes > self._limits.batch_max_bytes):
+            self.flush()
+
+    def _check_value(self, key: bytes, value: bytes) -> None:
+        """Redis drops the connection at a value it does not take: refuse it by name before anything is written."""
+        if self._bulk_max_bytes is None:
+            (reply,) = self._reader.pipeline([("CONFIG", "GET", "proto-max-bulk-len")])
+            told = isinstance(reply, list) and len(reply) == 2 and reply[1].isdigit()
+            self._bulk_max_bytes = int(reply[1]) if told else DEFAULT_BULK_MAX_BYTES
+        if len(value) > self._bulk_max_bytes:
+            raise DataError(
+                f"the value of {name_of(key)} has {len(value)} bytes; this Redis takes at most {self._bulk_max_bytes}",
+                hint="shorten it in the query, or raise proto-max-bulk-len",
+                view=self._keyspace.view,
+            )
+
+
+def data_commands(keyspace: Keyspace, batch: Batch) -> list[Command]:
+    """UNLINK before MSET: a full Redis (noeviction) refuses writes but takes deletes."""
+    commands: list[Command] = []
+    for start in range(0, len(batch.deletes), MSET_PAIRS):
+        commands.append(("UNLINK", *batch.deletes[start : start + MSET_PAIRS]))
+    flat: list[bytes] = []
+    size = 0
+    for key, value in batch.puts.items():
+        if flat and (len(flat) >= 2 * MSET_PAIRS or size + len(value) > MSET_BYTES):
+            commands.append(("MSET", *flat))
+            flat, size = [], 0
+        flat += (key, value)
+        size += len(key) + len(value)
+    if flat:
+        commands.append(("MSET", *flat))
+    if keyspace.ownership == "remembered":
+        commands += _remember(keyspace, batch)
+    return commands
+
+
+def _remember(keyspace: Keyspace, batch: Batch) -> list[Command]:
+    commands: list[Command] = []
+    for verb, keys in (("SADD", batch.puts), ("SREM", batch.deletes)):
+        groups: dict[bytes, list[bytes]] = {}
+        for key in keys:
+            groups.setdefault(keyspace.remembered(key), []).append(key)
+        commands += [(verb, name, *members) for name, members in groups.items()]
+    return commands

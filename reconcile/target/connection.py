@@ -1,0 +1,171 @@
+"""One connection to Redis that never repeats anything by itself.
+
+redis-py's client replays a MULTI that timed out, and reports WatchError for one that was applied. So we use its
+Connection (address, TLS, authentication, RESP parsing) and do our own sending: every command is sent once, and when
+the answer does not come the caller learns that the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import redis
+from hiredis import pack_command
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from reconcile.config.settings import RedisSettings
+from reconcile.errors import AccessError, ReconcileError, Unavailable, UsageError
+from reconcile.stop import Stop
+
+Arg = bytes | str | int
+Command = tuple[Arg, ...]
+
+
+class Wire:
+    """A Redis connection for one thread. Use `connect`."""
+
+    def __init__(self, connection: redis.Connection, stop: Stop) -> None:
+        self._connection = connection
+        self._stop = stop
+        self.round_trips = 0
+        self.commands = 0
+        self.bytes_sent = 0
+
+    def call(self, *command: Arg) -> Any:
+        """One command, one answer. Raises a translated error."""
+        (reply,) = self.pipeline([command])
+        if isinstance(reply, RedisError):
+            raise translate(reply)
+        return reply
+
+    def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """Send all, then read all answers; error replies are returned in place, not raised."""
+        self.send(commands)
+        return self.receive(len(commands))
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Send without waiting for the answers: the caller reads as many with `receive`."""
+        packed = [pack_command(command) for command in commands]  # type: ignore[arg-type]
+        self.commands += len(commands)
+        self.bytes_sent += sum(map(len, packed))
+        with translated():
+            self._connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
+
+    def receive(self, count: int) -> list[Any]:
+        """Answers of `count` commands sent before; error replies in place."""
+        self.round_trips += 1
+        replies = []
+        with translated():
+            for _ in range(count):
+                try:
+                    replies.append(self._connection.read_response(disable_decoding=True))
+                except (BusyLoadingError, AuthenticationError) as error:  # connection errors by type, replies by nature
+                    replies.append(error)
+                except ResponseError as error:
+                    replies.append(error)
+        return replies
+
+    @contextlib.contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Inside, a blocked wait ends soon after the run should have ended."""
+        with self._stop.watch(cancel=None, sever=self.sever):
+            yield
+
+    def sever(self) -> None:
+        """Shut the socket from another thread; whoever waits on it gets an error."""
+        with contextlib.suppress(Exception):
+            self._connection._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            self._connection.disconnect()  # type: ignore[no-untyped-call]
+
+
+def connect(settings: RedisSettings, stop: Stop) -> Wire:
+    """Open a connection. Raises AccessError, UsageError (no such database), Unavailable."""
+    stop.check()
+    with translated():
+        wire = Wire(_new_connection(settings), stop)
+        with wire.bounded():
+            wire._connection.connect()  # type: ignore[no-untyped-call]
+    return wire
+
+
+def _new_connection(settings: RedisSettings) -> redis.Connection:
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_timeout": False,
+        "socket_timeout": settings.timeout_s,
+        "socket_connect_timeout": settings.connect_timeout_s,
+        "socket_keepalive": True,
+        "protocol": 2,
+        "client_name": "reconcile",
+        "health_check_interval": 0,
+    }
+    if settings.username:
+        options["username"] = settings.username
+    if settings.password is not None:
+        options["password"] = settings.password.reveal()
+    tls = {
+        "ssl_ca_certs": settings.tls_ca_cert,
+        "ssl_certfile": settings.tls_cert,
+        "ssl_keyfile": settings.tls_key,
+    }
+    chosen_tls = {name: value for name, value in tls.items() if value}
+    try:
+        if settings.url is not None:
+            secure = settings.url.reveal().startswith("rediss:")
+            pool = redis.ConnectionPool.from_url(settings.url.reveal(), **options, **(chosen_tls if secure else {}))
+        else:
+            kind = redis.SSLConnection if settings.tls else redis.Connection
+            options |= {"host": settings.host, "port": settings.port, "db": settings.db}
+            options |= chosen_tls if settings.tls else {}
+            pool = redis.ConnectionPool(kind, **options)
+        return pool.make_connection()  # type: ignore[return-value]
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"redis.url is not usable: {type(error).__name__}", hint="redis://[user:password@]host:port/db") from error
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Turn redis-py errors inside into ours."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise translate(error) from error
+
+
+def translate(error: Exception) -> ReconcileError:
+    """What a Redis error means for the user."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    upper = text.upper()
+    if isinstance(error, AuthenticationError) or upper.startswith(("WRONGPASS", "NOAUTH")):
+        return AccessError(f"Redis refused access: {text}", hint="check redis.username and redis.password")
+    if isinstance(error, NoPermissionError):
+        return AccessError(f"Redis refused a command: {text}", hint="docs/operations.md lists the ACL rules reconcile needs")
+    if "DB INDEX" in upper:
+        return UsageError(f"Redis has no such database: {text}", hint="check redis.db")
+    if isinstance(error, ReadOnlyError):
+        return Unavailable(f"this Redis is a read-only replica: {text}", hint="connect to the primary")
+    if isinstance(error, OutOfMemoryError):
+        return Unavailable(f"Redis is out of memory: {text}", hint="raise maxmemory or make room; nothing of this batch was written")
+    if upper.startswith(("MOVED", "ASK", "CLUSTERDOWN", "CROSSSLOT", "TRYAGAIN")):
+        return UsageError(f"this is a node of a Redis Cluster: {text}", hint="reconcile works on a single Redis instance")
+    if upper.startswith(("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN")) or isinstance(error, BusyLoadingError):
+        return Unavailable(f"Redis cannot write now: {text}", hint="see Redis' own log; the next run tries again")
+    if isinstance(error, ResponseError):
+        return ReconcileError(f"Redis refuses a command: {text}")
+    return Unavailable(f"Redis is not available: {text}", hint="is it running, and reachable from here?")

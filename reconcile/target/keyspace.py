@@ -1,0 +1,160 @@
+"""Names in Redis, and which keys are ours.
+
+All state keys of a view share the hash tag {view}: one slot, should this ever run on a cluster.
+Owned keys, in this order: those under key_prefix; all of a dedicated database; else the keys this view wrote, which
+are then remembered in REMEMBERED_GROUPS sets beside the state (costs memory; prefix and `dedicated` do not).
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import crc32
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from redis.exceptions import RedisError
+
+from reconcile.errors import Unavailable
+from reconcile.target.connection import Command, Wire, translate
+
+STATE_PREFIX = b"reconcile:{"
+REMEMBERED_GROUPS = 256
+SCAN_COUNT = 1000
+MGET_BYTES_HINT = 1000
+
+Ownership = Literal["prefix", "dedicated", "remembered"]
+
+Page = list[tuple[bytes, bytes | None]]
+"""Owned keys with their values; None: not a string, or gone since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyspace:
+    """The keys of one view in one Redis database."""
+
+    view: str
+    prefix: bytes
+    dedicated: bool
+    mz_timestamp_key: bytes | None = None
+
+    def _name(self, what: str) -> bytes:
+        return STATE_PREFIX + self.view.encode() + b"}:" + what.encode()
+
+    @property
+    def state(self) -> bytes:
+        return self._name("state")
+
+    @property
+    def manifest(self) -> bytes:
+        return self._name("manifest")
+
+    @property
+    def fingerprints(self) -> bytes:
+        return self._name("fingerprints")
+
+    @property
+    def lease(self) -> bytes:
+        return self._name("lease")
+
+    @property
+    def token(self) -> bytes:
+        return self._name("token")
+
+    @property
+    def audit(self) -> bytes:
+        return self._name("audit")
+
+    def remembered(self, key: bytes) -> bytes:
+        """The set that remembers this key as ours."""
+        return self._name(f"keys:{crc32(key) % REMEMBERED_GROUPS}")
+
+    @property
+    def remembered_sets(self) -> list[bytes]:
+        return [self._name(f"keys:{group}") for group in range(REMEMBERED_GROUPS)]
+
+    @property
+    def ownership(self) -> Ownership:
+        if self.prefix:
+            return "prefix"
+        return "dedicated" if self.dedicated else "remembered"
+
+    def owns(self, key: bytes) -> bool:
+        """Whether a key found in Redis is ours by its name (prefix or dedicated database)."""
+        return key.startswith(self.prefix) and not key.startswith(STATE_PREFIX) and key != self.mz_timestamp_key
+
+    def conflicts(self, key: bytes) -> bool:
+        """Whether a key of the view has the name of one of our own state keys."""
+        return key.startswith(STATE_PREFIX) or key == self.mz_timestamp_key
+
+
+def scan_keys(wire: Wire, keyspace: Keyspace) -> Iterator[list[bytes]]:
+    """Owned keys in pages; a key may come twice (Redis' own guarantee), one that comes and goes may be missed."""
+    if keyspace.ownership == "remembered":
+        yield from _remembered_keys(wire, keyspace)
+        return
+    server = _run_id(wire)
+    cursor = b"0"
+    while True:
+        cursor, keys = wire.call(*_scan_command(keyspace, cursor))
+        yield [key for key in keys if keyspace.owns(key)]
+        if cursor == b"0":
+            break
+    _check_same_server(wire, server)
+
+
+def scan_rows(wire: Wire, keyspace: Keyspace) -> Iterator[Page]:
+    """Owned keys with their values in pages: MGET of one page travels with SCAN of the next."""
+    if keyspace.ownership == "remembered":
+        for keys in _remembered_keys(wire, keyspace):
+            yield list(zip(keys, wire.call("MGET", *keys), strict=True))
+        return
+    server = _run_id(wire)
+    cursor, found = wire.call(*_scan_command(keyspace, b"0"))
+    while True:
+        keys = [key for key in found if keyspace.owns(key)]
+        commands: list[Command] = [("MGET", *keys)] if keys else []
+        last = cursor == b"0"
+        if not last:
+            commands.append(_scan_command(keyspace, cursor))
+        replies = wire.pipeline(commands) if commands else []
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise translate(reply)
+        if keys:
+            yield list(zip(keys, replies[0], strict=True))
+        if last:
+            break
+        cursor, found = replies[-1]
+    _check_same_server(wire, server)
+
+
+def _scan_command(keyspace: Keyspace, cursor: bytes) -> Command:
+    if keyspace.prefix:
+        pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", keyspace.prefix) + b"*"
+        return ("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+    return ("SCAN", cursor, "COUNT", SCAN_COUNT)
+
+
+def _remembered_keys(wire: Wire, keyspace: Keyspace) -> Iterator[list[bytes]]:
+    for name in keyspace.remembered_sets:
+        cursor = b"0"
+        while True:
+            cursor, keys = wire.call("SSCAN", name, cursor, "COUNT", SCAN_COUNT)
+            if keys:
+                yield keys
+            if cursor == b"0":
+                break
+
+
+def _run_id(wire: Wire) -> bytes:
+    """Identity of the server process; empty where INFO does not tell (managed services)."""
+    (reply,) = wire.pipeline([("INFO", "server")])
+    match = None if isinstance(reply, RedisError) else re.search(rb"run_id:(\w+)", reply)
+    return match[1] if match else b""
+
+
+def _check_same_server(wire: Wire, server: bytes) -> None:
+    """A SCAN cursor means nothing to another server: half a scan here and half there loses keys without an error."""
+    if _run_id(wire) != server:
+        raise Unavailable("Redis was replaced by another server during a scan", hint="the next run scans again")

@@ -1,0 +1,160 @@
+"""The right to write one view: a short lease, and a fencing token that makes it safe.
+
+The lease (a string with an expiry) keeps runs from overlapping; it is renewed while a run works. The token (a counter
+that never goes back) is written into the state at each acquire, and every write of a run is a transaction that WATCHes
+the state. So a run that was frozen past its lease finds the state touched and its writes refused:
+
+    1. A acquires, token 1 in state.       2. A is frozen; the lease expires.
+    3. B acquires, token 2 in state.       4. A wakes, MULTI … EXEC under WATCH state: refused. Data included.
+
+The lease key itself is never WATCHed for data: its expiry would abort transactions that are fine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import uuid
+from typing import Any
+from collections.abc import Callable, Iterator
+
+from redis.exceptions import RedisError
+
+from reconcile.errors import LeaseHeld, LeaseLost, ReconcileError
+from reconcile.target.connection import Command, Wire, translate
+from reconcile.target.keyspace import Keyspace
+
+logger = logging.getLogger(__name__)
+
+
+class Lease:
+    """A held lease. `token` fences this run's writes."""
+
+    def __init__(self, keyspace: Keyspace, owner: bytes, token: int, lease_ms: int) -> None:
+        self.keyspace = keyspace
+        self.owner = owner
+        self.token = token
+        self.lease_ms = lease_ms
+        self.lost = False
+        self._released = threading.Event()
+
+    def check(self) -> None:
+        """Raise LeaseLost once another run has taken over."""
+        if self.lost:
+            raise lease_lost(self.keyspace.view)
+
+    @contextlib.contextmanager
+    def renewed(self, open_wire: Callable[[], Wire]) -> Iterator[None]:
+        """Keep the lease alive while inside, in a thread with a connection of its own. Short runs never open it."""
+        thread = threading.Thread(target=self._keep, args=(open_wire,), name="reconcile-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._released.set()
+            thread.join(timeout=self.lease_ms / 1000)
+
+    def _keep(self, open_wire: Callable[[], Wire]) -> None:
+        wire: Wire | None = None
+        while not self._released.wait(self.lease_ms / 3000):
+            try:
+                wire = wire or open_wire()
+                self.lost = not self._renew(wire)
+            except ReconcileError as error:
+                # Not fatal: writes are fenced by the token, not by the lease.
+                logger.debug("lease not renewed: %s", error.message)
+                if wire is not None:
+                    wire.close()
+                    wire = None
+            if self.lost:
+                break
+        if wire is not None:
+            wire.close()
+
+    def _renew(self, wire: Wire) -> bool:
+        """Extend the lease if it is still ours; take it again if it merely expired. False: another run has it."""
+        name = self.keyspace.lease
+        _, holder = _checked(wire, [("WATCH", name), ("GET", name)])
+        if holder == self.owner:
+            _checked(wire, [("MULTI",), ("PEXPIRE", name, self.lease_ms), ("EXEC",)])
+            return True
+        _checked(wire, [("UNWATCH",)])
+        if holder is not None:
+            return False
+        (token,) = _checked(wire, [("HGET", self.keyspace.state, "token")])
+        if token != str(self.token).encode():
+            return False
+        (taken,) = _checked(wire, [("SET", name, self.owner, "NX", "PX", self.lease_ms)])
+        return taken is not None
+
+    def release(self, wire: Wire) -> None:
+        """Give the lease back, if it is still ours, so that the next run need not wait for it to expire."""
+        name = self.keyspace.lease
+        _, holder = _checked(wire, [("WATCH", name), ("GET", name)])
+        if holder == self.owner:
+            _checked(wire, [("MULTI",), ("DEL", name), ("EXEC",)])
+        else:
+            _checked(wire, [("UNWATCH",)])
+
+
+def acquire(wire: Wire, keyspace: Keyspace, lease_s: float, *, reset: bool = False) -> Lease:
+    """Take the lease and write a new token into the state. reset: forget what is stored of earlier runs.
+
+    Raises LeaseHeld.
+    """
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}".encode()
+    lease_ms = max(1, round(lease_s * 1000))
+    (taken,) = _checked(wire, [("SET", keyspace.lease, owner, "NX", "PX", lease_ms)])
+    if taken is None:
+        raise _held(wire, keyspace)
+    (token,) = _checked(wire, [("INCR", keyspace.token)])
+    _, known, holder = wire.pipeline(
+        [("WATCH", keyspace.state), ("HGET", keyspace.state, "token"), ("GET", keyspace.lease)]
+    )
+    if isinstance(known, RedisError) and not reset:
+        raise translate(known)
+    if holder != owner:
+        _checked(wire, [("UNWATCH",)])
+        raise _held(wire, keyspace)
+    commands: list[Command] = [("MULTI",)]
+    if reset:
+        commands.append(("DEL", keyspace.state, keyspace.manifest, keyspace.fingerprints, keyspace.audit))
+    stored = int(known) if isinstance(known, bytes) and known.isdigit() else 0
+    if stored >= token:  # the counter was lost (evicted, restored): never reuse a token
+        token = stored + 1
+        commands.append(("SET", keyspace.token, token))
+    commands += [("HSET", keyspace.state, "token", token), ("EXEC",)]
+    if _checked(wire, commands)[-1] is None:
+        raise _held(wire, keyspace)
+    return Lease(keyspace, owner, token, lease_ms)
+
+
+def holder_of(wire: Wire, keyspace: Keyspace) -> tuple[str, int] | None:
+    """(owner, milliseconds left) of the lease; None when free."""
+    owner, left_ms = _checked(wire, [("GET", keyspace.lease), ("PTTL", keyspace.lease)])
+    return None if owner is None else (owner.decode("utf-8", "replace"), int(left_ms))
+
+
+def lease_lost(view: str) -> LeaseLost:
+    return LeaseLost(
+        f"another run took over view {view}; this one wrote nothing after that",
+        hint="this process was paused for longer than its lease; nothing to do",
+        view=view,
+    )
+
+
+def _held(wire: Wire, keyspace: Keyspace) -> LeaseHeld:
+    held = holder_of(wire, keyspace)
+    who = f"{held[0]} for another {max(0, held[1]) / 1000:.1f} s unless renewed" if held else "another run"
+    return LeaseHeld(f"view {keyspace.view} is being written by {who}", view=keyspace.view)
+
+
+def _checked(wire: Wire, commands: list[Command]) -> list[Any]:
+    replies = wire.pipeline(commands)
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise translate(reply)
+    return replies
