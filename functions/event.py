@@ -14,11 +14,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from reconcile.runs.entry import execute
-
 from reconcile.config.load import load
 from reconcile.config.settings import Settings
 from reconcile.errors import ExitCode, ReconcileError, UsageError
+from reconcile.runs.entry import execute
 from reconcile.runs.request import IfLeased, Mode, Request
 from reconcile.stop import GRACE_S, Stop
 
@@ -98,7 +97,7 @@ def to_request(event: object) -> Request:
     for key, value in asked.items():
         types, modes = FIELDS[key]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise UsageError(f"event key {key!r} must be a {_type_name(types)}, not {_type_name((type(value),))}")
+            raise UsageError(f"event key {key!r} must be of type {_type_name(types)}, not {_type_name((type(value),))}")
         if isinstance(mode, str) and mode in _EVERY and mode not in modes:
             raise UsageError(f"event key {key!r} does not belong to mode {mode!r}", hint=f"modes: {sorted(modes)}")
     _check_choice("mode", mode, get_args(Mode))

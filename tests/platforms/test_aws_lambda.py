@@ -1,0 +1,180 @@
+"""AWS Lambda end to end: the unzipped artifact under AWS's own runtime, cold, warm, killed, twice at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lambda_runtime
+import open_sockets
+import pytest
+from conftest import Deployment
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric is for Linux")
+
+WITHIN_S = 20.0
+
+
+@pytest.fixture
+def new_sandbox(
+    lambda_task: Path, deployment: Deployment, tmp_path: Path
+) -> Iterator[Callable[..., lambda_runtime.Sandbox]]:
+    """Makes execution environments; all are gone at the end."""
+    with ExitStack() as stack:
+        count = 0
+
+        def make(**env: str) -> lambda_runtime.Sandbox:
+            nonlocal count
+            count += 1
+            log = tmp_path / f"sandbox-{count}.log"
+            return stack.enter_context(lambda_runtime.sandbox(lambda_task, {**deployment.env, **env}, log))
+
+        yield make
+
+
+def eventually(check: Callable[[], bool], what: str) -> None:
+    """Wait until the check holds."""
+    deadline = time.monotonic() + WITHIN_S
+    while not check():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def test_the_artifact_imports_its_own_copies(lambda_task: Path, deployment: Deployment) -> None:
+    """The tests below test the zip, not the checkout or the virtual environment."""
+    script = "import functions.event, psycopg, redis, reconcile; print(reconcile.__file__, psycopg.__file__, sep='\\n')"
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=lambda_task, env=deployment.env, capture_output=True, text=True, check=True
+    )
+    assert all(line.startswith(str(lambda_task)) for line in result.stdout.split())
+
+
+def test_cold_then_warm(new_sandbox: Any, deployment: Deployment) -> None:
+    """Two invocations of one sandbox: Redis equals the view after each, nothing is open in between."""
+    sandbox = new_sandbox()
+    deployment.put({f"k{n}": f"v{n}" for n in range(100)})
+    cold = sandbox.invoke({"mode": "run", "scheduled": "2026-01-01T00:00:00Z"})
+    assert cold.error is None, cold.error
+    assert (cold.response["status"], cold.response["exit_code"]) == ("done", 0)
+    assert deployment.stored() == deployment.view()
+    assert len(deployment.stored()) == 100
+    assert open_sockets.to(sandbox.pid, deployment.env["MATERIALIZE_URL"], deployment.env["REDIS_URL"]) == []
+
+    deployment.put({"k1": "changed", "new": "row"})
+    deployment.delete(["k2"])
+    warm = sandbox.invoke({})
+    assert (warm.error, warm.response["exit_code"]) == (None, 0)
+    assert deployment.stored() == deployment.view()
+    assert f"{deployment.prefix}k2".encode() not in deployment.stored()
+    assert open_sockets.to(sandbox.pid, deployment.env["MATERIALIZE_URL"], deployment.env["REDIS_URL"]) == []
+    assert sandbox.alive
+    assert sandbox.init_errors == []
+    assert [line["Succeeded"] for line in sandbox.metrics()] == [1, 1]
+    print(f"cold {cold.took_s:.2f} s, warm {warm.took_s:.2f} s")
+
+
+def test_verify_finds_drift_and_returns_it(new_sandbox: Any, deployment: Deployment) -> None:
+    """Drift is a result, not an exception: exit code 3, the Drift metric, nothing retried."""
+    sandbox = new_sandbox()
+    deployment.put({"a": "1", "b": "2"})
+    sandbox.invoke({})
+    clean = sandbox.invoke({"mode": "verify"})
+    assert clean.response["exit_code"] == 0
+    client = deployment.redis.client()
+    client.set(f"{deployment.prefix}a", "tampered")
+    client.close()
+    drifted = sandbox.invoke({"mode": "verify"})
+    assert (drifted.error, drifted.response["exit_code"]) == (None, 3)
+    assert "tampered" not in sandbox.log, "row values never reach the log"
+    assert [line["Drift"] for line in sandbox.metrics()] == [0, 0, 1]
+
+
+def test_metrics_are_in_embedded_metric_format(new_sandbox: Any, deployment: Deployment) -> None:
+    """One line per invocation; every metric it declares is a number in the same line."""
+    sandbox = new_sandbox()
+    invocation = sandbox.invoke({})
+    (line,) = sandbox.metrics()
+    (directive,) = line["_aws"]["CloudWatchMetrics"]
+    assert abs(line["_aws"]["Timestamp"] / 1000 - time.time()) < 60
+    assert all(isinstance(line[metric["Name"]], int) for metric in directive["Metrics"])
+    assert all(isinstance(line[name], str) for names in directive["Dimensions"] for name in names)
+    assert line["request_id"] == invocation.id
+    assert line["reconcile"] == invocation.response
+
+
+def test_a_typo_runs_nothing(new_sandbox: Any, deployment: Deployment) -> None:
+    """Refused with a suggestion; Redis is untouched."""
+    deployment.put({"a": "1"})
+    invocation = new_sandbox().invoke({"mod": "verify"})
+    assert invocation.error is None
+    assert invocation.response["exit_code"] == 2
+    assert "did you mean 'mode'?" in invocation.response["error"]["hint"]
+    assert deployment.stored() == {}
+
+
+def test_an_unreachable_source_raises_for_the_retry_and_names_no_secret(new_sandbox: Any) -> None:
+    """Exit code 6 is what a retry can mend; the password is in neither the error nor the log."""
+    url = "postgres://someone:hunter2@127.0.0.1:1/materialize?sslmode=disable"
+    sandbox = new_sandbox(MATERIALIZE_URL=url)
+    invocation = sandbox.invoke({})
+    assert invocation.error is not None
+    assert invocation.error["errorType"] == "RetryableError"
+    assert "exit code 6" in invocation.error["errorMessage"]
+    assert "hunter2" not in json.dumps(invocation.error) + sandbox.log
+    assert [line["Failed"] for line in sandbox.metrics()] == [1]
+    assert sandbox.alive
+
+
+def test_following_ends_before_lambda_would_kill(new_sandbox: Any, deployment: Deployment) -> None:
+    """Asked to follow for ten minutes with a limit of 8 s: it returns on a committed time, well inside the limit."""
+    sandbox = new_sandbox()
+    deployment.put({"a": "1"})
+    invocation = sandbox.start({"mode": "run", "follow_s": 600}, limit_s=8.0)
+    eventually(lambda: deployment.stored() == deployment.view(), "the first content did not arrive")
+    deployment.put({"b": "2"})
+    eventually(lambda: len(deployment.stored()) == 2, "the change was not followed")
+    sandbox.finish(invocation, kill_after_s=8.0)
+    assert invocation.error is None
+    assert invocation.response is not None, "killed at the limit"
+    assert invocation.response["exit_code"] in (0, 4)
+    assert deployment.stored() == deployment.view()
+    assert open_sockets.to(sandbox.pid, deployment.env["MATERIALIZE_URL"], deployment.env["REDIS_URL"]) == []
+
+
+def test_killed_at_the_deadline_the_next_sandbox_goes_on(new_sandbox: Any, deployment: Deployment) -> None:
+    """SIGKILL in the middle of following: the next cold start waits for the dead run's lease and converges."""
+    deployment.put({f"k{n}": f"v{n}" for n in range(50)})
+    killed = new_sandbox()
+    invocation = killed.start({"mode": "run", "follow_s": 600}, limit_s=900.0)
+    eventually(lambda: deployment.stored() == deployment.view(), "the first content did not arrive")
+    killed.finish(invocation, kill_after_s=0.2)
+    assert not killed.alive
+    assert (invocation.response, invocation.error) == (None, None)
+
+    deployment.put({"k0": "changed", "late": "row"})
+    deployment.delete(["k1"])
+    successor = new_sandbox()
+    skipped = successor.invoke({})
+    assert (skipped.error, skipped.response["exit_code"]) == (None, 0), "a lease held is no failure"
+    waited = successor.invoke({"mode": "run", "if_leased": "wait"})
+    assert (waited.error, waited.response["exit_code"]) == (None, 0)
+    assert waited.took_s < 25, "the lease is short"
+    assert deployment.stored() == deployment.view()
+
+
+def test_two_invocations_at_once(new_sandbox: Any, deployment: Deployment) -> None:
+    """Lambda may start a tick twice: neither fails, and Redis equals the view."""
+    deployment.put({f"k{n}": f"v{n}" for n in range(500)})
+    sandboxes = [new_sandbox(), new_sandbox()]
+    invocations = [sandbox.start({}) for sandbox in sandboxes]
+    for sandbox, invocation in zip(sandboxes, invocations, strict=True):
+        sandbox.finish(invocation, kill_after_s=60)
+        assert invocation.error is None
+        assert invocation.response["exit_code"] == 0
+    assert deployment.stored() == deployment.view()

@@ -1,0 +1,213 @@
+"""functions/event.py: the event schema is strict, the time limit leaves a margin, failures keep their meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+import json
+import tokenize
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import shipped
+
+from functions import event as events
+from reconcile.errors import UsageError
+from reconcile.runs.request import Request
+from reconcile.stop import GRACE_S, Stop
+
+
+@pytest.fixture(autouse=True)
+def _fresh_settings() -> Iterator[None]:
+    events.settings.cache_clear()
+    yield
+    events.settings.cache_clear()
+
+
+@dataclasses.dataclass
+class FakeReport:
+    """The part of a report that adapters look at."""
+
+    exit_code: int = 0
+    status: str = "done"
+    retryable: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"status": self.status, "exit_code": self.exit_code}
+
+
+@pytest.mark.parametrize("event", [{}, None, {"mode": "run"}, {"scheduled": "2026-01-01T00:00:00Z", "execution": "1"}])
+def test_a_bare_tick_is_a_plain_run(event: object) -> None:
+    """Nothing asked: run, all views, skip when leased."""
+    assert events.to_request(event) == Request(mode="run")
+
+
+def test_an_eventbridge_rule_without_input_is_a_bare_tick() -> None:
+    """The event AWS sends when a rule has no Input of its own."""
+    rule = json.loads((shipped.FUNCTIONS / "aws-lambda" / "events" / "rule.json").read_text())
+    assert events.to_request(rule) == Request(mode="run")
+
+
+def test_every_option_arrives() -> None:
+    """Fields reach the Request under their own names; arrays become tuples."""
+    assert events.to_request({"mode": "verify", "views": ["a", "b"], "fast": True, "subset": "next"}) == Request(
+        mode="verify", views=("a", "b"), fast=True, subset="next"
+    )
+    assert events.to_request(
+        {"mode": "snapshot", "as_of": "-5m", "deep": True, "allow_deletes": True, "if_leased": "wait"}
+    ) == Request(mode="snapshot", as_of="-5m", deep=True, allow_deletes=True, if_leased="wait")
+    assert events.to_request({"mode": "delta", "follow_s": 1.5}) == Request(mode="delta", follow_s=1.5)
+
+
+@pytest.mark.parametrize(
+    ("event", "message", "hint"),
+    [
+        ({"mod": "verify"}, "unknown event key 'mod'", "did you mean 'mode'?"),
+        ({"Mode": "verify"}, "unknown event key 'Mode'", "did you mean 'mode'?"),
+        ({"for": 5}, "unknown event key 'for'", "did you mean 'follow_s'?"),
+        ({"view": "a"}, "unknown event key 'view'", "did you mean 'views'?"),
+        ({"show_values": True}, "unknown event key 'show_values'", "known: "),
+        ({"mode": "verfy"}, "cannot be 'verfy'", "did you mean 'verify'?"),
+        ({"if_leased": "skipp"}, "cannot be 'skipp'", "did you mean 'skip'?"),
+        ({"mode": ["run"]}, "must be of type string, not array", None),
+        ({"views": "orders"}, "must be of type array, not string", None),
+        ({"views": [1]}, "must be an array of strings", None),
+        ({"mode": "delta", "follow_s": True}, "must be of type number, not boolean", None),
+        ({"mode": "delta", "follow_s": -1}, "0 or more", None),
+        ({"mode": "delta", "follow_s": float("nan")}, "0 or more", None),
+        ({"mode": "delta", "follow_s": float("inf")}, "0 or more", None),
+        ({"dry_run": "yes"}, "must be of type boolean, not string", None),
+        ({"dry_run": None}, "must be of type boolean, not null", None),
+        ({"mode": "run", "subset": "next"}, "does not belong to mode 'run'", "verify"),
+        ({"mode": "verify", "allow_deletes": True}, "does not belong to mode 'verify'", None),
+        ({"mode": "verify", "deep": True, "fast": True}, "exclude each other", None),
+        ([], "not a JSON object", None),
+        ("run", "not JSON", None),
+    ],
+)
+def test_what_it_cannot_mean_is_refused_with_a_suggestion(event: object, message: str, hint: str | None) -> None:
+    """A typo must never silently run the default."""
+    with pytest.raises(UsageError) as caught:
+        events.to_request(events.parse_json(event) if isinstance(event, str) else event)
+    assert message in caught.value.message
+    assert hint is None or hint in (caught.value.hint or "")
+
+
+def test_fields_are_those_of_request() -> None:
+    """A new field of Request has to be decided on here; row values stay out of a function's response."""
+    names = {field.name for field in dataclasses.fields(Request)}
+    assert set(events.FIELDS) | {"show_values", "max_report"} == names
+
+
+@pytest.mark.parametrize("path", sorted(shipped.FUNCTIONS.glob("*/events/*.json")), ids=lambda path: path.name)
+def test_the_example_events_are_accepted(path: Any) -> None:
+    """Everything under events/ can be sent as it is."""
+    event = json.loads(path.read_text())
+    if "message" in event:
+        import base64
+
+        event = json.loads(base64.b64decode(event["message"]["data"]))
+    assert isinstance(events.to_request(event), Request)
+
+
+@pytest.mark.parametrize("platform_s", [0.0, 3.0, 10.0, 60.0, 300.0, 900.0])
+def test_the_budget_leaves_time_for_what_comes_after_the_deadline(platform_s: float) -> None:
+    """From 20 s on there are 2 * GRACE_S at least; a short limit is split in half; never negative."""
+    ours_s = events.budget_s(platform_s, None)
+    assert 0 <= ours_s <= platform_s
+    if platform_s >= 4 * GRACE_S:
+        assert 2 * GRACE_S <= platform_s - ours_s <= 30
+    else:
+        assert ours_s == platform_s / 2
+    assert events.budget_s(platform_s, 1.0) == min(ours_s, 1.0)
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """A complete configuration that reaches nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MATERIALIZE_URL", "postgres://someone:hunter2@127.0.0.1:1/materialize")
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter3@127.0.0.1:1/0")
+    monkeypatch.setenv("RECONCILE_VIEW__SQL", "SELECT key, value FROM v")
+
+
+@pytest.mark.parametrize(
+    ("report", "fine", "raises"),
+    [
+        (FakeReport(0, "done"), True, False),
+        (FakeReport(4, "partial", retryable=True), True, False),
+        (FakeReport(7, "leased"), True, False),
+        (FakeReport(3, "drift"), False, False),
+        (FakeReport(2, "failed"), False, False),
+        (FakeReport(5, "failed"), False, False),
+        (FakeReport(6, "failed", retryable=True), False, True),
+    ],
+)
+@pytest.mark.usefixtures("configured")
+def test_only_what_a_retry_can_mend_raises(
+    monkeypatch: pytest.MonkeyPatch, report: FakeReport, fine: bool, raises: bool
+) -> None:
+    """A partial result is returned: the next tick goes on."""
+    monkeypatch.setattr(events, "execute", lambda _settings, _request, _stop: report)
+    outcome = events.run({}, 60.0)
+    assert (outcome.body, outcome.code, outcome.fine) == (report.to_dict(), report.exit_code, fine)
+    if raises:
+        with pytest.raises(events.RetryableError):
+            outcome.raise_if_retryable()
+    else:
+        outcome.raise_if_retryable()
+
+
+@pytest.mark.usefixtures("configured")
+def test_settings_are_read_once_and_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rotated secret is picked up by the invocation after the one it was refused in."""
+    codes = iter([0, 0, 2, 0])
+    seen: list[str] = []
+
+    def execute(settings: Any, _request: Request, stop: Stop) -> FakeReport:
+        seen.append(settings.redis.url.reveal())
+        assert stop.remaining_s() is not None
+        return FakeReport(next(codes))
+
+    monkeypatch.setattr(events, "execute", execute)
+    events.run({}, 60.0)
+    monkeypatch.setenv("REDIS_URL", "redis://:rotated@127.0.0.1:1/0")
+    events.run({}, 60.0)
+    events.run({}, 60.0)
+    events.run({}, 60.0)
+    assert ["hunter3" in url for url in seen] == [True, True, True, False]
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_refused_event_or_configuration_is_an_outcome_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No traceback, exit code 2, nothing retried, and neither password in what is said."""
+    outcome = events.run({"mod": "run"}, 60.0)
+    assert (outcome.code, outcome.retryable, outcome.body["status"]) == (2, False, "failed")
+    monkeypatch.setenv("REDIS_URL", "http://:hunter3@127.0.0.1:1/0")
+    outcome = events.run({}, 60.0)
+    assert (outcome.code, outcome.retryable) == (2, False)
+    assert "hunter" not in json.dumps(outcome.body)
+
+
+@pytest.mark.parametrize("name", ["aws_lambda.py", "gcp.py", "azure.py"])
+def test_adapters_stay_thin(name: str) -> None:
+    """At most 40 lines of code: without blank lines, comments and docstrings."""
+    source = (shipped.FUNCTIONS / name).read_text()
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING}
+    lines = set()
+    previous = tokenize.NEWLINE
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        docstring = token.type == tokenize.STRING and previous in (tokenize.NEWLINE, tokenize.INDENT)
+        if token.type not in skipped and token.type != tokenize.ENDMARKER and not docstring:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+        if token.type not in (tokenize.COMMENT, tokenize.NL):
+            previous = token.type
+    assert len(lines) <= 40
+
+
+def test_nothing_here_knows_a_platform() -> None:
+    """event.py is shared: no platform's package is imported."""
+    source = inspect.getsource(events)
+    assert not [word for word in ("boto3", "flask", "azure", "functions_framework") if word in source]
