@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from functions import event as events
 
-METRICS = ("Succeeded", "Incomplete", "Drift", "Failed")
+COUNTS = ("Succeeded", "Incomplete", "Drift", "Failed")
 
 
 class Context(Protocol):
@@ -25,24 +25,23 @@ class Context(Protocol):
 
 def handler(event: object, context: Context) -> dict[str, Any]:
     """Carry out one invocation; the response is the run's report."""
-    outcome = events.run(event, context.get_remaining_time_in_millis() / 1000)
-    line = {**_metrics(outcome.code), "request_id": context.aws_request_id, "reconcile": outcome.body}
+    outcome = events.run(event, context.get_remaining_time_in_millis() / 1000, context.aws_request_id)
+    line = {**_metrics(outcome), "reconcile": outcome.body}
     events.log_line(line)
     outcome.raise_if_retryable()
     return outcome.body
 
 
-def _metrics(code: int) -> dict[str, Any]:
-    happened = {0: "Succeeded", 3: "Drift", 4: "Incomplete"}.get(code, "Failed")
+def _metrics(outcome: events.Outcome) -> dict[str, Any]:
+    happened = {0: "Succeeded", 3: "Drift", 4: "Incomplete"}.get(outcome.code, "Failed")
+    values: dict[str, float] = {name: int(name == happened) for name in COUNTS}
+    lags_ms = [view["lag_ms"] for view in outcome.body["views"] if view["lag_ms"] is not None]
+    if lags_ms:
+        values["Lag"] = max(lags_ms) / 1000
     directive = {
         "Namespace": "reconcile",
         "Dimensions": [["FunctionName"]],
-        "Metrics": [{"Name": name, "Unit": "Count"} for name in METRICS],
+        "Metrics": [{"Name": name, "Unit": "Seconds" if name == "Lag" else "Count"} for name in values],
     }
-    values = {name: int(name == happened) for name in METRICS}
-    name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "reconcile")
-    return {
-        "_aws": {"Timestamp": time.time_ns() // 10**6, "CloudWatchMetrics": [directive]},
-        "FunctionName": name,
-        **values,
-    }
+    envelope = {"Timestamp": time.time_ns() // 10**6, "CloudWatchMetrics": [directive]}
+    return {"_aws": envelope, "FunctionName": os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "reconcile"), **values}

@@ -11,12 +11,17 @@ import json
 import logging
 import os
 import sys
+import time
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
+# Imported for the time it takes: platforms give a whole CPU to a cold start, and a slice of one to an invocation.
+import reconcile.runs.verify
+import reconcile.runs.work  # noqa: F401
 from reconcile.config.load import load
 from reconcile.config.settings import Settings
 from reconcile.errors import ExitCode, ReconcileError, UsageError
+from reconcile.report.run_report import RunReport
 from reconcile.runs.entry import execute
 from reconcile.runs.request import IfLeased, Mode, Request
 from reconcile.stop import GRACE_S, Stop
@@ -41,6 +46,7 @@ FIELDS: dict[str, tuple[tuple[type, ...], frozenset[str]]] = {
     "adopt": ((bool,), _WRITERS),
     "if_leased": ((str,), _WRITERS),
 }
+CHOICES: dict[str, tuple[str, ...]] = {"mode": get_args(Mode), "if_leased": get_args(IfLeased)}
 # What schedulers can fill in about the tick itself (EventBridge: <aws.scheduler.scheduled-time>). Logged, nothing more.
 TICK = ("scheduled", "execution")
 # Words people try, because the command line says them.
@@ -77,7 +83,7 @@ def parse_json(body: bytes | str) -> object:
         raise UsageError(f"the event has {len(body)} bytes, more than {EVENT_MAX_BYTES}")
     try:
         return json.loads(body) if body.strip() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError("the event is not JSON", hint='send a JSON object such as {"mode": "run"}') from None
 
 
@@ -92,24 +98,18 @@ def to_request(event: object) -> Request:
     for key in event:
         if key not in FIELDS and key not in TICK:
             raise _unknown(str(key))
-    asked = {key: value for key, value in event.items() if key in FIELDS}
-    mode = asked.setdefault("mode", "run")
+    asked: dict[str, Any] = {"mode": "run"} | {key: value for key, value in event.items() if key in FIELDS}
     for key, value in asked.items():
-        types, modes = FIELDS[key]
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise UsageError(f"event key {key!r} must be of type {_type_name(types)}, not {_type_name((type(value),))}")
-        if isinstance(mode, str) and mode in _EVERY and mode not in modes:
-            raise UsageError(f"event key {key!r} does not belong to mode {mode!r}", hint=f"modes: {sorted(modes)}")
-    _check_choice("mode", mode, get_args(Mode))
-    _check_choice("if_leased", asked.get("if_leased", "skip"), get_args(IfLeased))
-    views = asked.get("views", [])
-    if not all(isinstance(name, str) for name in views):
-        raise UsageError("event key 'views' must be an array of strings")
-    if asked.get("deep") and asked.get("fast"):
-        raise UsageError("event keys 'deep' and 'fast' exclude each other")
-    if not 0 <= asked.get("follow_s", 0) < float("inf"):
-        raise UsageError("event key 'follow_s' must be a number of seconds, 0 or more")
-    return Request(**{**asked, "mode": cast(Mode, mode), "views": tuple(views)})
+        _check_type(key, value)
+        _check_choice(key, value)
+        if asked["mode"] not in FIELDS[key][1]:
+            raise UsageError(
+                f"event key {key!r} does not belong to mode {asked['mode']!r}", hint=f"modes: {sorted(FIELDS[key][1])}"
+            )
+    for one, other in (("deep", "fast"), ("follow_s", "until_current")):
+        if asked.get(one) and asked.get(other):
+            raise UsageError(f"event keys {one!r} and {other!r} exclude each other")
+    return Request(**{**asked, "views": tuple(asked.get("views", ()))})
 
 
 def budget_s(platform_s: float, max_runtime_s: float | None) -> float:
@@ -136,25 +136,19 @@ def log_line(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def run(event: object, platform_s: float) -> Outcome:
+def run(event: object, platform_s: float, run_id: str | None = None) -> Outcome:
     """Carry out one event (values, or JSON text) within the platform's limit. Nothing stays open afterwards."""
     try:
         request = to_request(parse_json(event) if isinstance(event, bytes | str) else event)
         loaded = settings()
     except ReconcileError as error:
-        return _refused(error)
-    report = execute(loaded, request, Stop(budget_s(platform_s, loaded.limits.max_runtime_s)))
-    code = int(report.exit_code)
-    if code:
+        report = RunReport(run_id or "", "refused", time.time_ns() // 1_000_000)
+        report.fail(error)
+    else:
+        report = execute(loaded, request, Stop(budget_s(platform_s, loaded.limits.max_runtime_s)), run_id)
+    if report.exit_code != ExitCode.OK:
         settings.cache_clear()
-    return Outcome(report.to_dict(), code, report.retryable and code != ExitCode.INCOMPLETE)
-
-
-def _refused(error: ReconcileError) -> Outcome:
-    """There is no run to report on: the event or the configuration says nothing we could do."""
-    code = int(error.exit_code)
-    said = {"type": error.kind, "message": error.message, "hint": error.hint}
-    return Outcome({"status": "failed", "exit_code": code, "error": said}, code, code == ExitCode.UNAVAILABLE)
+    return Outcome(report.to_dict(), int(report.exit_code), report.retryable and report.status != "partial")
 
 
 def _unknown(key: str) -> UsageError:
@@ -164,15 +158,24 @@ def _unknown(key: str) -> UsageError:
     return UsageError(f"unknown event key {key[:100]!r}", hint=f"did you mean {meant!r}? {known}" if meant else known)
 
 
-def _check_choice(key: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        near = difflib.get_close_matches(str(value).lower(), choices, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(
-            f"event key {key!r} cannot be {str(value)[:100]!r}", hint=f"{hint}one of: {', '.join(choices)}"
-        )
+def _check_type(key: str, value: Any) -> None:
+    types, _ = FIELDS[key]
+    if type(value) not in types:  # exact: true is no number
+        raise UsageError(f"event key {key!r} must be of type {_type_name(types[0])}, not {_type_name(type(value))}")
+    if key == "views" and not all(isinstance(name, str) for name in value):
+        raise UsageError("event key 'views' must be an array of strings")
+    if key == "follow_s" and not 0 <= value < float("inf"):
+        raise UsageError("event key 'follow_s' must be a number of seconds, 0 or more")
 
 
-def _type_name(types: tuple[type, ...]) -> str:
+def _check_choice(key: str, value: Any) -> None:
+    choices = CHOICES.get(key)
+    if choices is not None and value not in choices:
+        near = difflib.get_close_matches(value.lower(), choices, n=1)
+        hint = (f"did you mean {near[0]!r}? " if near else "") + f"one of: {', '.join(choices)}"
+        raise UsageError(f"event key {key!r} cannot be {value[:100]!r}", hint=hint)
+
+
+def _type_name(kind: type) -> str:
     names = {str: "string", bool: "boolean", list: "array", dict: "object", int: "number", float: "number"}
-    return names.get(types[0], "null" if types[0] is type(None) else types[0].__name__)
+    return names.get(kind, "null")

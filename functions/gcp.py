@@ -37,10 +37,10 @@ def reconcile_event(event: CloudEvent) -> None:
             data = base64.b64decode(message.get("data") or "", validate=True)
         except ValueError:
             data = "not base64"  # refused as not JSON: raising would have it delivered again and again
-    _run(data).raise_if_retryable()
+    _run(data, event["id"]).raise_if_retryable()
 
 
-def _run(event: object) -> events.Outcome:
-    outcome = events.run(event, float(os.environ.get("CLOUD_RUN_TIMEOUT_SECONDS") or PLATFORM_S))
+def _run(event: object, run_id: str | None = None) -> events.Outcome:
+    outcome = events.run(event, float(os.environ.get("CLOUD_RUN_TIMEOUT_SECONDS") or PLATFORM_S), run_id)
     events.log_line({"severity": "INFO" if outcome.fine else "ERROR", "reconcile": outcome.body})
     return outcome

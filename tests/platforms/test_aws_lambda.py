@@ -102,10 +102,11 @@ def test_metrics_are_in_embedded_metric_format(new_sandbox: Any, deployment: Dep
     (line,) = sandbox.metrics()
     (directive,) = line["_aws"]["CloudWatchMetrics"]
     assert abs(line["_aws"]["Timestamp"] / 1000 - time.time()) < 60
-    assert all(isinstance(line[metric["Name"]], int) for metric in directive["Metrics"])
+    assert {metric["Name"] for metric in directive["Metrics"]} == {"Succeeded", "Incomplete", "Drift", "Failed", "Lag"}
+    assert all(isinstance(line[metric["Name"]], int | float) for metric in directive["Metrics"])
     assert all(isinstance(line[name], str) for names in directive["Dimensions"] for name in names)
-    assert line["request_id"] == invocation.id
     assert line["reconcile"] == invocation.response
+    assert invocation.response["run_id"] == invocation.id
 
 
 def test_a_typo_runs_nothing(new_sandbox: Any, deployment: Deployment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import subprocess
@@ -38,6 +39,7 @@ def request(*, past_due: bool = False) -> Any:
     return timer.TimerRequestConverter.decode(datum, trigger_metadata=None)
 
 
+@functools.cache  # the package refuses a second look
 def functions() -> dict[str, Any]:
     """The functions the host would index, by name."""
     return {function.get_function_name(): function for function in azure.app.get_functions()}

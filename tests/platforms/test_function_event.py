@@ -83,8 +83,11 @@ def test_every_option_arrives() -> None:
         ({"mode": "run", "subset": "next"}, "does not belong to mode 'run'", "verify"),
         ({"mode": "verify", "allow_deletes": True}, "does not belong to mode 'verify'", None),
         ({"mode": "verify", "deep": True, "fast": True}, "exclude each other", None),
+        ({"mode": "delta", "follow_s": 5, "until_current": True}, "exclude each other", None),
         ([], "not a JSON object", None),
         ("run", "not JSON", None),
+        pytest.param("[" * 60_000, "not JSON", None, id="nested"),
+        ({"views": ["a"], "mode": ["run"]}, "must be of type string, not array", None),
     ],
 )
 def test_what_it_cannot_mean_is_refused_with_a_suggestion(event: object, message: str, hint: str | None) -> None:
@@ -150,7 +153,7 @@ def test_only_what_a_retry_can_mend_raises(
     monkeypatch: pytest.MonkeyPatch, report: FakeReport, fine: bool, raises: bool
 ) -> None:
     """A partial result is returned: the next tick goes on."""
-    monkeypatch.setattr(events, "execute", lambda _settings, _request, _stop: report)
+    monkeypatch.setattr(events, "execute", lambda _settings, _request, _stop, _run_id: report)
     outcome = events.run({}, 60.0)
     assert (outcome.body, outcome.code, outcome.fine) == (report.to_dict(), report.exit_code, fine)
     if raises:
@@ -166,7 +169,7 @@ def test_settings_are_read_once_and_again_after_a_failure(monkeypatch: pytest.Mo
     codes = iter([0, 0, 2, 0])
     seen: list[str] = []
 
-    def execute(settings: Any, _request: Request, stop: Stop) -> FakeReport:
+    def execute(settings: Any, _request: Request, stop: Stop, _run_id: str | None) -> FakeReport:
         seen.append(settings.redis.url.reveal())
         assert stop.remaining_s() is not None
         return FakeReport(next(codes))
