@@ -49,7 +49,7 @@ def _candidates(run: ViewRun, reading: Reading, name: str) -> list[int]:
     largest = reading.largest_bucket(name)
     smallest = max(MIN_BUCKETS, 1 << largest.bit_length())
     if smallest > MAX_BUCKETS:
-        raise UsageError(f"companion view {name} has more than {MAX_BUCKETS} buckets", hint="reconcile init --digest-view")
+        raise UsageError(
+            f"companion view {name} has more than {MAX_BUCKETS} buckets", hint="reconcile init --digest-view"
+        )
     return [smallest]
-
-

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core import state as states
-from reconcile.core.state import Identity, State
 from reconcile.core.companion import Companion
+from reconcile.core.state import Identity, State
 from reconcile.errors import LeaseHeld, ReconcileError, UsageError
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.request import Request
@@ -33,7 +33,9 @@ LEASE_LOOK_EVERY_S = 0.5
 class ViewRun:
     """One view in one invocation. Use `open_view`; the `with` block closes whatever was opened."""
 
-    def __init__(self, settings: Settings, view: ViewSettings, request: Request, stop: Stop, report: ViewReport) -> None:
+    def __init__(
+        self, settings: Settings, view: ViewSettings, request: Request, stop: Stop, report: ViewReport
+    ) -> None:
         self.settings = settings
         self.view = view
         self.request = request

@@ -106,9 +106,7 @@ class DeltaRun:
         run, report = self._run, self._run.report
         base = run.base_state
         as_of = min(frontier - 1, MAX_TIMESTAMP)
-        applier = Applier(
-            run.keyspace, self._fence, run.reader, run.settings.limits, base, Pending("delta", as_of)
-        )
+        applier = Applier(run.keyspace, self._fence, run.reader, run.settings.limits, base, Pending("delta", as_of))
         for key in changes.deletes:
             applier.delete(key)
         applier.put_all(changes.puts.items())
@@ -152,4 +150,3 @@ class DeltaRun:
                 suspects.update(digest.bucket_of(key, buckets) for key in page)
         if suspects:
             raise Doubt("a key is new in the view but exists in Redis already", suspects)
-

@@ -61,7 +61,9 @@ def _execute_view(
         report.exit_code = ExitCode.BUG
         report.fail(
             ReconcileError(
-                f"unexpected {type(error).__name__}", hint="please report this; --log-level debug shows where", view=view.name
+                f"unexpected {type(error).__name__}",
+                hint="please report this; --log-level debug shows where",
+                view=view.name,
             )
         )
         logger.debug("view %s failed", view.name, exc_info=True)

@@ -8,7 +8,7 @@ what was found under the source's keys must be nothing. Where something is left,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -95,7 +95,7 @@ class Repair:
         """The chunk's rows that Redis is to hold, after checking their keys."""
         rows: list[tuple[bytes, bytes]] = []
         self.result.rows += len(chunk)
-        for key, value in chunk:
+        for key, value, _ in chunk:
             if key is None:
                 raise null_key()
             name = short(key)
@@ -186,7 +186,12 @@ class Repair:
             self._sweep(set(residual), self._names, changer)
             return
         for group in groups_of(residual, rows_in, GROUP_ROWS):
-            names = {short(key) for chunk in self._reading.rows_of(group, self._buckets) for key, _ in chunk if key}
+            names = {
+                short(key)
+                for chunk in self._reading.rows_of(group, self._buckets)
+                for key, value, _ in chunk
+                if key and value
+            }
             self._sweep(set(group), names, changer)
 
     def _sweep(self, group: set[int], names: set[bytes], changer: Changer) -> None:
@@ -214,10 +219,11 @@ def check_same_content(repaired: Repaired, streamed: Sequence[int]) -> None:
             raise Unavailable("Materialize gave two different contents for one time", hint="the next run tries again")
 
 
-def scan_digests(run: ViewRun, buckets: int) -> list[int]:
-    """Digests of what Redis really holds: every owned key and value. Keys that hold no string count as odd rows."""
+def scan_digests(run: ViewRun, buckets: int, wanted: Callable[[bytes], bool] | None = None) -> list[int]:
+    """Digests of what Redis really holds: every owned (and wanted) key and value. Keys that hold no string count as
+    odd rows."""
     digests = [0] * buckets
-    for page in keyspaces.scan_rows(run.reader, run.keyspace):
+    for page in keyspaces.scan_rows(run.reader, run.keyspace, wanted):
         run.stop.check()
         digest.add_rows(digests, page)
         for key, value in page:
@@ -229,4 +235,3 @@ def scan_digests(run: ViewRun, buckets: int) -> list[int]:
 def total_rows(digests: Iterable[int]) -> int:
     """Rows over all buckets."""
     return digest.count(sum(digests))
-

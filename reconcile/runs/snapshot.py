@@ -1,9 +1,9 @@
 """One-shot: bring Redis to the view's content at one time T, touching only what differs.
 
-    load          nothing there yet: stream and write
-    fingerprints  the state is clean: which buckets changed at the source? read only those
-    full          no fingerprints known: stream all rows through the digests, compare with the manifest
-    deep          in doubt, or on demand: the same, compared with everything Redis really holds
+load          nothing there yet: stream and write
+fingerprints  the state is clean: which buckets changed at the source? read only those
+full          no fingerprints known: stream all rows through the digests, compare with the manifest
+deep          in doubt, or on demand: the same, compared with everything Redis really holds
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ class SnapshotRun:
         else:
             fingerprints = content.fingerprints(buckets)
         run.report.buckets = buckets
-        return Outcome(buckets, digest.fold(content.digests, buckets), {}, fingerprints, using.identity if using else "")
+        return Outcome(
+            buckets, digest.fold(content.digests, buckets), {}, fingerprints, using.identity if using else ""
+        )
 
     def _choose_buckets(self, rows: int, using: Companion | None) -> int:
         run = self._run
@@ -271,5 +273,3 @@ class _Withheld(Exception):  # noqa: N818
     def __init__(self, error: SafetyStop) -> None:
         super().__init__(error.message)
         self.error = error
-
-

@@ -1,2 +1,358 @@
+"""Read-only audit. Drift is what differs at one and the same time; that Redis lags behind the source is not drift.
+
+    exact      the source can still be read at the checkpoint's as_of: compare there
+    present    its history is gone: compare with the present, and use fingerprints to tell which buckets have not
+               moved since the checkpoint; in those a difference is drift. What Redis holds against the manifest tells
+               of changes from outside in all of them.
+
+Syncing may go on meanwhile. So a difference is only a suspicion: the bucket is read again, source and Redis, with the
+checkpoint before and after; only when the checkpoint stood still in between is it confirmed or cleared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from reconcile.core import digest, drift
+from reconcile.core.changes import name_of
+from reconcile.core.digest import UNKNOWN
+from reconcile.core.drift import Cause, Look, Verdict
+from reconcile.core.state import Pending, State
+from reconcile.errors import ExitCode, Unavailable, UsageError
+from reconcile.report.run_report import DriftReport
+from reconcile.runs import companion
 from reconcile.runs.context import ViewRun
-def verify(run: ViewRun) -> None: ...
+from reconcile.runs.load import Content
+from reconcile.runs.look import BucketLook, Difference, look_at
+from reconcile.runs.repair import scan_digests
+from reconcile.source.query import Mapping
+from reconcile.source.reading import Reading, explain, open_reading
+from reconcile.source.session import Session
+from reconcile.target import store
+from reconcile.target.store import Stored
+
+MAX_LOOKS = 20
+LOOK_AGAIN_S = 0.25
+ROLLING_SLICES = 24
+
+
+@dataclass(slots=True)
+class Audit:
+    """One verify of one view."""
+
+    run: ViewRun
+    session: Session
+    mapping: Mapping
+    subset: tuple[int, int]
+    """(i, n): buckets b with b mod n = i."""
+    named: list[Difference] = field(default_factory=list)
+    """The differences whose keys the report names, in its order."""
+
+    def execute(self) -> None:
+        """Fill the report. Raises ReconcileError; drift is not an error."""
+        run, report = self.run, self.run.report
+        run.stored = self._settled()
+        state = run.state
+        if state is not None:
+            report.as_of, report.keys, report.buckets = state.as_of, state.keys, state.buckets
+        report.drift = DriftReport()
+        with self._reading(state) as (reading, exact):
+            if run.request.fast:
+                self._fast(reading, exact)
+            else:
+                self._deep(reading, exact)
+        if report.drift.total or report.drift.buckets:
+            report.exit_code = ExitCode.DRIFT
+
+    # -- what to compare with ------------------------------------------------------------------------------------
+
+    def _settled(self) -> Stored:
+        """State and fingerprints, once no other run is in the middle of applying a larger change."""
+        for _ in range(MAX_LOOKS):
+            stored = store.read_stored(self.run.reader, self.run.keyspace)
+            pending = stored.state.pending if stored.state is not None else None
+            if pending is None:
+                return stored
+            if not self.run.reader.call("EXISTS", self.run.keyspace.lease):
+                self._note_unfinished(pending)
+                return stored
+            self.run.stop.wait(LOOK_AGAIN_S * 4)
+            self.run.stop.check()
+        raise Unavailable("another run has been applying a large change for too long", hint="verify again later")
+
+    def _note_unfinished(self, pending: Pending) -> None:
+        self.run.report.warnings.append(
+            f"a {pending.kind} was cut short: Redis is between two times until the next run completes it"
+        )
+
+    @contextlib.contextmanager
+    def _reading(self, state: State | None) -> Iterator[tuple[Reading, bool]]:
+        """The view at the checkpoint's time if that can still be read, else at the present."""
+        if state is not None and state.as_of is not None and state.identity is not None:
+            explained = explain(self.session, self.mapping)
+            same = state.identity == self.run.identity(self.mapping, explained)
+            upper = explained.frontiers.upper
+            if same and explained.frontiers.since <= state.as_of and (upper is None or state.as_of < upper):
+                with open_reading(self.session, self.mapping, state.as_of) as reading:
+                    yield reading, True
+                return
+        with open_reading(self.session, self.mapping, None) as reading:
+            yield reading, False
+
+    # -- fast ----------------------------------------------------------------------------------------------------
+
+    def _fast(self, reading: Reading, exact: bool) -> None:
+        """Fingerprints against those of the checkpoint; the manifest against the state. No rows, no Redis values."""
+        run, report = self.run, self.run.report
+        state = run.state
+        assert report.drift is not None
+        if state is None or state.as_of is None:
+            raise UsageError("nothing was synchronised yet", hint="run: reconcile snapshot")
+        using = companion.usable(run, reading)
+        name = using.name if using is not None and using.buckets == state.buckets else None
+        now, _ = reading.fingerprints(state.buckets, name)
+        known = run.stored.fingerprints or [UNKNOWN] * state.buckets
+        chosen = self._chosen(state.buckets)
+        moved = sum(known[b] not in (UNKNOWN, now[b]) for b in chosen)
+        unknown = sum(known[b] == UNKNOWN for b in chosen)
+        if unknown:
+            report.warnings.append(f"{unknown} buckets have no fingerprint since the last delta; --deep looks at them")
+        if store.Manifest(run.reader, run.keyspace, state).read(range(state.buckets)) is None:
+            report.drift.buckets += 1
+            report.drift.causes["manifest damaged"] = 1
+        if exact:
+            report.drift.buckets += moved
+            if moved:
+                report.drift.causes[Cause.MISSED.value] = moved
+        else:
+            report.drift.lagging_buckets = moved
+
+    def _chosen(self, buckets: int) -> range:
+        i, n = self.subset
+        return range(i, buckets, n)
+
+    # -- deep ----------------------------------------------------------------------------------------------------
+
+    def _deep(self, reading: Reading, exact: bool) -> None:
+        run, report = self.run, self.run.report
+        content = self._read_source(reading)
+        state = run.state
+        known = state is not None and state.as_of is not None and run.stored.has_manifest
+        buckets = state.buckets if state is not None and known else digest.choose_buckets(content.rows)
+        source = digest.fold(content.digests, buckets)
+        with report.phase("scan"):
+            held = digest.fold(self._scan(len(content.digests)), buckets)
+        report.keys = digest.count(sum(source[b] for b in self._chosen(buckets)))
+        report.buckets = buckets
+        suspects = [b for b in self._chosen(buckets) if digest.normal(source[b]) != digest.normal(held[b])]
+        if known:
+            suspects = self._against_manifest(suspects, source, held, content.fingerprints(buckets), exact)
+        if suspects:
+            report.buckets_read = len(suspects)
+            with report.phase("confirm"):
+                self._confirm(suspects, buckets, drift.counts_of(source), reading, exact)
+
+    def _read_source(self, reading: Reading) -> Content:
+        content = Content(hashed=True)
+        run = self.run
+        with run.report.phase("read"):
+            if self.subset[1] == 1 or run.state is None:
+                chunks = reading.hashed_rows()
+            else:
+                chunks = reading.rows_of(list(self._chosen(run.state.buckets)), run.state.buckets)
+            for chunk in chunks:
+                run.stop.check()
+                content.add(chunk)
+        return content
+
+    def _scan(self, buckets: int) -> list[int]:
+        run = self.run
+        i, n = self.subset
+        wanted = None
+        if n > 1 and run.state is not None:
+            known = run.state.buckets
+
+            def wanted(key: bytes) -> bool:
+                return digest.bucket_of(key, known) % n == i
+
+        return scan_digests(run, buckets, wanted)
+
+    def _against_manifest(
+        self, suspects: list[int], source: list[int], held: list[int], now: list[int] | None, exact: bool
+    ) -> list[int]:
+        """Drop what merely lags: Redis is what the manifest says, and the source's bucket has moved since."""
+        run, report = self.run, self.run.report
+        assert run.state is not None
+        assert report.drift is not None
+        manifest = store.Manifest(run.reader, run.keyspace, run.state).read(suspects)
+        if manifest is None:
+            return suspects
+        left = []
+        for bucket in suspects:
+            look = Look(
+                digest.normal(source[bucket]),
+                digest.normal(manifest[bucket]),
+                digest.normal(held[bucket]),
+                moved=not exact and self._moved(bucket, None if now is None else now[bucket]),
+            )
+            verdict, _ = drift.judge(look)
+            if verdict is Verdict.LAG:
+                report.drift.lagging_buckets += 1
+            elif verdict is Verdict.DRIFT:
+                left.append(bucket)
+        return left
+
+    def _moved(self, bucket: int, now: int | None) -> bool:
+        """Whether the source's bucket may have changed since the checkpoint; now: its fingerprint, None: not known."""
+        known = self.run.stored.fingerprints
+        return known is None or now is None or known[bucket] != now
+
+    # -- confirm or clear ----------------------------------------------------------------------------------------
+
+    def _confirm(self, suspects: list[int], buckets: int, rows_in: list[int], reading: Reading, exact: bool) -> None:
+        """Look closely at the suspects until the checkpoint stands still for the length of a look."""
+        run = self.run
+        for _ in range(MAX_LOOKS):
+            before = self._settled()
+            with self._again(before.state, reading, exact) as current:
+                looks = look_at(run, current, buckets, suspects, rows_in, run.request.max_report)
+            after = store.read_stored(run.reader, run.keyspace)
+            if _same_moment(before.state, after.state):
+                run.stored = after
+                self._judge(looks, buckets, exact)
+                self._add_values(reading, buckets)
+                return
+            run.stop.wait(LOOK_AGAIN_S)
+            run.stop.check()
+        raise Unavailable(
+            "the checkpoint never stood still long enough to confirm what differs",
+            hint="verify again, or audit a slice at a time with --subset",
+        )
+
+    @contextlib.contextmanager
+    def _again(self, state: State | None, reading: Reading, exact: bool) -> Iterator[Reading]:
+        if exact and state is not None and state.as_of != reading.as_of:
+            with open_reading(self.session, self.mapping, state.as_of) as other:
+                yield other
+        else:
+            yield reading
+
+    def _judge(self, looks: dict[int, BucketLook], buckets: int, exact: bool) -> None:
+        run, report = self.run, self.run.report
+        assert report.drift is not None
+        state = run.state
+        stored = None
+        if state is not None and state.as_of is not None and state.buckets == buckets:
+            stored = store.Manifest(run.reader, run.keyspace, state).read(looks)
+            report.as_of = state.as_of
+        for bucket, seen in sorted(looks.items()):
+            moved = not exact and self._moved(bucket, digest.fingerprint(0, seen.hashes))
+            look = Look(
+                digest.normal(seen.source),
+                None if stored is None else digest.normal(stored[bucket]),
+                digest.normal(seen.redis),
+                moved=moved and stored is not None,
+            )
+            verdict, cause = drift.judge(look)
+            if verdict is Verdict.LAG:
+                report.drift.lagging_buckets += 1
+            elif verdict is Verdict.DRIFT and cause is not None:
+                self._note(seen, cause)
+
+    def _note(self, seen: BucketLook, cause: Cause) -> None:
+        found = self.run.report.drift
+        assert found is not None
+        found.buckets += 1
+        found.missing += seen.missing
+        found.stale += seen.stale
+        found.extra += seen.extra
+        found.causes[cause.value] = found.causes.get(cause.value, 0) + 1
+        room = self.run.request.max_report - len(found.keys)
+        for example in seen.examples[: max(0, room)]:
+            self.named.append(example)
+            found.keys.append({"key": name_of(example.key), "kind": example.kind, "cause": cause.value})
+
+    def _add_values(self, reading: Reading, buckets: int) -> None:
+        """--show-values: what the source says and what Redis holds, for the named keys only."""
+        found = self.run.report.drift
+        if not self.run.request.show_values or not self.named or found is None:
+            return
+        wanted = {difference.key: difference for difference in self.named}
+        chosen = sorted({difference.bucket for difference in self.named})
+        source = {
+            key: value
+            for chunk in reading.rows_of(chosen, buckets)
+            for key, value, *_ in chunk
+            if key in wanted and value is not None
+        }
+        held = self.run.reader.call("MGET", *(difference.key for difference in self.named))
+        for entry, difference, value in zip(found.keys, self.named, held, strict=True):
+            entry["source"] = _shown(source.get(difference.key))
+            entry["redis"] = _shown(value)
+
+
+def _shown(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "backslashreplace")
+
+
+def _same_moment(before: State | None, after: State | None) -> bool:
+    """Whether nothing was committed in between."""
+    if before is None or after is None:
+        return before is after
+    return (before.as_of, before.token, before.updated_at_ms, before.pending) == (
+        after.as_of,
+        after.token,
+        after.updated_at_ms,
+        after.pending,
+    )
+
+
+def verify(run: ViewRun) -> None:
+    """Audit one view and remember that in Redis, beside the state. Raises ReconcileError."""
+    run.report.action = "verify"
+    session = run.open_session()
+    mapping = run.describe(session)
+    subset = _subset(run)
+    audit = Audit(run, session, mapping, subset)
+    audit.execute()
+    _remember(run, subset)
+
+
+def _subset(run: ViewRun) -> tuple[int, int]:
+    """Which slice to audit. Raises UsageError."""
+    text = run.request.subset
+    if text is None:
+        return 0, 1
+    state = store.read_state(run.reader, run.keyspace)
+    if state is None or not state.buckets:
+        raise UsageError("there is no checkpoint to audit a slice of", hint="run: reconcile snapshot")
+    if text == "next":
+        cursor = run.reader.call("HGET", run.keyspace.audit, "cursor")
+        i = int(cursor) + 1 if cursor is not None and cursor.isdigit() else 0
+        n = min(ROLLING_SLICES, state.buckets)
+        return i % n, n
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 0 <= int(match[1]) < int(match[2]) <= state.buckets:
+        raise UsageError(f"--subset {text!r} is not a slice", hint=f"i/n with 0 <= i < n <= {state.buckets}, or next")
+    return int(match[1]), int(match[2])
+
+
+def _remember(run: ViewRun, subset: tuple[int, int]) -> None:
+    found = run.report.drift
+    verdict = "drift" if run.report.exit_code == ExitCode.DRIFT else "in sync"
+    entry = {
+        "at_ms": store.now_ms(),
+        "verdict": verdict,
+        "as_of": run.report.as_of,
+        "fast": run.request.fast,
+        "subset": f"{subset[0]}/{subset[1]}",
+        "drift": found.total if found is not None else 0,
+    }
+    fields: list[str | int] = ["report", json.dumps(entry)]
+    if run.request.subset == "next":
+        fields += ["cursor", subset[0]]
+    run.reader.call("HSET", run.keyspace.audit, *fields)

@@ -107,8 +107,10 @@ class Work:
         identity = run.identity(reading.mapping, reading.explained)
         if decided is None:
             decision = decide.decide(run.state, identity, reading.explained.frontiers)
-            decided = decision if isinstance(decision, Snapshot) else Snapshot(
-                "asked for", deep=run.base_state.pending is not None
+            decided = (
+                decision
+                if isinstance(decision, Snapshot)
+                else Snapshot("asked for", deep=run.base_state.pending is not None)
             )
         snapshot = SnapshotRun(run, reading, identity, decided)
         snapshot.suspects |= self._doubted

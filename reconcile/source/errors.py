@@ -8,13 +8,15 @@ from collections.abc import Iterator
 
 import psycopg
 
-from reconcile.errors import AccessError, HistoryLost, ReconcileError, SafetyStop, UsageError, Unavailable
+from reconcile.errors import AccessError, HistoryLost, ReconcileError, SafetyStop, Unavailable, UsageError
 from reconcile.stop import Stop
 
 _HISTORY_LOST = re.compile(r"is not valid for all inputs|could not find a valid timestamp")
 _DROPPED = re.compile(r"subscribe has been terminated because|dependency was removed|relation .* was dropped")
 _MISSING = re.compile(r"unknown (catalog item|schema|database|cluster|function)|does not exist|invalid id")
-_REFUSED = re.compile(r"invalid password|password authentication failed|authentication|role \".*\" does not exist|pg_hba")
+_REFUSED = re.compile(
+    r"invalid password|password authentication failed|authentication|role \".*\" does not exist|pg_hba"
+)
 _ACCESS_STATES = {"28P01", "28000", "42501"}
 _RETRY_STATES = {"57014", "25P03", "53000", "53200", "25006", "57P01", "57P02", "57P03"}
 _USAGE_CLASSES = ("42", "22", "0A", "2F", "08P")
@@ -66,9 +68,13 @@ def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
             view=view,
         )
     if not state or state in _RETRY_STATES or isinstance(error, psycopg.OperationalError):
-        return Unavailable(f"Materialize is not available: {text}", hint="is it running, and reachable from here?", view=view)
+        return Unavailable(
+            f"Materialize is not available: {text}", hint="is it running, and reachable from here?", view=view
+        )
     if _MISSING.search(text) or state.startswith(_USAGE_CLASSES):
-        return UsageError(f"Materialize refuses the query: {text}", hint=hint or "check `sql` in the configuration", view=view)
+        return UsageError(
+            f"Materialize refuses the query: {text}", hint=hint or "check `sql` in the configuration", view=view
+        )
     return ReconcileError(f"Materialize reports {state}: {text}", hint=hint, view=view)
 
 

@@ -56,8 +56,11 @@ def _parse(explained: dict[str, Any]) -> Explained:
     objects = []
     for source in explained["sources"]:
         match = _SOURCE_NAME.fullmatch(source["name"])
-        objects.append(SourceObject(match["name"], match["id"], match["kind"]) if match else
-                       SourceObject(source["name"], source["name"], "storage"))
+        objects.append(
+            SourceObject(match["name"], match["id"], match["kind"])
+            if match
+            else SourceObject(source["name"], source["name"], "storage")
+        )
     frontiers = Frontiers(
         since=int(since[0]) if since else MAX_TIMESTAMP,
         upper=int(upper[0]) if upper else None,

@@ -16,7 +16,15 @@ from reconcile.core.digest import mask_of
 from reconcile.errors import SchemaError
 
 BYTEA = 17
-_NUMERIC = {20: "bigint", 21: "smallint", 23: "integer", 1700: "numeric", 16460: "uint2", 16462: "uint4", 16464: "uint8"}
+_NUMERIC = {
+    20: "bigint",
+    21: "smallint",
+    23: "integer",
+    1700: "numeric",
+    16460: "uint2",
+    16462: "uint4",
+    16464: "uint8",
+}
 _TEXT = {18: "char", 19: "name", 25: "text", 1042: "char(n)", 1043: "varchar"}
 _TIME = {1082: "date", 1083: "time", 1114: "timestamp", 1184: "timestamptz", 1186: "interval", 16552: "mz_timestamp"}
 _OTHER = {16: "boolean", 700: "real", 701: "double precision", 2950: "uuid", BYTEA: "bytea", 3802: "jsonb"}
@@ -108,11 +116,10 @@ class Mapping:
             f"FROM ({self.sql}) AS q"
         )
 
-    def masked(self, chosen: list[int], buckets: int, *, hashed: bool = False) -> str:
-        """Mapped rows of chosen buckets. A byte mask costs the same for one bucket or thousands; IN lists cost minutes."""
+    def masked(self, chosen: list[int], buckets: int) -> str:
+        """Hashed rows of chosen buckets. A byte mask costs the same for one bucket or thousands; IN lists cost minutes."""
         mask = bytes_literal(mask_of(chosen, buckets))
-        base = self.hashed() if hashed else self.mapped()
-        return f"{base} WHERE get_byte({mask}, ({self.bucket_sql(buckets)})::int4) = 1"
+        return f"{self.hashed()} WHERE get_byte({mask}, ({self.bucket_sql(buckets)})::int4) = 1"
 
     def fingerprints(self, buckets: int) -> str:
         """(bucket, rows, fingerprint) per bucket that has rows; bucket NULL for rows without key."""
@@ -144,7 +151,9 @@ def map_columns(sql: str, columns: list[Column], key: str, value: str, prefix: s
                 view=view,
             )
         if sum(column.name == name for column in columns) > 1:
-            raise SchemaError(f"the query of view {view} has several columns {name!r}", hint="give them names", view=view)
+            raise SchemaError(
+                f"the query of view {view} has several columns {name!r}", hint="give them names", view=view
+            )
     extra = [column.name for column in columns if column.name not in (key, value)]
     if extra:
         raise SchemaError(
@@ -190,7 +199,4 @@ def as_of(statement: str, timestamp: int | None) -> str:
 def subscribe(mapping: Mapping, timestamp: int, up_to: int | None = None) -> str:
     """Changes after `timestamp` as COPY text: mz_timestamp, mz_progressed, mz_diff, key, value."""
     bound = "" if up_to is None else f" UP TO {up_to}"
-    return (
-        f"COPY (SUBSCRIBE ({mapping.mapped()}) WITH (PROGRESS, SNAPSHOT=false) "
-        f"AS OF {timestamp}{bound}) TO STDOUT"
-    )
+    return f"COPY (SUBSCRIBE ({mapping.mapped()}) WITH (PROGRESS, SNAPSHOT=false) AS OF {timestamp}{bound}) TO STDOUT"

@@ -45,7 +45,7 @@ class Reading:
         yield from self._stream(self.mapping.hashed())
 
     def rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
-        """Mapped rows of the chosen buckets in chunks."""
+        """Mapped rows (key, value, source hash) of the chosen buckets in chunks."""
         yield from self._stream(self.mapping.masked(chosen, buckets))
 
     def fingerprints(self, buckets: int, companion: str | None = None) -> tuple[list[int], list[int]]:

@@ -17,7 +17,7 @@ from psycopg.types.string import ByteaBinaryLoader
 
 from reconcile import __version__
 from reconcile.config.settings import MaterializeSettings
-from reconcile.errors import UsageError, Unavailable
+from reconcile.errors import Unavailable, UsageError
 from reconcile.source.errors import translated
 from reconcile.source.query import Column
 from reconcile.stop import Stop
@@ -43,7 +43,9 @@ class Session:
     """An open connection in autocommit. Use `connect`. Every wait ends with the run (Stop) or when the server is silent
     for read_timeout_s; then Unavailable or Incomplete is raised. Not for use by two threads at once."""
 
-    def __init__(self, connection: psycopg.Connection[Any], settings: MaterializeSettings, stop: Stop, view: str) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], settings: MaterializeSettings, stop: Stop, view: str
+    ) -> None:
         self._connection = connection
         self._settings = settings
         self._stop = stop
@@ -185,7 +187,9 @@ def _load_text_as_bytes(connection: psycopg.Connection[Any]) -> None:
 def _conninfo(settings: MaterializeSettings, remaining_s: float | None) -> str:
     parts: dict[str, Any] = {}
     if settings.url is not None:
-        parts = conninfo_to_dict(settings.url.reveal())
+        # libpq's own defaults are PostgreSQL's: port 5432, the operating system's user.
+        parts = {"port": settings.port, "user": settings.user, "dbname": settings.database}
+        parts |= conninfo_to_dict(settings.url.reveal())
     else:
         parts = {
             "host": settings.host,

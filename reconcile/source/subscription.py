@@ -106,7 +106,9 @@ class Subscription:
 
 
 @contextlib.contextmanager
-def open_subscription(session: Session, mapping: Mapping, as_of: int, up_to: int | None = None) -> Iterator[Subscription]:
+def open_subscription(
+    session: Session, mapping: Mapping, as_of: int, up_to: int | None = None
+) -> Iterator[Subscription]:
     """SUBSCRIBE to the changes after as_of (below up_to). Raises HistoryLost at once when as_of is gone.
 
     The read hold is in place when this returns: a read transaction that kept as_of readable may end.

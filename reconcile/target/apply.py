@@ -1,7 +1,7 @@
 """Bringing puts and deletes into Redis: in one transaction with the checkpoint when they fit, else under `pending`.
 
-    fits        MULTI data, manifest, fingerprints, state EXEC                     a reader never sees half a time
-    does not    MULTI state(pending) EXEC, MULTI data EXEC …, MULTI …, state EXEC  pending tells readers to beware
+fits        MULTI data, manifest, fingerprints, state EXEC                     a reader never sees half a time
+does not    MULTI state(pending) EXEC, MULTI data EXEC …, MULTI …, state EXEC  pending tells readers to beware
 """
 
 from __future__ import annotations
@@ -48,7 +48,13 @@ class Applier:
     """Collects changes and writes them. With dry_run it only counts."""
 
     def __init__(
-        self, keyspace: Keyspace, fence: Fence | None, reader: Wire, limits: LimitSettings, base: State, pending: Pending
+        self,
+        keyspace: Keyspace,
+        fence: Fence | None,
+        reader: Wire,
+        limits: LimitSettings,
+        base: State,
+        pending: Pending,
     ) -> None:
         """fence None: a dry run. base: the state as it is; pending: what to mark it with if one batch is not enough."""
         self._keyspace = keyspace

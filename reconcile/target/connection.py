@@ -136,7 +136,9 @@ def _new_connection(settings: RedisSettings) -> redis.Connection:
             pool = redis.ConnectionPool(kind, **options)
         return pool.make_connection()  # type: ignore[return-value]
     except (ValueError, TypeError) as error:
-        raise UsageError(f"redis.url is not usable: {type(error).__name__}", hint="redis://[user:password@]host:port/db") from error
+        raise UsageError(
+            f"redis.url is not usable: {type(error).__name__}", hint="redis://[user:password@]host:port/db"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -155,16 +157,24 @@ def translate(error: Exception) -> ReconcileError:
     if isinstance(error, AuthenticationError) or upper.startswith(("WRONGPASS", "NOAUTH")):
         return AccessError(f"Redis refused access: {text}", hint="check redis.username and redis.password")
     if isinstance(error, NoPermissionError):
-        return AccessError(f"Redis refused a command: {text}", hint="docs/operations.md lists the ACL rules reconcile needs")
+        return AccessError(
+            f"Redis refused a command: {text}", hint="docs/operations.md lists the ACL rules reconcile needs"
+        )
     if "DB INDEX" in upper:
         return UsageError(f"Redis has no such database: {text}", hint="check redis.db")
     if isinstance(error, ReadOnlyError):
         return Unavailable(f"this Redis is a read-only replica: {text}", hint="connect to the primary")
     if isinstance(error, OutOfMemoryError):
-        return Unavailable(f"Redis is out of memory: {text}", hint="raise maxmemory or make room; nothing of this batch was written")
+        return Unavailable(
+            f"Redis is out of memory: {text}", hint="raise maxmemory or make room; nothing of this batch was written"
+        )
     if upper.startswith(("MOVED", "ASK", "CLUSTERDOWN", "CROSSSLOT", "TRYAGAIN")):
-        return UsageError(f"this is a node of a Redis Cluster: {text}", hint="reconcile works on a single Redis instance")
-    if upper.startswith(("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN")) or isinstance(error, BusyLoadingError):
+        return UsageError(
+            f"this is a node of a Redis Cluster: {text}", hint="reconcile works on a single Redis instance"
+        )
+    if upper.startswith(("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN")) or isinstance(
+        error, BusyLoadingError
+    ):
         return Unavailable(f"Redis cannot write now: {text}", hint="see Redis' own log; the next run tries again")
     if isinstance(error, ResponseError):
         return ReconcileError(f"Redis refuses a command: {text}")

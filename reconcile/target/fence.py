@@ -89,5 +89,3 @@ def _half_applied(error: RedisError) -> ReconcileError:
         f"Redis refused one command of a transaction: {reason.message}",
         hint="a key of reconcile's own state was overwritten by something else; the next run repairs it",
     )
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from binascii import crc32
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,16 +103,18 @@ def scan_keys(wire: Wire, keyspace: Keyspace) -> Iterator[list[bytes]]:
     _check_same_server(wire, server)
 
 
-def scan_rows(wire: Wire, keyspace: Keyspace) -> Iterator[Page]:
-    """Owned keys with their values in pages: MGET of one page travels with SCAN of the next."""
+def scan_rows(wire: Wire, keyspace: Keyspace, wanted: Callable[[bytes], bool] | None = None) -> Iterator[Page]:
+    """Owned (and wanted) keys with their values in pages: MGET of one page travels with SCAN of the next."""
     if keyspace.ownership == "remembered":
-        for keys in _remembered_keys(wire, keyspace):
-            yield list(zip(keys, wire.call("MGET", *keys), strict=True))
+        for page in _remembered_keys(wire, keyspace):
+            keys = page if wanted is None else [key for key in page if wanted(key)]
+            if keys:
+                yield list(zip(keys, wire.call("MGET", *keys), strict=True))
         return
     server = _run_id(wire)
     cursor, found = wire.call(*_scan_command(keyspace, b"0"))
     while True:
-        keys = [key for key in found if keyspace.owns(key)]
+        keys = [key for key in found if keyspace.owns(key) and (wanted is None or wanted(key))]
         commands: list[Command] = [("MGET", *keys)] if keys else []
         last = cursor == b"0"
         if not last:

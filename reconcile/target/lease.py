@@ -18,8 +18,8 @@ import os
 import socket
 import threading
 import uuid
-from typing import Any
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from redis.exceptions import RedisError
 

@@ -189,4 +189,6 @@ def clear_fingerprints(keyspace: Keyspace, touched: set[int], buckets: int) -> l
     if len(touched) * REWRITE_FRACTION > buckets:
         return [("DEL", keyspace.fingerprints)]
     unknown = bytes(digest.FINGERPRINT_BYTES)
-    return [("SETRANGE", keyspace.fingerprints, bucket * digest.FINGERPRINT_BYTES, unknown) for bucket in sorted(touched)]
+    return [
+        ("SETRANGE", keyspace.fingerprints, bucket * digest.FINGERPRINT_BYTES, unknown) for bucket in sorted(touched)
+    ]

