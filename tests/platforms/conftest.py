@@ -9,10 +9,15 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
-import shipped
+
+from tests.platforms import shipped
+
+if TYPE_CHECKING:
+    from tests.support.redis_servers import RedisServer
+    from tests.support.sources import Source
 
 PREFIX = "p:"
 
@@ -40,51 +45,47 @@ def lambda_task(lambda_zip: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 class Deployment:
     """One configured view between the test's source and target."""
 
-    source: Any
-    redis: Any
+    source: Source
+    redis: RedisServer
     env: dict[str, str]
 
     def view(self) -> dict[bytes, bytes]:
         """What the view holds now, by the keys it should have in Redis."""
-        rows = self.source.execute(f"SELECT key, value FROM {self.source.relation}")
-        return {f"{PREFIX}{key}".encode(): str(value).encode() for key, value in rows}
+        return {PREFIX.encode() + key: value for key, value in self.source.content().items()}
 
     def stored(self) -> dict[bytes, bytes]:
         """What Redis holds under the view's prefix."""
-        client = self.redis.client()
-        try:
+        with self.redis.client() as client:
             keys = sorted(client.scan_iter(match=f"{PREFIX}*", count=1000))
-            return dict(zip(map(_bytes, keys), map(_bytes, client.mget(keys) if keys else []), strict=True))
-        finally:
-            client.close()
+            values = client.mget(keys) if keys else []
+            return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+
+    def tamper(self, key: str) -> None:
+        """Somebody else writes one of the view's keys."""
+        with self.redis.client() as client:
+            assert client.set(f"{PREFIX}{key}", "tampered", xx=True)
 
     def put(self, rows: dict[str, str]) -> None:
-        """Insert or replace rows of the view, at one Materialize timestamp each for removal and insertion."""
+        """Insert or replace rows."""
         self.delete(list(rows))
         values = ", ".join(f"('{key}', '{value}')" for key, value in rows.items())
-        self.source.execute(f"INSERT INTO {self.source.relation} (key, value) VALUES {values}")
+        self.source.execute(f"INSERT INTO t VALUES {values}")
 
     def delete(self, keys: list[str]) -> None:
-        """Delete rows of the view."""
+        """Delete rows."""
         listed = ", ".join(f"'{key}'" for key in keys)
-        self.source.execute(f"DELETE FROM {self.source.relation} WHERE key IN ({listed})")
+        self.source.execute(f"DELETE FROM t WHERE key IN ({listed})")
 
     @property
     def prefix(self) -> str:
         return PREFIX
 
 
-def _bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
-
-
 @pytest.fixture
-def deployment(source: Any, redis_server: Any, tmp_path: Path) -> Deployment:
+def deployment(source: Source, redis_server: RedisServer, tmp_path: Path) -> Deployment:
     """The environment a platform gives a function: configuration as a file, addresses as variables."""
     config = tmp_path / "config.yaml"
-    config.write_text(
-        f"views:\n  - name: orders\n    sql: SELECT key, value FROM {source.relation}\n    key_prefix: '{PREFIX}'\n"
-    )
+    config.write_text(f"views:\n  - name: orders\n    sql: {source.sql}\n    key_prefix: '{PREFIX}'\n")
     env = {
         "PATH": os.environ["PATH"],
         "HOME": "/nonexistent",

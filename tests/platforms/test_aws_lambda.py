@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import lambda_runtime
-import open_sockets
 import pytest
-from conftest import Deployment
+
+from tests.platforms import lambda_runtime, open_sockets
+from tests.platforms.conftest import Deployment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric is for Linux")
 
@@ -86,9 +86,7 @@ def test_verify_finds_drift_and_returns_it(new_sandbox: Any, deployment: Deploym
     sandbox.invoke({})
     clean = sandbox.invoke({"mode": "verify"})
     assert clean.response["exit_code"] == 0
-    client = deployment.redis.client()
-    client.set(f"{deployment.prefix}a", "tampered")
-    client.close()
+    deployment.tamper("a")
     drifted = sandbox.invoke({"mode": "verify"})
     assert (drifted.error, drifted.response["exit_code"]) == (None, 3)
     assert "tampered" not in sandbox.log, "row values never reach the log"

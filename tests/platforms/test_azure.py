@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import shipped
 from azure.functions import meta, timer
-from conftest import Deployment
 from cronsim import CronSim
 
 from functions import azure, build
 from functions import event as events
+from tests.platforms import shipped
+from tests.platforms.conftest import Deployment
 
 TIMER = {
     "Schedule": {"AdjustForDST": True},
@@ -90,9 +90,7 @@ def test_the_audit_reports_drift_as_an_error_in_the_log(
     caplog.set_level(logging.INFO)
     deployment.put({"a": "1"})
     functions()["reconcile_run"].get_user_function()(request())
-    client = deployment.redis.client()
-    client.set(f"{deployment.prefix}a", "tampered")
-    client.close()
+    deployment.tamper("a")
     functions()["reconcile_verify"].get_user_function()(request())
     record = [record for record in caplog.records if record.name == "functions.azure"][-1]
     assert record.levelno == logging.ERROR

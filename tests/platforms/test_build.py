@@ -10,9 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import shipped
 
 from functions import build
+from tests.platforms import shipped
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 ZIP_MAX_BYTES = 12_000_000

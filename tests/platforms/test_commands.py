@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import kustomize
 import pytest
-import shipped
 
 from reconcile.cli import cli
+from tests.platforms import kustomize, shipped
 
 
 def commands() -> Iterator[tuple[str, tuple[str, ...]]]:

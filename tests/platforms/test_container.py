@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import shipped
+
+from tests.platforms import shipped
 
 CONTAINER = shipped.CRON / "container"
 

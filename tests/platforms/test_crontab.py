@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-import shipped
 from cronsim import CronSim
+
+from tests.platforms import shipped
 
 VARIABLES, LINES = shipped.crontab()
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import shipped
 
 from functions import event as events
 from reconcile.errors import UsageError
 from reconcile.runs.request import Request
 from reconcile.stop import GRACE_S, Stop
+from tests.platforms import shipped
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import open_sockets
 import pytest
-from conftest import Deployment
 
 from functions import build
+from tests.platforms import open_sockets
+from tests.platforms.conftest import Deployment
 
 START_MAX_S = 30.0
 
@@ -165,9 +165,7 @@ def test_http_drift_is_a_failure_without_retry(serve: Any, deployment: Deploymen
     deployment.put({"a": "1"})
     assert service.post(b"{}")[0] == 200
     assert service.post(b'{"mode": "verify"}')[0] == 200
-    client = deployment.redis.client()
-    client.set(f"{deployment.prefix}a", "tampered")
-    client.close()
+    deployment.tamper("a")
     status, body = service.post(b'{"mode": "verify"}')
     assert (status, json.loads(body)["exit_code"]) == (422, 3)
     assert "tampered" not in body + service.log

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import kubernetes_validate
-import kustomize
 import pytest
-import shipped
 import yaml
 from cronsim import CronSim
+
+from tests.platforms import kustomize, shipped
 
 KUBERNETES = shipped.CRON / "kubernetes"
 BUILDS = {

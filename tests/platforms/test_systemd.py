@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import shipped
+
+from tests.platforms import shipped
 
 SERVICES = shipped.units("*.service")
 TIMERS = shipped.units("*.timer")

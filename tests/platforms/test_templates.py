@@ -7,11 +7,11 @@ import re
 from typing import Any
 
 import pytest
-import shipped
 import yaml
 
 from functions import aws_lambda, build
 from functions import event as events
+from tests.platforms import shipped
 
 AWS = shipped.FUNCTIONS / "aws-lambda"
 
