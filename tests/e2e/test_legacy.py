@@ -1,0 +1,137 @@
+"""A config.yaml written for mz-redis-sync works unchanged, on a Redis that tool has filled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.support.command import Command
+from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import check_manifest, state
+from tests.support.sources import Source
+
+CONFIG = """\
+materialize:
+  host: {host}
+  port: {port}
+  user: {user}
+  password: {password}
+  database: {database}
+  sql: "{sql}"
+
+redis:
+  host: {redis_host}
+  port: {redis_port}
+  db: 0
+  mz_timestamp_key: mz_latest_timestamp
+{prefix}
+logging:
+  level: INFO
+  format: '%(asctime)s - %(name)s - %(levelname)s - %(message)s'
+  file: {log_file}
+"""
+
+
+@pytest.fixture
+def legacy(command: Command, source: Source, redis_server: RedisServer, tmp_path: Path) -> Command:
+    """The command with a configuration file as its users have it, without a prefix."""
+    write_config(command, source, redis_server, tmp_path, "")
+    return command
+
+
+def write_config(command: Command, source: Source, redis_server: RedisServer, tmp_path: Path, prefix: str) -> None:
+    """Make the command use mz-redis-sync's form of configuration."""
+    parts = conninfo_to_dict(source.url)
+    address = urlsplit(redis_server.url)
+    text = CONFIG.format(
+        host=parts["host"], port=parts["port"], user=parts["user"], password=parts.get("password", "x"),
+        database=parts["dbname"], sql=source.sql, redis_host=address.hostname, redis_port=address.port,
+        prefix=f"  key_prefix: {prefix}\n" if prefix else "", log_file=tmp_path / "old.log",
+    )  # fmt: skip
+    command.write_config = lambda: command.config_path.write_text(text)  # type: ignore[method-assign,assignment]
+
+
+def filled_by_mz_redis_sync(redis_server: RedisServer, prefix: str = "") -> None:
+    """What the old tool leaves: values, one of them stale, one of a deleted row, and its timestamp."""
+    client = redis_server.client()
+    client.mset({f"{prefix}a": "1", f"{prefix}b": "stale", f"{prefix}deleted": "x"})
+    client.set("mz_latest_timestamp", "1700000000000")
+
+
+def test_without_prefix(legacy: Command, source: Source, redis_server: RedisServer) -> None:
+    """Everything the view has becomes exactly right; a key nothing proves to be ours is left and reported."""
+    source.put(a="1", b="2", c="3")
+    filled_by_mz_redis_sync(redis_server)
+    client = redis_server.client()
+    client.set("somebody-else", "keep")
+    view = legacy("run").view
+    assert (client.get("a"), client.get("b"), client.get("c")) == (b"1", b"2", b"3")
+    assert client.get("deleted") == b"x"
+    assert client.get("somebody-else") == b"keep"
+    assert any("key_prefix" in warning for warning in view["warnings"])
+    assert client.get("mz_latest_timestamp") == str(view["as_of"] + 1).encode()
+    source.execute("DELETE FROM t WHERE key = 'b'")
+    legacy("run")
+    assert client.get("b") is None
+    assert client.get("somebody-else") == b"keep"
+    legacy("verify")
+
+
+def test_with_prefix(command: Command, source: Source, redis_server: RedisServer, tmp_path: Path) -> None:
+    """Under the prefix the leftovers of the old tool are removed; other keys stay."""
+    write_config(command, source, redis_server, tmp_path, "app:")
+    source.put(a="1", b="2", c="3")
+    filled_by_mz_redis_sync(redis_server, "app:")
+    client = redis_server.client()
+    client.set("somebody-else", "keep")
+    command("run")
+    assert sorted(client.keys("app:*")) == [b"app:a", b"app:b", b"app:c"]
+    assert client.get("app:b") == b"2"
+    assert client.get("somebody-else") == b"keep"
+    check_manifest(client, b"app:")
+    command("verify")
+    assert (tmp_path / "old.log").exists()
+
+
+def test_foreign_key_in_the_way(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """Without prefix, a key of someone else with other content is not overwritten unless asked."""
+    del command.config["redis"]["key_prefix"]
+    source.put(a="1", b="2")
+    client = redis_server.client()
+    client.set("a", "someone else's")
+    error = command("run", expect=5).view["error"]
+    assert "a" in error["message"]
+    assert client.get("a") == b"someone else's"
+    assert state(client).get("as_of", "") == ""
+    command("snapshot", "--adopt")
+    assert client.get("a") == b"1"
+    command("verify")
+
+
+def test_new_key_meets_a_foreign_one_later(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """Without prefix, an insert whose key someone else already uses is a safety stop, not an overwrite."""
+    del command.config["redis"]["key_prefix"]
+    source.retain_history()
+    source.put(a="1")
+    command("run")
+    client = redis_server.client()
+    client.set("b", "someone else's")
+    source.put(b="2")
+    command("run", expect=5)
+    assert client.get("b") == b"someone else's"
+
+
+def test_dedicated_database(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """With `dedicated: true` whatever the view does not have is removed."""
+    del command.config["redis"]["key_prefix"]
+    command.config["redis"]["dedicated"] = True
+    source.put(a="1")
+    client = redis_server.client()
+    client.set("leftover", "x")
+    client.lpush("a list", "x")
+    command("run")
+    assert sorted(key for key in client.keys() if not key.startswith(b"reconcile:")) == [b"a"]
+    command("verify")
