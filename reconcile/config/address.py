@@ -101,6 +101,7 @@ def _uri_pairs(rest: str) -> list[tuple[str, str]]:
 
 
 def conninfo_pairs(text: str) -> list[tuple[str, str]]:
+    """Names and values of a libpq connection string, in order. Raises Wrong."""
     pairs: list[tuple[str, str]] = []
     at = 0
     while at < len(text.rstrip()):

@@ -61,6 +61,7 @@ def _suggestion(variable: str, names: Mapping[str, object]) -> str:
 
 
 def via(meaning: schema.Spelling) -> Via:
+    """How a variable of this spelling gives its value."""
     return {"": "text", "_file": "file", "_arn": "arn"}[meaning.suffix]  # type: ignore[return-value]
 
 

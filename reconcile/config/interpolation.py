@@ -23,6 +23,7 @@ class Unresolved(Exception):  # noqa: N818 - the caller knows the place and turn
 
 
 def has_reference(text: str) -> bool:
+    """Whether `expand` would look anything up."""
     return "${" in text
 
 

@@ -138,6 +138,7 @@ def size(least: int, most: int) -> Kind:
 
 
 def bytes_short(count: int) -> str:
+    """A size in the largest unit that divides it: 32MB."""
     for unit in ("g", "m", "k"):
         if count >= _BYTES[unit] and count % _BYTES[unit] == 0:
             return f"{count // _BYTES[unit]}{unit.upper()}B"
@@ -145,6 +146,7 @@ def bytes_short(count: int) -> str:
 
 
 def choice(*allowed: str, fold: Callable[[str], str] = str) -> Kind:
+    """The kind whose values are these words; `fold` is applied before looking."""
     def parse(raw: Raw) -> str:
         text = fold(_text(raw))
         if text not in allowed:

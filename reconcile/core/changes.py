@@ -7,7 +7,7 @@ per row first; only what remains is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from reconcile.core.digest import bucket_of, row_digest
@@ -104,17 +104,3 @@ def name_of(key: bytes) -> str:
     text = key.decode("utf-8", "backslashreplace")
     shown = text if text.isprintable() else ascii(text)[1:-1]
     return shown if len(shown) <= 120 else shown[:117] + "..."
-
-
-def batches(puts: dict[bytes, bytes], max_keys: int, max_bytes: int) -> Iterator[dict[bytes, bytes]]:
-    """Puts in slices of bounded size; a single larger row is a slice of its own."""
-    batch: dict[bytes, bytes] = {}
-    size = 0
-    for key, value in puts.items():
-        if batch and (len(batch) >= max_keys or size + len(key) + len(value) > max_bytes):
-            yield batch
-            batch, size = {}, 0
-        batch[key] = value
-        size += len(key) + len(value)
-    if batch:
-        yield batch

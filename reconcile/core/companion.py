@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Companion:
-    """identity: what the state remembers as 'checked': ids of its objects, of the query's, and the number of buckets."""
+    """identity: what the state remembers as 'checked': ids of its objects and the query's, number of buckets."""
 
     name: str
     buckets: int

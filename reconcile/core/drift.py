@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from reconcile.core import digest
 
@@ -55,35 +55,6 @@ def judge(look: Look) -> tuple[Verdict, Cause | None]:
     if look.source == look.manifest or look.moved:
         return Verdict.DRIFT, Cause.CHANGED_OUTSIDE
     return Verdict.DRIFT, Cause.BOTH
-
-
-@dataclass(slots=True)
-class RowDiff:
-    """How one set of rows differs from what Redis holds for it."""
-
-    missing: list[bytes] = field(default_factory=list)
-    stale: list[bytes] = field(default_factory=list)
-    extra: list[bytes] = field(default_factory=list)
-
-    @property
-    def total(self) -> int:
-        return len(self.missing) + len(self.stale) + len(self.extra)
-
-
-def diff_rows(wanted: Mapping[bytes, bytes | None], held: Mapping[bytes, bytes]) -> RowDiff:
-    """Exact difference; a wanted value of None means the key must be absent."""
-    diff = RowDiff()
-    for key, value in wanted.items():
-        found = held.get(key)
-        if value is None:
-            if found is not None:
-                diff.extra.append(key)
-        elif found is None:
-            diff.missing.append(key)
-        elif found != value:
-            diff.stale.append(key)
-    diff.extra.extend(key for key in held if key not in wanted)
-    return diff
 
 
 def groups_of(buckets: Iterable[int], rows_in: Sequence[int], max_rows: int) -> Iterator[list[int]]:

@@ -102,16 +102,6 @@ class UpdateStream:
                 key, value = row.rstrip(b"\n").split(b"\t")
                 yield self._key(key), self._value(value), diff
 
-    @property
-    def empty(self) -> bool:
-        """Nothing is held."""
-        return not self._open and not self._closed
-
-    @property
-    def closed_empty(self) -> bool:
-        """Nothing is held below the frontier."""
-        return not self._closed
-
     def _key(self, field_: bytes) -> bytes | None:
         key = unescape(field_)
         return unhex(key) if self.key_is_bytes else key

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from redis.exceptions import RedisError
 from xxhash import xxh3_128_digest
 
 from reconcile.core import digest
@@ -23,7 +22,7 @@ from reconcile.errors import DataError, SafetyStop, Unavailable
 from reconcile.runs.context import ViewRun
 from reconcile.source.reading import Reading
 from reconcile.target import keyspace as keyspaces
-from reconcile.target.connection import Command, translate
+from reconcile.target.connection import Command
 
 GROUP_ROWS = 100_000
 """Rows of one group: their keys are held at once, to notice a key with several rows."""
@@ -140,12 +139,9 @@ class Repair:
         if keyspace.ownership != "remembered":
             return [True] * len(page)
         commands: list[Command] = [("SISMEMBER", keyspace.remembered(key), key) for key, _ in page]
-        replies = self._run.reader.pipeline(commands)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise translate(reply)
-        exists = self._run.reader.pipeline([("EXISTS", key) for key, _ in page])
-        return [bool(member) or not there for member, there in zip(replies, exists, strict=True)]
+        ours = self._run.reader.replies(commands)
+        exists = self._run.reader.replies([("EXISTS", key) for key, _ in page])
+        return [bool(member) or not there for member, there in zip(ours, exists, strict=True)]
 
     def _adopt(self, key: bytes, equal: bool) -> bool:
         """A key exists that nobody remembers as ours. Equal content, or mz-redis-sync's: it becomes ours."""
@@ -230,8 +226,3 @@ def scan_digests(run: ViewRun, buckets: int, wanted: Callable[[bytes], bool] | N
             if value is None:
                 digests[digest.bucket_of(key, buckets)] += digest.odd_digest(key)
     return digests
-
-
-def total_rows(digests: Iterable[int]) -> int:
-    """Rows over all buckets."""
-    return digest.count(sum(digests))

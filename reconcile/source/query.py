@@ -51,6 +51,7 @@ def identifier(name: str) -> str:
 
 
 def bytes_literal(data: bytes) -> str:
+    """A SQL bytea literal."""
     return f"'\\x{data.hex()}'::bytea"
 
 
@@ -65,7 +66,7 @@ def current_of(sql: str) -> str:
 
 
 def plan_of(sql: str) -> str:
-    """The plan names what EXPLAIN TIMESTAMP does not: plain views, which are inlined and have no frontier of their own."""
+    """The plan names what EXPLAIN TIMESTAMP does not: plain views, which are inlined and have no frontier."""
     return f"EXPLAIN OPTIMIZED PLAN AS TEXT FOR SELECT * FROM ({sql}) AS q"
 
 
@@ -99,7 +100,7 @@ class Mapping:
 
     @property
     def hash_sql(self) -> str:
-        """Materialize's 64-bit hash of a row. The key is framed by its length; a NULL value differs from an empty one."""
+        """Materialize's 64-bit hash of a row. The key is framed by its length; a NULL value is not an empty one."""
         key = self._key_text if self.key.oid != BYTEA else f"encode({self._key_text}, 'hex')"
         value = self.value_sql if self.value.oid != BYTEA else f"encode({self.value_sql}, 'hex')"
         return f"seahash(length({key})::text || ':' || {key} || coalesce('=' || {value}, ''))"
@@ -117,7 +118,7 @@ class Mapping:
         )
 
     def masked(self, chosen: list[int], buckets: int) -> str:
-        """Hashed rows of chosen buckets. A byte mask costs the same for one bucket or thousands; IN lists cost minutes."""
+        """Hashed rows of chosen buckets. A byte mask costs the same for one bucket or all; IN lists cost minutes."""
         mask = bytes_literal(mask_of(chosen, buckets))
         return f"{self.hashed()} WHERE get_byte({mask}, ({self.bucket_sql(buckets)})::int4) = 1"
 
@@ -185,14 +186,17 @@ def companion_ddl(mapping: Mapping, name: str, buckets: int) -> str:
 
 
 def companion_rows(name: str) -> str:
+    """All fingerprints the companion view maintains."""
     return f"SELECT bucket, rows, fingerprint FROM {name}"
 
 
 def companion_largest(name: str) -> str:
+    """The highest bucket it has a row for: tells how many buckets it was made for."""
     return f"SELECT max(bucket) AS largest FROM {name}"
 
 
 def as_of(statement: str, timestamp: int | None) -> str:
+    """The statement at an explicit time; None: at the time of its transaction."""
     return statement if timestamp is None else f"{statement} AS OF {timestamp}"
 
 

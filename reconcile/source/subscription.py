@@ -53,7 +53,7 @@ class Subscription:
                     return False
 
     def _drain(self, max_bytes: int) -> bool:
-        """Feed every line that is already here, closed ranges or not: fewer, larger commits. Stops at the size limit."""
+        """Feed every line that is already here, closed ranges or not: fewer, larger commits. Stops at the limit."""
         pgconn = self._connection.pgconn
         feed = self.stream.feed
         closed = False

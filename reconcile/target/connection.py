@@ -46,10 +46,11 @@ class Wire:
 
     def call(self, *command: Arg) -> Any:
         """One command, one answer. Raises a translated error."""
-        (reply,) = self.pipeline([command])
-        if isinstance(reply, RedisError):
-            raise translate(reply)
-        return reply
+        return self.replies([command])[0]
+
+    def replies(self, commands: Sequence[Command]) -> list[Any]:
+        """Send all, then read all answers. Raises the first error among them, translated."""
+        return checked(self.pipeline(commands))
 
     def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Send all, then read all answers; error replies are returned in place, not raised."""
@@ -90,6 +91,7 @@ class Wire:
             self._connection._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
 
     def close(self) -> None:
+        """Hang up; a connection that is broken already is fine."""
         with contextlib.suppress(RedisError, OSError):
             self._connection.disconnect()  # type: ignore[no-untyped-call]
 
@@ -139,6 +141,14 @@ def _new_connection(settings: RedisSettings) -> redis.Connection:
         raise UsageError(
             f"redis.url is not usable: {type(error).__name__}", hint="redis://[user:password@]host:port/db"
         ) from error
+
+
+def checked(replies: list[Any]) -> list[Any]:
+    """The same replies. Raises the first error among them, translated."""
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise translate(reply)
+    return replies
 
 
 @contextlib.contextmanager

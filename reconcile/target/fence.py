@@ -16,7 +16,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from reconcile.errors import ReconcileError, Unavailable
-from reconcile.target.connection import Command, Wire, translate
+from reconcile.target.connection import Command, Wire, checked, translate
 from reconcile.target.lease import Lease, lease_lost
 
 
@@ -59,11 +59,7 @@ class Fence:
             error.message += " (the outcome of the last transaction is unknown; the next run finds out)"
             raise
         queued, outcome = replies[: count + 1], replies[count + 1]
-        for reply in queued:
-            if isinstance(reply, RedisError):
-                raise translate(reply)
-        if isinstance(outcome, RedisError):
-            raise translate(outcome)
+        checked([*queued, outcome])
         if outcome is None:
             raise lease_lost(self._lease.keyspace.view)
         self.transactions += 1
@@ -74,9 +70,7 @@ class Fence:
         return list(outcome)
 
     def _arm(self, replies: list[Any]) -> None:
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise translate(reply)
+        checked(replies)
         if replies[1] != str(self._lease.token).encode():
             self._lease.lost = True
 

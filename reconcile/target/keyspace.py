@@ -16,12 +16,11 @@ from typing import Literal
 from redis.exceptions import RedisError
 
 from reconcile.errors import Unavailable
-from reconcile.target.connection import Command, Wire, translate
+from reconcile.target.connection import Command, Wire
 
 STATE_PREFIX = b"reconcile:{"
 REMEMBERED_GROUPS = 256
 SCAN_COUNT = 1000
-MGET_BYTES_HINT = 1000
 
 Ownership = Literal["prefix", "dedicated", "remembered"]
 
@@ -119,10 +118,7 @@ def scan_rows(wire: Wire, keyspace: Keyspace, wanted: Callable[[bytes], bool] | 
         last = cursor == b"0"
         if not last:
             commands.append(_scan_command(keyspace, cursor))
-        replies = wire.pipeline(commands) if commands else []
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise translate(reply)
+        replies = wire.replies(commands) if commands else []
         if keys:
             yield list(zip(keys, replies[0], strict=True))
         if last:

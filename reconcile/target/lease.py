@@ -19,7 +19,6 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -77,27 +76,27 @@ class Lease:
     def _renew(self, wire: Wire) -> bool:
         """Extend the lease if it is still ours; take it again if it merely expired. False: another run has it."""
         name = self.keyspace.lease
-        _, holder = _checked(wire, [("WATCH", name), ("GET", name)])
+        _, holder = wire.replies([("WATCH", name), ("GET", name)])
         if holder == self.owner:
-            _checked(wire, [("MULTI",), ("PEXPIRE", name, self.lease_ms), ("EXEC",)])
+            wire.replies([("MULTI",), ("PEXPIRE", name, self.lease_ms), ("EXEC",)])
             return True
-        _checked(wire, [("UNWATCH",)])
+        wire.replies([("UNWATCH",)])
         if holder is not None:
             return False
-        (token,) = _checked(wire, [("HGET", self.keyspace.state, "token")])
+        (token,) = wire.replies([("HGET", self.keyspace.state, "token")])
         if token != str(self.token).encode():
             return False
-        (taken,) = _checked(wire, [("SET", name, self.owner, "NX", "PX", self.lease_ms)])
+        (taken,) = wire.replies([("SET", name, self.owner, "NX", "PX", self.lease_ms)])
         return taken is not None
 
     def release(self, wire: Wire) -> None:
         """Give the lease back, if it is still ours, so that the next run need not wait for it to expire."""
         name = self.keyspace.lease
-        _, holder = _checked(wire, [("WATCH", name), ("GET", name)])
+        _, holder = wire.replies([("WATCH", name), ("GET", name)])
         if holder == self.owner:
-            _checked(wire, [("MULTI",), ("DEL", name), ("EXEC",)])
+            wire.replies([("MULTI",), ("DEL", name), ("EXEC",)])
         else:
-            _checked(wire, [("UNWATCH",)])
+            wire.replies([("UNWATCH",)])
 
 
 def acquire(wire: Wire, keyspace: Keyspace, lease_s: float, *, reset: bool = False) -> Lease:
@@ -107,17 +106,17 @@ def acquire(wire: Wire, keyspace: Keyspace, lease_s: float, *, reset: bool = Fal
     """
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}".encode()
     lease_ms = max(1, round(lease_s * 1000))
-    (taken,) = _checked(wire, [("SET", keyspace.lease, owner, "NX", "PX", lease_ms)])
+    (taken,) = wire.replies([("SET", keyspace.lease, owner, "NX", "PX", lease_ms)])
     if taken is None:
         raise _held(wire, keyspace)
-    (token,) = _checked(wire, [("INCR", keyspace.token)])
+    (token,) = wire.replies([("INCR", keyspace.token)])
     _, known, holder = wire.pipeline(
         [("WATCH", keyspace.state), ("HGET", keyspace.state, "token"), ("GET", keyspace.lease)]
     )
     if isinstance(known, RedisError) and not reset:
         raise translate(known)
     if holder != owner:
-        _checked(wire, [("UNWATCH",)])
+        wire.replies([("UNWATCH",)])
         raise _held(wire, keyspace)
     commands: list[Command] = [("MULTI",)]
     if reset:
@@ -127,18 +126,19 @@ def acquire(wire: Wire, keyspace: Keyspace, lease_s: float, *, reset: bool = Fal
         token = stored + 1
         commands.append(("SET", keyspace.token, token))
     commands += [("HSET", keyspace.state, "token", token), ("EXEC",)]
-    if _checked(wire, commands)[-1] is None:
+    if wire.replies(commands)[-1] is None:
         raise _held(wire, keyspace)
     return Lease(keyspace, owner, token, lease_ms)
 
 
 def holder_of(wire: Wire, keyspace: Keyspace) -> tuple[str, int] | None:
     """(owner, milliseconds left) of the lease; None when free."""
-    owner, left_ms = _checked(wire, [("GET", keyspace.lease), ("PTTL", keyspace.lease)])
+    owner, left_ms = wire.replies([("GET", keyspace.lease), ("PTTL", keyspace.lease)])
     return None if owner is None else (owner.decode("utf-8", "replace"), int(left_ms))
 
 
 def lease_lost(view: str) -> LeaseLost:
+    """The error of a run that was overtaken."""
     return LeaseLost(
         f"another run took over view {view}; this one wrote nothing after that",
         hint="this process was paused for longer than its lease; nothing to do",
@@ -150,11 +150,3 @@ def _held(wire: Wire, keyspace: Keyspace) -> LeaseHeld:
     held = holder_of(wire, keyspace)
     who = f"{held[0]} for another {max(0, held[1]) / 1000:.1f} s unless renewed" if held else "another run"
     return LeaseHeld(f"view {keyspace.view} is being written by {who}", view=keyspace.view)
-
-
-def _checked(wire: Wire, commands: list[Command]) -> list[Any]:
-    replies = wire.pipeline(commands)
-    for reply in replies:
-        if isinstance(reply, RedisError):
-            raise translate(reply)
-    return replies

@@ -50,7 +50,7 @@ def read_state(wire: Wire, keyspace: Keyspace) -> State | None:
 
 def read_stored(wire: Wire, keyspace: Keyspace) -> Stored:
     """State and fingerprints as one consistent set. Raises StateError."""
-    replies = wire.pipeline(
+    replies = wire.replies(
         [
             ("MULTI",),
             ("HGETALL", keyspace.state),
@@ -60,9 +60,6 @@ def read_stored(wire: Wire, keyspace: Keyspace) -> Stored:
             ("EXEC",),
         ]
     )
-    for reply in replies:
-        if isinstance(reply, RedisError):
-            raise translate(reply)
     fields, manifest_bytes, fingerprints, legacy = replies[-1]
     known = state.decode(_fields(fields, keyspace.view), keyspace.view)
     legacy = None if isinstance(legacy, RedisError) else legacy
