@@ -122,6 +122,12 @@ def budget_s(platform_s: float, max_runtime_s: float | None) -> float:
     return ours_s if max_runtime_s is None else min(ours_s, max_runtime_s)
 
 
+def told_limit_s() -> float | None:
+    """The platform's limit, where only the environment can say it: FUNCTION_TIMEOUT_S, or what Google sets."""
+    text = os.environ.get("FUNCTION_TIMEOUT_S") or os.environ.get("CLOUD_RUN_TIMEOUT_SECONDS")
+    return float(text) if text else None
+
+
 @functools.cache
 def settings() -> Settings:
     """The configuration, read once per process (and again after a failure: secrets are rotated)."""

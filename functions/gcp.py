@@ -7,7 +7,6 @@ CloudEvent: what raises is delivered again, so only what a retry can mend raises
 from __future__ import annotations
 
 import base64
-import os
 from typing import Any
 
 import functions_framework
@@ -16,7 +15,7 @@ from flask import Request
 
 from functions import event as events
 
-PLATFORM_S = 60.0  # what a function gets when nobody asked for more
+PLATFORM_S = 60.0  # a function's limit when nobody asked for another; it is not told
 
 
 @functions_framework.http
@@ -41,6 +40,6 @@ def reconcile_event(event: CloudEvent) -> None:
 
 
 def _run(event: object, run_id: str | None = None) -> events.Outcome:
-    outcome = events.run(event, float(os.environ.get("CLOUD_RUN_TIMEOUT_SECONDS") or PLATFORM_S), run_id)
+    outcome = events.run(event, events.told_limit_s() or PLATFORM_S, run_id)
     events.log_line({"severity": "INFO" if outcome.fine else "ERROR", "reconcile": outcome.body})
     return outcome

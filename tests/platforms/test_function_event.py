@@ -127,6 +127,21 @@ def test_the_budget_leaves_time_for_what_comes_after_the_deadline(platform_s: fl
     assert events.budget_s(platform_s, 1.0) == min(ours_s, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("env", "limit_s"),
+    [({}, None), ({"CLOUD_RUN_TIMEOUT_SECONDS": "300"}, 300.0), ({"FUNCTION_TIMEOUT_S": "90"}, 90.0)],
+)
+def test_where_only_the_environment_can_say_the_limit(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], limit_s: float | None
+) -> None:
+    """Our own variable, else the one Google sets."""
+    for name in ("FUNCTION_TIMEOUT_S", "CLOUD_RUN_TIMEOUT_SECONDS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert events.told_limit_s() == limit_s
+
+
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """A complete configuration that reaches nothing."""
