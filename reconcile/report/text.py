@@ -79,7 +79,7 @@ def _drift_lines(drift: DriftReport) -> Iterator[str]:
     if unnamed > 0:
         yield f"  … and {_number(unnamed)} more (--max-report)"
     if drift.lagging_buckets:
-        yield f"  note: {_number(drift.lagging_buckets)} buckets have changed at the source since the checkpoint (not drift)"
+        yield f"  note: {_number(drift.lagging_buckets)} buckets have changed at the source since then (not drift)"
 
 
 def _position(view: ViewReport) -> str:

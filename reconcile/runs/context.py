@@ -17,7 +17,7 @@ from reconcile.source import query
 from reconcile.source import session as sessions
 from reconcile.source.frontiers import Explained
 from reconcile.source.query import Mapping
-from reconcile.source.session import Environment, Session
+from reconcile.source.session import Session
 from reconcile.stop import Stop
 from reconcile.target import connection, store
 from reconcile.target import lease as leases
@@ -54,7 +54,7 @@ class ViewRun:
         self.stored = Stored(None, 0, None)
         self.lease: Lease | None = None
         self._mapping: Mapping | None = None
-        self._environment: Environment | None = None
+        self._environment_id = ""
         self._plan = ""
         self.companions: dict[str, Companion | None] = {}
         """Companion views that were looked at in this run."""
@@ -91,12 +91,11 @@ class ViewRun:
     def describe(self, session: Session) -> Mapping:
         """Check the query and its columns; nothing is read."""
         if self._mapping is None:
-            environment = session.environment()
+            self._environment_id = session.environment_id()
             columns = session.columns(query.describe(self.view.sql))
             self._mapping = query.map_columns(
                 self.view.sql, columns, self.view.key, self.view.value, self.view.key_prefix, self.view.name
             )
-            self._environment = environment
             self._plan = self._read_plan(session)
         return self._mapping
 
@@ -113,9 +112,8 @@ class ViewRun:
 
     def identity(self, mapping: Mapping, explained: Explained) -> Identity:
         """What the content at a time is content of."""
-        assert self._environment is not None
         signature = [*mapping.signature, self.keyspace.ownership]
-        parts = [self._environment.environment_id, *explained.ids, mapping.sql, *mapping.columns, self._plan]
+        parts = [self._environment_id, *explained.ids, mapping.sql, *mapping.columns, self._plan]
         return Identity(
             source=states.identity_hash([*parts, *signature]),
             mapping=states.identity_hash(signature),

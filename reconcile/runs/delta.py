@@ -30,8 +30,12 @@ READ_AT_MOST_S = 0.2
 EXISTS_KEYS = 1000
 
 
+class TooLarge(Exception):  # noqa: N818 - not an error: another way is taken
+    """More changed at one time than memory may hold."""
+
+
 class Doubt(Exception):  # noqa: N818 - not an error: the run goes on in another way
-    """The stream of changes does not fit what Redis holds, or is too large: a snapshot has to look."""
+    """The stream of changes does not fit what Redis holds: a snapshot has to look."""
 
     def __init__(self, reason: str, buckets: set[int]) -> None:
         super().__init__(reason)
@@ -68,7 +72,7 @@ class DeltaRun:
         return open_subscription(session, self._mapping, state.as_of, until.up_to)
 
     def follow(self, subscription: Subscription, until: Until) -> None:
-        """Commit what comes until the end. Raises Doubt when one closed range is more than memory may hold."""
+        """Commit what comes until the end. Raises Doubt, TooLarge."""
         run = self._run
         limit = run.settings.limits.memory_max_bytes
         stream = subscription.stream
@@ -81,7 +85,7 @@ class DeltaRun:
                 self.commit(stream.take(), stream.frontier)
                 run.report.updates = stream.updates
             elif stream.size_bytes > limit:
-                raise Doubt("more changed at one time than memory_max holds", set())
+                raise TooLarge
             ended = until.moment is not None and time.monotonic() >= until.moment
             if subscription.finished or ended or run.stop.requested:
                 return
@@ -131,22 +135,37 @@ class DeltaRun:
         report.keys = new.keys
 
     def _check_deletes(self, changes: Changes) -> None:
-        run = self._run
-        owned = self._manifest.keys
-        limit = run.view.max_delete_fraction
-        if not run.request.allow_deletes and suspicious(len(changes.deletes), owned, limit):
-            run.report.deletes_withheld = len(changes.deletes)
-            raise mass_delete(len(changes.deletes), owned, limit, run.view.name)
+        check_deletes(self._run, len(changes.deletes), self._manifest.keys)
 
     def _check_inserts(self, changes: Changes) -> None:
-        """A key that is new at the source but exists in Redis: the view gives it twice, or it is someone else's."""
-        if self._repeat or not changes.inserts:
-            return
-        suspects: set[int] = set()
-        buckets = self._run.base_state.buckets
-        for start in range(0, len(changes.inserts), EXISTS_KEYS):
-            page = changes.inserts[start : start + EXISTS_KEYS]
-            if self._run.reader.call("EXISTS", *page):
-                suspects.update(digest.bucket_of(key, buckets) for key in page)
-        if suspects:
-            raise Doubt("a key is new in the view but exists in Redis already", suspects)
+        check_inserts(self._run, changes, repeat=self._repeat)
+
+
+def check_deletes(run: ViewRun, deletes: int, owned: int) -> None:
+    """Raise SafetyStop when so many deletes need a human; nothing of the range is applied then."""
+    limit = run.view.max_delete_fraction
+    if not run.request.allow_deletes and suspicious(deletes, owned, limit):
+        run.report.deletes_withheld = deletes
+        raise mass_delete(deletes, owned, limit, run.view.name)
+
+
+def check_inserts(run: ViewRun, changes: Changes, *, repeat: bool) -> None:
+    """Raise Doubt when a key that is new at the source exists in Redis: the view gives it twice, or it is foreign.
+
+    repeat: an earlier attempt at the same range may have written it, then with the same value.
+    """
+    suspects: set[int] = set()
+    buckets = run.base_state.buckets
+    for start in range(0, len(changes.inserts), EXISTS_KEYS):
+        page = changes.inserts[start : start + EXISTS_KEYS]
+        if repeat:
+            held = run.reader.call("MGET", *page)
+            suspects |= {
+                digest.bucket_of(key, buckets)
+                for key, value in zip(page, held, strict=True)
+                if value is not None and value != changes.puts[key]
+            }
+        elif run.reader.call("EXISTS", *page):
+            suspects |= {digest.bucket_of(key, buckets) for key in page}
+    if suspects:
+        raise Doubt("a key is new in the view but exists in Redis already", suspects)

@@ -73,8 +73,11 @@ class SnapshotRun:
                 if self._fence is not None:
                     self._fence.settle()
             raise withheld
+        first = run.state is None or run.state.as_of is None
         with report.phase("commit"):
             self._commit(outcome)
+        if first and run.keyspace.ownership == "remembered":
+            self._note_others()
 
     def _bring_about(self) -> Outcome:
         run = self._run
@@ -88,6 +91,7 @@ class SnapshotRun:
             try:
                 return self._load()
             except Collision:
+                run.report.puts = 0
                 run.report.warnings.append("a key of the view exists already: every row is compared instead")
         self._run.report.deep = deep
         if not deep and state is not None:
@@ -265,6 +269,22 @@ class SnapshotRun:
         run.stored.state = new
         run.stored.fingerprints = outcome.fingerprints
         run.stored.manifest_bytes = outcome.buckets * digest.RECORD_BYTES
+
+    def _note_others(self) -> None:
+        """Keys in the database that nothing proves to be ours: what mz-redis-sync left behind may be among them."""
+        run = self._run
+        keyspace = run.keyspace
+        own = [keyspace.state, keyspace.manifest, keyspace.fingerprints, keyspace.lease, keyspace.token, keyspace.audit]
+        if keyspace.mz_timestamp_key is not None:
+            own.append(keyspace.mz_timestamp_key)
+        others = run.reader.call("DBSIZE") - run.reader.call("EXISTS", *own, *keyspace.remembered_sets)
+        others -= (run.report.keys or 0) if not run.request.dry_run else 0
+        if others > 0:
+            run.report.warnings.append(
+                f"{others} other keys are in this database and are left alone, rows of the view that an earlier tool "
+                "left behind among them, if there are any; with redis.key_prefix or redis.dedicated they could be told "
+                "apart, and the owned keys would not have to be remembered"
+            )
 
 
 class _Withheld(Exception):  # noqa: N818

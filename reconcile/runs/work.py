@@ -8,14 +8,19 @@ import time
 from reconcile.core import decide, times
 from reconcile.core.decide import Delta, Snapshot
 from reconcile.core.times import MAX_TIMESTAMP, frontier_after
-from reconcile.errors import ExitCode, HistoryLost, SafetyStop
+from reconcile.errors import ExitCode, HistoryLost, SafetyStop, Unavailable
 from reconcile.runs.context import ViewRun
-from reconcile.runs.delta import DeltaRun, Doubt, Until
+from reconcile.runs.delta import DeltaRun, Doubt, TooLarge, Until
+from reconcile.runs.slices import Slices
 from reconcile.runs.snapshot import SnapshotRun
 from reconcile.source.query import Mapping
 from reconcile.source.reading import Reading, explain, open_reading
 from reconcile.source.session import Session
 from reconcile.target import store
+
+
+MAX_TURNS = 4
+"""How often one run may find that it has to take a snapshot instead of going on by delta."""
 
 
 class Work:
@@ -71,28 +76,34 @@ class Work:
             ) from doubt
 
     def _run_all(self, session: Session, mapping: Mapping) -> None:
+        """Delta where it is possible, else a snapshot; then follow. What a delta cannot settle a snapshot does."""
+        forced: Snapshot | None = None
+        for _ in range(MAX_TURNS):
+            try:
+                self._turn(session, mapping, forced)
+                return
+            except HistoryLost:
+                why, self._doubted = "history lost", set()
+            except TooLarge:
+                why, self._doubted = "more changed at one time than memory_max holds", set()
+            except Doubt as doubt:
+                why, self._doubted = doubt.reason, doubt.buckets
+            forced = Snapshot(why, deep=self._run.base_state.pending is not None)
+            session = self._run.open_session()
+        raise Unavailable("the source changes faster than it can be followed", hint="see limits.memory_max")
+
+    def _turn(self, session: Session, mapping: Mapping, forced: Snapshot | None) -> None:
         run = self._run
-        decided: Snapshot | None = None
         with open_reading(session, mapping, None) as reading:
-            decision = decide.decide(run.state, run.identity(mapping, reading.explained), reading.explained.frontiers)
+            identity = run.identity(mapping, reading.explained)
+            decision = forced or decide.decide(run.state, identity, reading.explained.frontiers)
             if isinstance(decision, Delta) and self._snapshot_is_cheaper():
                 decision = Snapshot("the companion view tells what changed", deep=False)
             if isinstance(decision, Snapshot):
                 self._snapshot(reading, decision)
                 self._follow_after(reading, mapping)
                 return
-        try:
-            self._delta(session, mapping, decision.as_of, reading.explained.frontiers.now)
-            return
-        except HistoryLost:
-            decided = Snapshot("history lost", deep=run.base_state.pending is not None, history_lost=True)
-        except Doubt as doubt:
-            decided = Snapshot(doubt.reason, deep=run.base_state.pending is not None)
-            self._doubted = doubt.buckets
-        again = run.open_session()
-        with open_reading(again, mapping, None) as reading:
-            self._snapshot(reading, decided)
-            self._follow_after(reading, mapping)
+        self._delta(session, mapping, decision.as_of, reading.explained.frontiers.now)
 
     def _snapshot_is_cheaper(self) -> bool:
         """Starting a SUBSCRIBE makes the server read the whole view; an indexed companion answers at once."""
@@ -130,16 +141,29 @@ class Work:
             run.report.action = "none"
             return
         delta = DeltaRun(run, mapping)
-        with run.report.phase("delta"), delta.subscription(session, until) as subscription:
-            delta.follow(subscription, until)
+        try:
+            with run.report.phase("delta"), delta.subscription(session, until) as subscription:
+                delta.follow(subscription, until)
+        except TooLarge:
+            if run.request.mode == "run":
+                raise  # a snapshot is cheaper, and needs no history
+            self._in_slices(mapping, now)
+            return
         self._note_end(delta, now)
+
+    def _in_slices(self, mapping: Mapping, until: int, *, repeat: bool = False) -> None:
+        with self._run.report.phase("slices"):
+            Slices(self._run, mapping, until, repeat=repeat).execute()
 
     def _repeat_pending(self, mapping: Mapping, until: int) -> None:
         """An earlier run died while it applied (as_of, until]: do exactly that again."""
         bound = Until(up_to=frontier_after(until))
         delta = DeltaRun(self._run, mapping, repeat=True)
-        with delta.subscription(self._run.open_session(), bound) as subscription:
-            delta.follow(subscription, bound)
+        try:
+            with delta.subscription(self._run.open_session(), bound) as subscription:
+                delta.follow(subscription, bound)
+        except TooLarge:
+            self._in_slices(mapping, until, repeat=True)
         self._run.stop.check()
 
     def _follow_after(self, reading: Reading, mapping: Mapping) -> None:

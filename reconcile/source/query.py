@@ -200,7 +200,14 @@ def as_of(statement: str, timestamp: int | None) -> str:
     return statement if timestamp is None else f"{statement} AS OF {timestamp}"
 
 
-def subscribe(mapping: Mapping, timestamp: int, up_to: int | None = None) -> str:
-    """Changes after `timestamp` as COPY text: mz_timestamp, mz_progressed, mz_diff, key, value."""
+def subscribe(mapping: Mapping, timestamp: int, up_to: int | None = None, part: tuple[int, int] | None = None) -> str:
+    """Changes after `timestamp` as COPY text: mz_timestamp, mz_progressed, mz_diff, key, value.
+
+    part (i, n): only keys with crc32(key) mod n = i.
+    """
     bound = "" if up_to is None else f" UP TO {up_to}"
-    return f"COPY (SUBSCRIBE ({mapping.mapped()}) WITH (PROGRESS, SNAPSHOT=false) AS OF {timestamp}{bound}) TO STDOUT"
+    chosen = "" if part is None else f" WHERE {mapping.bucket_sql(part[1])} = {part[0]}::uint4"
+    return (
+        f"COPY (SUBSCRIBE ({mapping.mapped()}{chosen}) WITH (PROGRESS, SNAPSHOT=false) "
+        f"AS OF {timestamp}{bound}) TO STDOUT"
+    )

@@ -107,13 +107,15 @@ class Subscription:
 
 @contextlib.contextmanager
 def open_subscription(
-    session: Session, mapping: Mapping, as_of: int, up_to: int | None = None
+    session: Session, mapping: Mapping, as_of: int, up_to: int | None = None, part: tuple[int, int] | None = None
 ) -> Iterator[Subscription]:
-    """SUBSCRIBE to the changes after as_of (below up_to). Raises HistoryLost at once when as_of is gone.
+    """SUBSCRIBE to the changes after as_of (below up_to; of one part of the keys).
+
+    Raises HistoryLost at once when as_of is gone.
 
     The read hold is in place when this returns: a read transaction that kept as_of readable may end.
     """
-    statement = query.subscribe(mapping, as_of, up_to)
+    statement = query.subscribe(mapping, as_of, up_to, part)
     session.statements += 1
     session.stop.check()
     pgconn = session.connection.pgconn
