@@ -1,0 +1,243 @@
+"""Values to the bytes of a DataRow or of COPY."""
+
+from __future__ import annotations
+
+import re
+import struct
+import uuid
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from reconcile.emulator.types import Type, named
+from reconcile.emulator.values import parse_elements, parse_interval, parse_text, to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from reconcile.emulator.engine import Row
+    from reconcile.emulator.plan import Column
+
+    Encode = Callable[[Any], bytes]
+
+_PG_EPOCH_MICROS = 946_684_800_000_000
+_NULL = b"\xff\xff\xff\xff"
+_SIZE = struct.Struct("!i")
+_ROW = struct.Struct("!ciH")
+# The four bytes before a value, for all common sizes.
+_SIZES = [_SIZE.pack(n) for n in range(4096)]
+
+
+def _raw(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
+def text_encoder(type_: Type) -> Encode | None:
+    """The text form; None when the value is that already."""
+    if type_.affinity == "TEXT":
+        return None
+    if type_.name in ("int2", "int4", "int8", "oid", "uint2", "uint4", "mz_timestamp"):
+        return lambda value: b"%d" % value
+    return lambda value: to_text(type_, value).encode()
+
+
+def _decimal_binary(value: Any) -> bytes:
+    number = Decimal(_raw(value).decode())
+    if not number.is_finite():
+        return struct.pack("!hhHh", 0, 0, 0xC000, 0)
+    sign = 0x4000 if number < 0 else 0
+    text = f"{abs(number):f}"
+    whole, _, fraction = text.partition(".")
+    scale = len(fraction)
+    whole = whole.lstrip("0")
+    whole = whole.zfill(-(-len(whole) // 4) * 4)
+    fraction = fraction.ljust(-(-len(fraction) // 4) * 4, "0")
+    digits = [int((whole + fraction)[i : i + 4]) for i in range(0, len(whole) + len(fraction), 4)]
+    weight = len(whole) // 4 - 1
+    while digits and digits[0] == 0:
+        digits.pop(0)
+        weight -= 1
+    while digits and digits[-1] == 0:
+        digits.pop()
+    if not digits:
+        weight = 0
+    return struct.pack(f"!hhHh{len(digits)}h", len(digits), weight, sign, scale, *digits)
+
+
+def _interval_binary(value: Any) -> bytes:
+    months, days, micros = parse_interval(_raw(value).decode())
+    return struct.pack("!qii", micros, days, months)
+
+
+def _date_binary(value: Any) -> bytes:
+    micros = parse_text(named("timestamp"), _raw(value).decode())
+    assert isinstance(micros, int)
+    return struct.pack("!i", (micros - _PG_EPOCH_MICROS) // 86_400_000_000)
+
+
+_BINARY: dict[str, Encode] = {
+    "bool": lambda v: b"\1" if v else b"\0",
+    "int2": struct.Struct("!h").pack, "int4": struct.Struct("!i").pack, "int8": struct.Struct("!q").pack,
+    "oid": struct.Struct("!I").pack, "uint2": struct.Struct("!H").pack, "uint4": struct.Struct("!I").pack,
+    "uint8": lambda v: struct.pack("!Q", int(v)),
+    "float8": struct.Struct("!d").pack, "float4": struct.Struct("!f").pack,
+    "numeric": _decimal_binary, "interval": _interval_binary, "date": _date_binary,
+    "timestamp": lambda v: struct.pack("!q", v - _PG_EPOCH_MICROS),
+    "timestamptz": lambda v: struct.pack("!q", v - _PG_EPOCH_MICROS),
+    "uuid": lambda v: uuid.UUID(_raw(v).decode()).bytes,
+    "jsonb": lambda v: b"\1" + _raw(v),
+    "mz_timestamp": lambda v: b"%d" % v,
+}  # fmt: skip
+
+
+def _array_binary(element: Type) -> Encode:
+    encode = binary_encoder(element) or _raw
+
+    def build(value: Any) -> bytes:
+        items = parse_elements(_raw(value).decode())
+        head = struct.pack("!iiI", 1 if items else 0, int(None in items), element.oid)
+        if not items:
+            return head
+        parts = [head, struct.pack("!ii", len(items), 1)]
+        for item in items:
+            if item is None:
+                parts.append(_NULL)
+            else:
+                data = encode(parse_text(element, item))
+                parts.append(_SIZE.pack(len(data)) + data)
+        return b"".join(parts)
+
+    return build
+
+
+def binary_encoder(type_: Type) -> Encode | None:
+    """The binary form; None when the value is that already."""
+    if type_.element is not None:
+        return _array_binary(named(type_.element))
+    return _BINARY.get(type_.name)
+
+
+def encoders(columns: Sequence[Column], formats: Sequence[int]) -> list[Encode | None]:
+    """One encoder per column; formats are 0 for text, 1 for binary: none, one for all, or one each."""
+    each = list(formats) if len(formats) == len(columns) else [formats[0] if formats else 0] * len(columns)
+    return [binary_encoder(c.type) if f else text_encoder(c.type) for c, f in zip(columns, each, strict=True)]
+
+
+def _transformed(rows: list[Row], encode: list[Encode | None]) -> list[Row]:
+    """The rows with every value as bytes or None."""
+    if all(e is None for e in encode):
+        first = rows[0]
+        if all(v is None or isinstance(v, bytes) for v in first):
+            return rows
+    columns = []
+    for values, function in zip(zip(*rows, strict=True), encode, strict=True):
+        if function is None:
+            columns.append([v if v is None or isinstance(v, bytes) else str(v).encode() for v in values])
+        else:
+            columns.append([None if v is None else function(v) for v in values])
+    return list(zip(*columns, strict=True))
+
+
+def _size(value: bytes) -> bytes:
+    n = len(value)
+    return _SIZES[n] if n < 4096 else _SIZE.pack(n)
+
+
+def data_rows(rows: list[Row], encode: list[Encode | None]) -> bytes:
+    """DataRow messages."""
+    if not rows:
+        return b""
+    if not encode:
+        return _ROW.pack(b"D", 6, 0) * len(rows)
+    width, join, head = len(encode), b"".join, _ROW.pack
+    out = []
+    for row in _transformed(rows, encode):
+        body = join([_NULL if v is None else _SIZES[len(v)] + v if len(v) < 4096 else _SIZE.pack(len(v)) + v
+                     for v in row])  # fmt: skip
+        out.append(head(b"D", len(body) + 6, width))
+        out.append(body)
+    return join(out)
+
+
+def _copy_message(payload: bytes) -> bytes:
+    return b"d" + _SIZE.pack(len(payload) + 4) + payload
+
+
+_ESCAPABLE = re.compile(rb"[\\\n\r\t]")
+_ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r", b"\t": b"\\t"}
+
+
+def _escaped(value: bytes | None) -> bytes:
+    if value is None:
+        return b"\\N"
+    if _ESCAPABLE.search(value) is None:
+        return value
+    return _ESCAPABLE.sub(lambda m: _ESCAPES[m.group()], value)
+
+
+def copy_text(rows: list[Row], encode: list[Encode | None]) -> bytes:
+    """CopyData messages in text format, one per row."""
+    out = []
+    search, size = _ESCAPABLE.search, _SIZE.pack
+    for row in _transformed(rows, encode):
+        if None in row or search(b"".join(row)) is not None:
+            row = tuple(map(_escaped, row))
+        line = b"\t".join(row)
+        out.append(b"d" + size(len(line) + 5) + line + b"\n")
+    return b"".join(out)
+
+
+_CSV_SPECIAL = re.compile(rb'[",\n\r\\]')
+
+
+def _csv_field(value: bytes | None) -> bytes:
+    if value is None:
+        return b""
+    if value == b"" or (_CSV_SPECIAL.search(value) is not None and value[:2] != b"\\x"):
+        return b'"' + value.replace(b'"', b'""') + b'"'
+    return value
+
+
+def copy_csv(rows: list[Row], encode: list[Encode | None]) -> bytes:
+    """CopyData messages in CSV, one per row."""
+    return b"".join(_copy_message(b",".join(map(_csv_field, row)) + b"\n") for row in _transformed(rows, encode))
+
+
+COPY_BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + b"\0" * 8
+COPY_BINARY_TRAILER = _copy_message(b"\xff\xff")
+
+
+class CopyBinary:
+    """CopyData messages in binary format: the header rides with the first row."""
+
+    def __init__(self) -> None:
+        self._header = COPY_BINARY_HEADER
+
+    def __call__(self, rows: list[Row], encode: list[Encode | None]) -> bytes:
+        out = []
+        for row in _transformed(rows, encode):
+            body = b"".join([_NULL if v is None else _size(v) + v for v in row])
+            out.append(_copy_message(self._header + struct.pack("!H", len(row)) + body))
+            self._header = b""
+        return b"".join(out)
+
+    def finish(self) -> bytes:
+        """The trailer."""
+        return (_copy_message(self._header) if self._header else b"") + COPY_BINARY_TRAILER
+
+
+# A row's place among others, as Materialize orders rows it has consolidated: shorter encodings first, then bytes.
+def _sort_field(value: Any) -> bytes:
+    if value is None:
+        return b"\0"
+    if isinstance(value, int):
+        size = (value.bit_length() + 8) // 8 if value else 0
+        return bytes([20 + size]) + value.to_bytes(size, "little", signed=True) if value else b"\x14"
+    if isinstance(value, float):
+        return b"\x30" + struct.pack(">d", value)
+    return b"\x40" + len(value).to_bytes(1 if len(value) < 256 else 4, "little") + value
+
+
+def sort_key(row: Row) -> tuple[int, bytes]:
+    """The key of that order."""
+    data = b"".join([_sort_field(v) for v in row])
+    return len(data), data
