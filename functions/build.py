@@ -34,6 +34,8 @@ SHIPPED = {
 }
 # Development only, never on the path of a production run.
 LEFT_OUT = ("emulator", "__pycache__")
+# Lambda's Python 3.11 runs on Amazon Linux 2 (glibc 2.26), later ones on Amazon Linux 2023 (glibc 2.34).
+NEWER_TAGS = ("manylinux_2_28", "manylinux_2_34")
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -109,7 +111,9 @@ def install(tree: Path, python: str, arch: str) -> None:
     machine = {"x86_64": "x86_64", "arm64": "aarch64"}[arch]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     command += ["--target", str(tree), "--only-binary=:all:", "--implementation", "cp", "--python-version", python]
-    command += ["--platform", f"manylinux2014_{machine}", "--no-deps", *pinned()]
+    for tag in ("manylinux2014", *(NEWER_TAGS if python != "3.11" else ())):
+        command += ["--platform", f"{tag}_{machine}"]
+    command += ["--no-deps", *pinned()]
     if subprocess.run(command, check=False).returncode:  # noqa: S603 - our own words
         raise BuildError("pip could not install the dependencies; its message is above")
     shutil.rmtree(tree / "bin", ignore_errors=True)
