@@ -1,0 +1,130 @@
+"""A report as Prometheus metrics, in a file for node_exporter's textfile collector.
+
+Labels are `view` and `mode`: a file may be shared by several schedules (`run` every minute, `verify` every night), and
+files of several schedules may lie in one directory, where equal series would spoil the whole scrape.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from reconcile.errors import ExitCode
+from reconcile.report.files import replace_file
+from reconcile.report.run_report import RunReport, ViewReport
+
+PREFIX = "reconcile_"
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""A file larger than this is not one of ours; it is not read, but replaced."""
+
+LAST_SUCCESS = "last_success_timestamp_seconds"
+HELP = {
+    LAST_SUCCESS: "When a run last ended with exit code 0 and was neither skipped nor a dry run.",
+    "last_run_timestamp_seconds": "When a run last ended, however it did.",
+    "last_duration_seconds": "How long the last run took, all its views together.",
+    "exit_code": "Exit code of the last run for this view.",
+    "rows": "Rows read and changed by the last run; withheld: deletes that the safety limit kept back.",
+    "drift_keys": "Keys that differ, as found by the last verify.",
+    "source_lag_seconds": "Wall clock minus the time of the content Redis holds, at the end of the last run.",
+}
+
+Owner = tuple[str, str]
+"""(view, mode); the view is empty for a failure before any view was looked at."""
+_SERIES = re.compile(
+    r'(?P<metric>[a-z_]+)\{view="(?P<view>[^"\\]*)",mode="(?P<mode>[^"\\]*)"'
+    r'(?P<rest>(?:,[a-z]+="[^"\\]*")*)\} (?P<value>\S+)'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line of the file; `rest` are the labels after view and mode, as written."""
+
+    metric: str
+    owner: Owner
+    rest: str
+    value: str
+
+    def __str__(self) -> str:
+        view, mode = self.owner
+        return f'{PREFIX}{self.metric}{{view="{view}",mode="{mode}"{self.rest}}} {self.value}'
+
+
+def write_textfile(report: RunReport, path: str) -> None:
+    """Bring the file up to date with one run. Raises OSError.
+
+    Series of other views and modes stay, and so does the time of the last success when this run is none.
+    """
+    replace_file(path, render(merge(_read(path), report)))
+
+
+def merge(before: list[Series], report: RunReport) -> list[Series]:
+    """What the file says after this run. Pure, but for the clock of a run that never began."""
+    new = list(_of_run(report))
+    owners = {series.owner for series in new}
+    if report.views:
+        owners.add(("", report.mode))
+    succeeded = {series.owner for series in new if series.metric == LAST_SUCCESS}
+    kept = [
+        series
+        for series in before
+        if series.owner not in owners or (series.metric == LAST_SUCCESS and series.owner not in succeeded)
+    ]
+    return kept + new
+
+
+def render(all_series: list[Series]) -> str:
+    """The exposition format wants the series of one metric together."""
+    lines = []
+    for metric, text in HELP.items():
+        mine = [str(series) for series in all_series if series.metric == metric]
+        if mine:
+            lines += [f"# HELP {PREFIX}{metric} {text}", f"# TYPE {PREFIX}{metric} gauge", *mine]
+    return "".join(line + "\n" for line in lines)
+
+
+def _read(path: str) -> list[Series]:
+    """Series of an earlier file; lines that are none of ours are dropped."""
+    try:
+        if os.path.getsize(path) > MAX_FILE_BYTES:
+            return []
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        match = _SERIES.fullmatch(line.removeprefix(PREFIX))
+        if match is not None and match["metric"] in HELP:
+            found.append(Series(match["metric"], (match["view"], match["mode"]), match["rest"], match["value"]))
+    return found
+
+
+def _of_run(report: RunReport) -> Iterator[Series]:
+    finished_s = (report.finished_ms or time.time_ns() // 1_000_000) / 1000
+    duration_s = max(0, report.finished_ms - report.started_ms) / 1000
+    for view in report.views:
+        yield from _of_view(view, (view.view, report.mode), finished_s, duration_s)
+    if not report.views:
+        yield Series("last_run_timestamp_seconds", ("", report.mode), "", f"{finished_s:.3f}")
+        yield Series("exit_code", ("", report.mode), "", str(int(report.exit_code)))
+
+
+def _of_view(view: ViewReport, owner: Owner, finished_s: float, duration_s: float) -> Iterator[Series]:
+    if view.exit_code == ExitCode.OK and not view.skipped and not view.dry_run:
+        yield Series(LAST_SUCCESS, owner, "", f"{finished_s:.3f}")
+    yield Series("last_run_timestamp_seconds", owner, "", f"{finished_s:.3f}")
+    yield Series("last_duration_seconds", owner, "", f"{duration_s:.3f}")
+    yield Series("exit_code", owner, "", str(int(view.exit_code)))
+    rows = {"read": view.rows_read, "put": view.puts, "delete": view.deletes, "withheld": view.deletes_withheld}
+    for op, count in rows.items():
+        yield Series("rows", owner, f',op="{op}"', str(count))
+    if view.drift is not None and view.exit_code in (ExitCode.OK, ExitCode.DRIFT):  # else it was not counted to the end
+        kinds = {"missing": view.drift.missing, "stale": view.drift.stale, "extra": view.drift.extra}
+        for kind, count in kinds.items():
+            yield Series("drift_keys", owner, f',kind="{kind}"', str(count))
+    if view.lag_ms is not None:
+        yield Series("source_lag_seconds", owner, "", f"{view.lag_ms / 1000:.3f}")
