@@ -34,7 +34,7 @@ class _Growing:
     """An array with room to grow."""
 
     def __init__(self, dtype: type) -> None:
-        self.data = np.empty(1024, dtype=dtype)
+        self.data: NDArray[np.generic] = np.empty(1024, dtype=dtype)
         self.size = 0
 
     @property
@@ -169,4 +169,5 @@ class Columns:
         if outside.any():
             index = int(values[outside][0])
             raise SqlError.evaluation(f"index {index} out of valid range, 0..{len(table) - 1}")
-        return table[np.where(valid, values, 0).astype(np.int64)] & valid
+        chosen: Flags = table[np.where(valid, values, 0).astype(np.int64)]
+        return chosen & valid

@@ -49,6 +49,8 @@ class Closed(Exception):  # noqa: N818 - an ordinary end
     """The client said good-bye or went away."""
 
 
+# Told apart by identity from an empty batch.
+_END: list[Any] = []
 _BINARY_INTS = {21: "!h", 23: "!i", 20: "!q", 26: "!I", 701: "!d", 700: "!f"}
 
 
@@ -203,8 +205,8 @@ class Connection:
         sent = 0
         try:
             while True:
-                rows = portal.left or next(batches, None)
-                if rows is None:
+                rows = portal.left or next(batches, _END)
+                if rows is _END:
                     break
                 portal.left = []
                 if limit and sent + len(rows) > limit:

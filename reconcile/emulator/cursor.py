@@ -57,8 +57,10 @@ def subscription(session: Session, plan: Plan, statement: s.Subscribe) -> Subscr
         )
     if up_to == as_of:
         session.notice(
-            Notice(f"subscribe as of {as_of} (inclusive) up to the same bound {up_to} (exclusive) is guaranteed to be "
-                   "empty")  # fmt: skip
+            Notice(
+                f"subscribe as of {as_of} (inclusive) up to the same bound {up_to} (exclusive) "
+                "is guaranteed to be empty"
+            )
         )
     options = Options(statement.snapshot, statement.progress, statement.upsert, as_of, up_to)
     return Subscription(session, plan, options)

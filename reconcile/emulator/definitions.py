@@ -11,7 +11,9 @@ from reconcile.emulator.statements import StatementParser, duration_ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PLURALS = frozenset("tables views indexes schemas clusters roles objects databases sources sinks".split())
+_PLURALS = frozenset((
+    "tables", "views", "indexes", "schemas", "clusters", "roles", "objects", "databases", "sources", "sinks",
+))  # fmt: skip
 
 
 class Parser(StatementParser):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reconcile.emulator.plan import Plan
     from reconcile.emulator.translate import Parameter
 
-Params = tuple["Parameter", ...]  # noqa: UP037
+Params = tuple["Parameter", ...]
 _EXPLAIN = (Column("Timestamp", types.TEXT),)
 _DDL: dict[type, Callable[[Session, s.Statement], str]] = {
     s.CreateTable: schema.create_table,  # type: ignore[dict-item]

@@ -73,7 +73,9 @@ class Engine:
         with self._errors():
             return self.connection.execute(sql, binds).fetchall()
 
-    def chunks(self, sql: str, binds: Mapping[str, Any] | tuple[Any, ...] = (), size: int = 1000) -> Iterator[list[Row]]:
+    def chunks(
+        self, sql: str, binds: Mapping[str, Any] | tuple[Any, ...] = (), size: int = 1000
+    ) -> Iterator[list[Row]]:
         """The rows of a query, some at a time."""
         cursor = self.execute(sql, binds)
         try:

@@ -19,11 +19,12 @@ _INFIX = {
 _NOT, _IS, _IN, _ZONE, _UNARY, _CAST = 3, 4, 6, 10, 11, 13
 
 # Words that end an expression or a relation: they are never an alias without AS.
-RESERVED = frozenset(
-    "from where group having order limit offset union intersect except on using join inner left right full cross "
-    "natural as and or not when then else end case select with fetch envelope up window lateral for asc desc nulls "
-    "in is like ilike between returning into values set distinct all".split()
-)
+RESERVED = frozenset((
+    "from", "where", "group", "having", "order", "limit", "offset", "union", "intersect", "except", "on", "using",
+    "join", "inner", "left", "right", "full", "cross", "natural", "as", "and", "or", "not", "when", "then", "else",
+    "end", "case", "select", "with", "fetch", "envelope", "up", "window", "lateral", "for", "asc", "desc", "nulls",
+    "in", "is", "like", "ilike", "between", "returning", "into", "values", "set", "distinct", "all",
+))  # fmt: skip
 
 _MULTIWORD = {
     ("double", "precision"): "float8",
@@ -32,7 +33,7 @@ _MULTIWORD = {
     ("timestamp", "without", "time", "zone"): "timestamp",
 }
 _NO_PARENTHESES = frozenset(
-    "current_timestamp current_date current_role current_user session_user current_catalog".split()
+    ["current_timestamp", "current_date", "current_role", "current_user", "session_user", "current_catalog"]
 )
 
 

@@ -75,7 +75,8 @@ class QueryParser(ExpressionParser):
                 return s.Values(tuple(rows))
 
     def _core(self) -> s.Core:
-        distinct, on = False, ()
+        distinct = False
+        on: tuple[s.Expr, ...] = ()
         if self.accept("distinct"):
             distinct = True
             if self.accept("on"):
@@ -120,7 +121,8 @@ class QueryParser(ExpressionParser):
             if kind is None:
                 return left
             right = self._relation()
-            on, using = None, ()
+            on = None
+            using: tuple[str, ...] = ()
             if kind != "cross":
                 if self.accept("using"):
                     self.expect_op("(")

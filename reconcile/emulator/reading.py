@@ -12,7 +12,7 @@ from reconcile.emulator.typed import Hash, Mask, Modulo, OneOf, Typed
 from reconcile.emulator.types import RANGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -86,7 +86,7 @@ def _linear(store: Store, engine: Engine, linear: Linear, t: int) -> Iterator[li
         kept, where = _aligned(columns, rows, flags)
         if not kept:
             continue
-        values = list(zip(*kept, strict=True))[1:]
+        values: list[Sequence[Any]] = [*zip(*kept, strict=True)][1:]
         for i, expr in vectors:
             values.insert(i, _column(columns, expr, alias, where))
         yield list(zip(*values, strict=True))

@@ -12,7 +12,7 @@ from reconcile.emulator.definitions import Parser
 from reconcile.emulator.plan import Column, Linear, Plan, Relation
 from reconcile.emulator.problem import SqlError
 from reconcile.emulator.scope import Scope
-from reconcile.emulator.translate import AGGREGATES, Expressions, Parameter, Session
+from reconcile.emulator.translate import Expressions, Parameter, Session
 from reconcile.emulator.typed import Typed, cast, known, unify
 
 if TYPE_CHECKING:
@@ -25,9 +25,20 @@ _INLINE_MAX = 4000
 class Names(Session, Protocol):
     """What the analysis needs of a session."""
 
-    catalog: Catalog
-    search_path: list[str]
-    cluster: str
+    @property
+    def catalog(self) -> Catalog:
+        """All names."""
+        ...
+
+    @property
+    def search_path(self) -> list[str]:
+        """Where unqualified names are looked up."""
+        ...
+
+    @property
+    def cluster(self) -> str:
+        """The active cluster."""
+        ...
 
     def system_relation(self, parts: tuple[str, ...]) -> Relation | None:
         """A relation of the system catalog."""
@@ -132,8 +143,8 @@ class Analyzer(Expressions):
         return Relation(columns_, f" {op} ".join(sides))
 
     def _core(self, core: s.Core, order: tuple[s.OrderItem, ...], outer: Scope | None) -> Relation:
-        impure = self.facts.impure
         source = self._from(core.source, outer)
+        impure = self.facts.impure
         where = None if core.where is None else self.boolean(core.where, source.scope, "WHERE")
         items = self._items(core, source.scope)
         group = [self._group_key(g, items, source.scope) for g in core.group]
@@ -154,9 +165,8 @@ class Analyzer(Expressions):
             return self._distinct_on(core, order, source, items, conditions)
         shape = shapes.Shape(core, source.linear, source.relation, where, items, group, order)
         if not aggregated and not core.distinct and self.facts.impure == impure and not order:
-            relation = replace(relation, linear=shapes.linear(shape), grouped=shapes.picked_groups(shape))
-        elif aggregated or order:
-            relation = replace(relation, grouped=shapes.grouped(shape) or shapes.picked_groups(shape))
+            relation = replace(relation, linear=shapes.linear(shape))
+        relation = replace(relation, grouped=shapes.grouped(shape) or shapes.picked_groups(shape))
         return self._ordered(relation, order, source.scope, items)
 
     def _ordered(

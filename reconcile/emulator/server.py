@@ -12,7 +12,6 @@ import ssl
 import tempfile
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from reconcile.emulator import wire
 from reconcile.emulator.connection import Closed, Connection
@@ -20,9 +19,6 @@ from reconcile.emulator.problem import SqlError
 from reconcile.emulator.session import Notice, Session
 from reconcile.emulator.storage import Store
 from reconcile.emulator.variables import REPORTED
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _COMPACT_EVERY = 3
 
@@ -199,17 +195,3 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
         data += more
     return data
 
-
-def serve(settings: Settings, ready: Callable[[int], None] | None = None, stop: threading.Event | None = None) -> None:
-    """Run a server in this thread until `stop` is set; `ready` learns the port once clients may connect."""
-    server = Server(settings)
-
-    def watch(event: threading.Event) -> None:
-        event.wait()
-        server.stop()
-
-    if stop is not None:
-        threading.Thread(target=watch, args=(stop,), daemon=True).start()
-    if ready is not None:
-        ready(server.port)
-    server.run()

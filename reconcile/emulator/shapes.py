@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from reconcile.emulator import syntax as s
 from reconcile.emulator import plan
+from reconcile.emulator import syntax as s
 from reconcile.emulator.plan import Column, Grouped, Linear, Relation
 from reconcile.emulator.translate import AGGREGATES
 from reconcile.emulator.typed import Hash, Modulo, Typed

@@ -33,7 +33,7 @@ class StatementParser(QueryParser):
 
     def statements(self) -> list[s.Parsed]:
         """All statements of the text."""
-        found = []
+        found: list[s.Parsed] = []
         while True:
             while self.accept_op(";"):
                 pass

@@ -39,7 +39,7 @@ class Store:
         self.writer.execute("CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT)")
         self.writer.execute("CREATE TABLE IF NOT EXISTS commits(ts INTEGER, number INTEGER)")
         self.writer.execute("CREATE INDEX IF NOT EXISTS commits_ts ON commits(ts)")
-        saved = dict(self.writer.all("SELECT key, value FROM meta"))
+        saved: dict[str, str] = dict(self.writer.all("SELECT key, value FROM meta"))
         self.catalog = Catalog.from_json(saved["catalog"]) if "catalog" in saved else Catalog()
         latest = self.writer.all("SELECT max(ts) FROM commits")[0][0] or 0
         self.clock = Clock(max(int(saved.get("read_ts", 0)), latest) + 1)
@@ -153,7 +153,10 @@ class Store:
                 self._compact_table(item)
             if tables:
                 oldest = min(self.needed(item) for item in tables)
-                self.writer.execute("DELETE FROM commits WHERE ts < ? AND ts < (SELECT max(ts) FROM commits)", (oldest,))
+                # The last one stays: the clock must not start before it.
+                self.writer.execute(
+                    "DELETE FROM commits WHERE ts < ? AND ts < (SELECT max(ts) FROM commits)", (oldest,)
+                )
 
     def _compact_table(self, item: Item) -> None:
         bound, name = self.needed(item), table_name(item)

@@ -37,12 +37,12 @@ class Parameter:
     oid: int
 
 
-_SESSION_FACTS = frozenset(
-    "mz_version mz_environment_id current_database current_catalog current_schema current_role current_user "
-    "session_user version user mz_uptime".split()
-)
+_SESSION_FACTS = frozenset((
+    "mz_version", "mz_environment_id", "current_database", "current_catalog", "current_schema", "current_role",
+    "current_user", "session_user", "version", "user", "mz_uptime",
+))  # fmt: skip
 AGGREGATES = frozenset(
-    "count sum min max avg bool_and bool_or string_agg jsonb_agg array_agg list_agg".split()
+    ["count", "sum", "min", "max", "avg", "bool_and", "bool_or", "string_agg", "jsonb_agg", "array_agg", "list_agg"]
 )
 _WINDOW = frozenset(["row_number", "rank", "dense_rank", "lag", "lead", "first_value", "last_value"])
 

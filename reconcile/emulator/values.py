@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
@@ -87,7 +88,8 @@ def _parse_bytea(text: str) -> Value:
 
 
 _TIMESTAMP = re.compile(
-    r"^\s*(\d{4,})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2})(\.\d+)?)?)?\s*(Z|UTC|[+-]\d{1,2}(?::?\d{2})?)?\s*$",
+    r"^\s*(\d{4,})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2})(\.\d+)?)?)?"
+    r"\s*(Z|UTC|[+-]\d{1,2}(?::?\d{2})?)?\s*$",
     re.IGNORECASE,
 )
 
@@ -264,7 +266,7 @@ def parse_text(type_: Type, text: str) -> Value:
 
 def float_text(number: float) -> str:
     """Shortest text that reads back the same."""
-    if number != number:  # noqa: PLR0124 - NaN is the only value that is not itself
+    if math.isnan(number):
         return "NaN"
     if number in (float("inf"), float("-inf")):
         return "Infinity" if number > 0 else "-Infinity"

@@ -78,9 +78,8 @@ def error(problem: SqlError) -> bytes:
 
 def notice(found: Notice) -> bytes:
     """NoticeResponse."""
-    return message(
-        b"N", _fields([(b"S", "NOTICE"), (b"V", "NOTICE"), (b"C", found.code), (b"M", found.message), (b"H", found.hint)])
-    )
+    fields = [(b"S", "NOTICE"), (b"V", "NOTICE"), (b"C", found.code), (b"M", found.message), (b"H", found.hint)]
+    return message(b"N", _fields(fields))
 
 
 def row_description(columns: Sequence[Column], formats: Sequence[int]) -> bytes:

@@ -1,0 +1,44 @@
+"""The emulator in the foreground: until a signal, or the end of stdin."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from reconcile.emulator.server import Server, Settings
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 6875,
+    data_dir: str | None = None,
+    *,
+    tick_ms: int = 1000,
+    password: str | None = None,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    watch_stdin: bool = False,
+) -> None:
+    """Serve until SIGTERM or SIGINT; says on stdout which port it listens on once clients may connect."""
+    server = Server(Settings(host, port, data_dir, tick_ms, password, tls_cert, tls_key))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def at_stop() -> None:
+        stop.wait()
+        server.stop()
+
+    def at_end_of_stdin() -> None:
+        while os.read(0, 4096):
+            pass
+        stop.set()
+
+    threading.Thread(target=at_stop, daemon=True).start()
+    if watch_stdin:
+        threading.Thread(target=at_end_of_stdin, daemon=True).start()
+    sys.stdout.write(f"listening on port {server.port}\n")
+    sys.stdout.flush()
+    server.run()
