@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,9 @@ from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import StateError
 
 FORMAT = 1
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 
 PendingKind = Literal["snapshot", "delta"]
 
@@ -89,7 +93,7 @@ def decode(fields: Mapping[str, str], view: str) -> State | None:
         if set(fields) - {"token"}:
             raise corrupt(view, "it has no format")
         return None
-    if not fields["format"].isdigit():
+    if not _NUMBER.fullmatch(fields["format"]) or fields["format"] == "0":
         raise corrupt(view, "its format is not a number")
     if int(fields["format"]) > FORMAT:
         raise StateError(
@@ -100,32 +104,46 @@ def decode(fields: Mapping[str, str], view: str) -> State | None:
         )
     try:
         return _decode(fields)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise corrupt(view, f"{type(error).__name__} in its fields") from error
 
 
 def _decode(fields: Mapping[str, str]) -> State:
-    pending = json.loads(fields["pending"]) if fields["pending"] else None
-    buckets = int(fields["buckets"])
-    as_of = int(fields["as_of"]) if fields["as_of"] else None
-    if buckets & (buckets - 1) or not 0 <= buckets <= digest.MAX_BUCKETS:
+    buckets = _number(fields["buckets"])
+    as_of = _number(fields["as_of"]) if fields["as_of"] else None
+    if buckets & (buckets - 1) or buckets > digest.MAX_BUCKETS:
         raise ValueError("buckets")
-    if as_of is not None and not (0 <= as_of <= MAX_TIMESTAMP and buckets):
+    if as_of is not None and not (as_of <= MAX_TIMESTAMP and buckets and fields["digest"]):
         raise ValueError("as_of")
-    if pending is not None and pending["kind"] not in ("snapshot", "delta"):
-        raise ValueError("pending")
+    if fields["digest"] and not _DIGEST.fullmatch(fields["digest"]):
+        raise ValueError("digest")
     return State(
-        token=int(fields["token"]),
+        token=_number(fields["token"]),
         as_of=as_of,
         identity=Identity(fields["source"], fields["mapping"]) if fields["source"] else None,
         buckets=buckets,
-        keys=int(fields["keys"]),
+        keys=_number(fields["keys"]),
         digest=fields["digest"],
-        pending=Pending(pending["kind"], int(pending["until"])) if pending else None,
-        updated_at_ms=int(fields["updated_at_ms"]),
-        deep_at_ms=int(fields["deep_at_ms"]),
+        pending=_pending(fields["pending"]) if fields["pending"] else None,
+        updated_at_ms=_number(fields["updated_at_ms"]),
+        deep_at_ms=_number(fields["deep_at_ms"]),
         companion=fields["companion"],
     )
+
+
+def _number(text: str) -> int:
+    """int() takes more than was ever written: signs, spaces, underscores, other digits."""
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("number")
+    return int(text)
+
+
+def _pending(text: str) -> Pending:
+    stored = json.loads(text)
+    kind, until = stored["kind"], stored["until"]
+    if kind not in ("snapshot", "delta") or type(until) is not int or not 0 <= until <= MAX_TIMESTAMP:
+        raise ValueError("pending")
+    return Pending(kind, until)
 
 
 def corrupt(view: str, why: str) -> StateError:

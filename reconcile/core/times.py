@@ -10,7 +10,10 @@ from reconcile.errors import UsageError
 MAX_TIMESTAMP = 2**64 - 1
 """Time of content that never changes (`SUBSCRIBE (SELECT 1)`: recorded in subscribe_bounds)."""
 
-_RELATIVE = re.compile(r"-(\d+)(ms|s|m|h|d)")
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MILLISECOND = datetime.timedelta(milliseconds=1)
+_NUMBER = re.compile(r"[0-9]{1,20}")
+_RELATIVE = re.compile(r"-([0-9]{1,20})(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -19,7 +22,7 @@ def parse_as_of(text: str, now_ms: int) -> int | None:
     text = text.strip()
     if text == "now":
         return None
-    if text.isascii() and text.isdigit():
+    if _NUMBER.fullmatch(text):
         value = int(text)
     elif match := _RELATIVE.fullmatch(text):
         value = now_ms - int(match[1]) * _UNIT_MS[match[2]]
@@ -32,7 +35,7 @@ def parse_as_of(text: str, now_ms: int) -> int | None:
             ) from None
         if moment.tzinfo is None:
             raise UsageError(f"--as-of {text!r} has no time zone", hint=f"write {text}Z or {text}+02:00")
-        value = round(moment.timestamp() * 1000)
+        value = round((moment - _EPOCH) / _MILLISECOND)
     if not 0 <= value <= MAX_TIMESTAMP:
         raise UsageError(f"--as-of {text!r} is out of range")
     return value
@@ -46,7 +49,7 @@ def frontier_after(as_of: int) -> int:
 def format_time(timestamp: int) -> str:
     """For people: RFC 3339 in UTC with milliseconds; the bare number where that makes no sense."""
     try:
-        moment = datetime.datetime.fromtimestamp(timestamp / 1000, tz=datetime.UTC)
-    except (OverflowError, ValueError, OSError):
+        moment = _EPOCH + timestamp * _MILLISECOND  # exact, where seconds as a float are not
+    except OverflowError:
         return str(timestamp)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
