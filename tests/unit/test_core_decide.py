@@ -1,0 +1,212 @@
+# ruff: noqa: E501 - a table of decisions
+"""Delta or snapshot, which buckets drifted and why, when deletes are withheld: every branch of the pure decisions."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconcile.core import drift
+from reconcile.core.decide import AHEAD_TOLERANCE_MS, Decision, Delta, Frontiers, Snapshot, decide, due_deep
+from reconcile.core.digest import ONE, normal
+from reconcile.core.drift import Cause, Look, Verdict
+from reconcile.core.guard import HANDFUL, mass_delete, suspicious
+from reconcile.core.state import Identity, Pending, State
+from reconcile.errors import ExitCode
+
+ID = Identity(source="s", mapping="m")
+CLEAN = State(token=1, as_of=5_000, identity=ID, buckets=16, keys=3)
+HISTORY = Frontiers(since=1_000, upper=9_000, now=8_999)
+
+
+def state(**changes: object) -> State:
+    return dataclasses.replace(CLEAN, **changes)  # type: ignore[arg-type]
+
+
+def frontiers(**changes: int | None) -> Frontiers:
+    return dataclasses.replace(HISTORY, **changes)  # type: ignore[arg-type]
+
+
+SNAPSHOT_PENDING = Pending("snapshot", 6_000)
+DELTA_PENDING = Pending("delta", 6_000)
+OTHER_SOURCE = Identity(source="other", mapping="m")
+OTHER_MAPPING = Identity(source="s", mapping="other")
+
+BRANCHES: list[tuple[str, State | None, Identity, Frontiers, Decision]] = [
+    ("no state", None, ID, HISTORY, Snapshot("first contact", deep=True)),
+    ("only a token", State(token=3), ID, HISTORY, Snapshot("first contact", deep=True)),
+    ("no identity", state(identity=None), ID, HISTORY, Snapshot("first contact", deep=True)),
+    ("first load was cut short", State(token=1, pending=SNAPSHOT_PENDING), ID, HISTORY, Snapshot("first contact", deep=True)),
+    ("another prefix", CLEAN, OTHER_MAPPING, HISTORY, Snapshot("the mapping to keys and values has changed", deep=True)),
+    ("another prefix and source", CLEAN, Identity("x", "x"), HISTORY, Snapshot("the mapping to keys and values has changed", deep=True)),
+    ("snapshot cut short", state(pending=SNAPSHOT_PENDING), ID, HISTORY, Snapshot("an earlier snapshot was not finished", deep=True)),
+    ("view replaced", CLEAN, OTHER_SOURCE, HISTORY, Snapshot("the query, or an object it reads, is not the one of the checkpoint", deep=False)),
+    ("view replaced, delta cut short", state(pending=DELTA_PENDING), OTHER_SOURCE, HISTORY, Snapshot("the query, or an object it reads, is not the one of the checkpoint", deep=True)),
+    ("history lost", CLEAN, ID, frontiers(since=5_001), Snapshot("history lost", deep=False, history_lost=True)),
+    ("history lost, delta cut short", state(pending=DELTA_PENDING), ID, frontiers(since=5_001), Snapshot("history lost", deep=True, history_lost=True)),
+    ("just in time", CLEAN, ID, frontiers(since=5_000), Delta(5_000)),
+    ("history there", CLEAN, ID, HISTORY, Delta(5_000)),
+    ("delta cut short", state(pending=DELTA_PENDING), ID, HISTORY, Delta(5_000)),
+    ("a constant view", CLEAN, ID, frontiers(upper=None), Delta(5_000)),
+    ("a little ahead", CLEAN, ID, frontiers(upper=4_000), Delta(5_000)),
+    ("as far ahead as tolerated", state(as_of=9_000 + AHEAD_TOLERANCE_MS), ID, HISTORY, Delta(9_000 + AHEAD_TOLERANCE_MS)),
+    ("far ahead", state(as_of=9_001 + AHEAD_TOLERANCE_MS), ID, HISTORY, Snapshot("the checkpoint is ahead of the source", deep=False)),
+    ("far ahead, delta cut short", state(as_of=9_001 + AHEAD_TOLERANCE_MS, pending=DELTA_PENDING), ID, HISTORY, Snapshot("the checkpoint is ahead of the source", deep=True)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("known", "identity", "at", "expected"), [case[1:] for case in BRANCHES], ids=[case[0] for case in BRANCHES]
+)
+def test_every_branch(known: State | None, identity: Identity, at: Frontiers, expected: Decision) -> None:
+    """Each situation leads to its decision, depth and reason."""
+    assert decide(known, identity, at) == expected
+
+
+IDENTITIES = st.builds(Identity, source=st.sampled_from("ab"), mapping=st.sampled_from("mn"))
+TIMES = st.integers(0, 200_000)
+STATES = st.none() | st.builds(
+    State,
+    token=st.just(1),
+    as_of=st.none() | TIMES,
+    identity=st.none() | IDENTITIES,
+    buckets=st.just(16),
+    pending=st.none() | st.builds(Pending, kind=st.sampled_from(["snapshot", "delta"]), until=TIMES),
+)
+FRONTIERS = st.builds(Frontiers, since=TIMES, upper=st.none() | TIMES, now=TIMES)
+
+
+@given(STATES, IDENTITIES, FRONTIERS)
+def test_a_delta_is_never_silently_wrong(known: State | None, identity: Identity, at: Frontiers) -> None:
+    """Delta only from the stored time, of the same source and mapping, with its history still there."""
+    decision = decide(known, identity, at)
+    if isinstance(decision, Delta):
+        assert known is not None
+        assert known.identity == identity
+        assert decision.as_of == known.as_of
+        assert decision.as_of >= at.since
+        assert known.pending is None or known.pending.kind == "delta"
+
+
+@given(STATES, IDENTITIES, FRONTIERS)
+def test_in_doubt_means_deep(known: State | None, identity: Identity, at: Frontiers) -> None:
+    """When Redis may be between two times, a snapshot never trusts the manifest; history_lost says just that."""
+    decision = decide(known, identity, at)
+    if isinstance(decision, Snapshot):
+        if known is None or known.pending is not None:
+            assert decision.deep
+        if decision.history_lost:
+            assert known is not None
+            assert known.as_of is not None
+            assert known.as_of < at.since
+
+
+@pytest.mark.parametrize(
+    ("known", "every_s", "due"),
+    [
+        (None, 60.0, False),
+        (state(deep_at_ms=40_000), None, False),
+        (state(deep_at_ms=40_001), 60.0, False),
+        (state(deep_at_ms=40_000), 60.0, True),
+        (state(deep_at_ms=0), 60.0, True),
+        (state(deep_at_ms=100_000), 0.0, True),
+    ],
+)
+def test_when_a_deep_comparison_is_due(known: State | None, every_s: float | None, due: bool) -> None:
+    """After deep_every has passed since the last one; never when it is switched off."""
+    assert due_deep(known, 100_000, every_s) is due
+
+
+# -- drift -----------------------------------------------------------------------------------------------------------
+
+
+def expected_verdict(s: int, m: int | None, r: int, moved: bool) -> tuple[Verdict, Cause | None]:
+    """DESIGN §4, written out: S source, M manifest, R Redis."""
+    if s == r:
+        return Verdict.EQUAL, None
+    if m is None:
+        return Verdict.DRIFT, Cause.NO_CHECKPOINT
+    table = {
+        # (S = M, M = R, moved)
+        (True, False, False): (Verdict.DRIFT, Cause.CHANGED_OUTSIDE),
+        (True, False, True): (Verdict.DRIFT, Cause.CHANGED_OUTSIDE),
+        (False, True, False): (Verdict.DRIFT, Cause.MISSED),
+        (False, True, True): (Verdict.LAG, None),
+        (False, False, False): (Verdict.DRIFT, Cause.BOTH),
+        (False, False, True): (Verdict.DRIFT, Cause.CHANGED_OUTSIDE),
+    }
+    return table[s == m, m == r, moved]
+
+
+@pytest.mark.parametrize(
+    ("s", "m", "r", "moved"), list(itertools.product([1, 2, 3], [None, 1, 2, 3], [1, 2, 3], [False, True]))
+)
+def test_the_verdict_on_a_bucket(s: int, m: int | None, r: int, moved: bool) -> None:
+    """Every combination of equal and unequal source, manifest and Redis has one verdict and cause."""
+    verdict, cause = drift.judge(Look(s, m, r, moved))
+    assert (verdict, cause) == expected_verdict(s, m, r, moved)
+    assert (cause is None) == (verdict is not Verdict.DRIFT)
+
+
+@pytest.mark.parametrize(("s", "m", "r"), list(itertools.product([1, 2, 3], repeat=3)))
+def test_a_bucket_that_may_merely_lag_is_never_called_missed(s: int, m: int, r: int) -> None:
+    """Verify never cries wolf: where the source may have moved since the checkpoint, only what differs from the
+    manifest is drift."""
+    verdict, cause = drift.judge(Look(s, m, r, moved=True))
+    assert cause not in (Cause.MISSED, Cause.BOTH)
+    assert (verdict is Verdict.DRIFT) == (m != r and s != r)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 100), st.data())
+def test_groups_are_bounded_and_lose_no_bucket(rows_in: list[int], max_rows: int, data: st.DataObject) -> None:
+    """Every chosen bucket is in exactly one group, in order; a group exceeds the limit only if it is one bucket."""
+    chosen = sorted(data.draw(st.sets(st.integers(0, len(rows_in) - 1))))
+    groups = list(drift.groups_of(chosen, rows_in, max_rows))
+    assert [bucket for group in groups for bucket in group] == chosen
+    for group in groups:
+        assert len(group) == 1 or sum(rows_in[bucket] for bucket in group) <= max_rows
+    for group, following in itertools.pairwise(groups):
+        assert sum(rows_in[bucket] for bucket in [*group, following[0]]) > max_rows, "groups are not needlessly small"
+
+
+def test_rows_per_bucket_come_from_the_digests() -> None:
+    """counts_of reads the count of added-up digests."""
+    assert drift.counts_of([0, ONE + 5, 3 * ONE + 2**64 + 7]) == [0, 1, 3]
+    assert normal(3 * ONE + 2**64 + 7) == (3 << 64) + 7
+
+
+# -- guard -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("deletes", "owned", "fraction", "refused"),
+    [
+        (0, 0, 0.3, False),
+        (HANDFUL, HANDFUL, 0.3, False),
+        (HANDFUL, HANDFUL, 0.0, False),
+        (HANDFUL + 1, HANDFUL + 1, 0.3, True),
+        (30, 100, 0.3, False),
+        (31, 100, 0.3, True),
+        (1_000, 1_000, 1.0, False),
+        (1_000, 1_000, 0.999, True),
+        (11, 1_000_000, 0.0, True),
+        (11, 0, 0.3, True),
+    ],
+)
+def test_suspicious_mass_deletes(deletes: int, owned: int, fraction: float, refused: bool) -> None:
+    """More than the fraction of the owned keys is suspicious; a handful never is."""
+    assert suspicious(deletes, owned, fraction) is refused
+
+
+def test_the_refusal_says_how_to_allow_it() -> None:
+    """Exit 5, with the numbers and the command to run."""
+    error = mass_delete(900, 1_000, 0.3, "orders")
+    assert error.exit_code == ExitCode.SAFETY_STOP
+    assert "900 of 1000" in error.message
+    assert "max_delete_fraction = 0.3" in error.message
+    assert error.hint is not None
+    assert "reconcile snapshot --view orders --allow-deletes" in error.hint

@@ -1,0 +1,472 @@
+"""From COPY text to changes: whatever a view goes through and wherever progress cuts it, Redis ends up equal to it.
+
+The lines are rendered as Materialize was recorded to send them (transcripts subscribe, subscribe_bounds, copy_text).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconcile.core import digest
+from reconcile.core.changes import MAX_EXAMPLES, Changes, consolidate, duplicate_keys, name_of
+from reconcile.core.stream import ENTRY_COST_BYTES, UpdateStream, unescape, unhex
+from reconcile.errors import DataError, ExitCode, ReconcileError
+
+Row = tuple[bytes | None, bytes | None]
+Update = tuple[int, int, Row]
+"""(time, diff, row)"""
+
+AS_OF = 1_000
+BUCKETS = 16
+
+
+# -- what the server sends -------------------------------------------------------------------------------------------
+
+
+def escaped(value: bytes | None) -> bytes:
+    r"""A field as COPY text writes it: only \\ \n \r \t are escaped (recorded in copy_text; pgcopy/src/copy.rs)."""
+    if value is None:
+        return b"\\N"
+    return value.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")
+
+
+def hexed(value: bytes | None) -> bytes | None:
+    return None if value is None else b"\\x" + value.hex().encode()
+
+
+def line(time: int, diff: int, row: Row, *, as_bytea: bool = False) -> bytes:
+    fields = [escaped(hexed(f) if as_bytea else f) for f in row]
+    return b"\t".join([b"%d" % time, b"f", b"%d" % diff, *fields]) + b"\n"
+
+
+def progress(time: int) -> bytes:
+    return b"%d\tt\t\\N\t\\N\t\\N\n" % time
+
+
+# -- a view's history ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class History:
+    """What a view went through: updates in time order, and where the server reports progress."""
+
+    initial: Counter[Row]
+    updates: list[Update]
+    cuts: list[int]
+    """Progress rows, ascending; the last is behind every update."""
+    tail: list[Update] = field(default_factory=list)
+    """Updates after the last progress row."""
+
+    def at(self, frontier: int) -> Counter[Row]:
+        """The view's content just before a frontier."""
+        content = Counter(self.initial)
+        for time, diff, row in self.updates:
+            if time < frontier:
+                content[row] += diff
+        return +content
+
+    def lines(self, *, as_bytea: bool = False) -> list[bytes]:
+        result = [progress(AS_OF)]
+        pending = list(self.updates)
+        for cut in self.cuts:
+            while pending and pending[0][0] < cut:
+                result.append(line(*pending.pop(0), as_bytea=as_bytea))
+            result.append(progress(cut))
+        assert not pending
+        return result + [line(*update, as_bytea=as_bytea) for update in self.tail]
+
+
+TEXTS = st.one_of(
+    st.sampled_from(
+        ["", "\\N", "\\", "\t", "\n", "\r", "a\tb", "\\n", "\\t", "\\\\N", " ", "☃ é 日本 🎉", "t", "f", "\\x00"]
+    ),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6),
+).map(str.encode)
+KEYS = st.one_of(st.sampled_from([b"a", b"b", b"c", b"d", b"e"]), TEXTS)
+VALUES = st.one_of(st.none(), TEXTS)
+
+
+@st.composite
+def histories(draw: st.DrawFn, *, sound: bool = True) -> History:
+    """A history of transactions. sound: at every time one row per key and no NULL key; else anything may happen."""
+    keys = draw(st.lists(KEYS if sound else st.one_of(st.none(), KEYS), min_size=1, max_size=5, unique=True))
+    initial: Counter[Row] = Counter({(key, draw(VALUES)): 1 for key in keys if key is not None and draw(st.booleans())})
+    content = Counter(initial)
+    time, updates = AS_OF, []
+    for _ in range(draw(st.integers(0, 8))):
+        time += draw(st.integers(1, 3))
+        now = Counter(content)
+        for _ in range(draw(st.integers(1, 4))):
+            _change(draw, now, keys, sound)
+        net = [(time, now[row] - content[row], row) for row in now.keys() | content.keys() if now[row] != content[row]]
+        # The order within a time is the row's byte order at the source: of no use, so any order must do.
+        updates += draw(st.permutations(net))
+        content = +now
+    frontiers = draw(st.sets(st.integers(AS_OF + 1, time + 3), max_size=6))
+    return History(initial, updates, sorted(frontiers | {time + 1}))
+
+
+def _change(draw: st.DrawFn, now: Counter[Row], keys: list[bytes | None], sound: bool) -> None:
+    """One statement: put, delete, or a value moved from one key to another."""
+    key = draw(st.sampled_from(keys))
+    held = [row for row in now if row[0] == key and now[row] > 0]
+    kind = draw(st.sampled_from(["put", "put", "delete", "move"]))
+    if kind == "move" and held:
+        other = draw(st.sampled_from(keys))
+        _remove(now, other if sound else object())
+        now[other, held[0][1]] += 1 if other != key or sound else 0
+        if other != key:
+            now[held[0]] -= 1
+        return
+    if kind == "delete" or sound:
+        _remove(now, key)
+    if kind != "delete":
+        now[key, draw(VALUES)] += 1 if sound else draw(st.integers(1, 2))
+
+
+def _remove(now: Counter[Row], key: object) -> None:
+    for row in list(now):
+        if row[0] == key:
+            now[row] = 0
+
+
+# -- what Redis becomes ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Target:
+    """Redis, its manifest and fingerprints as a dict and two lists."""
+
+    held: dict[bytes, bytes]
+    digests: list[int]
+
+    @classmethod
+    def of(cls, content: Counter[Row]) -> Target:
+        held = {key: value for key, value in content if key is not None and value is not None}
+        return cls(held, digests_of(held))
+
+    def apply(self, changes: Changes) -> None:
+        for key in changes.inserts:
+            assert key not in self.held, "an insert is of a key that was not there"
+        for key in changes.deletes:
+            del self.held[key]
+        self.held.update(changes.puts)
+        for bucket, more in changes.digests.items():
+            self.digests[bucket] += more
+
+    def check(self, content: Counter[Row]) -> None:
+        assert self.held == {key: value for key, value in content if value is not None}
+        assert [digest.normal(d) for d in self.digests] == [digest.normal(d) for d in digests_of(self.held)]
+
+
+def digests_of(held: dict[bytes, bytes]) -> list[int]:
+    digests = [0] * BUCKETS
+    digest.add_rows(digests, held.items())
+    return digests
+
+
+@given(histories(), st.booleans())
+def test_every_checkpoint_equals_the_view_at_that_time(history: History, as_bytea: bool) -> None:
+    """At each closed range Redis and the manifest are exactly the view just before the frontier."""
+    stream = UpdateStream(AS_OF, as_bytea, as_bytea)
+    target = Target.of(history.initial)
+    for each in history.lines(as_bytea=as_bytea):
+        if stream.feed(each):
+            target.apply(consolidate(stream.take(), BUCKETS))
+            target.check(history.at(stream.frontier))
+    assert stream.frontier == max(AS_OF + 1, *history.cuts)
+    target.check(history.at(stream.frontier))
+
+
+@given(histories(), st.data())
+def test_coalescing_closed_ranges_equals_taking_each(history: History, data: st.DataObject) -> None:
+    """Whether a run commits at every progress row or at a few of them, it ends with the same content and manifest."""
+    stream = UpdateStream(AS_OF)
+    target = Target.of(history.initial)
+    taken = 0
+    for each in history.lines():
+        if stream.feed(each) and data.draw(st.booleans()):
+            target.apply(consolidate(stream.take(), BUCKETS))
+            target.check(history.at(stream.frontier))
+            taken += 1
+    target.apply(consolidate(stream.take(), BUCKETS))
+    target.check(history.at(stream.frontier))
+
+
+@given(histories())
+def test_touched_buckets_are_those_whose_rows_changed(history: History) -> None:
+    """A bucket's fingerprint stays known exactly when its rows, NULL values included, are the same as before."""
+    stream = UpdateStream(AS_OF)
+    for each in history.lines():
+        stream.feed(each)
+    changes = consolidate(stream.take(), BUCKETS)
+    before, after = history.initial, history.at(stream.frontier)
+    changed = (before - after) + (after - before)
+    assert changes.touched == {digest.bucket_of(key, BUCKETS) for key, _ in changed if key is not None}
+    assert set(changes.digests) <= changes.touched
+    assert bool(changes) == bool(changed)
+
+
+@given(
+    histories(),
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-1, 1, 2]), st.tuples(KEYS, VALUES)), max_size=4),
+)
+def test_rows_after_the_last_progress_row_are_never_handed_out(history: History, tail: list[Update]) -> None:
+    """They may be half of a transaction: whatever they are, they change nothing until progress passes them."""
+    last = history.cuts[-1]
+    history.tail = sorted((last + more, diff, row) for more, diff, row in tail) if tail else []
+    stream = UpdateStream(AS_OF)
+    closed = [stream.feed(each) for each in history.lines()]
+    assert not any(closed[len(closed) - len(tail) :])
+    target = Target.of(history.initial)
+    target.apply(consolidate(stream.take(), BUCKETS))
+    assert stream.frontier == max(last, AS_OF + 1)
+    target.check(history.at(stream.frontier))
+    assert list(stream.take()) == []
+
+
+@given(histories(sound=False))
+@settings(max_examples=300)
+def test_bad_rows_are_refused_at_the_first_closed_range_where_they_exist(history: History) -> None:
+    """A NULL key or a key with several rows stops the run before that range is applied, and no earlier; what the
+    changes alone cannot show (the other row was there before) shows as an insert of a key that exists."""
+    stream = UpdateStream(AS_OF)
+    target = Target.of(history.initial)
+    values = dict(history.initial.keys())
+    for each in history.lines():
+        if not stream.feed(each):
+            continue
+        content = history.at(stream.frontier)
+        keys = Counter(key for key, _ in content.elements())
+        sound = None not in keys and max(keys.values(), default=0) <= 1
+        try:
+            changes = consolidate(stream.take(), BUCKETS)
+        except DataError:
+            assert not sound
+            return
+        if not sound:
+            repeated = {key for key, times in keys.items() if times > 1}
+            exists = [key for key in changes.inserts if key in target.held]
+            hidden = {key for key in repeated if values.get(key, b"") is None or (key, None) in content}
+            assert set(exists) | hidden >= repeated
+            return
+        target.apply(changes)
+        target.check(content)
+        values = dict(content.keys())
+
+
+# -- the recorded streams --------------------------------------------------------------------------------------------
+
+T = {f"T{n}": AS_OF + 10 * (n - 1) for n in range(1, 20)}
+
+
+def recorded(text: str) -> list[bytes]:
+    r"""Lines of a transcript: <T1> is AS OF; tabs and \N as recorded."""
+    for name in sorted(T, key=len, reverse=True):
+        text = text.replace(f"<{name}>", str(T[name]))
+    return [(one + "\n").encode() for one in text.splitlines()]
+
+
+SUBSCRIBE = recorded(
+    "<T1>\tt\t\\N\t\\N\t\\N\n"
+    "<T2>\tf\t1\tc\t3\n"
+    "<T3>\tf\t-1\ta\t1\n"
+    "<T3>\tf\t1\ta\t1b\n"
+    "<T4>\tf\t-1\tb\t2\n"
+    "<T5>\tf\t1\td\t4\n"
+    "<T5>\tf\t1\te\t5\n"
+    "<T5>\tf\t1\tf\t6\n"
+    "<T6>\tf\t1\tc\t3\n"
+    "<T7>\tf\t1\tc\t33\n"
+    "<T8>\tf\t-2\tc\t3\n"
+    "<T8>\tf\t-1\tc\t33\n"
+    "<T14>\tt\t\\N\t\\N\t\\N\n"
+    "<T15>\tt\t\\N\t\\N\t\\N"
+)
+
+
+def test_the_recorded_subscription() -> None:
+    """The transcript `subscribe`, closed at once: duplicates that came and went within the range are no error."""
+    stream = UpdateStream(T["T1"])
+    assert [stream.feed(each) for each in SUBSCRIBE] == [False] * 12 + [True, True]
+    changes = consolidate(stream.take(), BUCKETS)
+    assert changes.puts == {b"a": b"1b", b"d": b"4", b"e": b"5", b"f": b"6"}
+    assert (changes.deletes, sorted(changes.inserts)) == ([b"b"], [b"d", b"e", b"f"])
+    assert (stream.frontier, stream.updates) == (T["T15"], 11)
+
+
+def test_the_recorded_subscription_closed_between_its_duplicates() -> None:
+    """Had progress come while the key had two values, the run would have stopped there and named it."""
+    stream = UpdateStream(T["T1"])
+    for each in SUBSCRIBE[:10]:
+        stream.feed(each)
+    assert stream.feed(progress(T["T7"] + 1))
+    with pytest.raises(DataError, match="one key has several rows: c") as caught:
+        consolidate(stream.take(), BUCKETS)
+    assert caught.value.exit_code == ExitCode.SAFETY_STOP
+
+
+def test_the_first_progress_row_closes_nothing() -> None:
+    """It equals AS OF, is sent before any data and proves nothing: the frontier stays at as_of + 1."""
+    stream = UpdateStream(AS_OF)
+    assert not stream.feed(progress(AS_OF))
+    assert not stream.feed(progress(AS_OF + 1)), "nothing new is known either"
+    assert stream.frontier == AS_OF + 1
+    assert stream.feed(progress(AS_OF + 2))
+    assert stream.frontier == AS_OF + 2
+
+
+def test_progress_closes_what_is_strictly_below_it() -> None:
+    """Rows at P may still come after progress P, so rows already there at P are not handed out with it."""
+    stream = UpdateStream(AS_OF)
+    stream.feed(line(AS_OF + 5, 1, (b"k", b"v")))
+    assert not stream.feed(progress(AS_OF + 5))
+    assert stream.feed(progress(AS_OF + 6))
+    assert list(stream.take()) == [(b"k", b"v", 1)]
+
+
+def test_only_the_end_proves_the_bound() -> None:
+    """With UP TO no progress row comes at the bound: `finish` closes the rest and makes it the frontier."""
+    stream = UpdateStream(AS_OF)
+    stream.feed(progress(AS_OF))
+    assert not stream.feed(line(AS_OF + 3, 1, (b"b", b"2")))
+    assert list(stream.take()) == []
+    stream.finish(AS_OF + 4)
+    assert stream.frontier == AS_OF + 4
+    assert list(stream.take()) == [(b"b", b"2", 1)]
+
+
+def test_an_empty_bounded_stream_still_moves_the_frontier() -> None:
+    """Nothing changed below UP TO: the checkpoint moves nevertheless, or it would age out of the history."""
+    stream = UpdateStream(AS_OF)
+    stream.feed(progress(AS_OF))
+    stream.finish(AS_OF + 1_000)
+    assert stream.frontier == AS_OF + 1_000
+    assert not consolidate(stream.take(), BUCKETS)
+
+
+def test_an_update_at_as_of_is_refused() -> None:
+    """It would mean the server sent the snapshot, or goes back in time: applying it twice would be wrong."""
+    stream = UpdateStream(AS_OF)
+    with pytest.raises(ReconcileError, match="not after AS OF"):
+        stream.feed(line(AS_OF, 1, (b"k", b"v")))
+
+
+def test_taking_keeps_what_is_open() -> None:
+    """Taking a closed range, partly or not at all, loses nothing of the open one."""
+    stream = UpdateStream(AS_OF)
+    stream.feed(line(AS_OF + 1, 1, (b"a", b"1")))
+    stream.feed(progress(AS_OF + 2))
+    stream.feed(line(AS_OF + 2, 1, (b"b", b"2")))
+    assert list(stream.take()) == [(b"a", b"1", 1)]
+    stream.feed(progress(AS_OF + 3))
+    assert list(stream.take()) == [(b"b", b"2", 1)]
+
+
+def test_held_bytes_are_counted_and_let_go() -> None:
+    """The memory bound sees every row held, and sees it go when it is taken."""
+    stream = UpdateStream(AS_OF)
+    assert stream.size_bytes == 0
+    stream.feed(line(AS_OF + 1, 1, (b"a", b"x" * 1000)))
+    assert stream.size_bytes >= 1000 + ENTRY_COST_BYTES
+    stream.feed(progress(AS_OF + 2))
+    list(stream.take())
+    assert stream.size_bytes == 0
+
+
+# -- fields ----------------------------------------------------------------------------------------------------------
+
+COPY_TEXT = [
+    ("\tempty key", b"", b"empty key"),
+    (" spaced \t v ", b" spaced ", b" v "),
+    ("backslash\ta\\\\b", b"backslash", b"a\\b"),
+    ("cr\ta\\rb", b"cr", b"a\rb"),
+    ("empty\t", b"empty", b""),
+    ("literal-N\t\\\\N", b"literal-N", b"\\N"),
+    ("newline\ta\\nb", b"newline", b"a\nb"),
+    ("null\t\\N", b"null", None),
+    ("snowman\t☃ é 日本 🎉", b"snowman", "☃ é 日本 🎉".encode()),
+    ("tab\ta\\tb", b"tab", b"a\tb"),
+    ("\\N\tnull key", None, b"null key"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "value"), COPY_TEXT)
+def test_the_recorded_copy_text(text: str, key: bytes | None, value: bytes | None) -> None:
+    """Every line of the transcript `copy_text` means what the same query's SELECT returned."""
+    stream = UpdateStream(AS_OF)
+    stream.feed(f"{AS_OF + 1}\tf\t1\t{text}\n".encode())
+    stream.finish(AS_OF + 2)
+    assert list(stream.take()) == [(key, value, 1)]
+
+
+@given(st.one_of(st.none(), st.binary(max_size=20), TEXTS))
+def test_escapes_are_undone(value: bytes | None) -> None:
+    r"""Unescaping is the inverse of COPY's escapes; only an unescaped \N is NULL."""
+    assert unescape(escaped(value)) == value
+
+
+@given(st.one_of(st.none(), st.binary(max_size=20)))
+def test_bytea_is_read_from_its_hexadecimal_form(value: bytes | None) -> None:
+    r"""A bytea travels as \x and digits, its backslash escaped like any other."""
+    assert unhex(unescape(escaped(hexed(value)))) == value
+
+
+# -- errors and names ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "updates",
+    [
+        [(b"k", b"1", 1), (b"k", b"2", 1)],
+        [(b"k", b"1", 2)],
+        [(b"k", b"1", -2)],
+        [(b"k", b"1", 1), (b"k", None, 1)],
+        [(b"k", b"1", -1), (b"k", b"2", -1), (b"k", b"3", 1)],
+    ],
+)
+def test_a_key_with_several_rows_is_refused(updates: list[tuple[bytes, bytes, int]]) -> None:
+    """Silently picking one value would be a wrong cache: the error names the key and exits 5."""
+    with pytest.raises(DataError, match="several rows: k"):
+        consolidate(updates, BUCKETS)
+
+
+@pytest.mark.parametrize("diff", [1, -1])
+def test_a_null_key_is_refused(diff: int) -> None:
+    """A row without key cannot be stored: exit 5 with a hint how to filter it."""
+    with pytest.raises(DataError, match="key is NULL") as caught:
+        consolidate([(None, b"v", diff)], BUCKETS)
+    assert "IS NOT NULL" in (caught.value.hint or "")
+
+
+def test_the_error_names_a_few_examples() -> None:
+    """Of thousands of duplicate keys a handful is named, once each, and the rest counted."""
+    message = duplicate_keys([b"k%d" % (n % 8) for n in range(100)]).message
+    assert message == "one key has several rows: " + ", ".join(f"k{n}" for n in range(MAX_EXAMPLES)) + " and 3 more"
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        (b"user:1", "user:1"),
+        ("é日本".encode(), "é日本"),
+        (b"\xff\x00", "\\\\xff\\x00"),
+        (b"a\nb", "a\\nb"),
+        (b"x" * 200, "x" * 117 + "..."),
+        (b"\x1b[31mred", "\\x1b[31mred"),
+    ],
+)
+def test_keys_are_shown_without_harm(key: bytes, shown: str) -> None:
+    """Control characters cannot reach a terminal or log line; long keys are cut."""
+    assert name_of(key) == shown
+
+
+def test_the_size_of_changes_is_that_of_what_is_written() -> None:
+    """Keys and values of puts, keys of deletes."""
+    changes = consolidate([(b"abc", b"12345", 1), (b"gone", b"x", -1)], BUCKETS)
+    assert changes.size_bytes == 3 + 5 + 4
