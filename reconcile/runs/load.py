@@ -17,7 +17,7 @@ from reconcile.runs.context import ViewRun
 from reconcile.source.reading import Reading
 from reconcile.target import keyspace as keyspaces
 from reconcile.target import store
-from reconcile.target.apply import MSET_BYTES, MSET_PAIRS
+from reconcile.target.apply import LARGE_VALUE_BYTES, MSET_BYTES, MSET_PAIRS, ValueLimit
 from reconcile.target.connection import Command
 from reconcile.target.fence import Fence
 
@@ -76,30 +76,32 @@ def load(run: ViewRun, reading: Reading, fence: Fence | None, pending: Pending, 
             content.add(chunk)
         run.report.puts += content.rows
         return
-    fence.send(store.write_state(run.keyspace, store.marked(run.base_state, pending)))
-    loading = False
-    transaction: list[Command] = []
-    for flat in _blocks(chunks, content):
+    limit = ValueLimit(run.reader, run.keyspace.view)
+    sent: list[Command] = []
+    # The first transaction also says that a load is under way.
+    transaction: list[Command] = store.write_state(run.keyspace, store.marked(run.base_state, pending))
+    for flat in _blocks(chunks, content, limit):
         keys = flat[::2]
         if len(set(keys)) < len(keys):
             raise Collision
         transaction.append(("MSETNX", *flat))
         run.report.puts += len(keys)
         if len(transaction) >= BLOCKS_PER_TRANSACTION:
-            _check(fence.send(transaction), loading)
-            loading, transaction = True, []
-    if transaction:
-        _check(fence.send(transaction), loading)
-    _check(fence.settle(), loading or bool(transaction))
+            _check(sent, fence.send(transaction))
+            sent, transaction = transaction, []
+    if run.report.puts and transaction:
+        _check(sent, fence.send(transaction))
+        sent = transaction
+    _check(sent, fence.settle())
 
 
-def _check(replies: list[Any], loading: bool) -> None:
+def _check(sent: list[Command], replies: list[Any]) -> None:
     """MSETNX says 1, or 0 when it wrote nothing because one of its keys exists."""
-    if loading and 0 in replies:
+    if any(command[0] == "MSETNX" and reply == 0 for command, reply in zip(sent, replies, strict=True)):
         raise Collision
 
 
-def _blocks(chunks: Iterator[Chunk], content: Content) -> Iterator[list[bytes]]:
+def _blocks(chunks: Iterator[Chunk], content: Content, limit: ValueLimit) -> Iterator[list[bytes]]:
     """Flat key, value, key, value … lists of bounded size."""
     flat: list[bytes] = []
     size = 0
@@ -110,6 +112,8 @@ def _blocks(chunks: Iterator[Chunk], content: Content) -> Iterator[list[bytes]]:
             if value is not None:
                 flat += (row[0], value)  # type: ignore[arg-type]
                 size += len(value)
+                if len(value) >= LARGE_VALUE_BYTES:
+                    limit.check(row[0], value)  # type: ignore[arg-type]
                 if size > MSET_BYTES:
                     yield flat
                     flat, size = [], 0

@@ -66,19 +66,21 @@ class Repair:
         groups = list(groups_of(dirty, rows_in, GROUP_ROWS))
         for group in groups:
             self._run.stop.check()
-            names: set[bytes] = set()
-            self._put_group(group, names, changer)
+            names = self._put_group(group, changer)
             self._names = names if len(groups) == 1 else None
         if self._foreign:
             raise self._not_ours()
 
-    def _put_group(self, group: list[int], names: set[bytes], changer: Changer) -> None:
+    def _put_group(self, group: list[int], changer: Changer) -> set[bytes]:
+        """Put the rows of one group; the (short) names of the keys that Redis is to hold."""
+        names: set[bytes] = set()
+        absent: set[bytes] = set()
         wanted = dict.fromkeys(group, 0)
         found = dict.fromkeys(group, 0)
         repeated: list[bytes] = []
         for chunk in self._reading.rows_of(group, self._buckets):
             self._run.stop.check()
-            rows = self._named(chunk, names, repeated)
+            rows = self._named(chunk, names, absent, repeated)
             self._compare(rows, wanted, found, changer)
         if repeated:
             raise duplicate_keys(repeated)
@@ -87,21 +89,24 @@ class Repair:
             left = self._held[bucket] - found[bucket]
             if digest.normal(left):
                 self.result.residual[bucket] = max(1, digest.count(left))
+        return names
 
     def _named(
-        self, chunk: list[tuple[bytes | None, ...]], names: set[bytes], repeated: list[bytes]
+        self, chunk: list[tuple[bytes | None, ...]], names: set[bytes], absent: set[bytes], repeated: list[bytes]
     ) -> list[tuple[bytes, bytes]]:
-        """The chunk's rows that Redis is to hold, after checking their keys."""
+        """The chunk's rows that Redis is to hold, after checking their keys. absent: keys whose value is NULL."""
         rows: list[tuple[bytes, bytes]] = []
         self.result.rows += len(chunk)
         for key, value, _ in chunk:
             if key is None:
                 raise null_key()
             name = short(key)
-            if name in names:
+            if name in names or name in absent:
                 repeated.append(key)
-            names.add(name)
-            if value is not None:
+            if value is None:
+                absent.add(name)
+            else:
+                names.add(name)
                 rows.append((key, value))
         return rows
 

@@ -18,7 +18,6 @@ from reconcile.source.reading import Reading, explain, open_reading
 from reconcile.source.session import Session
 from reconcile.target import store
 
-
 MAX_TURNS = 4
 """How often one run may find that it has to take a snapshot instead of going on by delta."""
 

@@ -65,7 +65,7 @@ class Applier:
         self._pending = pending
         self._marked = base.pending == pending
         self._batch = Batch()
-        self._bulk_max_bytes: int | None = None
+        self._value_limit = ValueLimit(reader, keyspace.view)
         self.puts = 0
         self.deletes = 0
 
@@ -76,8 +76,7 @@ class Applier:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set a key to a value."""
-        if len(value) >= LARGE_VALUE_BYTES:
-            self._check_value(key, value)
+        self._value_limit.check(key, value)
         self._make_room(len(key) + len(value))
         self._batch.put(key, value)
         self.puts += 1
@@ -120,17 +119,28 @@ class Applier:
         if full or (len(self._batch) and self._batch.size_bytes + more_bytes > self._limits.batch_max_bytes):
             self.flush()
 
-    def _check_value(self, key: bytes, value: bytes) -> None:
-        """Redis drops the connection at a value it does not take: refuse it by name before anything is written."""
-        if self._bulk_max_bytes is None:
+
+class ValueLimit:
+    """Redis drops the connection at a value it does not take: refuse it by name before anything of it is written."""
+
+    def __init__(self, reader: Wire, view: str) -> None:
+        self._reader = reader
+        self._view = view
+        self._max_bytes: int | None = None
+
+    def check(self, key: bytes, value: bytes) -> None:
+        """Raise DataError for a value the server would refuse."""
+        if len(value) < LARGE_VALUE_BYTES:
+            return
+        if self._max_bytes is None:
             (reply,) = self._reader.pipeline([("CONFIG", "GET", "proto-max-bulk-len")])
             told = isinstance(reply, list) and len(reply) == 2 and reply[1].isdigit()
-            self._bulk_max_bytes = int(reply[1]) if told else DEFAULT_BULK_MAX_BYTES
-        if len(value) > self._bulk_max_bytes:
+            self._max_bytes = int(reply[1]) if told else DEFAULT_BULK_MAX_BYTES
+        if len(value) > self._max_bytes:
             raise DataError(
-                f"the value of {name_of(key)} has {len(value)} bytes; this Redis takes at most {self._bulk_max_bytes}",
+                f"the value of {name_of(key)} has {len(value)} bytes; this Redis takes at most {self._max_bytes}",
                 hint="shorten it in the query, or raise proto-max-bulk-len",
-                view=self._keyspace.view,
+                view=self._view,
             )
 
 

@@ -24,9 +24,10 @@ def refused(command: Command, redis_server: RedisServer, code: int, said: str, *
     assert "format" not in state(redis_server.client())
 
 
-def test_missing_config(command: Command, redis_server: RedisServer) -> None:
+def test_missing_config(command: Command, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A configuration file that is not there is named."""
-    result = command("run", "--config", "/nowhere/config.yaml", expect=2)
+    monkeypatch.setattr(command, "write_config", lambda: None)
+    result = command("run", expect=2)
     assert "config.yaml" in result.report["error"]["message"]
 
 
@@ -107,7 +108,7 @@ def test_wrong_materialize_password(command: Command, redis_server: RedisServer,
     ],
 )
 def test_bad_query(command: Command, redis_server: RedisServer, source: Source, query: str, said: str) -> None:
-    """SQL that does not parse, a missing object or column, a type we cannot store: refused before anything is written."""
+    """SQL that does not parse, a missing object or column, a type we cannot store: refused, nothing written."""
     command.config["materialize"]["sql"] = query.format(schema=source.schema)
     refused(command, redis_server, 2, said)
     assert redis_server.client().dbsize() == 0

@@ -49,7 +49,7 @@ def write_config(command: Command, source: Source, redis_server: RedisServer, tm
     text = CONFIG.format(
         host=parts["host"], port=parts["port"], user=parts["user"], password=parts.get("password", "x"),
         database=parts["dbname"], sql=source.sql, redis_host=address.hostname, redis_port=address.port,
-        prefix=f"  key_prefix: {prefix}\n" if prefix else "", log_file=tmp_path / "old.log",
+        prefix=f'  key_prefix: "{prefix}"\n' if prefix else "", log_file=tmp_path / "old.log",
     )  # fmt: skip
     command.write_config = lambda: command.config_path.write_text(text)  # type: ignore[method-assign,assignment]
 
@@ -133,5 +133,5 @@ def test_dedicated_database(command: Command, source: Source, redis_server: Redi
     client.set("leftover", "x")
     client.lpush("a list", "x")
     command("run")
-    assert sorted(key for key in client.keys() if not key.startswith(b"reconcile:")) == [b"a"]
+    assert sorted(key for key in client.scan_iter() if not key.startswith(b"reconcile:")) == [b"a"]
     command("verify")

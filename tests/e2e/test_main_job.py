@@ -225,7 +225,13 @@ def test_companion_view_tells_what_changed(source: Source, redis_server: RedisSe
         if statement.strip():
             source.execute(statement)
     command.config["views"] = [
-        {"name": "default", "sql": source.sql, "key_prefix": "p", "digest_view": f"{source.schema}.v_digest", "buckets": 64}
+        {
+            "name": "default",
+            "sql": source.sql,
+            "key_prefix": "p",
+            "digest_view": f"{source.schema}.v_digest",
+            "buckets": 64,
+        }
     ]
     del command.config["materialize"]["sql"]
     del command.config["redis"]["key_prefix"]

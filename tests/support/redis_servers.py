@@ -59,7 +59,7 @@ class RedisServer:
             try:
                 self.client().ping()
                 return
-            except redis.BusyLoadingError:
+            except (redis.BusyLoadingError, redis.AuthenticationError):
                 return
             except redis.RedisError:
                 if time.monotonic() > deadline:
