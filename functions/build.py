@@ -26,7 +26,7 @@ ROOT = HERE.parent
 CONSTRAINTS = HERE / "constraints.txt"
 PLATFORMS = ("aws-lambda", "google-cloud", "azure-functions")
 ADAPTERS = {"aws-lambda": "aws_lambda.py", "google-cloud": "gcp.py", "azure-functions": "azure.py"}
-RUNTIMES = {"google-cloud": ["functions-framework>=3.8,<4"], "azure-functions": ["azure-functions>=1.21,<2"]}
+RUNTIMES = {"google-cloud": ["functions-framework>=3.8,<4"], "azure-functions": ["azure-functions>=1.21"]}
 SHIPPED = {
     "aws-lambda": [],
     "google-cloud": ["main.py"],

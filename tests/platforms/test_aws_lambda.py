@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ from tests.platforms.conftest import Deployment
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric is for Linux")
 
 WITHIN_S = 20.0
+LEASE = "3s"  # shorter than the default, so that tests wait less for the dead
 
 
 @pytest.fixture
@@ -130,6 +133,45 @@ def test_an_unreachable_source_raises_for_the_retry_and_names_no_secret(new_sand
     assert sandbox.alive
 
 
+FAKE_BOTO3 = """
+import json, os
+class _Client:
+    def get_secret_value(self, SecretId):
+        assert SecretId == "arn:aws:secretsmanager:eu-central-1:123456789012:secret:reconcile-AbCdEf", SecretId
+        with open(os.environ["FAKE_SECRET"]) as file:
+            return {"SecretString": file.read()}
+def client(service, region_name):
+    assert (service, region_name) == ("secretsmanager", "eu-central-1")
+    return _Client()
+"""
+
+
+def test_addresses_from_secrets_manager_and_their_rotation(
+    new_sandbox: Any, deployment: Deployment, tmp_path: Path
+) -> None:
+    """The template's way: two members of one secret. A changed one is read after the failure it caused."""
+    (tmp_path / "boto3.py").write_text(FAKE_BOTO3)
+    secret = tmp_path / "secret.json"
+    good = {"materialize_url": deployment.env["MATERIALIZE_URL"], "redis_url": deployment.env["REDIS_URL"]}
+    secret.write_text(json.dumps(good))
+    arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:reconcile-AbCdEf"
+    sandbox = new_sandbox(
+        PYTHONPATH=str(tmp_path),
+        FAKE_SECRET=str(secret),
+        MATERIALIZE_URL="",
+        REDIS_URL="",
+        MATERIALIZE_URL_ARN=f"{arn}:materialize_url",
+        REDIS_URL_ARN=f"{arn}:redis_url",
+    )
+    deployment.put({"a": "1"})
+    secret.write_text(json.dumps({**good, "redis_url": "redis://:hunter2@127.0.0.1:1/0"}))
+    assert sandbox.invoke({}).error is not None
+    secret.write_text(json.dumps(good))
+    assert sandbox.invoke({}).response["status"] == "done"
+    assert deployment.stored() == deployment.view()
+    assert "hunter2" not in sandbox.log
+
+
 def test_following_ends_before_lambda_would_kill(new_sandbox: Any, deployment: Deployment) -> None:
     """Asked to follow for ten minutes with a limit of 8 s: it returns on a committed time, well inside the limit."""
     sandbox = new_sandbox()
@@ -149,7 +191,7 @@ def test_following_ends_before_lambda_would_kill(new_sandbox: Any, deployment: D
 def test_killed_at_the_deadline_the_next_sandbox_goes_on(new_sandbox: Any, deployment: Deployment) -> None:
     """SIGKILL in the middle of following: the next cold start waits for the dead run's lease and converges."""
     deployment.put({f"k{n}": f"v{n}" for n in range(50)})
-    killed = new_sandbox()
+    killed = new_sandbox(RECONCILE_LIMITS__LEASE=LEASE)
     invocation = killed.start({"mode": "run", "follow_s": 600}, limit_s=900.0)
     eventually(lambda: deployment.stored() == deployment.view(), "the first content did not arrive")
     killed.finish(invocation, kill_after_s=0.2)
@@ -158,13 +200,34 @@ def test_killed_at_the_deadline_the_next_sandbox_goes_on(new_sandbox: Any, deplo
 
     deployment.put({"k0": "changed", "late": "row"})
     deployment.delete(["k1"])
-    successor = new_sandbox()
+    successor = new_sandbox(RECONCILE_LIMITS__LEASE=LEASE)
     skipped = successor.invoke({})
-    assert (skipped.error, skipped.response["exit_code"]) == (None, 0), "a lease held is no failure"
+    assert (skipped.error, skipped.response["status"]) == (None, "skipped"), "a lease held is no failure"
     waited = successor.invoke({"mode": "run", "if_leased": "wait"})
-    assert (waited.error, waited.response["exit_code"]) == (None, 0)
-    assert waited.took_s < 25, "the lease is short"
+    assert (waited.error, waited.response["status"]) == (None, "done")
     assert deployment.stored() == deployment.view()
+
+
+def test_frozen_and_woken_it_writes_nothing_any_more(new_sandbox: Any, deployment: Deployment) -> None:
+    """A sandbox stopped in mid-run, as Lambda freezes them; meanwhile another takes over; then the first one wakes."""
+    deployment.put({"a": "1"})
+    frozen = new_sandbox(RECONCILE_LIMITS__LEASE=LEASE)
+    invocation = frozen.start({"mode": "run", "follow_s": 600}, limit_s=900.0)
+    eventually(lambda: deployment.stored() == deployment.view(), "the first content did not arrive")
+    os.kill(frozen.pid, signal.SIGSTOP)
+    deployment.put({"a": "2", "b": "2"})
+    successor = new_sandbox(RECONCILE_LIMITS__LEASE=LEASE)
+    taken_over = successor.invoke({"if_leased": "wait"})
+    assert (taken_over.error, taken_over.response["status"]) == (None, "done")
+    assert deployment.stored() == deployment.view()
+    deployment.tamper("a")  # whatever the frozen run still wants to write would show
+    before = deployment.stored()
+    os.kill(frozen.pid, signal.SIGCONT)
+    frozen.finish(invocation, kill_after_s=WITHIN_S)
+    assert frozen.alive, "it did not notice"
+    assert invocation.error is not None
+    assert invocation.error["errorType"] == "RetryableError"
+    assert deployment.stored() == before
 
 
 def test_two_invocations_at_once(new_sandbox: Any, deployment: Deployment) -> None:
@@ -176,4 +239,19 @@ def test_two_invocations_at_once(new_sandbox: Any, deployment: Deployment) -> No
         sandbox.finish(invocation, kill_after_s=60)
         assert invocation.error is None
         assert invocation.response["exit_code"] == 0
+    assert deployment.stored() == deployment.view()
+
+
+def test_a_second_invocation_during_the_first(new_sandbox: Any, deployment: Deployment) -> None:
+    """While one follows, the other finds the lease taken, returns at once and says so; the first is not disturbed."""
+    deployment.put({"a": "1"})
+    first, second = new_sandbox(), new_sandbox()
+    following = first.start({"follow_s": 600}, limit_s=8.0)
+    eventually(lambda: deployment.stored() == deployment.view(), "the first content did not arrive")
+    turned_away = second.invoke({})
+    assert (turned_away.error, turned_away.response["status"]) == (None, "skipped")
+    deployment.put({"b": "2"})
+    first.finish(following, kill_after_s=8.0)
+    assert following.error is None
+    assert following.response["exit_code"] in (0, 4)
     assert deployment.stored() == deployment.view()

@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -120,6 +121,27 @@ def test_two_ticks_at_once(in_process: Callable[[], Deployment], caplog: pytest.
     logged = [json.loads(record.message) for record in caplog.records if record.name == "functions.azure"]
     assert [entry["reconcile"]["exit_code"] for entry in logged] == [0, 0]
     assert deployment.stored() == deployment.view()
+
+
+def test_a_second_tick_during_the_first(
+    in_process: Callable[[], Deployment], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While one call follows, the other finds the lease taken and returns at once."""
+    deployment = in_process()
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("EVENT_RUN", '{"follow_s": 4}')
+    deployment.put({"a": "1"})
+    run = functions()["reconcile_run"].get_user_function()
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(run, request())
+        deadline = time.monotonic() + 10
+        while deployment.stored() != deployment.view():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        run(request())
+        following.result(30)
+    logged = [json.loads(record.message) for record in caplog.records if record.name == "functions.azure"]
+    assert [entry["reconcile"]["status"] for entry in logged] == ["skipped", "done"]
 
 
 def test_the_built_directory_is_what_the_host_indexes(tmp_path: Path, deployment: Deployment) -> None:

@@ -221,6 +221,23 @@ def test_two_requests_at_once(serve: Any, deployment: Deployment) -> None:
     assert deployment.stored() == deployment.view()
 
 
+def test_a_second_request_during_the_first(serve: Any, deployment: Deployment) -> None:
+    """While one thread follows, the other finds the lease taken and answers 200 at once."""
+    service = serve("reconcile_http", "http")
+    deployment.put({"a": "1"})
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(service.post, b'{"follow_s": 4}')
+        deadline = time.monotonic() + 10
+        while deployment.stored() != deployment.view():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        status, body = service.post(b"{}")
+        assert (status, json.loads(body)["status"]) == (200, "skipped")
+        deployment.put({"b": "2"})
+        assert following.result(30)[0] == 200
+    assert deployment.stored() == deployment.view()
+
+
 def test_the_platform_limit_is_kept(serve: Any, deployment: Deployment) -> None:
     """Cloud Run's request timeout reaches the run: asked to follow for ten minutes, it answers within 6 s."""
     service = serve("reconcile_http", "http", CLOUD_RUN_TIMEOUT_SECONDS="6")
