@@ -23,7 +23,7 @@ def execute(settings: Settings, request: Request, stop: Stop, run_id: str | None
     started = time.monotonic()
     report = RunReport(run_id or _run_id(), request.mode, time.time_ns() // 1_000_000)
     try:
-        views = _chosen(settings, request)
+        views = chosen_views(settings, request.views)
     except ReconcileError as error:
         report.fail(error)
         views = []
@@ -69,14 +69,15 @@ def _execute_view(
         logger.debug("view %s failed", view.name, exc_info=True)
 
 
-def _chosen(settings: Settings, request: Request) -> list[ViewSettings]:
+def chosen_views(settings: Settings, names: tuple[str, ...]) -> list[ViewSettings]:
+    """The named views; none named: all. Raises UsageError."""
     known = {view.name: view for view in settings.views}
     if not known:
         raise UsageError("no view is configured", hint="materialize.sql, or a list of views; see docs/configuration.md")
-    unknown = [name for name in request.views if name not in known]
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise UsageError(f"no view is named {unknown[0]!r}", hint=f"configured: {', '.join(known)}")
-    return [known[name] for name in request.views] if request.views else list(known.values())
+    return [known[name] for name in names] if names else list(known.values())
 
 
 def _run_id() -> str:
