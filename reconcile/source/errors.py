@@ -19,7 +19,8 @@ _REFUSED = re.compile(
 )
 _ACCESS_STATES = {"28P01", "28000", "42501"}
 _RETRY_STATES = {"57014", "25P03", "53000", "53200", "25006", "57P01", "57P02", "57P03"}
-_USAGE_CLASSES = ("42", "22", "0A", "2F", "08P")
+_USAGE_CLASSES = ("42", "22", "0A", "2F", "54", "08P")
+"""Some of these psycopg calls OperationalError; but trying again does not help."""
 
 
 @contextlib.contextmanager
@@ -53,7 +54,7 @@ def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
             hint="mend the data or the view; nothing was written, the next run tries again",
             view=view,
         )
-    if "no replicas available" in text:
+    if "no replicas available" in text or "target replica failed" in text:
         return Unavailable(f"Materialize cannot run the query: {text}", hint=hint, view=view)
     if _DROPPED.search(text):
         return Unavailable(
@@ -67,13 +68,13 @@ def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
             hint="raise max_query_result_size for this role, or max_result_size",
             view=view,
         )
+    if state not in _RETRY_STATES and (_MISSING.search(text) or state.startswith(_USAGE_CLASSES)):
+        return UsageError(
+            f"Materialize refuses the query: {text}", hint=hint or "check `sql` in the configuration", view=view
+        )
     if not state or state in _RETRY_STATES or isinstance(error, psycopg.OperationalError):
         return Unavailable(
             f"Materialize is not available: {text}", hint="is it running, and reachable from here?", view=view
-        )
-    if _MISSING.search(text) or state.startswith(_USAGE_CLASSES):
-        return UsageError(
-            f"Materialize refuses the query: {text}", hint=hint or "check `sql` in the configuration", view=view
         )
     return ReconcileError(f"Materialize reports {state}: {text}", hint=hint, view=view)
 
