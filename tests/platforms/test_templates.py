@@ -170,3 +170,32 @@ def test_every_platform_is_built_by_the_same_script() -> None:
     """The folders, the adapters and the build's choices are the same three."""
     folders = {path.name for path in shipped.FUNCTIONS.iterdir() if path.is_dir() and "-" in path.name}
     assert folders == set(build.PLATFORMS) == set(build.ADAPTERS) == set(build.SHIPPED)
+
+
+def test_the_workflow_pins_its_actions_and_covers_every_python() -> None:
+    """Actions by full version; each Python the project names, up to the newest; read-only permissions."""
+    (workflow,) = shipped.documents(shipped.ROOT / ".github" / "workflows" / "test.yml")
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    uses = [step["uses"] for step in steps if "uses" in step]
+    assert uses
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", use) for use in uses), uses
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all("timeout-minutes" in job for job in workflow["jobs"].values())
+
+
+def test_the_workflow_uses_the_compose_file_as_it_is() -> None:
+    """Services it names exist; the variables it sets are the ones the tests read; ports are those published."""
+    (workflow,) = shipped.documents(shipped.ROOT / ".github" / "workflows" / "test.yml")
+    (compose,) = shipped.documents(shipped.CRON / "container" / "compose.yaml")
+    text = (shipped.ROOT / ".github" / "workflows" / "test.yml").read_text()
+    for found in re.findall(r"docker compose (?:build|run --rm|exec -T|up [\w -]*?\d+) ([\w ]+)", text):
+        assert found.split()[0] in compose["services"], found
+    real = next(step for step in workflow["jobs"]["real"]["steps"] if "MATERIALIZE_URL" in step.get("env", {}))
+    conftest = (shipped.ROOT / "tests" / "conftest.py").read_text()
+    for name, url in real["env"].items():
+        assert name in conftest
+        port = re.search(r":(\d+)/", url)
+        assert port is not None
+        published = [entry for service in compose["services"].values() for entry in service.get("ports", [])]
+        assert f"127.0.0.1:{port[1]}:{port[1]}" in published
