@@ -5,6 +5,55 @@ Drivers are imported inside commands, as in `cli`.
 
 from __future__ import annotations
 
+import json
+import sys
+
 import click
 
-TOOLS: tuple[click.Command, ...] = ()
+from reconcile.cli_options import (
+    DURATION,
+    common_options,
+    ended_by_signals,
+    load_settings,
+    shown_errors,
+    view_options,
+)
+
+
+@click.command()
+@click.option("--interval", "interval_s", type=DURATION, help="How often runs are scheduled: history is judged by it.")
+@click.option("--quick", is_flag=True, help="Leave out what reads every row of the view or every key in Redis.")
+@click.option("--max-runtime", type=DURATION, help="Give up after this long (exit 4).")
+@view_options
+@common_options
+def doctor(
+    config_path: str | None,
+    as_json: bool,
+    log_level: str | None,
+    quiet: bool,
+    views: tuple[str, ...],
+    interval_s: float | None,
+    quick: bool,
+    max_runtime: float | None,
+) -> None:
+    """Look for what would make runs fail, slow or unsafe, and print what mends it. Changes nothing.
+
+    Exit 0: nothing to mend (there may be warnings). 2: something has to be mended. 6: a server cannot be reached.
+    """
+    with shown_errors(as_json):
+        from reconcile.runs.doctor import examine
+        from reconcile.runs.doctor_source import Schedule
+        from reconcile.runs.findings import render
+        from reconcile.stop import Stop
+
+        settings = load_settings(config_path, log_level, {"limits.max_runtime_s": max_runtime})
+        stop = Stop(settings.limits.max_runtime_s)
+        with ended_by_signals(stop):
+            findings = examine(settings, views, Schedule(interval_s, quick), stop)
+        shown = json.dumps(findings.to_dict(), ensure_ascii=False) if as_json else render(findings, quiet=quiet)
+        if shown:
+            click.echo(shown)
+        sys.exit(int(findings.exit_code))
+
+
+TOOLS: tuple[click.Command, ...] = (doctor,)

@@ -10,7 +10,7 @@ from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core.changes import MAX_EXAMPLES, name_of
 from reconcile.core.digest import MAX_BUCKETS, MIN_BUCKETS
 from reconcile.core.times import MAX_TIMESTAMP
-from reconcile.errors import AccessError
+from reconcile.errors import AccessError, UsageError
 from reconcile.runs.findings import Findings
 from reconcile.source import catalog, query
 from reconcile.source import session as sessions
@@ -207,8 +207,8 @@ def _check_index_trap(session: Session, objects: list[CatalogObject], findings: 
         trapped = True
         findings.warn(
             "history",
-            f"index trap: {relation.name} keeps {_duration((relation.window_ms or 0) / 1000)} of history, but the query "
-            f"is answered by the index {index.name}, which keeps {_duration((index.window_ms or 1000) / 1000)}: "
+            f"index trap: {relation.name} keeps {_duration((relation.window_ms or 0) / 1000)} of history, but the "
+            f"query is answered by the index {index.name}, which keeps {_duration((index.window_ms or 1000) / 1000)}: "
             "every run reconciles by snapshot",
             f"DROP INDEX {index.name};\n-- or set materialize.cluster to a cluster where this index does not exist",
         )
@@ -276,9 +276,10 @@ def _check_companion(
         gain = ", which makes runs without history cheap" if rows is None or rows >= COMPANION_ROWS else ""
         findings.ok("digest view", f"none is configured{gain and f' ({again} prints one{gain})'}")
         return
-    columns = {column.name for column in session.columns(query.describe(f"SELECT * FROM {name}"))}
-    if not {"bucket", "rows", "fingerprint"} <= columns:
-        findings.fail("digest view", f"{name} is not a companion view: columns {', '.join(sorted(columns))}", again)
+    try:
+        session.columns(query.describe(query.companion_rows(name)))
+    except UsageError as error:
+        findings.fail("digest view", f"{name} cannot be used: {error.message}", f"-- the statements of: {again}")
         return
     with open_reading(session, mapping, None) as reading:
         largest = reading.largest_bucket(name)

@@ -1,0 +1,117 @@
+"""What Materialize says about objects, clusters and the quality of a query's rows: for doctor, explain and init.
+
+Catalog relations are read one by one where possible: joins over them are what differs most between versions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconcile.core.changes import MAX_EXAMPLES
+from reconcile.source.frontiers import parse_explanation
+from reconcile.source.query import BYTEA, Mapping, bytes_literal, current_of, identifier, literal
+from reconcile.source.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogObject:
+    """One object as the catalog has it. window_ms: how much history it keeps, None when that is not told."""
+
+    id: str
+    kind: str
+    name: str
+    """Quoted and qualified, for use in statements."""
+    on_id: str | None
+    """The relation an index is on."""
+    window_ms: int | None
+
+
+def find_object(session: Session, object_id: str) -> CatalogObject | None:
+    """One object by the id EXPLAIN TIMESTAMP gives; None when the catalog does not show it."""
+    at = literal(object_id)
+    rows = session.fetch(f"SELECT name, type, schema_id FROM mz_catalog.mz_objects WHERE id = {at}")
+    if not rows:
+        return None
+    name, kind, schema_id = (_text(value) for value in rows[0])
+    parts = [*_place(session, schema_id), name]
+    on = session.fetch(f"SELECT on_id FROM mz_catalog.mz_indexes WHERE id = {at}") if kind == "index" else []
+    kept = session.fetch(f"SELECT value::text FROM mz_internal.mz_history_retention_strategies WHERE id = {at}")
+    window = _text(kept[0][0]) if kept else ""
+    return CatalogObject(
+        id=object_id,
+        kind=kind,
+        name=".".join(identifier(part) for part in parts),
+        on_id=_text(on[0][0]) if on else None,
+        window_ms=int(window) if window.isdigit() else None,
+    )
+
+
+def _place(session: Session, schema_id: str) -> list[str]:
+    """Database and schema, as far as known."""
+    rows = session.fetch(f"SELECT name, database_id FROM mz_catalog.mz_schemas WHERE id = {literal(schema_id)}")
+    if not rows:
+        return []
+    schema, database_id = (_text(value) for value in rows[0])
+    found = session.fetch(f"SELECT name FROM mz_catalog.mz_databases WHERE id = {literal(database_id)}")
+    return [_text(found[0][0]), schema] if found else [schema]
+
+
+def cluster_replicas(session: Session, cluster: str) -> int | None:
+    """How many replicas a cluster has; None when there is no such cluster."""
+    found = session.fetch(f"SELECT id FROM mz_catalog.mz_clusters WHERE name = {literal(cluster)}")
+    if not found:
+        return None
+    cluster_id = literal(_text(found[0][0]))
+    return len(session.fetch(f"SELECT id FROM mz_catalog.mz_cluster_replicas WHERE cluster_id = {cluster_id}"))
+
+
+def whom(session: Session) -> tuple[str, str, str]:
+    """(version of Materialize, the session's cluster, our role)."""
+    ((version, role),) = session.fetch("SELECT mz_version(), current_role()")
+    ((cluster,),) = session.fetch("SHOW cluster")
+    return _text(version), _text(cluster), _text(role)
+
+
+def answered_by_index(session: Session, relation: str) -> bool:
+    """Whether reading a relation is answered by indexes of the session's cluster alone."""
+    ((text,),) = session.fetch(current_of(f"SELECT * FROM {relation}"))
+    return all(source.kind == "compute" for source in parse_explanation(_text(text)).objects)
+
+
+def count_rows(session: Session, mapping: Mapping) -> tuple[int, int]:
+    """(rows, rows without key) of the query now."""
+    key = f"q.{identifier(mapping.key.name)}"
+    ((rows, keyed),) = session.fetch(f"SELECT count(*), count({key}) FROM ({mapping.sql}) AS q")
+    return int(rows or 0), int(rows or 0) - int(keyed or 0)
+
+
+def repeated_keys(mapping: Mapping) -> str:
+    """Some keys that have several rows: (key, rows)."""
+    return (
+        f"SELECT {mapping.key_sql} AS key, count(*) AS rows FROM ({mapping.sql}) AS q "
+        f"GROUP BY 1 HAVING count(*) > 1 LIMIT {MAX_EXAMPLES}"
+    )
+
+
+def first_row(mapping: Mapping) -> str:
+    """The least that shows whether the view may be read."""
+    return f"SELECT {mapping.key_sql} AS key FROM ({mapping.sql}) AS q LIMIT 1"
+
+
+def rows_of_key(mapping: Mapping, key: bytes) -> str | None:
+    """The rows (value) of one Redis key; None for bytes that no text key can be."""
+    if mapping.key.oid == BYTEA:
+        wanted = bytes_literal(key)
+    else:
+        try:
+            text = key.decode()
+        except UnicodeDecodeError:
+            return None
+        if "\0" in text:
+            return None
+        wanted = literal(text)
+    return f"SELECT {mapping.value_sql} AS value FROM ({mapping.sql}) AS q WHERE {mapping.key_sql} = {wanted} LIMIT 3"
+
+
+def _text(value: bytes | None) -> str:
+    return "" if value is None else value.decode("utf-8", "replace")
