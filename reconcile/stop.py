@@ -39,7 +39,10 @@ class Stop:
         self._deadline = None if deadline_s is None else time.monotonic() + deadline_s
         self._reason: str | None = None
         self._requested_at: float | None = None
-        self._event = threading.Event()
+        # Held until the end is requested. Not an Event: its set() takes a lock that a signal handler may interrupt the
+        # same thread in the middle of, and then waits for it for ever.
+        self._latch = threading.Lock()
+        self._latch.acquire()
         self._watches: list[_Watch] = []
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -49,7 +52,8 @@ class Stop:
         if self._reason is None:
             self._reason = reason
             self._requested_at = time.monotonic()
-        self._event.set()
+        with contextlib.suppress(RuntimeError):
+            self._latch.release()
 
     @property
     def requested(self) -> bool:
@@ -75,7 +79,12 @@ class Stop:
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than until the run should end."""
         remaining = self.remaining_s()
-        self._event.wait(seconds if remaining is None else min(seconds, remaining))
+        self._pause(seconds if remaining is None else min(seconds, remaining))
+
+    def _pause(self, seconds: float) -> None:
+        if self._latch.acquire(timeout=max(0.0, seconds)):
+            with contextlib.suppress(RuntimeError):
+                self._latch.release()  # the next one who waits
 
     @contextlib.contextmanager
     def watch(
@@ -117,7 +126,7 @@ class Stop:
             if stopping_since is None and self._deadline is not None:
                 pause = min(pause, max(0.0, self._deadline - now))
             if stopping_since is None:
-                self._event.wait(pause)
+                self._pause(pause)
             else:
                 time.sleep(_LOOK_EVERY_S)
 
