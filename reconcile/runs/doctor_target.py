@@ -184,13 +184,12 @@ def _check_rights(wire: Wire, keyspace: Keyspace, username: str | None, findings
 
 def _scratch_commands(key: bytes) -> list[Command]:
     """What runs send, with the scratch key as its only key, gone at the end."""
-    return [
-        *[("SET", key, "1", "PX", SCRATCH_MS), ("GET", key), ("MGET", key), ("STRLEN", key), ("GETRANGE", key, 0, 1)],
-        *[("SETRANGE", key, 0, "1"), ("EXISTS", key), ("INCR", key), ("PTTL", key), ("TYPE", key), ("UNLINK", key)],
-        *[("MSETNX", key, "1"), ("MSET", key, "1"), ("PEXPIRE", key, SCRATCH_MS), ("DEL", key)],
-        *[("HSET", key, "f", "1"), ("HGET", key, "f"), ("HGETALL", key), ("DEL", key)],
-        *[("SADD", key, "m"), ("SISMEMBER", key, "m"), ("SSCAN", key, 0), ("SREM", key, "m"), ("DEL", key)],
-    ]
+    strings: list[Command] = [("SET", key, "1", "PX", SCRATCH_MS), ("SETRANGE", key, 0, "1"), ("INCR", key)]
+    strings += [("GETRANGE", key, 0, 1), ("MSETNX", key, "1"), ("MSET", key, "1"), ("PEXPIRE", key, SCRATCH_MS)]
+    strings += [(name, key) for name in ("GET", "MGET", "STRLEN", "EXISTS", "PTTL", "TYPE", "UNLINK")]
+    hashes: list[Command] = [("HSET", key, "f", "1"), ("HGET", key, "f"), ("HGETALL", key), ("DEL", key)]
+    sets: list[Command] = [("SADD", key, "m"), ("SISMEMBER", key, "m"), ("SSCAN", key, 0), ("SREM", key, "m")]
+    return [*strings, *hashes, *sets, ("DEL", key)]
 
 
 def _check_prefix_rights(wire: Wire, keyspace: Keyspace, user: str, commands: int, findings: Findings) -> None:
