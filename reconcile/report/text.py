@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconcile.core.times import format_time
-from reconcile.errors import ExitCode
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
 
 
@@ -58,15 +57,15 @@ def _headline(view: ViewReport, mode: str) -> str:
 
 
 def _verdict(view: ViewReport) -> str:
-    if view.drift is None:
-        return ""
-    if view.drift.total == 0 and view.exit_code == ExitCode.OK:
-        return f"in sync: {_number(view.keys or 0)} keys compared{_position(view)}"
     drift = view.drift
-    return (
-        f"DRIFT: {_number(drift.missing)} missing, {_number(drift.stale)} stale, {_number(drift.extra)} extra "
-        f"in {_number(drift.buckets)} buckets{_position(view)}"
-    )
+    if drift is None:
+        return ""
+    if drift.total or drift.buckets:
+        return (
+            f"DRIFT: {_number(drift.missing)} missing, {_number(drift.stale)} stale, {_number(drift.extra)} extra "
+            f"in {_number(drift.buckets)} buckets{_position(view)}"
+        )
+    return "" if view.error is not None else f"in sync{_position(view)}"
 
 
 def _drift_lines(drift: DriftReport) -> Iterator[str]:

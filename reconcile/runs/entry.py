@@ -50,10 +50,11 @@ def _execute_view(
             else:
                 Work(run, started).execute()
     except LeaseHeld as held:
-        report.skipped = True
-        report.reason = held.message
         if request.if_leased == "fail":
             report.fail(held)
+        else:
+            report.skipped = True
+            report.reason = held.message
     except ReconcileError as error:
         report.fail(error)
         logger.debug("view %s failed", view.name, exc_info=True)
