@@ -56,4 +56,35 @@ def doctor(
         sys.exit(int(findings.exit_code))
 
 
-TOOLS: tuple[click.Command, ...] = (doctor,)
+@click.command()
+@click.argument("key")
+@click.option("--view", "view", metavar="NAME", help="The view the key belongs to, where its prefix does not tell.")
+@click.option("--show-values", is_flag=True, help="The values themselves, not only their length and digest.")
+@click.option("--max-runtime", type=DURATION, help="Give up after this long (exit 4).")
+@common_options
+def explain(
+    config_path: str | None,
+    as_json: bool,
+    log_level: str | None,
+    quiet: bool,
+    key: str,
+    view: str | None,
+    show_values: bool,
+    max_runtime: float | None,
+) -> None:
+    """Why is KEY as it is? Its value in the view and in Redis, at which times, and what follows from that.
+
+    KEY is the key in Redis; the view's prefix may be left out. Changes nothing; exit 0 whatever the verdict.
+    """
+    with shown_errors(as_json):
+        from reconcile.runs.explain import explain_one, render
+        from reconcile.stop import Stop
+
+        settings = load_settings(config_path, log_level, {"limits.max_runtime_s": max_runtime})
+        stop = Stop(settings.limits.max_runtime_s)
+        with ended_by_signals(stop):
+            found = explain_one(settings, key, view, stop).to_dict(show_values=show_values)
+        click.echo(json.dumps(found, ensure_ascii=False) if as_json else render(found))
+
+
+TOOLS: tuple[click.Command, ...] = (doctor, explain)
