@@ -56,6 +56,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every command that works on views."""
     return click.option("--view", "views", multiple=True, metavar="NAME", help="Only this view; repeatable.")(command)
 
 

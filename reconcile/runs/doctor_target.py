@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core.changes import MAX_EXAMPLES, name_of
 from reconcile.core.state import State
@@ -17,7 +15,7 @@ from reconcile.runs.repair import short
 from reconcile.stop import Stop
 from reconcile.target import connection, store
 from reconcile.target import keyspace as keyspaces
-from reconcile.target.connection import Command, Wire
+from reconcile.target.connection import Command, ErrorReply, Wire
 from reconcile.target.keyspace import Keyspace
 
 SCRATCH_MS = 10_000
@@ -163,8 +161,8 @@ def _check_rights(wire: Wire, keyspace: Keyspace, username: str | None, findings
     replies = wire.pipeline([("MULTI",), *tried, ("EXEC",), *outside])
     queued = zip(tried, replies[1 : 1 + len(tried)], strict=True)
     after = zip(outside, replies[2 + len(tried) :], strict=True)
-    refused = {str(command[0]): reply for command, reply in [*queued, *after] if isinstance(reply, RedisError)}
-    if not refused and isinstance(replies[1 + len(tried)], RedisError):
+    refused = {str(command[0]): reply for command, reply in [*queued, *after] if isinstance(reply, ErrorReply)}
+    if not refused and isinstance(replies[1 + len(tried)], ErrorReply):
         raise connection.translate(replies[1 + len(tried)])
     no_permission = {name: error for name, error in refused.items() if _is_permission(error)}
     user = username or "default"
@@ -196,7 +194,7 @@ def _check_prefix_rights(wire: Wire, keyspace: Keyspace, user: str, commands: in
     nobody = keyspace.prefix + b"reconcile-doctor-" + secrets.token_hex(8).encode()
     # SET … XX writes only to a key that exists: this one does not.
     replies = wire.pipeline([("GET", nobody), ("SET", nobody, "", "XX"), ("UNLINK", nobody)])
-    refused = [reply for reply in replies if isinstance(reply, RedisError)]
+    refused = [reply for reply in replies if isinstance(reply, ErrorReply)]
     if any(_is_permission(error) for error in refused):
         pattern = f"{keyspace.prefix.decode()}*" if keyspace.prefix else "*"
         findings.fail(
@@ -210,7 +208,7 @@ def _check_prefix_rights(wire: Wire, keyspace: Keyspace, user: str, commands: in
     findings.ok("rights", f"the {commands} commands that runs use are known and allowed")
 
 
-def _is_permission(error: RedisError) -> bool:
+def _is_permission(error: ErrorReply) -> bool:
     return str(error).upper().startswith(("NOPERM", "NO PERMISSION")) or "has no permissions" in str(error)
 
 
@@ -241,7 +239,7 @@ def _check_legacy(wire: Wire, keyspace: Keyspace, state: State | None, findings:
     name = keyspace.mz_timestamp_key or LEGACY_KEY
     (reply,) = wire.pipeline([("GET", name)])
     shown = name_of(name)
-    if isinstance(reply, RedisError):
+    if isinstance(reply, ErrorReply):
         if keyspace.mz_timestamp_key is not None:
             findings.fail(
                 "timestamp key", f"{shown} cannot be used: {connection.translate(reply).message}", f"TYPE {shown}"

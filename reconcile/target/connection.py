@@ -32,6 +32,8 @@ from reconcile.stop import Stop
 
 Arg = bytes | str | int
 Command = tuple[Arg, ...]
+ErrorReply = RedisError
+"""An error among the answers of `Wire.pipeline`, for callers that expect some commands to be refused."""
 
 
 class Wire:

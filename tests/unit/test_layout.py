@@ -28,7 +28,7 @@ LAYERS = {
     "source": {"errors", "stop", "core", "config.settings"},
     "target": {"errors", "stop", "core", "config.settings"},
     "report": {"errors", "core"},
-    "runs": {"errors", "stop", "core", "config.settings", "source", "target", "report"},
+    "runs": {"errors", "stop", "core", "config", "source", "target", "report"},
     "cli": {"errors", "stop", "logs", "core", "config", "report", "runs", "emulator", "demo"},
 }
 """Room → what it may import of ours, beside itself and the package's version. emulator and demo are exempt."""
@@ -43,7 +43,7 @@ THIRD_PARTY = {
     "runs": {"xxhash"},
     "cli": {"click"},
 }
-"""Room → packages from outside the standard library that it may import; the others: none. boto3 is Lambda's own, for secrets."""
+"""Room → packages from outside the standard library that it may import, others none. boto3: Lambda's own."""
 
 
 def modules(*, development: bool = False) -> list[Path]:
