@@ -87,4 +87,58 @@ def explain(
         click.echo(json.dumps(found, ensure_ascii=False) if as_json else render(found))
 
 
-TOOLS: tuple[click.Command, ...] = (doctor, explain)
+@click.command()
+@click.option(
+    "--digest-view",
+    "digest_view",
+    is_flag=False,
+    flag_value="",
+    metavar="[NAME]",
+    help="Print the statements of a companion view for the configured query instead.",
+)
+@click.option("--buckets", type=int, metavar="N", help="Of the companion view; default: what the view has or needs.")
+@click.option("--view", "view", metavar="NAME", help="The view the companion is for, where there are several.")
+@common_options
+def init(
+    config_path: str | None,
+    as_json: bool,
+    log_level: str | None,
+    quiet: bool,
+    digest_view: str | None,
+    buckets: int | None,
+    view: str | None,
+) -> None:
+    """Print a configuration to begin with: reconcile init > config.yaml.
+
+    With --digest-view: connect to Materialize and print the statements that create a companion view, which makes
+    runs without history cheap. Nothing is created.
+    """
+    with shown_errors(as_json):
+        if digest_view is None:
+            if view is not None or buckets is not None:
+                raise click.UsageError("--view and --buckets belong to --digest-view")
+            from reconcile.config.starter import STARTER
+
+            click.echo(
+                json.dumps({"status": "done", "exit_code": 0, "config": STARTER}) if as_json else STARTER.rstrip()
+            )
+            return
+        _check_buckets(buckets)
+        from reconcile.runs.companion_ddl import make_statements
+        from reconcile.stop import Stop
+
+        settings = load_settings(config_path, log_level)
+        stop = Stop(settings.limits.max_runtime_s)
+        with ended_by_signals(stop):
+            made = make_statements(settings, view, digest_view or None, buckets, stop)
+        click.echo(json.dumps(made.to_dict(), ensure_ascii=False) if as_json else made.render())
+
+
+def _check_buckets(buckets: int | None) -> None:
+    from reconcile.core.digest import MAX_BUCKETS, MIN_BUCKETS
+
+    if buckets is not None and (buckets & (buckets - 1) or not MIN_BUCKETS <= buckets <= MAX_BUCKETS):
+        raise click.UsageError(f"--buckets must be a power of two from {MIN_BUCKETS} to {MAX_BUCKETS}")
+
+
+TOOLS: tuple[click.Command, ...] = (doctor, explain, init)

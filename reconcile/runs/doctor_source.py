@@ -92,7 +92,7 @@ def check_view(session: Session, view: ViewSettings, schedule: Schedule, finding
     with findings.checking("history"):
         explained = explain(session, mapping)
         _check_clock(explained, findings)
-        _check_history(session, explained, schedule.interval_s, findings)
+        _check_history(session, explained, view, schedule.interval_s, findings)
     with findings.checking("digest view"):
         _check_companion(session, mapping, view, rows, schedule, findings)
 
@@ -177,7 +177,9 @@ def report_clock(check: str, whose: str, theirs_ms: int, findings: Findings) -> 
 # -- history -----------------------------------------------------------------------------------------------------
 
 
-def _check_history(session: Session, explained: Explained, interval_s: float | None, findings: Findings) -> None:
+def _check_history(
+    session: Session, explained: Explained, view: ViewSettings, interval_s: float | None, findings: Findings
+) -> None:
     """How far back the query can be read, what limits it, and whether that spans the time between two runs."""
     frontiers = explained.frontiers
     if frontiers.now == MAX_TIMESTAMP:
@@ -194,7 +196,7 @@ def _check_history(session: Session, explained: Explained, interval_s: float | N
         trapped = _check_index_trap(session, objects, findings)
     if trapped:
         return
-    _judge_history(objects, readable_s, interval_s, findings)
+    _judge_history(objects, readable_s, view, interval_s, findings)
 
 
 def _check_index_trap(session: Session, objects: list[CatalogObject], findings: Findings) -> bool:
@@ -216,7 +218,11 @@ def _check_index_trap(session: Session, objects: list[CatalogObject], findings: 
 
 
 def _judge_history(
-    objects: list[CatalogObject], readable_s: float, interval_s: float | None, findings: Findings
+    objects: list[CatalogObject],
+    readable_s: float,
+    view: ViewSettings,
+    interval_s: float | None,
+    findings: Findings,
 ) -> None:
     windows_s = [known.window_ms / 1000 for known in objects if known.window_ms is not None]
     # What an object keeps is a promise; what can be read now may be more (lazy cleaning) or less (a new view).
@@ -226,6 +232,9 @@ def _judge_history(
     wanted_s = max(LEAST_HISTORY_S, RUNS_TO_MISS * (interval_s or 0))
     if kept_s >= max(needed_s, 2 * (interval_s or 0)):
         findings.ok("history", f"kept for {_duration(kept_s)}; {now}")
+        return
+    if view.digest_view is not None:
+        findings.ok("history", f"kept for {_duration(kept_s)}; the companion view makes snapshots cheap")
         return
     why = "every run reconciles by snapshot (correct, but it costs more than a delta)"
     if interval_s is not None and kept_s >= interval_s:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.exceptions import RedisError
 from xxhash import xxh3_64_intdigest
 
 from reconcile.config.settings import Settings, ViewSettings
@@ -23,6 +22,7 @@ from reconcile.report.run_report import ViewReport
 from reconcile.runs.context import ViewRun, open_view
 from reconcile.runs.doctor_target import read_info
 from reconcile.runs.entry import chosen_views
+from reconcile.runs.load import Content
 from reconcile.runs.look import held_values
 from reconcile.runs.request import Request
 from reconcile.source import catalog, query
@@ -33,7 +33,7 @@ from reconcile.source.session import Session
 from reconcile.stop import Stop
 from reconcile.target import keyspace as keyspaces
 from reconcile.target import store
-from reconcile.target.connection import checked
+from reconcile.target.connection import ErrorReply, checked
 
 MAX_LOOKS = 5
 LOOK_AGAIN_S = 0.25
@@ -219,7 +219,7 @@ class _Look:
             now_ms=now_ms,
             null_in_view=null,
             bucket=self._bucket,
-            source_agrees=None if recorded is None else digest.normal(rows.source[0]) == digest.normal(recorded),
+            source_agrees=None if recorded is None else digest.total(rows.content.digests) == digest.normal(recorded),
             evicted=int(info.get("evicted_keys", 0)),
             expired=int(info.get("expired_keys", 0)),
         )
@@ -246,9 +246,8 @@ class _Look:
         if self._known is None or self._bucket is None:
             return
         for chunk in reading.rows_of([self._bucket], self._known.buckets):
-            keyed = [row for row in chunk if row[0] is not None]
-            digest.add_hashed_rows(rows.source, rows.hashes, keyed)
-            pairs = [(key, value) for key, value, *_ in keyed if key is not None and value is not None]
+            rows.content.add(chunk)
+            pairs = [(key, value) for key, value, *_ in chunk if key is not None and value is not None]
             for key, _, held in held_values(self._run, pairs):
                 rows.keys_held.add(key)
                 if held is not None:
@@ -262,11 +261,12 @@ class _Look:
         return None if read is None else read[self._bucket]
 
     def _moved(self, rows: _BucketRows) -> bool:
-        fingerprints = self._run.stored.fingerprints
-        if fingerprints is None or self._bucket is None:
+        before = self._run.stored.fingerprints
+        if before is None or self._known is None or self._bucket is None:
             return True
-        before = fingerprints[self._bucket]
-        return before == UNKNOWN or before != digest.fingerprints_of(rows.hashes, 1)[0]
+        now = rows.content.fingerprints(self._known.buckets)
+        known = before[self._bucket]
+        return now is None or known == UNKNOWN or known != now[self._bucket]
 
     def _scan(self) -> int:
         """The bucket's digest over everything Redis holds."""
@@ -290,10 +290,9 @@ class _Look:
 
 @dataclass(slots=True)
 class _BucketRows:
-    """One bucket, added up: its rows in the view (lists of one, as `add_hashed_rows` wants them), and in Redis."""
+    """One bucket, added up: its rows in the view, and what Redis holds for them (a digest in added-up form)."""
 
-    source: list[int] = field(default_factory=lambda: [0])
-    hashes: list[int] = field(default_factory=lambda: [0])
+    content: Content = field(default_factory=lambda: Content(hashed=True))
     redis: int = 0
     keys_held: set[bytes] = field(default_factory=set)
 
@@ -304,7 +303,7 @@ def _held(run: ViewRun, key: bytes) -> Held:
     return Held(
         kind=kind.decode(),
         ttl_ms=ttl_ms if ttl_ms >= 0 else None,
-        value=None if isinstance(value, RedisError) else value,
+        value=None if isinstance(value, ErrorReply) else value,
     )
 
 
