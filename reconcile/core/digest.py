@@ -19,12 +19,14 @@ from __future__ import annotations
 
 from binascii import crc32
 from collections.abc import Iterable, Sequence
+from struct import unpack
 
 from xxhash import xxh3_64_intdigest
 
 ONE = 1 << 96
 _HALF = 1 << 95
 _M64 = (1 << 64) - 1
+_PACKED = 192
 RECORD_BYTES = 16
 FINGERPRINT_BYTES = 8
 
@@ -75,15 +77,29 @@ def add_rows(digests: list[int], rows: Iterable[Sequence[bytes | None]]) -> None
             raise TypeError("NULL key")
 
 
-def add_hashed_rows(digests: list[int], sums: list[int], rows: Iterable[Sequence[bytes | None]]) -> None:
-    """The same for (key, value, source hash as decimal text); `sums` collects rows + hashes for the fingerprints."""
-    mask = len(digests) - 1
+def add_hashed_rows(packed: list[int], rows: Sequence[Sequence[bytes | None]]) -> None:
+    """The same for (key, value, source hash: 8 bytes big-endian), keeping both sums of a bucket in one int:
+
+    packed = digest + (Σ source hash) · 2^192        one list access per row; a cache miss costs more than the sum
+    """
+    mask = len(packed) - 1
     hash64 = xxh3_64_intdigest
-    for key, value, hash_text in rows:
-        bucket = crc32(key) & mask  # type: ignore[arg-type]
-        sums[bucket] += int(hash_text) + 1  # type: ignore[arg-type]
+    source_hashes = unpack(f">{len(rows)}Q", b"".join([row[2] for row in rows]))  # type: ignore[misc]
+    for (key, value, _), source_hash in zip(rows, source_hashes, strict=True):
         if value is not None:
-            digests[bucket] += ONE + hash64(key, hash64(value))  # type: ignore[arg-type]
+            packed[crc32(key) & mask] += ONE + hash64(key, hash64(value)) + (source_hash << _PACKED)  # type: ignore[arg-type]
+        else:
+            packed[crc32(key) & mask] += source_hash << _PACKED  # type: ignore[arg-type]
+
+
+def unpack_hashed(packed: Iterable[int]) -> tuple[list[int], list[int]]:
+    """(digests, sums of source hashes) of what add_hashed_rows collected."""
+    low = (1 << _PACKED) - 1
+    digests, sums = [], []
+    for both in packed:
+        digests.append(both & low)
+        sums.append(both >> _PACKED)
+    return digests, sums
 
 
 def row_digest(key: bytes, value: bytes) -> int:
@@ -144,14 +160,14 @@ def decode_manifest(stored: bytes) -> list[int]:
     return [added(r) for r in records]
 
 
-def fingerprint(rows: int, hash_sum: int) -> int:
-    """The stored form of Materialize's (count, sum of hashes): 1 .. 2^64−1, so that 0 can mean UNKNOWN."""
-    return (hash_sum + rows) % _M64 + 1
+def fingerprint(hash_sum: int) -> int:
+    """The stored form of Materialize's sum of hashes: 1 .. 2^64−1, so that 0 can mean UNKNOWN."""
+    return hash_sum % _M64 + 1
 
 
 def fingerprints_of(sums: Sequence[int], buckets: int) -> list[int]:
     """Fingerprints from the sums of add_hashed_rows, folded to fewer buckets."""
-    return [fingerprint(0, total_) for total_ in fold(sums, buckets)]
+    return [fingerprint(hash_sum) for hash_sum in fold(sums, buckets)]
 
 
 def encode_fingerprints(fingerprints: Iterable[int]) -> bytes:

@@ -17,7 +17,7 @@ from reconcile.runs.context import ViewRun
 from reconcile.source.reading import Reading
 from reconcile.target import keyspace as keyspaces
 from reconcile.target import store
-from reconcile.target.apply import LARGE_VALUE_BYTES, MSET_BYTES, MSET_PAIRS, ValueLimit
+from reconcile.target.apply import MSET_BYTES, MSET_PAIRS, ValueLimit
 from reconcile.target.connection import Command
 from reconcile.target.fence import Fence
 
@@ -34,23 +34,33 @@ class Content:
     """Digests and fingerprints of everything that streams by, at the finest granularity there is."""
 
     def __init__(self, hashed: bool) -> None:
+        """hashed: the source's hashes of the rows travel along."""
         self.hashed = hashed
-        self.digests = [0] * MAX_BUCKETS
-        self.sums = [0] * (MAX_BUCKETS if hashed else 0)
+        self._collected = [0] * MAX_BUCKETS
+        self._sums: list[int] = []
+        self._done = False
 
     def add(self, chunk: Chunk) -> None:
         """Take rows in. Raises DataError for a NULL key."""
         try:
             if self.hashed:
-                digest.add_hashed_rows(self.digests, self.sums, chunk)
+                digest.add_hashed_rows(self._collected, chunk)
             else:
-                digest.add_rows(self.digests, chunk)
+                digest.add_rows(self._collected, chunk)
         except TypeError as error:
             raise null_key() from error
 
+    @property
+    def digests(self) -> list[int]:
+        """Per finest bucket, once everything was added."""
+        if self.hashed and not self._done:
+            self._collected, self._sums = digest.unpack_hashed(self._collected)
+        self._done = True
+        return self._collected
+
     def fingerprints(self, buckets: int) -> list[int] | None:
         """None when the source's hashes did not travel along."""
-        return digest.fingerprints_of(self.sums, buckets) if self.hashed else None
+        return digest.fingerprints_of(self._sums, buckets) if self.digests and self.hashed else None
 
     @property
     def rows(self) -> int:
@@ -107,18 +117,18 @@ def _blocks(chunks: Iterator[Chunk], content: Content, limit: ValueLimit) -> Ite
     size = 0
     for chunk in chunks:
         content.add(chunk)
-        for row in chunk:
-            value = row[1]
-            if value is not None:
-                flat += (row[0], value)  # type: ignore[arg-type]
-                size += len(value)
-                if len(value) >= LARGE_VALUE_BYTES:
-                    limit.check(row[0], value)  # type: ignore[arg-type]
-                if size > MSET_BYTES:
-                    yield flat
-                    flat, size = [], 0
-        if len(flat) >= 2 * MSET_PAIRS:
+        rows = [row for row in chunk if row[1] is not None]
+        part: list[bytes] = [b""] * (2 * len(rows))
+        part[::2] = [row[0] for row in rows]  # type: ignore[misc]
+        part[1::2] = values = [row[1] for row in rows]  # type: ignore[misc]
+        more = sum(map(len, values))  # type: ignore[arg-type]
+        if more > MSET_BYTES:
+            for key, value in zip(part[::2], part[1::2], strict=True):
+                limit.check(key, value)
+        if flat and (len(flat) >= 2 * MSET_PAIRS or size + more > MSET_BYTES):
             yield flat
             flat, size = [], 0
+        flat += part
+        size += more
     if flat:
         yield flat

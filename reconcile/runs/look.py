@@ -29,7 +29,7 @@ class BucketLook:
 
     source: int = 0
     hashes: int = 0
-    """Rows plus the source's own hashes of them, for the fingerprint."""
+    """Sum of the source's own hashes of the rows, for the fingerprint."""
     redis: int = 0
     missing: int = 0
     stale: int = 0
@@ -61,10 +61,10 @@ def _look_at_group(
     for chunk in reading.rows_of(group, buckets):
         run.stop.check()
         rows: list[tuple[bytes, bytes]] = []
-        for key, value, hash_text in chunk:
+        for key, value, source_hash in chunk:
             if key is None:
                 raise null_key()
-            looks[digest.bucket_of(key, buckets)].hashes += int(hash_text or 0) + 1
+            looks[digest.bucket_of(key, buckets)].hashes += int.from_bytes(source_hash or b"", "big")
             if value is None:
                 continue
             if short(key) in names:

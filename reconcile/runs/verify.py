@@ -250,7 +250,7 @@ class Audit:
             stored = store.Manifest(run.reader, run.keyspace, state).read(looks)
             report.as_of = state.as_of
         for bucket, seen in sorted(looks.items()):
-            moved = not exact and self._moved(bucket, digest.fingerprint(0, seen.hashes))
+            moved = not exact and self._moved(bucket, digest.fingerprint(seen.hashes))
             look = Look(
                 digest.normal(seen.source),
                 None if stored is None else digest.normal(stored[bucket]),

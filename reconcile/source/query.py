@@ -113,7 +113,7 @@ class Mapping:
 
     def hashed(self) -> str:
         return (
-            f"SELECT {self.key_sql} AS key, {self.value_sql} AS value, {self.hash_sql}::text AS hash "
+            f"SELECT {self.key_sql} AS key, {self.value_sql} AS value, {self.hash_sql} AS hash "
             f"FROM ({self.sql}) AS q"
         )
 

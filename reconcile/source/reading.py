@@ -41,7 +41,7 @@ class Reading:
         yield from self._stream(self.mapping.mapped())
 
     def hashed_rows(self) -> Iterator[list[tuple[bytes | None, ...]]]:
-        """All mapped rows (key, value, source hash as decimal text) in chunks."""
+        """All mapped rows (key, value, source hash: 8 bytes) in chunks."""
         yield from self._stream(self.mapping.hashed())
 
     def rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
@@ -51,7 +51,7 @@ class Reading:
     def fingerprints(self, buckets: int, companion: str | None = None) -> tuple[list[int], list[int]]:
         """(fingerprint, rows) per bucket, from the companion view or by one GROUP BY. Raises DataError: NULL key."""
         statement = self.mapping.fingerprints(buckets) if companion is None else query.companion_rows(companion)
-        found = [fingerprint(0, 0)] * buckets
+        found = [fingerprint(0)] * buckets
         rows = [0] * buckets
         for bucket, count, hash_sum in self._fetch(statement):
             if bucket is None:
@@ -63,7 +63,7 @@ class Reading:
                     hint="create it again: reconcile init --digest-view",
                 )
             rows[index] = int(count or 0)
-            found[index] = fingerprint(rows[index], int(hash_sum or 0))
+            found[index] = fingerprint(int(hash_sum or 0))
         return found, rows
 
     def largest_bucket(self, companion: str) -> int:

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -105,19 +106,13 @@ class Session:
     def stream(self, statement: str) -> Iterator[list[tuple[bytes | None, ...]]]:
         """Rows of a large finite result in chunks of at most CHUNK_ROWS, text and bytea as their raw bytes."""
         self._stop.check()
-        chunk: list[tuple[bytes | None, ...]] = []
         with self.bounded(), self._connection.cursor() as cursor:
-            for row in cursor.stream(statement.encode(), binary=True, size=CHUNK_ROWS):
-                chunk.append(row)
-                if len(chunk) >= CHUNK_ROWS:
-                    self.rows_read += len(chunk)
-                    self._heard_at = math.inf  # the caller's time is not the server's silence
-                    yield chunk
-                    self.heard()
-                    chunk = []
-        if chunk:
-            self.rows_read += len(chunk)
-            yield chunk
+            rows = cursor.stream(statement.encode(), binary=True, size=CHUNK_ROWS)
+            while chunk := list(islice(rows, CHUNK_ROWS)):
+                self.rows_read += len(chunk)
+                self._heard_at = math.inf  # the caller's time is not the server's silence
+                yield chunk
+                self.heard()
 
     def environment_id(self) -> str:
         """Which Materialize this is: timestamps of another one mean nothing here."""
