@@ -234,7 +234,8 @@ def _sort_field(value: Any) -> bytes:
         return bytes([20 + size]) + value.to_bytes(size, "little", signed=True) if value else b"\x14"
     if isinstance(value, float):
         return b"\x30" + struct.pack(">d", value)
-    return b"\x40" + len(value).to_bytes(1 if len(value) < 256 else 4, "little") + value
+    data: bytes = value
+    return b"\x40" + len(data).to_bytes(1 if len(data) < 256 else 4, "little") + data
 
 
 def sort_key(row: Row) -> tuple[int, bytes]:

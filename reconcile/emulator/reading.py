@@ -86,7 +86,8 @@ def _linear(store: Store, engine: Engine, linear: Linear, t: int) -> Iterator[li
         kept, where = _aligned(columns, rows, flags)
         if not kept:
             continue
-        values: list[Sequence[Any]] = [*zip(*kept, strict=True)][1:]
+        values: list[Sequence[Any]] = []
+        values += list(zip(*kept, strict=True))[1:]
         for i, expr in vectors:
             values.insert(i, _column(columns, expr, alias, where))
         yield list(zip(*values, strict=True))

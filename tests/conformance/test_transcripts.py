@@ -1,0 +1,48 @@
+"""Every statement of every recording is answered as a real Materialize answered it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from reconcile.emulator import Emulator
+from tests.conformance.replay import OUT_OF_SCOPE, TRANSCRIPTS, Replay
+
+
+def _replayed(path: Path) -> Replay:
+    with Emulator() as emulator:
+        return Replay(path, emulator.url).run()
+
+
+@pytest.fixture(scope="module")
+def replays() -> Iterator[dict[str, Future[Replay]]]:
+    """All replays. They mostly sleep: on emulators, one each, side by side; on a real Materialize one after another."""
+    url = os.environ.get("MATERIALIZE_URL")
+    with ThreadPoolExecutor(1 if url else len(TRANSCRIPTS)) as pool:
+        if url:
+            yield {path.stem: pool.submit(Replay(path, url).run) for path in TRANSCRIPTS}
+        else:
+            yield {path.stem: pool.submit(_replayed, path) for path in TRANSCRIPTS}
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_transcript(replays: dict[str, Future[Replay]], path: Path) -> None:
+    replay = replays[path.stem].result()
+    assert replay.problems == []
+    assert replay.compared == sum("sql" in step for step in replay.steps), "a statement was skipped"
+
+
+@pytest.mark.skipif("MATERIALIZE_URL" in os.environ, reason="what is out of the emulator's scope works there")
+def test_out_of_scope_is_out_of_scope(replays: dict[str, Future[Replay]]) -> None:
+    surprises = [s for replay in replays.values() for s in replay.result().surprises]
+    assert surprises == []
+    statements = {(replay.result().name, step.get("sql")) for replay in replays.values() for step in replay.result().steps}
+    assert set(OUT_OF_SCOPE) <= statements
+
+
+def test_there_are_transcripts() -> None:
+    assert len(TRANSCRIPTS) == 14
