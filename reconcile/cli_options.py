@@ -63,6 +63,7 @@ def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def load_settings(
     config_path: str | None, log_level: str | None, overrides: dict[str, object] | None = None
 ) -> Settings:
+    """The configuration, with logging set up as it says. Raises ConfigError."""
     from reconcile.config.load import load
     from reconcile.logs import set_up
 

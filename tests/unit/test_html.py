@@ -61,6 +61,7 @@ def parsed(text: str) -> Tags:
 
 
 def test_shows_verdict_counts_bars_and_keys() -> None:
+    """A page with drift names the verdict, pictures it and lists the keys."""
     text = page(drifted())
     assert "Drift found" in text
     assert {"svg", "rect", "details", "table"} <= parsed(text).seen
@@ -69,12 +70,14 @@ def test_shows_verdict_counts_bars_and_keys() -> None:
 
 
 def test_in_sync_has_no_bars() -> None:
+    """Where nothing differs there is nothing to picture."""
     text = page(ViewReport("prices", action="verify", drift=DriftReport(), keys=5))
     assert "In sync" in text
     assert "<svg" not in text
 
 
 def test_nothing_is_loaded_and_no_script_runs() -> None:
+    """The file is complete in itself and its own policy forbids the rest."""
     text = page(drifted())
     assert "script" not in parsed(text).seen
     assert "http://" not in text
@@ -83,6 +86,7 @@ def test_nothing_is_loaded_and_no_script_runs() -> None:
 
 
 def test_everything_from_outside_is_escaped() -> None:
+    """Names, values and messages cannot become markup."""
     view = drifted(warnings=[NASTY], reason=NASTY)
     assert view.drift is not None
     view.drift.keys = [{"key": NASTY, "kind": "stale", "cause": NASTY, "source": NASTY, "redis": NASTY}]
@@ -100,6 +104,7 @@ def test_everything_from_outside_is_escaped() -> None:
 
 
 def test_page_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys beyond the page's size are counted, not shown."""
     monkeypatch.setattr(html, "MAX_PAGE_BYTES", 20_000)
     view = drifted()
     assert view.drift is not None
@@ -112,6 +117,7 @@ def test_page_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_values_are_cut() -> None:
+    """One huge value does not make a huge page."""
     view = drifted()
     assert view.drift is not None
     view.drift.keys[0] |= {"source": "x" * 100_000, "redis": None}
@@ -121,11 +127,13 @@ def test_long_values_are_cut() -> None:
 @pytest.mark.parametrize("mode", ["run", "snapshot", "delta", "verify"])
 @pytest.mark.parametrize("code", list(ExitCode))
 def test_every_mode_and_outcome_has_a_page(mode: str, code: ExitCode) -> None:
+    """The page is well-formed whatever the run was and however it ended."""
     view = ViewReport("prices", exit_code=code)
     parsed(page(view, mode=mode))
 
 
 def test_failure_before_any_view() -> None:
+    """An error before any view was looked at is on the page."""
     report = RunReport("", "run", 0)
     report.fail(Unavailable("no configuration", hint="write one"))
     text = html.render(report)
@@ -135,6 +143,7 @@ def test_failure_before_any_view() -> None:
 
 
 def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk leaves the earlier page and nothing else."""
     path = tmp_path / "page.html"
     report = RunReport("run-1", "verify", 0, [drifted()])
     html.write_page(report, str(path))

@@ -45,6 +45,7 @@ SUCCESS = of("last_success_timestamp_seconds")
 
 
 def test_a_run_that_succeeded(tmp_path: Path) -> None:
+    """A success sets every series that applies, and none about drift."""
     view = ViewReport("prices", rows_read=7, puts=3, deletes=1, deletes_withheld=2, lag_ms=1500)
     found = written(tmp_path / "m.prom", run(view))
     assert found[SUCCESS] == "2000.500"
@@ -58,6 +59,7 @@ def test_a_run_that_succeeded(tmp_path: Path) -> None:
 
 
 def test_metrics_of_one_name_stand_together_with_their_type(tmp_path: Path) -> None:
+    """Series of one metric follow its HELP and TYPE, as the format wants."""
     path = tmp_path / "m.prom"
     written(path, run(ViewReport("a"), ViewReport("b")))
     names = [re.split(r"[{ ]", line)[0] for line in path.read_text().splitlines() if not line.startswith("#")]
@@ -67,6 +69,7 @@ def test_metrics_of_one_name_stand_together_with_their_type(tmp_path: Path) -> N
 
 
 def test_a_failure_keeps_the_last_success(tmp_path: Path) -> None:
+    """The time of the last success survives failures; everything else is of the last run."""
     found = written(tmp_path / "m.prom", run(ViewReport("prices", puts=3)), run(failed(), finished_ms=9_000_000))
     assert found[SUCCESS] == "2000.500"
     assert found[of("last_run_timestamp_seconds")] == "9000.000"
@@ -75,15 +78,18 @@ def test_a_failure_keeps_the_last_success(tmp_path: Path) -> None:
 
 
 def test_a_failure_alone_has_no_success(tmp_path: Path) -> None:
+    """There is no success before the first one."""
     assert SUCCESS not in written(tmp_path / "m.prom", run(failed()))
 
 
 def test_skipped_and_dry_runs_are_no_success(tmp_path: Path) -> None:
+    """Redis was not brought up to date by them."""
     skipped, dry = ViewReport("prices", skipped=True), ViewReport("prices", dry_run=True)
     assert SUCCESS not in written(tmp_path / "m.prom", run(skipped), run(dry))
 
 
 def test_other_views_and_modes_stay(tmp_path: Path) -> None:
+    """Several schedules may share a file."""
     verified = ViewReport("prices", drift=DriftReport(missing=4), exit_code=ExitCode.DRIFT)
     found = written(
         tmp_path / "m.prom",
@@ -98,12 +104,14 @@ def test_other_views_and_modes_stay(tmp_path: Path) -> None:
 
 
 def test_drift_of_a_verify_that_failed_is_not_told(tmp_path: Path) -> None:
+    """Zero keys found by half an audit would look like health."""
     view = failed()
     view.drift = DriftReport()
     assert not any("drift" in series for series in written(tmp_path / "m.prom", run(view, mode="verify")))
 
 
 def test_a_configuration_error_is_told_and_forgotten(tmp_path: Path) -> None:
+    """A failure without view has a series of its own until a run gets further."""
     path = tmp_path / "m.prom"
     broken = RunReport("", "run", 0)
     broken.fail(Unavailable("no configuration"))
@@ -114,6 +122,7 @@ def test_a_configuration_error_is_told_and_forgotten(tmp_path: Path) -> None:
 
 
 def test_a_file_of_something_else_is_replaced(tmp_path: Path) -> None:
+    """Unreadable content does not stop a run's metrics."""
     path = tmp_path / "m.prom"
     path.write_bytes(b"\xff\xfe not ours\nnode_load1 3\nreconcile_rows{broken 1\n")
     found = written(path, run(ViewReport("prices")))
@@ -121,6 +130,7 @@ def test_a_file_of_something_else_is_replaced(tmp_path: Path) -> None:
 
 
 def test_others_may_read_it(tmp_path: Path) -> None:
+    """The collector runs as another user, and sees no temporary files."""
     path = tmp_path / "m.prom"
     before = os.umask(0o022)
     try:
