@@ -219,7 +219,7 @@ def test_touched_buckets_are_those_whose_rows_changed(history: History) -> None:
 def test_rows_after_the_last_progress_row_are_never_handed_out(history: History, tail: list[Update]) -> None:
     """They may be half of a transaction: whatever they are, they change nothing until progress passes them."""
     last = history.cuts[-1]
-    history.tail = sorted((last + more, diff, row) for more, diff, row in tail) if tail else []
+    history.tail = sorted(((last + more, diff, row) for more, diff, row in tail), key=lambda update: update[0])
     stream = UpdateStream(AS_OF)
     closed = [stream.feed(each) for each in history.lines()]
     assert not any(closed[len(closed) - len(tail) :])
