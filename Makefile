@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test bench soak lambda-zip clean
 
 demo: $(STAMP)
 	$(BIN)/reconcile demo
 
 test: $(STAMP)
+	tests/platforms/install-tools.sh
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -19,6 +20,9 @@ bench: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/pytest tests/faults --soak $(PYTEST_ARGS)
+
+lambda-zip: $(STAMP)
+	$(MAKE) -C functions $@
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -30,7 +30,7 @@ def usable(run: ViewRun, reading: Reading) -> Companion | None:
 
 
 def _check(run: ViewRun, reading: Reading, name: str) -> Companion | None:
-    objects = f"{reading.companion_objects(name)} {run.identity(reading.mapping, reading.explained).source}"
+    objects = f"{run.companion_ids} {run.identity(reading.mapping, reading.explained).source}"
     stored = run.state.companion if run.state is not None else ""
     checked, _, buckets_text = stored.rpartition(" ")
     if checked == objects and buckets_text.isdigit():

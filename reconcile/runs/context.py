@@ -17,6 +17,7 @@ from reconcile.source import query
 from reconcile.source import session as sessions
 from reconcile.source.frontiers import Explained
 from reconcile.source.query import Mapping
+from reconcile.source.reading import companion_ids
 from reconcile.source.session import Session
 from reconcile.stop import Stop
 from reconcile.target import connection, store
@@ -56,6 +57,8 @@ class ViewRun:
         self._mapping: Mapping | None = None
         self._environment_id = ""
         self._plan = ""
+        self.companion_ids = ""
+        """Ids of what the companion view reads: they change when it is replaced."""
         self.companions: dict[str, Companion | None] = {}
         """Companion views that were looked at in this run."""
 
@@ -97,6 +100,8 @@ class ViewRun:
                 self.view.sql, columns, self.view.key, self.view.value, self.view.key_prefix, self.view.name
             )
             self._plan = self._read_plan(session)
+            if self.view.digest_view is not None:
+                self.companion_ids = companion_ids(session, self.view.digest_view)
         return self._mapping
 
     def _read_plan(self, session: Session) -> str:

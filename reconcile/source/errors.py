@@ -54,6 +54,12 @@ def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
             hint="mend the data or the view; nothing was written, the next run tries again",
             view=view,
         )
+    if "same timedomain" in text:
+        return UsageError(
+            "Materialize reads objects of different schemas at different times, so they cannot be compared",
+            hint="create the companion view (digest_view) in the schema of the view",
+            view=view,
+        )
     if "no replicas available" in text or "target replica failed" in text:
         return Unavailable(f"Materialize cannot run the query: {text}", hint=hint, view=view)
     if _DROPPED.search(text):

@@ -71,11 +71,6 @@ class Reading:
         ((largest,),) = self._fetch(query.companion_largest(companion))
         return int(largest or 0)
 
-    def companion_objects(self, companion: str) -> str:
-        """Identity of the companion view, read at the same time: changes when it is replaced."""
-        ((text,),) = self._session.fetch(query.current_of(f"SELECT * FROM {companion}"))
-        return ",".join(parse_explanation(str(text, "utf-8")).ids) if text else ""
-
     def end(self) -> None:
         """Let go of the time before the block ends: nothing more is read, and something else holds it if need be."""
         if not self._ended:
@@ -123,3 +118,10 @@ def explain(session: Session, mapping: Mapping, as_of: int | None = None) -> Exp
     """Frontiers and objects of the view's query; with as_of also checks that time."""
     ((text,),) = session.fetch(query.as_of(query.current_of(mapping.sql), as_of))
     return parse_explanation(str(text or b"", "utf-8"))
+
+
+def companion_ids(session: Session, companion: str) -> str:
+    """Ids of what a companion view reads. Asked outside of a reading: a transaction keeps to the schemas of its first
+    statement. Raises UsageError when there is no such view."""
+    ((text,),) = session.fetch(query.current_of(f"SELECT * FROM {companion}"))
+    return ",".join(parse_explanation(str(text or b"", "utf-8")).ids)

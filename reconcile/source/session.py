@@ -21,7 +21,7 @@ from reconcile.config.settings import MaterializeSettings
 from reconcile.errors import Unavailable, UsageError
 from reconcile.source.errors import translated
 from reconcile.source.query import Column
-from reconcile.stop import Stop
+from reconcile.stop import GRACE_S, Stop
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,13 @@ class Session:
             while chunk := list(islice(rows, CHUNK_ROWS)):
                 self.rows_read += len(chunk)
                 self._heard_at = math.inf  # the caller's time is not the server's silence
-                yield chunk
+                try:
+                    yield chunk
+                except GeneratorExit:
+                    # The caller gave up. psycopg cancels the statement and reads to its end: not without a bound.
+                    self._heard_at = time.monotonic() - self._settings.read_timeout_s + GRACE_S
+                    rows.close()  # type: ignore[attr-defined]
+                    raise
                 self.heard()
 
     def environment_id(self) -> str:
@@ -144,7 +150,9 @@ def connect(settings: MaterializeSettings, stop: Stop, view: str) -> Session:
     except psycopg.ProgrammingError as error:
         raise UsageError("materialize.url is not a connection string libpq understands", view=view) from error
     with translated(stop, view):
-        connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        connection: psycopg.Connection[Any] = stop.abandonable(
+            lambda: psycopg.connect(conninfo, autocommit=True, prepare_threshold=None), lambda late: late.close()
+        )
     # Every value travels as the bytes the server sends: text and bytea need no decoding on their way to Redis.
     for name in ("text", "varchar", "bytea", "int8", "uuid"):
         connection.adapters.register_loader(name, ByteaBinaryLoader)

@@ -65,7 +65,6 @@ class Subscription:
                 self._session.bytes_read += size
                 if feed(line):
                     closed = True
-                    self._silent_since = time.monotonic()
                 if self.stream.size_bytes > max_bytes:
                     return closed
             elif size == 0:
@@ -79,6 +78,7 @@ class Subscription:
         ready, _, _ = select.select([pgconn.socket], [], [], timeout_s)
         if ready:
             pgconn.consume_input()
+            self._silent_since = time.monotonic()
         return bool(ready)
 
     def _end(self) -> None:
@@ -93,13 +93,17 @@ class Subscription:
         if self._up_to is not None:
             self.stream.finish(self._up_to)
         else:
-            raise Unavailable("Materialize ended the subscription", view=self._session.view)
+            raise Unavailable(
+                "Materialize ended the subscription", hint="the next run goes on from here", view=self._session.view
+            )
 
     def _check_silence(self) -> None:
-        limit = PROGRESS_TIMEOUT_S if self.started else self._session.read_timeout_s
+        limit = self._session.read_timeout_s
+        if self.started:
+            limit = min(limit, PROGRESS_TIMEOUT_S)
         if time.monotonic() - self._silent_since > limit:
             raise Unavailable(
-                f"Materialize sent no progress for {limit:g} s",
+                f"Materialize said nothing for {limit:g} s, not even progress",
                 hint="is the view's cluster running, and has it replicas?",
                 view=self._session.view,
             )
@@ -137,7 +141,11 @@ def _await_copy(session: Session) -> None:
     while pgconn.flush() or pgconn.is_busy():
         session.stop.check()
         if time.monotonic() > deadline:
-            raise Unavailable(f"Materialize did not start the subscription within {session.read_timeout_s:g} s")
+            raise Unavailable(
+                f"Materialize did not start the subscription within {session.read_timeout_s:g} s",
+                hint="materialize.read_timeout; is the view's cluster running?",
+                view=session.view,
+            )
         if select.select([pgconn.socket], [], [], 0.1)[0]:
             pgconn.consume_input()
     result = pgconn.get_result()

@@ -56,13 +56,13 @@ def read_stored(wire: Wire, keyspace: Keyspace) -> Stored:
             ("HGETALL", keyspace.state),
             ("STRLEN", keyspace.manifest),
             ("GET", keyspace.fingerprints),
-            ("GET", keyspace.mz_timestamp_key or keyspace.audit + b":none"),
+            *([("GET", keyspace.mz_timestamp_key)] if keyspace.mz_timestamp_key else []),
             ("EXEC",),
         ]
     )
-    fields, manifest_bytes, fingerprints, legacy = replies[-1]
+    fields, manifest_bytes, fingerprints, *rest = replies[-1]
     known = state.decode(_fields(fields, keyspace.view), keyspace.view)
-    legacy = None if isinstance(legacy, RedisError) else legacy
+    legacy = next((reply for reply in rest if isinstance(reply, bytes)), None)
     if known is None:
         return Stored(None, 0, None, legacy)
     length = 0 if isinstance(manifest_bytes, RedisError) else manifest_bytes
