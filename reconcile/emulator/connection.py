@@ -331,6 +331,12 @@ class Connection:
             self._out += wire.error(problem)
             self._flush()
 
+    def close(self) -> None:
+        """Let go of the socket, which stays open for as long as its file does."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        self._file.close()
+
 
 def _close(batches: Iterator[list[Row]]) -> None:
     close = getattr(batches, "close", None)

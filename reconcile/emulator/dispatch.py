@@ -88,7 +88,10 @@ class Dispatcher:
             if session.transaction is not None:
                 raise SqlError(f"{_first_words(statement)} cannot be run inside a transaction block", "25001")
             with session.store.lock:
-                return Answer(ddl(session, statement))
+                tag = ddl(session, statement)
+                # The catalog changes at a time of its own, and whoever reads a dropped relation has to learn of it.
+                session.store.clock.publish(session.store.clock.next_write())
+                return Answer(tag)
         dml = _DML.get(type(statement))
         if dml is not None:
             return Answer(dml(session, statement, params))
@@ -100,10 +103,11 @@ class Dispatcher:
         if isinstance(statement, s.Copy):
             return self._copy(statement, params)
         if isinstance(statement, s.Subscribe):
+            answer = self._subscribe(statement, params)
             self._session.notice(
                 Notice("streaming SUBSCRIBE rows directly requires a client that does not buffer output", "01000")
             )
-            return self._subscribe(statement, params)
+            return answer
         if isinstance(statement, s.Explain):
             plan = self._plan(statement.select.query, params)
             text = explain_timestamp(self._session, plan, statement.select.as_of)

@@ -40,7 +40,20 @@ def text_encoder(type_: Type) -> Encode | None:
     return lambda value: to_text(type_, value).encode()
 
 
+def _integer_binary(number: int) -> bytes:
+    digits = []
+    while number:
+        number, digit = divmod(number, 10000)
+        digits.append(digit)
+    size = len(digits)
+    first = next((i for i, d in enumerate(digits) if d), 0)
+    kept = digits[:first - 1 if first else None:-1] if size else []
+    return struct.pack(f"!hhHh{len(kept)}h", len(kept), max(size - 1, 0), 0, 0, *kept)
+
+
 def _decimal_binary(value: Any) -> bytes:
+    if (value if isinstance(value, bytes) else str(value).encode()).isdigit():
+        return _integer_binary(int(value))
     number = Decimal(_raw(value).decode())
     if not number.is_finite():
         return struct.pack("!hhHh", 0, 0, 0xC000, 0)

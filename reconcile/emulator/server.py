@@ -145,6 +145,7 @@ class Server:
             connection.fatal(fatal)
         finally:
             del self._sessions[pid, secret]
+            connection.close()
             session.close()
 
     def _refusal(self, sock: socket.socket, role: str) -> SqlError | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import threading
 from typing import Any
 
+import psycopg
 from psycopg import pq
 
 _COPY_FORMATS = {0: "text", 1: "binary"}
@@ -40,7 +43,7 @@ class Client:
     def _results(self, sql: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         self.pgconn.send_query(sql.encode())
-        while (result := self.pgconn.get_result()) is not None:
+        while (result := self._next_result()) is not None:
             status = result.status
             if status == pq.ExecStatus.COPY_OUT:
                 found.append(self._copy(result))
@@ -56,13 +59,27 @@ class Client:
             found.append({"kind": "connection_lost"})
         return found
 
+    def _next_result(self) -> Any:
+        while self.pgconn.is_busy():
+            self._wait()
+        return self.pgconn.get_result()
+
+    def _wait(self) -> None:
+        # libpq's own waiting would hold the interpreter's lock, and the timer that cancels could not run.
+        select.select([self.pgconn.socket], [], [], 60)
+        with contextlib.suppress(psycopg.OperationalError):
+            self.pgconn.consume_input()
+
     def _copy(self, result: Any) -> dict[str, Any]:
         lines = []
         while True:
-            size, data = self.pgconn.get_copy_data(0)
+            size, data = self.pgconn.get_copy_data(1)
             if size < 0:
                 break
-            lines.append(bytes(data).decode("utf-8", "backslashreplace"))
+            if size == 0:
+                self._wait()
+            else:
+                lines.append(bytes(data).decode("utf-8", "backslashreplace"))
         return {
             "kind": "copy_out",
             "format": _COPY_FORMATS[result.binary_tuples],

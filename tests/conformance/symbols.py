@@ -8,13 +8,14 @@ one. Object ids (`u43`) are renamed in the same way: gaps between them mean noth
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 _SYMBOL = re.compile(r"<T(\d+)(\+1)?>|<wall clock>|(?<=\()u\d+(?=, (?:storage|compute)\))|^u\d+$")
 # A frontier named by two statements may have moved on between them, by a tick or two.
 _MOVES_MS = 2100
 
 
-class Mismatch(AssertionError):
+class Mismatch(AssertionError):  # noqa: N818 - not an error of the tests
     """What came is not what was recorded."""
 
 
@@ -77,6 +78,6 @@ class Symbols:
     def check_order(self) -> None:
         """Raise unless the times came in the recorded order."""
         bound = sorted((n, t) for n, t in self.times.items() if n not in self._moving)
-        for (a, earlier), (b, later) in zip(bound, bound[1:], strict=False):
+        for (a, earlier), (b, later) in pairwise(bound):
             if earlier >= later:
                 raise Mismatch(f"<T{a}> = {earlier} is not before <T{b}> = {later}")

@@ -40,7 +40,8 @@ def test_transcript(replays: dict[str, Future[Replay]], path: Path) -> None:
 def test_out_of_scope_is_out_of_scope(replays: dict[str, Future[Replay]]) -> None:
     surprises = [s for replay in replays.values() for s in replay.result().surprises]
     assert surprises == []
-    statements = {(replay.result().name, step.get("sql")) for replay in replays.values() for step in replay.result().steps}
+    finished = [replay.result() for replay in replays.values()]
+    statements = {(replay.name, step.get("sql")) for replay in finished for step in replay.steps}
     assert set(OUT_OF_SCOPE) <= statements
 
 
