@@ -22,6 +22,7 @@ from reconcile.target.connection import Command
 from reconcile.target.fence import Fence
 
 BLOCKS_PER_TRANSACTION = 4
+"""About 4000 pairs: the transaction's own cost vanishes, and other clients wait a few milliseconds at most."""
 
 Chunk = list[tuple[bytes | None, ...]]
 
@@ -91,6 +92,7 @@ def load(run: ViewRun, reading: Reading, fence: Fence | None, pending: Pending, 
     # The first transaction also says that a load is under way.
     transaction: list[Command] = store.write_state(run.keyspace, store.marked(run.base_state, pending))
     for flat in _blocks(chunks, content, limit):
+        run.stop.check()
         keys = flat[::2]
         if len(set(keys)) < len(keys):
             raise Collision
@@ -112,22 +114,24 @@ def _check(sent: list[Command], replies: list[Any]) -> None:
 
 
 def _blocks(chunks: Iterator[Chunk], content: Content, limit: ValueLimit) -> Iterator[list[bytes]]:
-    """Flat key, value, key, value … lists of bounded size."""
+    """Flat key, value, key, value … lists of at most about MSET_PAIRS pairs and MSET_BYTES (or one larger row)."""
     flat: list[bytes] = []
     size = 0
     for chunk in chunks:
         content.add(chunk)
-        rows = [row for row in chunk if row[1] is not None]
-        part: list[bytes] = [b""] * (2 * len(rows))
-        part[::2] = [row[0] for row in rows]  # type: ignore[misc]
-        part[1::2] = values = [row[1] for row in rows]  # type: ignore[misc]
-        more = sum(map(len, values))  # type: ignore[arg-type]
-        if more > MSET_BYTES:
-            for key, value in zip(part[::2], part[1::2], strict=True):
-                limit.check(key, value)
+        rows: list[Any] = [row for row in chunk if row[1] is not None]
+        more = sum([len(row[1]) for row in rows])
+        if more >= MSET_BYTES:
+            for row in rows:
+                limit.check(row[0], row[1])
+                yield [row[0], row[1]]
+            continue
         if flat and (len(flat) >= 2 * MSET_PAIRS or size + more > MSET_BYTES):
             yield flat
             flat, size = [], 0
+        part: list[bytes] = [b""] * (2 * len(rows))
+        part[::2] = [row[0] for row in rows]
+        part[1::2] = [row[1] for row in rows]
         flat += part
         size += more
     if flat:
