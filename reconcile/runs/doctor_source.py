@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reconcile.config.settings import Settings, ViewSettings
@@ -79,7 +81,7 @@ def _check_cluster(session: Session, cluster: str, findings: Findings) -> None:
 def check_view(session: Session, view: ViewSettings, schedule: Schedule, findings: Findings) -> None:
     """Everything about one view's query."""
     mapping = None
-    with findings.checking("columns"):
+    with findings.checking("columns"), _granting(findings):
         mapping = map_view(session, view)
         kinds = [f"{c.name} {query.VALUE_TYPES[c.oid]}" for c in (mapping.key, mapping.value)]
         findings.ok("columns", ", ".join(kinds))
@@ -105,15 +107,20 @@ def map_view(session: Session, view: ViewSettings) -> Mapping:
 
 def _check_access(session: Session, mapping: Mapping, findings: Findings) -> bool:
     """Whether the view can be read at all: privileges on it, its schema and the cluster, and its present state."""
-    with findings.checking("access"):
-        try:
-            session.fetch(catalog.first_row(mapping))
-        except AccessError as error:
-            findings.fail("access", error.message, grant_for(error))
-            return False
+    with findings.checking("access"), _granting(findings):
+        session.fetch(catalog.first_row(mapping))
         findings.ok("access", "the view can be read")
         return True
     return False
+
+
+@contextlib.contextmanager
+def _granting(findings: Findings) -> Iterator[None]:
+    """What Materialize refuses inside is a finding with the statement that grants it."""
+    try:
+        yield
+    except AccessError as error:
+        findings.fail("access", error.message, grant_for(error))
 
 
 def grant_for(error: AccessError) -> str | None:
