@@ -93,9 +93,12 @@ def ended_by_signals(stop: Stop) -> Iterator[None]:
     """SIGTERM and SIGINT end the run on a committed time; a second one ends it at once."""
     import signal
 
+    received: list[int] = []
+
     def end(number: int, frame: object) -> None:
-        if stop.requested:
+        if received:
             os._exit(128 + number)
+        received.append(number)  # not stop.requested: a first signal after the deadline must not cut the ending short
         stop.request(signal.Signals(number).name)
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -9,15 +9,19 @@ Severed: whoever is still blocked on a dead network has its socket shut, so that
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from reconcile.errors import Incomplete
 
 GRACE_S = 5.0
 _LOOK_EVERY_S = 0.25
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True, eq=False)
@@ -27,6 +31,46 @@ class _Watch:
     expires_at: Callable[[], float | None] | None
     cancelled: bool = False
     severed: bool = False
+
+
+class _Attempt(Generic[_T]):
+    """A call under way in another thread."""
+
+    def __init__(self, call: Callable[[], _T], discard: Callable[[_T], None]) -> None:
+        self._call = call
+        self._discard = discard
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._results: list[_T] = []
+        self._error: BaseException | None = None
+        self.done = threading.Event()
+
+    def make(self) -> None:
+        """Carry the call out; in the other thread."""
+        try:
+            result = self._call()
+        except BaseException as error:  # whoever waits raises it
+            self._error = error
+            self.done.set()
+            return
+        with self._lock:
+            if not self._abandoned:
+                self._results.append(result)
+                self.done.set()
+                return
+        self._discard(result)
+
+    def abandon(self) -> bool:
+        """Nobody waits any longer. False: there is a result already."""
+        with self._lock:
+            self._abandoned = not self.done.is_set()
+            return self._abandoned
+
+    def result(self) -> _T:
+        """What the call returned; raises what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
 
 
 class Stop:
@@ -85,6 +129,21 @@ class Stop:
         if self._latch.acquire(timeout=max(0.0, seconds)):
             with contextlib.suppress(RuntimeError):
                 self._latch.release()  # the next one who waits
+
+    def abandonable(self, call: Callable[[], _T], discard: Callable[[_T], None], limit_s: float | None = None) -> _T:
+        """The result of a call that nothing can interrupt (name lookup, connect), made in another thread.
+
+        Raises Incomplete when the run should end first, TimeoutError after limit_s; a result that comes later goes to
+        `discard`, in that other thread.
+        """
+        attempt = _Attempt(call, discard)
+        threading.Thread(target=attempt.make, name="reconcile-attempt", daemon=True).start()
+        until = math.inf if limit_s is None else time.monotonic() + limit_s
+        while not attempt.done.wait(max(0.0, min(_LOOK_EVERY_S, until - time.monotonic()))):
+            if (self.requested or time.monotonic() >= until) and attempt.abandon():
+                self.check()
+                raise TimeoutError
+        return attempt.result()
 
     @contextlib.contextmanager
     def watch(

@@ -29,6 +29,8 @@ from reconcile.target.lease import Lease
 from reconcile.target.store import Stored
 
 LEASE_LOOK_EVERY_S = 0.5
+RELEASE_S = 2.0
+"""How long the end of a run tries to give the lease back. It expires by itself, but the next run would have to wait."""
 
 
 class ViewRun:
@@ -145,19 +147,45 @@ class ViewRun:
                 yield
         finally:
             with contextlib.suppress(ReconcileError):
-                self.lease.release(self.reader)
+                self._give_back(self.lease.owner)
+
+    def _give_back(self, owner: bytes) -> None:
+        """Let go of the lease; by a connection of its own where the run's is broken."""
+        if not self.reader.broken:
+            self.reader.answer_within(RELEASE_S)
+            leases.give_back(self.reader, self.keyspace, owner)
+            return
+        settings = self.settings.redis
+        brief = dataclasses.replace(
+            settings,
+            connect_timeout_s=min(RELEASE_S, settings.connect_timeout_s),
+            timeout_s=min(RELEASE_S, settings.timeout_s),
+        )
+        wire = connection.connect(brief, Stop())
+        try:
+            leases.give_back(wire, self.keyspace, owner)
+        finally:
+            wire.close()
 
     def _open_lease_wire(self) -> Wire:
         return connection.connect(self.settings.redis, Stop())
 
     def _acquire(self) -> Lease:
         limits = self.settings.limits
+        owner = leases.new_owner()
         while True:
             try:
-                return leases.acquire(self.reader, self.keyspace, limits.lease_s, reset=self.request.reset_state)
+                return leases.acquire(
+                    self.reader, self.keyspace, limits.lease_s, owner=owner, reset=self.request.reset_state
+                )
             except LeaseHeld:
                 if self.request.if_leased != "wait":
                     raise
+            except ReconcileError:
+                # It may have been taken all the same: the next run must not find the view leased by nobody.
+                with contextlib.suppress(ReconcileError):
+                    self._give_back(owner)
+                raise
             self.stop.wait(LEASE_LOOK_EVERY_S)
             self.stop.check()
 

@@ -18,8 +18,7 @@ def read_status(settings: Settings, names: tuple[str, ...]) -> list[dict[str, An
     unknown = set(names) - {view.name for view in settings.views}
     if unknown:
         raise UsageError(f"no view is named {min(unknown)!r}")
-    stop = Stop(settings.redis.timeout_s)
-    wire = connection.connect(settings.redis, stop)
+    wire = connection.connect(settings.redis, Stop())
     try:
         with wire.bounded():
             return [

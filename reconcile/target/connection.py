@@ -7,6 +7,7 @@ the answer does not come the caller learns that the outcome is unknown.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from reconcile.config.settings import RedisSettings
-from reconcile.errors import AccessError, ReconcileError, Unavailable, UsageError
+from reconcile.errors import AccessError, Incomplete, ReconcileError, Unavailable, UsageError
 from reconcile.stop import Stop
 
 Arg = bytes | str | int
@@ -42,6 +43,8 @@ class Wire:
     def __init__(self, connection: redis.Connection, stop: Stop) -> None:
         self._connection = connection
         self._stop = stop
+        self.broken = False
+        """It failed once: never used again. redis-py would connect anew, without our WATCH and past every bound."""
         self.round_trips = 0
         self.commands = 0
         self.bytes_sent = 0
@@ -64,14 +67,14 @@ class Wire:
         packed = [pack_command(command) for command in commands]  # type: ignore[arg-type]
         self.commands += len(commands)
         self.bytes_sent += sum(map(len, packed))
-        with translated():
+        with self._in_use():
             self._connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
 
     def receive(self, count: int) -> list[Any]:
         """Answers of `count` commands sent before; error replies in place."""
         self.round_trips += 1
         replies = []
-        with translated():
+        with self._in_use():
             for _ in range(count):
                 try:
                     replies.append(self._connection.read_response(disable_decoding=True))
@@ -80,6 +83,27 @@ class Wire:
                 except ResponseError as error:
                     replies.append(error)
         return replies
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """What fails inside breaks the connection. While the run ends that is no news: it becomes Incomplete."""
+        if self.broken:
+            raise Unavailable("the connection to Redis is lost", hint="the next run makes a new one")
+        try:
+            yield
+        except (RedisError, OSError, ValueError, AttributeError) as error:  # the last two: severed while reading
+            self.broken = True
+            if self._stop.requested:
+                raise Incomplete(
+                    f"stopped ({self._stop.reason}) while waiting for Redis; what was committed stays",
+                    hint="the next run goes on from the checkpoint",
+                ) from error
+            raise translate(error) from error
+
+    def answer_within(self, seconds: float) -> None:
+        """From now on no answer is waited for longer."""
+        with contextlib.suppress(Exception):
+            self._connection._sock.settimeout(seconds)  # type: ignore[attr-defined]
 
     @contextlib.contextmanager
     def bounded(self) -> Iterator[None]:
@@ -101,11 +125,22 @@ class Wire:
 def connect(settings: RedisSettings, stop: Stop) -> Wire:
     """Open a connection. Raises AccessError, UsageError (no such database), Unavailable."""
     stop.check()
-    with translated():
-        wire = Wire(_new_connection(settings), stop)
-        with wire.bounded():
-            wire._connection.connect()  # type: ignore[no-untyped-call]
-    return wire
+    wire = Wire(_new_connection(settings), stop)
+
+    def dial() -> Wire:
+        wire._connection.connect()  # type: ignore[no-untyped-call]
+        return wire
+
+    try:
+        # Name lookup, TCP, TLS, authentication: all of it within the limit, whatever each of them would wait for.
+        return stop.abandonable(dial, Wire.close, settings.connect_timeout_s)
+    except builtins.TimeoutError as error:
+        raise Unavailable(
+            f"Redis did not answer within {settings.connect_timeout_s:g} s of connecting",
+            hint="is it reachable from here? redis.connect_timeout",
+        ) from error
+    except (RedisError, OSError) as error:
+        raise translate(error) from error
 
 
 def _new_connection(settings: RedisSettings) -> redis.Connection:
@@ -151,15 +186,6 @@ def checked(replies: list[Any]) -> list[Any]:
         if isinstance(reply, RedisError):
             raise translate(reply)
     return replies
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Turn redis-py errors inside into ours."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise translate(error) from error
 
 
 def translate(error: Exception) -> ReconcileError:

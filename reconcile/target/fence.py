@@ -15,7 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from reconcile.errors import ReconcileError, Unavailable
+from reconcile.errors import Incomplete, ReconcileError, Unavailable
 from reconcile.target.connection import Command, Wire, checked, translate
 from reconcile.target.lease import Lease, lease_lost
 
@@ -55,7 +55,7 @@ class Fence:
         count, self._under_way = self._under_way, 0
         try:
             replies = self._wire.receive(count + 4)
-        except Unavailable as error:
+        except (Incomplete, Unavailable) as error:
             error.message += " (the outcome of the last transaction is unknown; the next run finds out)"
             raise
         queued, outcome = replies[: count + 1], replies[count + 1]

@@ -28,6 +28,9 @@ from reconcile.target.keyspace import Keyspace
 
 logger = logging.getLogger(__name__)
 
+HANDOVER_S = 0.5
+"""How long the end of a run waits for a renewal under way; twice, the second time with its connection shut."""
+
 
 class Lease:
     """A held lease. `token` fences this run's writes."""
@@ -38,6 +41,7 @@ class Lease:
         self.token = token
         self.lease_ms = lease_ms
         self.lost = False
+        self._wire: Wire | None = None
         self._released = threading.Event()
 
     def check(self) -> None:
@@ -54,20 +58,25 @@ class Lease:
             yield
         finally:
             self._released.set()
-            thread.join(timeout=self.lease_ms / 1000)
+            thread.join(HANDOVER_S)
+            if thread.is_alive() and (wire := self._wire) is not None:
+                wire.sever()
+                thread.join(HANDOVER_S)
 
     def _keep(self, open_wire: Callable[[], Wire]) -> None:
         wire: Wire | None = None
         while not self._released.wait(self.lease_ms / 3000):
             try:
-                wire = wire or open_wire()
+                self._wire = wire = wire or open_wire()
+                if self._released.is_set():  # connecting took longer than the run
+                    break
                 self.lost = not self._renew(wire)
             except ReconcileError as error:
                 # Not fatal: writes are fenced by the token, not by the lease.
                 logger.debug("lease not renewed: %s", error.message)
                 if wire is not None:
                     wire.close()
-                    wire = None
+                    self._wire = wire = None
             if self.lost:
                 break
         if wire is not None:
@@ -91,20 +100,22 @@ class Lease:
 
     def release(self, wire: Wire) -> None:
         """Give the lease back, if it is still ours, so that the next run need not wait for it to expire."""
-        name = self.keyspace.lease
-        _, holder = wire.replies([("WATCH", name), ("GET", name)])
-        if holder == self.owner:
-            wire.replies([("MULTI",), ("DEL", name), ("EXEC",)])
-        else:
-            wire.replies([("UNWATCH",)])
+        give_back(wire, self.keyspace, self.owner)
 
 
-def acquire(wire: Wire, keyspace: Keyspace, lease_s: float, *, reset: bool = False) -> Lease:
+def new_owner() -> bytes:
+    """A name nobody else has, for the holder of a lease."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}".encode()
+
+
+def acquire(
+    wire: Wire, keyspace: Keyspace, lease_s: float, *, owner: bytes | None = None, reset: bool = False
+) -> Lease:
     """Take the lease and write a new token into the state. reset: forget what is stored of earlier runs.
 
-    Raises LeaseHeld.
+    Raises LeaseHeld. After any other error the lease may have been taken: `give_back` it.
     """
-    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}".encode()
+    owner = owner or new_owner()
     lease_ms = max(1, round(lease_s * 1000))
     (taken,) = wire.replies([("SET", keyspace.lease, owner, "NX", "PX", lease_ms)])
     if taken is None:
@@ -129,6 +140,16 @@ def acquire(wire: Wire, keyspace: Keyspace, lease_s: float, *, reset: bool = Fal
     if wire.replies(commands)[-1] is None:
         raise _held(wire, keyspace)
     return Lease(keyspace, owner, token, lease_ms)
+
+
+def give_back(wire: Wire, keyspace: Keyspace, owner: bytes) -> None:
+    """Delete the lease if this owner has it."""
+    name = keyspace.lease
+    _, holder = wire.replies([("WATCH", name), ("GET", name)])
+    if holder == owner:
+        wire.replies([("MULTI",), ("DEL", name), ("EXEC",)])
+    else:
+        wire.replies([("UNWATCH",)])
 
 
 def holder_of(wire: Wire, keyspace: Keyspace) -> tuple[str, int] | None:
