@@ -6,7 +6,8 @@ import contextlib
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from reconcile.emulator.builtins import AGGREGATES, FUNCTIONS, collate_decimal
+from reconcile.emulator.aggregates import AGGREGATES, collate_decimal
+from reconcile.emulator.builtins import FUNCTIONS
 from reconcile.emulator.problem import SqlError, canceled
 
 if TYPE_CHECKING:

@@ -51,6 +51,13 @@ _DERIVED: dict[tuple[str, int], Derive] = {
 }
 # Objects of the recorder's earlier schemas that happened to have the same names.
 _LEFTOVERS = {"retain_history": "u9"}
+_FRESH = (
+    "DROP SCHEMA IF EXISTS s CASCADE",
+    "DROP SCHEMA IF EXISTS s2 CASCADE",
+    "DROP SCHEMA IF EXISTS other CASCADE",
+    "DROP ROLE IF EXISTS reader",
+    "CREATE SCHEMA s",
+)
 _OTHER_SESSION = re.compile(r"after (\d+) s another session runs (.*)")
 _PROGRESS_ONLY = re.compile(r"SUBSCRIBE|FETCH", re.IGNORECASE)
 
@@ -71,8 +78,7 @@ class Replay:
     def run(self) -> Replay:
         """All steps, in a fresh schema `s`."""
         admin = Client(self._url, "--welcome_message=off")
-        for sql in ("DROP SCHEMA IF EXISTS s CASCADE", "DROP SCHEMA IF EXISTS s2 CASCADE",
-                    "DROP SCHEMA IF EXISTS other CASCADE", "DROP ROLE IF EXISTS reader", "CREATE SCHEMA s"):  # fmt: skip
+        for sql in _FRESH:
             admin.run(sql)
         try:
             for number, step in enumerate(self.steps, 1):

@@ -50,7 +50,10 @@ class Client:
             elif status == pq.ExecStatus.TUPLES_OK:
                 found.append(_rows(result))
             elif status == pq.ExecStatus.FATAL_ERROR:
-                found.append({"kind": "error", **_problem(result)})
+                problem = _problem(result)
+                # Without a SQLSTATE it is libpq's own remark that the connection is gone.
+                if "sqlstate" in problem:
+                    found.append({"kind": "error", **problem})
             elif status == pq.ExecStatus.EMPTY_QUERY:
                 found.append({"kind": "0"})
             else:

@@ -1,0 +1,44 @@
+"""One server for the module: the emulator, or the Materialize at MATERIALIZE_URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from reconcile.emulator import Emulator
+
+Row = tuple[object, ...]
+
+
+@pytest.fixture(scope="session")
+def url() -> Iterator[str]:
+    """Where to connect to."""
+    given = os.environ.get("MATERIALIZE_URL")
+    if given:
+        yield given
+        return
+    with Emulator() as emulator:
+        yield emulator.url
+
+
+@pytest.fixture
+def schema(url: str) -> Iterator[str]:
+    """A url whose sessions live in a fresh schema."""
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("DROP SCHEMA IF EXISTS clients CASCADE")
+        admin.execute("CREATE SCHEMA clients")
+        yield f"{url}?options=--search_path%3Dclients%20--welcome_message%3Doff"
+        admin.execute("DROP SCHEMA IF EXISTS clients CASCADE")
+
+
+@pytest.fixture
+def client(schema: str) -> Iterator[psycopg.Connection[Row]]:
+    """A session with a table t and a materialized view v."""
+    with psycopg.connect(schema, autocommit=True) as connection:
+        connection.execute("CREATE TABLE t (key text, value text)")
+        connection.execute("INSERT INTO t VALUES ('a', '1'), ('b', '2')")
+        connection.execute("CREATE MATERIALIZED VIEW v AS SELECT key, value FROM t")
+        yield connection
