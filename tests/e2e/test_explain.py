@@ -1,0 +1,138 @@
+"""explain KEY: the verdict is the truth about one key, with history and without, and values stay private."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from reconcile.config.load import load
+from reconcile.runs.explain import explain_one
+from reconcile.stop import Stop
+from tests.support.command import Command
+from tests.support.redis_servers import RedisServer
+from tests.support.sources import Source
+
+
+def explained(command: Command, key: str, *arguments: str) -> dict[str, Any]:
+    return command("explain", key, *arguments).report
+
+
+def verdict(command: Command, key: str) -> str:
+    """In this process, for the sake of speed: many are asked for."""
+    command.write_config()
+    settings = load(str(command.config_path), {})
+    return str(explain_one(settings, key, None, Stop()).to_dict(show_values=False)["verdict"])
+
+
+@pytest.mark.parametrize("history", [True, False], ids=["history", "no history"])
+def test_verdicts(command: Command, source: Source, redis_server: RedisServer, history: bool) -> None:
+    """Lag, eviction, an edit and an extra key are told apart, whether the checkpoint can be read back or not."""
+    with redis_server.client() as client:
+        source.put(same="1", moved="1", left="1", lost="1", edited="1", null=None)
+        assert verdict(command, "same") == "not synchronised"
+        if history:
+            source.retain_history()
+        command("snapshot")
+        source.put(moved="2", new="1")
+        source.execute("DELETE FROM t WHERE key = 'left'")
+        client.delete("p:lost")
+        client.set("p:edited", "x")
+        client.set("p:extra", "x", ex=1000)
+        time.sleep(3)
+        found = explained(command, "same")
+        assert found["source_at_checkpoint_readable"] is history
+        assert found["verdict"] == "in sync"
+        for key in ("moved", "new", "left"):
+            assert verdict(command, key) == "lags", key
+        assert verdict(command, "lost") == "missing"
+        assert verdict(command, "edited") == "changed outside"
+        assert verdict(command, "null") == "not in view"
+        assert verdict(command, "nothing") == "not in view"
+        extra = explained(command, "p:extra")
+        assert extra["verdict"] == "extra"
+        assert 0 < extra["redis"]["ttl_ms"] <= 1_000_000
+        command("snapshot", "--deep")
+        for key in ("same", "moved", "new", "lost", "edited"):
+            assert verdict(command, key) == "in sync", key
+
+
+def test_where_the_bucket_stands(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """The manifest agrees with whichever side was left alone."""
+    source.retain_history()
+    source.put(a="1")
+    command("snapshot")
+    both = explained(command, "a")
+    assert (both["manifest_agrees_with_source"], both["manifest_agrees_with_redis"]) == (True, True)
+    with redis_server.client() as client:
+        client.set("p:a", "x")
+    edited = explained(command, "a")
+    assert (edited["manifest_agrees_with_source"], edited["manifest_agrees_with_redis"]) == (True, False)
+    assert 0 <= edited["bucket"] < 16
+
+
+def test_values_are_shown_on_demand_only(command: Command, source: Source) -> None:
+    """By default a value is its length and digest."""
+    source.put(a="secret")
+    command("snapshot")
+    plain = command("explain", "a")
+    assert "secret" not in plain.out + plain.err
+    assert plain.report["redis"]["content"] == plain.report["source_now"]
+    assert plain.report["redis"]["content"]["bytes"] == 6
+    assert explained(command, "a", "--show-values")["redis"]["content"]["value"] == "secret"
+
+
+def test_prefix_may_be_part_of_the_key(command: Command, source: Source) -> None:
+    """A row whose key begins with the prefix is found under either name."""
+    source.put(**{"a": "1", "p:b": "2"})
+    command("snapshot")
+    assert explained(command, "p:a")["key"] == explained(command, "a")["key"] == "p:a"
+    assert explained(command, "p:b")["key"] == explained(command, "p:p:b")["key"] == "p:p:b"
+
+
+def test_another_type_and_odd_keys(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """A hash under a name of ours is named as such; quotes, newlines and other scripts are just keys."""
+    odd = ["it's", 'say "hi"', "two\nlines", "Schlüssel", "a b"]
+    source.put(**dict.fromkeys([*odd, "typed"], "1"))
+    command("snapshot")
+    for key in odd:
+        assert verdict(command, key) == "in sync", key
+    with redis_server.client() as client:
+        client.delete("p:typed")
+        client.hset("p:typed", "field", "1")
+    found = explained(command, "typed")
+    assert (found["verdict"], found["redis"]["type"]) == ("changed outside", "hash")
+
+
+def test_several_rows_for_the_key(command: Command, source: Source) -> None:
+    """There is no one value to explain: the same error as a run's."""
+    source.execute("INSERT INTO t VALUES ('twice', '1'), ('twice', '2')")
+    assert "p:twice" in command("explain", "twice", expect=5).report["error"]["message"]
+
+
+def test_several_views(command: Command, source: Source) -> None:
+    """The prefix tells the view; where it does not, --view must."""
+    source.put(a="1")
+    command.config["materialize"].pop("sql")
+    command.config["redis"].pop("key_prefix")
+    command.config["views"] = [
+        {"name": "one", "sql": source.sql, "key_prefix": "x"},
+        {"name": "two", "sql": source.sql, "key_prefix": "y"},
+    ]
+    command("snapshot")
+    assert explained(command, "y:a")["view"] == "two"
+    assert "--view" in command("explain", "a", expect=2).report["error"]["hint"]
+    assert explained(command, "a", "--view", "one")["key"] == "x:a"
+    assert "no view is named" in command("explain", "a", "--view", "three", expect=2).report["error"]["message"]
+
+
+def test_keys_without_prefix_that_are_not_ours(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """Without a prefix the keys we wrote are remembered; any other is somebody else's."""
+    command.config["redis"].pop("key_prefix")
+    source.put(a="1")
+    command("snapshot")
+    with redis_server.client() as client:
+        client.set("theirs", "1")
+    assert verdict(command, "a") == "in sync"
+    assert verdict(command, "theirs") == "not ours"
