@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 def selected(session: Session, plan: Plan, as_of: s.AsOf | None) -> Iterator[list[Row]]:
     """The rows of a SELECT; the time is decided now, the rows come later."""
     t = session.read_time(plan, as_of)
-    hold = session.store.clock.hold(t)
 
     def stream() -> Iterator[list[Row]]:
+        # Held from the first row on: a generator that is never started would never let go.
+        hold = session.store.clock.hold(t)
         try:
             ordered = plan.relation.ordered or plan.relation.grouped is not None
             for i, rows in enumerate(rows_at(session.store, session.engine, plan, t)):
