@@ -1,0 +1,60 @@
+"""docs/report.md and docs/monitoring.md keep up with what is reported."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from reconcile.core.drift import Cause
+from reconcile.core.explanation import Verdict
+from reconcile.report import metrics
+from reconcile.report.run_report import DriftReport, ErrorReport, RunReport, ViewReport
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def documented(section: str) -> set[str]:
+    """The names in the first column of a section's tables."""
+    text = (DOCS / "report.md").read_text(encoding="utf-8")
+    (body,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    firsts = [line.split("|")[1] for line in body.splitlines() if line.startswith("| `")]
+    return {name for first in firsts for name in re.findall(r"`([^`]+)`", first)}
+
+
+def test_every_field_of_a_run() -> None:
+    """The run's own fields are in the first table, no more and no less."""
+    assert documented("The run") == RunReport("id", "run", 0).to_dict().keys()
+
+
+def test_every_field_of_a_view() -> None:
+    """A view's fields are in the second."""
+    assert documented("A view") == ViewReport("v").to_dict().keys()
+
+
+def test_every_field_and_cause_of_drift() -> None:
+    """Drift's fields and causes are in the third and fourth."""
+    fields = ViewReport("v", drift=DriftReport()).to_dict()["drift"].keys()
+    assert documented("Drift") == fields | {cause.value for cause in Cause} | {"manifest damaged"}
+
+
+@pytest.mark.parametrize("name", [*ErrorReport.__dataclass_fields__, *(verdict.value for verdict in Verdict)])
+def test_words_of_the_prose(name: str) -> None:
+    """Fields of an error and explain's verdicts are named in the text."""
+    assert f"`{name}`" in (DOCS / "report.md").read_text(encoding="utf-8")
+
+
+def test_every_metric() -> None:
+    """docs/monitoring.md has every metric, and no other."""
+    text = (DOCS / "monitoring.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(reconcile_\w+)`", text, re.MULTILINE)) == {
+        f"{metrics.PREFIX}{name}" for name in metrics.HELP
+    }
+
+
+def test_a_report_is_json() -> None:
+    """Whatever is in a report can be printed as JSON."""
+    view = ViewReport("v", drift=DriftReport(keys=[{"key": "k", "kind": "stale", "cause": "both"}]))
+    assert json.loads(json.dumps(RunReport("id", "verify", 0, [view]).to_dict()))["views"][0]["view"] == "v"
