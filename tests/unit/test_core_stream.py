@@ -151,8 +151,7 @@ class Target:
         return cls(held, digests_of(held))
 
     def apply(self, changes: Changes) -> None:
-        for key in changes.inserts:
-            assert key not in self.held, "an insert is of a key that was not there"
+        assert set(changes.inserts) == changes.puts.keys() - self.held.keys(), "inserts are of keys that were not there"
         for key in changes.deletes:
             del self.held[key]
         self.held.update(changes.puts)
