@@ -222,3 +222,8 @@ class Subscription:
         """Give back what is held."""
         self._store.clock.release(self._hold)
         self._engine.close()
+
+    def __del__(self) -> None:
+        # A client may leave before its first row: then nobody else would let go.
+        if hasattr(self, "_hold"):
+            self.close()
