@@ -1,0 +1,290 @@
+"""Runs in this process, with a proxy before each server; and scenarios that can be set up again quickly."""
+
+from __future__ import annotations
+
+import binascii
+import contextlib
+import json
+import os
+import random
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+import xxhash
+from psycopg.conninfo import conninfo_to_dict
+
+from reconcile.config.load import load
+from reconcile.config.settings import Settings
+from reconcile.errors import ExitCode
+from reconcile.report.run_report import RunReport, ViewReport
+from reconcile.runs.entry import execute
+from reconcile.runs.request import Request
+from reconcile.stop import GRACE_S, Stop
+from tests.faults.proxy import Proxy
+from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import prefixed, state
+from tests.support.sources import Source
+
+SEED = int(os.environ.get("RECONCILE_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
+"""Of every random choice here. A failing test prints it; set RECONCILE_FAULT_SEED to see the same again."""
+
+READ_TIMEOUT_S = 1.0
+REDIS_TIMEOUT_S = 1.0
+CONNECT_TIMEOUT_S = 2.0
+SLACK_S = 3.0
+"""What a loaded machine may add to any bound."""
+AFTER_DEADLINE_S = GRACE_S + 5.0
+"""Deadline passed, servers dead: severed after GRACE_S, then at most this much for giving the lease back."""
+
+
+def rng(*what: object) -> random.Random:
+    """A generator for one test, the same for the same seed."""
+    print(f"RECONCILE_FAULT_SEED={SEED}")
+    return random.Random(f"{SEED} {what}")
+
+
+@dataclass
+class Ended:
+    """How a run in this process ended."""
+
+    report: RunReport
+    seconds: float
+    stop: Stop
+
+    @property
+    def code(self) -> ExitCode:
+        return self.report.exit_code
+
+    @property
+    def view(self) -> ViewReport:
+        (view,) = self.report.views
+        return view
+
+    @property
+    def told(self) -> str:
+        """The error as a user sees it."""
+        error = self.view.error
+        return "" if error is None else f"{error.kind}: {error.message} [{error.hint}]"
+
+
+@dataclass
+class Rig:
+    """A source and a Redis, reached directly or through `source_proxy` and `redis_proxy`."""
+
+    source: Source
+    server: RedisServer
+    directory: Path
+    source_proxy: Proxy
+    redis_proxy: Proxy
+    limits: dict[str, Any] = field(default_factory=lambda: {"lease": "1s"})
+    view: dict[str, Any] = field(default_factory=dict)
+    materialize: dict[str, Any] = field(default_factory=dict)
+    redis: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def client(self) -> redis.Redis:
+        return self.server.client()
+
+    def proxy(self, side: str) -> Proxy:
+        return self.source_proxy if side == "source" else self.redis_proxy
+
+    def config(self, *, direct: bool) -> dict[str, Any]:
+        """The configuration file's content."""
+        source_url, redis_url = self.source.url, self.server.url
+        if not direct:
+            source_url = _through(source_url, self.source_proxy.port)
+            redis_url = _through(redis_url, self.redis_proxy.port)
+        return {
+            "materialize": {
+                "url": source_url, "connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S,
+                **self.materialize,
+            },
+            "redis": {
+                "url": redis_url, "connect_timeout": CONNECT_TIMEOUT_S, "timeout": REDIS_TIMEOUT_S, **self.redis,
+            },
+            "limits": self.limits,
+            "views": [{"name": "default", "sql": self.source.sql, "key_prefix": "p", **self.view}],
+        }  # fmt: skip
+
+    def settings(self, *, direct: bool = False) -> Settings:
+        path = self.directory / ("direct.yaml" if direct else "proxied.yaml")
+        path.write_text(json.dumps(self.config(direct=direct)))
+        return load(str(path), {})
+
+    def run(
+        self, mode: str = "run", *, direct: bool = False, max_runtime: float | None = None, stop: Stop | None = None,
+        **options: Any,
+    ) -> Ended:  # fmt: skip
+        """One run, to its end."""
+        stop = stop or Stop(max_runtime)
+        request = Request(mode=mode, if_leased="wait", **options)  # type: ignore[arg-type]
+        settings = self.settings(direct=direct)
+        started = time.monotonic()
+        report = execute(settings, request, stop)
+        return Ended(report, time.monotonic() - started, stop)
+
+    def converges(self, mode: str = "run", **options: Any) -> None:
+        """The next run, with nothing in its way, makes Redis equal to the view; and a true manifest."""
+        ended = self.run(mode, direct=True, **options)
+        assert ended.code == 0, f"the next run: {ended.told}"
+        assert ended.seconds < 10 + SLACK_S
+        self.in_sync()
+
+    def in_sync(self) -> None:
+        """Redis holds exactly the view's content, and the manifest says so."""
+        content = held(self.client)
+        assert content == prefixed(self.source.content())
+        assert state(self.client)["pending"] == ""
+        assert self.manifest_is_true(content)
+
+    def honest(self) -> None:
+        """What Redis holds after a failed run does not claim to be more than it is."""
+        fields = state(self.client)
+        if fields.get("as_of") and not fields["pending"]:
+            assert self.manifest_is_true(held(self.client))
+
+    def manifest_is_true(self, content: dict[bytes, bytes]) -> bool:
+        """Whether the stored manifest is what the content adds up to."""
+        buckets = int(state(self.client)["buckets"])
+        digests = [[0, 0] for _ in range(buckets)]
+        for key, value in content.items():
+            one = digests[binascii.crc32(key) % buckets]
+            one[0] += 1
+            one[1] += xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(value))
+        expected = b"".join(struct.pack(">QQ", count, total % 2**64) for count, total in digests)
+        return self.client.get("reconcile:{default}:manifest") == expected
+
+    def fill(self, rows: int, size: int = 60) -> None:
+        """Rows k1 … kn."""
+        self.source.execute(
+            f"INSERT INTO t SELECT 'k' || n, 'v' || n || repeat('x', {size}) FROM generate_series(1, {rows}) AS n"
+        )
+
+
+def held(client: redis.Redis, prefix: bytes = b"p:") -> dict[bytes, bytes]:
+    """Every string key under the prefix with its value."""
+    keys: list[bytes] = list(client.scan_iter(prefix + b"*", count=1000))
+    found: list[bytes | None] = client.mget(keys) if keys else []  # type: ignore[assignment]
+    return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
+
+
+def _through(url: str, port: int) -> str:
+    """The same URL by way of the proxy."""
+    head, _, tail = url.partition("://")
+    credentials, at, rest = tail.rpartition("@")
+    path = rest.partition("/")[2]
+    return f"{head}://{credentials}{at}127.0.0.1:{port}/{path}"
+
+
+@contextlib.contextmanager
+def new_rig(source: Source, server: RedisServer, directory: Path) -> Iterator[Rig]:
+    """A rig with a proxy before each server."""
+    there = conninfo_to_dict(source.url)
+    host, port = str(there.get("host", "127.0.0.1")), int(str(there.get("port", 6875)))
+    kept = server.client().connection_pool.connection_kwargs
+    with Proxy(host, port) as source_proxy, Proxy(str(kept["host"]), int(kept["port"])) as redis_proxy:
+        yield Rig(source, server, directory, source_proxy, redis_proxy)
+
+
+# -- scenarios ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Stored:
+    """Everything a Redis database holds, to be put back quickly."""
+
+    entries: list[tuple[bytes, bytes]]
+
+    @classmethod
+    def of(cls, client: redis.Redis) -> Stored:
+        return cls([(key, client.dump(key)) for key in client.scan_iter(count=1000)])  # type: ignore[misc]
+
+    def restore(self, client: redis.Redis) -> None:
+        """Make the database hold exactly this."""
+        with client.pipeline(transaction=True) as pipe:
+            pipe.flushdb()
+            for key, data in self.entries:
+                pipe.restore(key, 0, data, replace=True)
+            pipe.execute()
+
+
+@dataclass
+class Scenario:
+    """A kind of run, and the state of the world it starts from. `start` restores Redis; the source stays as it is."""
+
+    name: str
+    mode: str
+    options: dict[str, Any]
+    stored: Stored
+
+    def start(self, rig: Rig) -> None:
+        self.stored.restore(rig.client)
+
+    def run(self, rig: Rig, **more: Any) -> Ended:
+        return rig.run(self.mode, **{**self.options, **more})
+
+
+SCENARIOS = [
+    "first_load",
+    "large_first_load",
+    "fingerprints",
+    "deep",
+    "large_snapshot",
+    "delta",
+    "large_delta",
+    "follow",
+    "verify",
+]
+TAMPERED = {"deep", "verify"}
+"""Scenarios that start from a Redis somebody else has changed: its manifest is not what it holds."""
+ROWS = 300
+
+
+def prepare(rig: Rig, name: str) -> Scenario:
+    """Set the world up for a scenario."""
+    makers: dict[str, Callable[[Rig], Scenario]] = {
+        "first_load": lambda rig: Scenario(name, "run", {}, Stored([])),
+        "large_first_load": lambda rig: Scenario(name, "run", {}, Stored([])),
+        "fingerprints": lambda rig: Scenario(name, "run", {}, _changed(rig, history=False)),
+        "deep": lambda rig: Scenario(name, "snapshot", {"deep": True}, _changed(rig, history=False, tampered=True)),
+        "large_snapshot": lambda rig: Scenario(name, "snapshot", {}, _changed(rig, history=True, everything=True)),
+        "delta": lambda rig: Scenario(name, "delta", {}, _changed(rig, history=True)),
+        "large_delta": lambda rig: Scenario(name, "delta", {}, _changed(rig, history=True, everything=True)),
+        "follow": lambda rig: Scenario(name, "run", {"follow_s": 0.8}, _changed(rig, history=True)),
+        "verify": lambda rig: Scenario(name, "verify", {}, _changed(rig, history=True, tampered=True)),
+    }
+    if name == "large_first_load":
+        rig.fill(4500, 10)
+    else:
+        rig.fill(ROWS)
+    if name.startswith("large"):
+        rig.limits["batch_max_keys"] = 50
+    return makers[name](rig)
+
+
+def _changed(rig: Rig, *, history: bool, tampered: bool = False, everything: bool = False) -> Stored:
+    """A loaded Redis; then the view changes (and Redis is tampered with)."""
+    source = rig.source
+    if history:
+        source.retain_history()
+    assert rig.run(direct=True).code == 0
+    if tampered:
+        rig.client.set("p:k20", "edited")
+        rig.client.delete("p:k21")
+        rig.client.set("p:stray", "x")
+    if everything:
+        source.execute("UPDATE t SET value = value || '!'")
+        source.execute("DELETE FROM t WHERE key IN ('k1', 'k2', 'k3', 'k4', 'k5')")
+    else:
+        source.execute("UPDATE t SET value = value || '!' WHERE key LIKE 'k1%'")
+        source.execute("DELETE FROM t WHERE key IN ('k7', 'k8')")
+        source.execute("INSERT INTO t SELECT 'n' || n, 'new' FROM generate_series(1, 20) AS n")
+    stored = Stored.of(rig.client)
+    if not history:
+        source.forget_history()
+    return stored
