@@ -36,9 +36,9 @@ def doctor(
     quick: bool,
     max_runtime: float | None,
 ) -> None:
-    """Look for what would make runs fail, slow or unsafe, and print what mends it. Changes nothing.
+    """Find what runs would trip over, and what mends it.
 
-    Exit 0: nothing to mend (there may be warnings). 2: something has to be mended. 6: a server cannot be reached.
+    Looks at both servers and changes nothing. Exit 0: nothing to mend (there may be warnings). 2: something has to be mended. 6: a server cannot be reached.
     """
     with shown_errors(as_json):
         from reconcile.runs.doctor import examine
@@ -72,9 +72,9 @@ def explain(
     show_values: bool,
     max_runtime: float | None,
 ) -> None:
-    """Why is KEY as it is? Its value in the view and in Redis, at which times, and what follows from that.
+    """Say why one key is as it is.
 
-    KEY is the key in Redis; the view's prefix may be left out. Changes nothing; exit 0 whatever the verdict.
+    Its value in the view and in Redis, at which times, and what follows from that. KEY is the key in Redis; the view's prefix may be left out. Changes nothing; exit 0 whatever the verdict.
     """
     with shown_errors(as_json):
         from reconcile.runs.explain import explain_one, render
@@ -108,9 +108,9 @@ def init(
     buckets: int | None,
     view: str | None,
 ) -> None:
-    """Print a configuration to begin with: reconcile init > config.yaml.
+    """Print a configuration to begin with.
 
-    With --digest-view: connect to Materialize and print the statements that create a companion view, which makes
+    reconcile init > config.yaml. With --digest-view: connect to Materialize and print the statements that create a companion view, which makes
     runs without history cheap. Nothing is created.
     """
     with shown_errors(as_json):

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from tests.support.command import PROGRAM, Command
-from tests.support.redis_servers import RedisServer, start_redis
+from tests.support.redis_servers import RedisServer, free_port, start_redis
 from tests.support.sources import Source
 
 
@@ -170,7 +170,7 @@ def test_replica(command: Command, source: Source, tmp_path: Path) -> None:
 
 def test_cluster_node(command: Command, source: Source, tmp_path: Path) -> None:
     """A node of a Redis Cluster is not what runs can work with."""
-    with start_redis(tmp_path, "--cluster-enabled", "yes") as server:
+    with start_redis(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
         command.config["redis"]["url"] = server.url
         assert "Cluster" in checks(command, expect=2)["role"]["message"]
 
