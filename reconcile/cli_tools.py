@@ -38,7 +38,8 @@ def doctor(
 ) -> None:
     """Find what runs would trip over, and what mends it.
 
-    Looks at both servers and changes nothing. Exit 0: nothing to mend (there may be warnings). 2: something has to be mended. 6: a server cannot be reached.
+    Looks at both servers and changes nothing. Exit 0: nothing to mend (there may be warnings). 2: something has to
+    be mended. 6: a server cannot be reached.
     """
     with shown_errors(as_json):
         from reconcile.runs.doctor import examine
@@ -74,7 +75,8 @@ def explain(
 ) -> None:
     """Say why one key is as it is.
 
-    Its value in the view and in Redis, at which times, and what follows from that. KEY is the key in Redis; the view's prefix may be left out. Changes nothing; exit 0 whatever the verdict.
+    Its value in the view and in Redis, at which times, and what follows from that. KEY is the key in Redis; the
+    view's prefix may be left out. Changes nothing; exit 0 whatever the verdict.
     """
     with shown_errors(as_json):
         from reconcile.runs.explain import explain_one, render
@@ -110,8 +112,8 @@ def init(
 ) -> None:
     """Print a configuration to begin with.
 
-    reconcile init > config.yaml. With --digest-view: connect to Materialize and print the statements that create a companion view, which makes
-    runs without history cheap. Nothing is created.
+    reconcile init > config.yaml. With --digest-view: connect to Materialize and print the statements that create a
+    companion view, which makes runs without history cheap. Nothing is created.
     """
     with shown_errors(as_json):
         if digest_view is None:
