@@ -159,8 +159,13 @@ class StatementParser(QueryParser):
 
     def _explain(self) -> s.Statement:
         self.expect("explain")
+        if self.accept("optimized", "plan"):
+            if self.accept("as"):
+                self.expect("text")
+            self.expect("for")
+            return s.ExplainPlan(self.select())
         if not self.accept("timestamp"):
-            raise SqlError.unsupported("EXPLAIN other than EXPLAIN TIMESTAMP")
+            raise SqlError.unsupported("EXPLAIN other than EXPLAIN TIMESTAMP and EXPLAIN OPTIMIZED PLAN")
         if self.accept("as"):
             if self.accept("text"):
                 raise SqlError.unsupported("EXPLAIN TIMESTAMP AS TEXT")

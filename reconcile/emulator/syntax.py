@@ -96,6 +96,13 @@ class Explain(Statement):
 
 
 @dataclass(frozen=True, slots=True)
+class ExplainPlan(Statement):
+    """EXPLAIN OPTIMIZED PLAN."""
+
+    select: Select
+
+
+@dataclass(frozen=True, slots=True)
 class Declare(Statement):
     """DECLARE c CURSOR FOR."""
 

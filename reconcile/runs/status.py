@@ -48,8 +48,17 @@ def _view_status(wire: Any, settings: Settings, name: str) -> dict[str, Any]:
         "buckets": state.buckets if state is not None else None,
         "pending": None if state is None or state.pending is None else state.pending.kind,
         "lease": None if holder is None else {"owner": holder[0], "left_ms": holder[1]},
-        "audit": None if audit is None else json.loads(audit),
+        "audit": _audit(audit),
     }
+
+
+def _audit(stored: bytes | None) -> dict[str, Any] | None:
+    """What the last verify left; None when there was none, or something else wrote there."""
+    try:
+        audit = json.loads(stored or b"null")
+    except ValueError:
+        return None
+    return audit if isinstance(audit, dict) and {"at_ms", "verdict"} <= set(audit) else None
 
 
 def render(statuses: list[dict[str, Any]]) -> str:

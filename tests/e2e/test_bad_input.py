@@ -167,7 +167,7 @@ def test_value_redis_refuses(command: Command, redis_server: RedisServer, source
     """A value larger than the server takes is named before anything is written."""
     with start_redis(tmp_path, "--proto-max-bulk-len", "1mb") as small:
         command.config["redis"]["url"] = small.url
-        source.execute("INSERT INTO t VALUES ('big', repeat('x', 2000000))")
+        source.execute("INSERT INTO t VALUES ('big', lpad('x', 2000000, 'x'))")
         error = command("run", expect=5).view["error"]
         assert "p:big" in error["message"]
         assert owned(small.client()) == {}

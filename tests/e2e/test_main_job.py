@@ -240,3 +240,19 @@ def test_companion_view_tells_what_changed(source: Source, redis_server: RedisSe
     view = command("run").view
     assert (view["puts"], view["buckets_read"], view["warnings"]) == (1, 1, [])
     in_sync(source, redis_server)
+
+
+def test_replaced_plain_view_is_noticed(source: Source, redis_server: RedisServer, command: Command) -> None:
+    """A plain view made again over the same table has no frontier of its own; its plan tells that it is another."""
+    source.execute("ALTER TABLE t SET (RETAIN HISTORY FOR '1hr')")
+    source.put(a="1", b="2")
+    source.execute("CREATE VIEW plain AS SELECT key, value FROM t")
+    command.config["materialize"]["sql"] = f"SELECT key, value FROM {source.schema}.plain"
+    command("run")
+    in_sync(source, redis_server)
+    source.execute("DROP VIEW plain")
+    source.execute("CREATE VIEW plain AS SELECT key, value || '!' AS value FROM t")
+    view = command("run").view
+    assert view["action"] == "snapshot", view
+    assert owned(redis_server.client()) == {b"p:a": b"1!", b"p:b": b"2!"}
+    command("verify")
