@@ -140,7 +140,7 @@ def test_rights(command: Command, source: Source, tmp_path: Path) -> None:
     """Refused commands and refused keys are named with the rule that allows them; following them mends it."""
     with start_redis(tmp_path, "--maxmemory", "0") as server:
         admin = server.client()
-        allowed = ["+multi", "+exec", "+info", "+select", "+get", "+client|setname", "+client|setinfo"]
+        allowed = ["+multi", "+exec", "+info", "+select", "+get", "+client|setname"]
         admin.execute_command("ACL", "SETUSER", "limited", "on", ">secret", "resetkeys", "-@all", *allowed)
         command.config["redis"] = {"host": "127.0.0.1", "port": server.port, "key_prefix": "p"}
         command.config["redis"] |= {"username": "limited", "password": "secret"}

@@ -1,0 +1,52 @@
+"""--html and --metrics-file of real runs; a file that cannot be written never changes how a run ended."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.command import Command
+from tests.support.redis_servers import RedisServer
+from tests.support.sources import Source
+
+
+def test_metrics_over_several_runs(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """Success, failure and drift as a collector would see them."""
+    path = command.directory / "reconcile.prom"
+    source.put(a="1", b="2")
+    command("run", "--metrics-file", str(path))
+    success = re.findall(r"last_success_timestamp_seconds\{.*", path.read_text())
+    assert len(success) == 1
+    assert 'reconcile_rows{view="default",mode="run",op="put"} 2' in path.read_text()
+    redis_server.client().delete("p:a")
+    command("verify", "--metrics-file", str(path), expect=3)
+    command.config["redis"]["url"] = "redis://127.0.0.1:1/0"
+    command("run", "--metrics-file", str(path), expect=6)
+    text = path.read_text()
+    assert success[0] in text
+    assert 'reconcile_exit_code{view="default",mode="run"} 6' in text
+    assert 'reconcile_drift_keys{view="default",mode="verify",kind="missing"} 1' in text
+
+
+def test_page_of_a_verify(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """The page names what the report names, and values only on demand."""
+    path = command.directory / "page.html"
+    source.put(a="secret-value")
+    command("snapshot")
+    redis_server.client().set("p:a", "other-value")
+    command("verify", "--html", str(path), expect=3)
+    assert "p:a" in path.read_text()
+    assert "secret-value" not in path.read_text()
+    command("verify", "--html", str(path), "--show-values", expect=3)
+    assert "secret-value" in path.read_text()
+
+
+@pytest.mark.parametrize("option", ["--html", "--metrics-file"])
+def test_a_file_that_cannot_be_written(command: Command, source: Source, option: str) -> None:
+    """A warning on stderr, the report and exit code as ever."""
+    source.put(a="1")
+    command("snapshot")
+    result = command("verify", option, str(command.directory / "missing" / "file"))
+    assert result.report["status"] == "done"
+    assert "cannot write" in result.err
