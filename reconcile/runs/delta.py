@@ -81,7 +81,8 @@ class DeltaRun:
             if until.moment is not None:
                 wait_s = min(wait_s, until.moment - time.monotonic())
             closed = subscription.read(max(0.0, wait_s), limit)
-            if closed:
+            # A range that is repeated is committed whole: until then Redis may hold changes of any time in it.
+            if closed and (subscription.finished or not self._repeat):
                 self.commit(stream.take(), stream.frontier)
                 run.report.updates = stream.updates
             elif stream.size_bytes > limit:
