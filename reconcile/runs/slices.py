@@ -80,7 +80,9 @@ class Slices:
             check_inserts(self._run, changes, repeat=self._repeat)
             if changes.deletes:
                 with_deletes.append(part)
-            self._digests |= changes.digests
+            # Parts may share a bucket: there can be more parts than buckets.
+            for bucket, more in changes.digests.items():
+                self._digests[bucket] = self._digests.get(bucket, 0) + more
             self._touched |= changes.touched
             self._applier.put_all(changes.puts.items())
         return with_deletes
