@@ -70,7 +70,8 @@ class Lease:
                 self._wire = wire = wire or open_wire()
                 if self._released.is_set():  # connecting took longer than the run
                     break
-                self.lost = not self._renew(wire)
+                if not self._renew(wire):
+                    self.lost = True  # never taken back: the fence may have found out in the meantime
             except ReconcileError as error:
                 # Not fatal: writes are fenced by the token, not by the lease.
                 logger.debug("lease not renewed: %s", error.message)
