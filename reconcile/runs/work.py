@@ -146,9 +146,19 @@ class Work:
         except TooLarge:
             if run.request.mode == "run":
                 raise  # a snapshot is cheaper, and needs no history
-            self._in_slices(mapping, now)
+            self._past_too_large(mapping)
             return
         self._note_end(delta, now)
+
+    def _past_too_large(self, mapping: Mapping) -> None:
+        """Come to the present in slices, which may be later than what this run began with; then follow on."""
+        run = self._run
+        assert run.state is not None
+        session = run.open_session()
+        present = max(explain(session, mapping).frontiers.now, (run.state.as_of or 0) + 1)
+        self._in_slices(mapping, present)
+        if self._follow_until is not None and time.monotonic() < self._follow_until:
+            self._delta(session, mapping, present, present)
 
     def _in_slices(self, mapping: Mapping, until: int, *, repeat: bool = False) -> None:
         with self._run.report.phase("slices"):
