@@ -1,0 +1,264 @@
+"""Runs in this process whose every I/O call is numbered, and can be made the last one, or a failure.
+
+dies_before   the process is gone before the call: nothing of it took effect, and no later I/O happens either
+dies_after    the process is gone after the call took effect; the answer was never read
+torn          as before, but only the first half of the commands reached the server
+times_out     the call took effect, but the run is told that no answer came; it lives on
+freezes       the call waits until `thaw` is set
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+import pytest
+
+from reconcile.errors import Unavailable
+from reconcile.source import reading as readings
+from reconcile.source import session as sessions
+from reconcile.source import subscription as subscriptions
+from reconcile.source.frontiers import Explained, parse_explanation
+from reconcile.source.session import Session
+from reconcile.source.subscription import Subscription
+from reconcile.target import connection
+from reconcile.target.connection import Command, Wire
+
+How = Literal["dies_before", "dies_after", "torn", "times_out", "freezes"]
+
+PATIENCE_S = 60.0
+READS = frozenset(
+    ["EXISTS", "GET", "GETRANGE", "HGET", "HGETALL", "INFO", "MGET", "SCAN", "SISMEMBER", "SSCAN", "STRLEN", "DBSIZE",
+     "CONFIG", "WATCH", "UNWATCH", "MULTI", "EXEC"]
+)  # fmt: skip
+
+
+class Died(BaseException):
+    """The process is gone. Not an Exception: nothing may handle it."""
+
+
+@dataclass
+class Io:
+    """Numbered I/O of one thread. `look` is called before every call after which Redis may have changed; what it
+    asserts is kept in `failure`."""
+
+    look: Callable[[], None]
+    at: int = 0
+    """The call (from 1) to which `how` happens; 0: none."""
+    how: How = "dies_before"
+    calls: list[str] = field(default_factory=list)
+    leased_at: int = 0
+    """The call that asked for the lease."""
+    fired: bool = False
+    dead: bool = False
+    failure: BaseException | None = None
+    _written: bool = True
+    thread: int = field(default_factory=threading.get_ident)
+    frozen: threading.Event = field(default_factory=threading.Event)
+    thaw: threading.Event = field(default_factory=threading.Event)
+
+    def gate(self, kind: str) -> How | None:
+        """Count a call. Returns what is to happen to it when that is not over yet."""
+        if threading.get_ident() != self.thread:
+            return None
+        if self.dead:
+            raise Died
+        self._look(kind)
+        self.calls.append(kind)
+        if len(self.calls) != self.at:
+            return None
+        self.fired = True
+        if self.how == "dies_before":
+            self.die()
+        if self.how == "freezes":
+            self.frozen.set()
+            assert self.thaw.wait(PATIENCE_S)
+            return None
+        return self.how
+
+    def _look(self, kind: str) -> None:
+        # While a transaction is under way every call is a chance to see it half done.
+        if not self._written and kind != "redis.write":
+            return
+        self._written = kind == "redis.write" or (self._written and kind != "redis.receive")
+        try:
+            self.look()
+        except BaseException as error:
+            self.failure = error
+            self.die()
+
+    def die(self) -> NoReturn:
+        """From here on nothing this thread does reaches anybody."""
+        self.dead = True
+        raise Died
+
+    # -- the calls -----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[Io]:
+        """Stand between the runs of this thread and their servers."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Wire, "send", self._sending(Wire.send, Wire.receive))
+            patch.setattr(Wire, "receive", self._receiving(Wire.receive))
+            patch.setattr(Session, "fetch", self._asking("source.fetch", Session.fetch))
+            patch.setattr(Session, "columns", self._asking("source.columns", Session.columns))
+            patch.setattr(Session, "stream", self._streaming(Session.stream))
+            patch.setattr(Subscription, "read", self._reading(Subscription.read))
+            patch.setattr(subscriptions, "_await_copy", self._subscribing(subscriptions._await_copy))
+            patch.setattr(subscriptions, "_cancel", self._cancelling(subscriptions._cancel))
+            patch.setattr(connection, "connect", self._connecting("redis.connect", connection.connect))
+            patch.setattr(sessions, "connect", self._connecting("source.connect", sessions.connect))
+            yield self
+
+    def _sending(self, send: Any, receive: Any) -> Any:
+        def sending(wire: Wire, commands: Sequence[Command]) -> None:
+            if not self.leased_at and commands[0][0] == "SET" and "NX" in commands[0]:
+                self.leased_at = len(self.calls) + 1
+            reads = all(command[0] in READS for command in commands)
+            how = self.gate("redis.read" if reads else "redis.write")
+            if how == "times_out":
+                _hang_up(wire)
+            if how is None:
+                send(wire, commands)
+                return
+            some = commands if how == "dies_after" else commands[: len(commands) // 2]
+            send(wire, some)
+            receive(wire, len(some))
+            self.die()
+
+        return sending
+
+    def _receiving(self, receive: Any) -> Any:
+        def receiving(wire: Wire, count: int) -> list[Any]:
+            how = self.gate("redis.receive")
+            replies: list[Any] = receive(wire, count)
+            if how == "times_out":
+                _hang_up(wire)
+            if how is not None:
+                self.die()
+            return replies
+
+        return receiving
+
+    def _asking(self, kind: str, ask: Any) -> Any:
+        def asking(session: Session, statement: str) -> Any:
+            how = self.gate(kind)
+            answer = ask(session, statement)
+            self._end(how, session)
+            return answer
+
+        return asking
+
+    def _streaming(self, stream: Any) -> Any:
+        def streaming(session: Session, statement: str) -> Iterator[Any]:
+            self._end(self.gate("source.stream"), session)
+            for chunk in stream(session, statement):
+                yield chunk
+                self._end(self.gate("source.chunk"), session)
+
+        return streaming
+
+    def _reading(self, read: Any) -> Any:
+        def reading(subscription: Subscription, timeout_s: float, max_bytes: int) -> bool:
+            self._end(self.gate("source.read"), subscription._session)
+            closed: bool = read(subscription, timeout_s, max_bytes)
+            return closed
+
+        return reading
+
+    def _subscribing(self, await_copy: Any) -> Any:
+        def subscribing(session: Session) -> None:
+            how = self.gate("source.subscribe")
+            await_copy(session)
+            self._end(how, session)
+
+        return subscribing
+
+    def _cancelling(self, cancel: Any) -> Any:
+        def cancelling(session: Session) -> None:
+            if self.dead and threading.get_ident() == self.thread:
+                session.close()
+            else:
+                cancel(session)
+
+        return cancelling
+
+    def _connecting(self, kind: str, connect: Any) -> Any:
+        def connecting(*arguments: Any) -> Any:
+            how = self.gate(kind)
+            connected = connect(*arguments)
+            if how is not None:
+                connected.close()
+                self._end(how, None)
+            return connected
+
+        return connecting
+
+    def _end(self, how: How | None, session: Session | None) -> None:
+        if how is None:
+            return
+        if how != "times_out":
+            self.die()
+        if session is not None:
+            session.close()
+        raise Unavailable("Materialize is not available: made to time out")
+
+
+def _hang_up(wire: Wire) -> NoReturn:
+    wire.broken = True
+    wire.close()
+    raise Unavailable("Redis is not available: made to time out")
+
+
+@contextlib.contextmanager
+def one_time_a_read() -> Iterator[None]:
+    """The source reports progress before every time that has updates, and each arrives on its own.
+
+    A real server may do so; the emulator gives a closed past in one piece.
+    """
+
+    def drain(subscription: Subscription, max_bytes: int) -> bool:
+        stream = subscription.stream
+        while True:
+            if subscription._buffered:
+                line = subscription._buffered.pop()
+            else:
+                size, data = subscription._connection.pgconn.get_copy_data(1)
+                if size <= 0:
+                    if size < 0:
+                        subscription._end()
+                    return size < 0
+                line = bytes(data)
+            subscription.started = True
+            time_text, progressed, _ = line.split(b"\t", 2)
+            if progressed != b"t" and int(time_text) > stream.frontier:
+                subscription._buffered.append(line)
+                assert stream.feed(time_text + b"\tt\t\\N\t\\N\t\\N\n")
+                return True
+            if stream.feed(line):
+                return True
+            if stream.size_bytes > max_bytes:
+                return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Subscription, "_drain", drain)
+        yield
+
+
+@contextlib.contextmanager
+def forgetful() -> Iterator[None]:
+    """The source says that it knows only the present, as it does two seconds later without RETAIN HISTORY."""
+
+    def parsed(text: str) -> Explained:
+        explained = parse_explanation(text)
+        frontiers = explained.frontiers
+        from dataclasses import replace
+
+        return replace(explained, frontiers=replace(frontiers, since=max(frontiers.since, frontiers.now)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readings, "parse_explanation", parsed)
+        yield

@@ -1,0 +1,322 @@
+"""Death, torn writes and lost answers at every I/O call of every kind of run; then the next run is right."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from reconcile.report.run_report import ViewReport
+from tests.faults.support_crash import Died, How, Io, forgetful, one_time_a_read
+from tests.faults.support_scene import STATE, Scene
+from tests.support.redis_servers import RedisServer
+from tests.support.sources import Source
+
+TALLY: Counter[str] = Counter()
+ROWS = 40
+
+VARIANTS: dict[str, tuple[How, ...]] = {
+    "redis.write": ("dies_before", "dies_after", "torn", "times_out"),
+    "redis.read": (),
+}
+"""What can happen to a call. Death at a call that writes nothing is death after the last one that did."""
+OTHERWISE: tuple[How, ...] = ("times_out",)
+SOAK: dict[str, tuple[How, ...]] = {**VARIANTS, "redis.read": ("dies_before", "torn", "times_out")}
+SOAK_OTHERWISE: tuple[How, ...] = ("dies_before", "dies_after", "times_out")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of run. `prepare` leaves Redis as the run finds it; the source does not change after it."""
+
+    name: str
+    prepare: Callable[[Scene], None]
+    mode: str
+    options: tuple[tuple[str, Any], ...] = ()
+    memory_max_bytes: int = 32 * 1024 * 1024
+    buckets: int = 64
+    around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+
+    def run(self, scene: Scene) -> ViewReport:
+        """The run itself, whatever becomes of it."""
+        with self.around():
+            return scene.execute(self.mode, **dict(self.options))
+
+
+def fill(scene: Scene) -> None:
+    """A view that remembers an hour."""
+    scene.source.retain_history()
+    scene.write(f"INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, {ROWS}) AS n")
+    scene.write("INSERT INTO t VALUES ('null', NULL)")
+
+
+def loaded(scene: Scene) -> None:
+    """Redis holds the view; then the view changes, at several times: updates, inserts, deletes, a moved key, NULLs."""
+    fill(scene)
+    scene.ok("snapshot")
+    scene.write(
+        "UPDATE t SET value = 'one' WHERE key = 'k1'",
+        "UPDATE t SET value = 'two' WHERE key IN ('k1', 'k2')",
+        "DELETE FROM t WHERE key = 'k3'",
+        "INSERT INTO t VALUES ('k3', 'back')",
+        "DELETE FROM t WHERE key = 'k4'",
+        "UPDATE t SET key = 'moved' WHERE key = 'k5'",
+        "UPDATE t SET value = NULL WHERE key = 'k6'",
+        "UPDATE t SET value = 'now' WHERE key = 'null'",
+        "INSERT INTO t VALUES ('new', ''), ('newer', 'x')",
+    )
+
+
+def no_fingerprints(scene: Scene) -> None:
+    """As `loaded`; nothing is known of the source's buckets."""
+    loaded(scene)
+    scene.client.delete(STATE + "fingerprints")
+
+
+def drifted(scene: Scene) -> None:
+    """As `loaded`; someone has changed Redis as well."""
+    loaded(scene)
+    owned = scene.prefix
+    scene.ignored_as_of = scene.see().as_of
+    scene.client.set(owned + b"k10", "edited")
+    scene.client.delete(owned + b"k11")
+    if owned:
+        scene.client.set(owned + b"stray", "x")
+        scene.client.rpush(owned + b"k12!", "a list")
+
+
+def cut_short(mode: str, around: Callable[[], contextlib.AbstractContextManager[None]]) -> Callable[[Scene], None]:
+    """As `loaded`; an earlier run died half way through applying."""
+
+    def prepare(scene: Scene) -> None:
+        loaded(scene)
+        scene.save()
+        for n in range(1, 1000):
+            scene.restore()
+            io = Io(scene.look, n, "dies_before")
+            with io.installed(), around(), contextlib.suppress(Died):
+                scene.execute(mode)
+            assert io.fired, "no run leaves a pending mark and half the data"
+            seen = scene.see()
+            if seen.state["pending"] and seen.data not in (scene.content_at(seen.as_of), scene.content_at(2**63)):
+                break
+        scene.expire_lease()
+
+    return prepare
+
+
+KINDS = [
+    Kind("load", fill, "run"),
+    Kind("fingerprints", loaded, "snapshot"),
+    Kind("full", no_fingerprints, "snapshot"),
+    Kind("deep", drifted, "snapshot", (("deep", True),)),
+    Kind("delta", loaded, "delta"),
+    Kind("delta time by time", loaded, "delta", around=one_time_a_read),
+    Kind("run", loaded, "run"),
+    Kind("run without history", loaded, "run", around=forgetful),
+    Kind("run that follows", loaded, "run", (("follow_s", 0.05),), around=forgetful),
+    Kind("slices", loaded, "delta", memory_max_bytes=700, buckets=4),
+]
+BIG_ONLY = [
+    Kind("repeat", cut_short("delta", contextlib.nullcontext), "delta"),
+    Kind("repeat time by time", cut_short("delta", contextlib.nullcontext), "delta", around=one_time_a_read),
+    Kind("repeat in slices", cut_short("delta", contextlib.nullcontext), "delta", memory_max_bytes=700),
+    Kind("deep after delta", cut_short("delta", contextlib.nullcontext), "run", around=forgetful),
+    Kind("deep after snapshot", cut_short("snapshot", contextlib.nullcontext), "run"),
+]
+REMEMBERED_IN_CI = ("load", "deep", "delta", "repeat")
+CASES = [
+    *(pytest.param(kind, size, b"p:", id=f"{kind.name}, {size}, prefix") for kind in KINDS for size in (50_000, 2)),
+    *(pytest.param(kind, 2, b"p:", id=f"{kind.name}, 2, prefix") for kind in BIG_ONLY),
+    *(pytest.param(kind, 2, b"", id=f"{kind.name}, 2, remembered") for kind in [*KINDS, *BIG_ONLY]),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tally() -> Iterator[None]:
+    """Say at the end what was tried."""
+    yield
+    print("\ncrash points:", dict(TALLY))
+
+
+def make_scene(source: Source, server: RedisServer, kind: Kind, size: int, prefix: bytes) -> Scene:
+    scene = Scene(source, server, prefix=prefix, batch_max_keys=size, buckets=kind.buckets)
+    kind.prepare(scene)
+    scene.memory_max_bytes = kind.memory_max_bytes
+    scene.save()
+    return scene
+
+
+@pytest.mark.parametrize(("kind", "size", "prefix"), CASES)
+def test_every_io_call(
+    kind: Kind, size: int, prefix: bytes, source: Source, redis_server: RedisServer, request: pytest.FixtureRequest
+) -> None:
+    """Whatever call is the last one, the next run converges, and no reader ever saw a dishonest checkpoint."""
+    soak = request.config.getoption("--soak")
+    if not soak and not prefix and kind.name not in REMEMBERED_IN_CI:
+        pytest.skip("only with --soak")
+    scene = make_scene(source, redis_server, kind, size, prefix)
+    calls = clean_run(scene, kind)
+    TALLY["runs"] += 1
+    known, other = (SOAK, SOAK_OTHERWISE) if soak else (VARIANTS, OTHERWISE)
+    n = 0
+    while True:
+        n += 1
+        variants = known.get(calls[n - 1], other) if n <= len(calls) else other
+        fired = [crash_at(scene, kind, n, how, soak=soak) for how in variants]
+        if not any(fired) and n > len(calls):
+            break
+    TALLY["looks"] += scene.looks
+
+
+def clean_run(scene: Scene, kind: Kind) -> list[str]:
+    """One run without any fault: the calls it makes."""
+    io = Io(scene.look)
+    with io.installed(), contextlib.suppress(Died):
+        report = kind.run(scene)
+    assert_looked(io)
+    assert report.exit_code == 0, report.error
+    scene.check()
+    return io.calls
+
+
+def crash_at(scene: Scene, kind: Kind, n: int, how: How, *, soak: bool = False) -> bool:
+    """Let call n fail, then run again. False when there was no call n."""
+    scene.restore()
+    io = Io(scene.look, n, how)
+    report = None
+    with io.installed(), contextlib.suppress(Died):
+        report = kind.run(scene)
+    where = f"{how} at call {n} ({io.calls[-1]})"
+    try:
+        assert_looked(io)
+        if not io.fired:
+            assert report is not None
+            assert report.exit_code == 0, report.error
+            scene.check()
+            return False
+        TALLY[how] += 1
+        if report is not None:
+            assert report.exit_code in (0, 6), report.error
+        scene.expire_lease()
+        again(scene, kind, n, soak=soak)
+    except BaseException as error:
+        error.add_note(where)
+        raise
+    return True
+
+
+def again(scene: Scene, kind: Kind, n: int, *, soak: bool) -> None:
+    """The same once more, or `run`, or both: it succeeds and leaves everything right."""
+    runs: list[Callable[[], ViewReport]] = [lambda: kind.run(scene), lambda: scene.execute("run")]
+    # Only a deep run is to notice what somebody else has changed in Redis.
+    for run in runs if soak else [runs[n % 2 if scene.ignored_as_of is None else 0]]:
+        io = Io(scene.look)
+        with io.installed(), contextlib.suppress(Died):
+            report = run()
+        assert_looked(io)
+        assert report.exit_code == 0, report.error
+        scene.check()
+
+
+def assert_looked(io: Io) -> None:
+    """What the reader saw on the way was right."""
+    if io.failure is not None:
+        raise io.failure
+
+
+# -- frozen ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "prefix"),
+    [
+        pytest.param(kind, size, b"p:", id=f"{kind.name}, {size}")
+        for kind, size in [(KINDS[0], 50_000), (KINDS[1], 50_000), (KINDS[3], 2), (KINDS[4], 50_000), (KINDS[5], 2),
+                           (KINDS[9], 2), (BIG_ONLY[0], 2)]
+    ],
+)  # fmt: skip
+def test_frozen_at_every_io_call(
+    kind: Kind, size: int, prefix: bytes, source: Source, redis_server: RedisServer
+) -> None:
+    """A run that sleeps past its lease at any call and wakes after another has finished changes nothing at all."""
+    scene = make_scene(source, redis_server, kind, size, prefix)
+    n = 0
+    while freeze_at(scene, kind, n := n + 1):
+        TALLY["freezes"] += 1
+
+
+def freeze_at(scene: Scene, kind: Kind, n: int) -> bool:
+    """False when there was no call n."""
+    scene.restore()
+    io = Io(lambda: None, n, "freezes")
+    reports: list[ViewReport] = []
+
+    def sleeper() -> None:
+        io.thread = threading.get_ident()
+        reports.append(kind.run(scene))
+
+    thread = threading.Thread(target=sleeper)
+    with io.installed():
+        thread.start()
+        while thread.is_alive() and not io.frozen.wait(0.005):
+            pass
+        before = scene.see().state
+        scene.write(f"UPDATE t SET value = 'later {n}' WHERE key IN ('k1', 'k20')")
+        scene.expire_lease()
+        scene.memory_max_bytes, kept = 1 << 25, scene.memory_max_bytes
+        scene.ok("run")
+        scene.memory_max_bytes = kept
+        finished = scene.everything()
+        scene.check()
+        io.thaw.set()
+        thread.join(60)
+    assert not thread.is_alive()
+    if not io.fired:
+        return False
+    (report,) = reports
+    where = f"frozen at call {n} of {io.calls}, leased at {io.leased_at}: exit {report.exit_code} {report.error}"
+    if n <= io.leased_at or (report.exit_code == 0 and not report.skipped and report.commits and not before):
+        assert report.exit_code == 0, where
+        scene.check()
+        return True
+    assert scene.everything() == finished, where
+    assert report.exit_code in (0, 6), where
+    if report.exit_code == 6:
+        assert report.error is not None
+        assert report.error.kind == "lease_lost", where
+    else:
+        # It had nothing left to write, or was overtaken before the lease was its own.
+        assert report.skipped or report.as_of == int(before["as_of"] or 0), where
+    return True
+
+
+def test_changes_too_large_for_memory_while_following(source: Source, redis_server: RedisServer) -> None:
+    """A time too large for memory that comes during `delta --for` is applied in slices, and followed on from."""
+    scene = Scene(source, redis_server, buckets=16)
+    loaded(scene)
+    scene.ok("delta")
+    scene.memory_max_bytes = 1500
+
+    def change() -> None:
+        for statement in ("UPDATE t SET value = 'small' WHERE key = 'k7'", "UPDATE t SET value = value || ' big'",
+                          "UPDATE t SET value = 'last' WHERE key = 'k8'"):  # fmt: skip
+            time.sleep(0.7)
+            with psycopg.connect(source.url, autocommit=True) as other:
+                other.execute(f"SET search_path = {source.schema}".encode())
+                other.execute(statement.encode())
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    report = scene.ok("delta", follow_s=4.0)
+    thread.join()
+    scene.write()
+    assert "slices" in report.phases_ms
+    assert scene.check().data[b"p:k8"] == b"last"
