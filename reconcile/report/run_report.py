@@ -71,7 +71,7 @@ class ViewReport:
     """Wall clock minus as_of at the end."""
     rows_read: int = 0
     source_bytes: int = 0
-    """Bytes of rows received from the subscription."""
+    """Bytes received from Materialize, where the system counts them (Linux)."""
     source_statements: int = 0
     updates: int = 0
     """Updates received by the subscription."""

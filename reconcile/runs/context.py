@@ -52,7 +52,6 @@ class ViewRun:
         )
         self._closing = contextlib.ExitStack()
         self._wires: list[Wire] = []
-        self._sessions: list[Session] = []
         self.reader = self._open_wire()
         self.stored = Stored(None, 0, None)
         self.lease: Lease | None = None
@@ -76,16 +75,17 @@ class ViewRun:
     def open_session(self) -> Session:
         """A connection to Materialize, closed with this run."""
         session = sessions.connect(self.settings.materialize, self.stop, self.view.name)
-        self._closing.callback(session.close)
-        self._sessions.append(session)
+        self._closing.callback(self._close_session, session)
         return session
+
+    def _close_session(self, session: Session) -> None:
+        session.close()
+        self.report.rows_read += session.rows_read
+        self.report.source_statements += session.statements
+        self.report.source_bytes += session.bytes_received
 
     def close(self) -> None:
         """Give everything back and complete the report's counters."""
-        for session in self._sessions:
-            self.report.rows_read += session.rows_read
-            self.report.source_bytes += session.bytes_read
-            self.report.source_statements += session.statements
         for wire in self._wires:
             self.report.redis_commands += wire.commands
             self.report.redis_round_trips += wire.round_trips

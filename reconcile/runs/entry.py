@@ -60,6 +60,7 @@ def _execute_view(
             report.skipped = True
             report.reason = held.message
     except ReconcileError as error:
+        report.drift = None  # of an audit that was cut short
         report.fail(error)
         logger.debug("view %s failed", view.name, exc_info=True)
     except Exception as error:  # a bug: one line for the user, the traceback at debug level, the other views go on

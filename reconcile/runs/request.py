@@ -39,4 +39,4 @@ class Request:
     show_values: bool = False
     """verify: row values in the report."""
     max_report: int = 20
-    """verify: at most this many keys named per kind of drift."""
+    """verify: at most this many keys named."""

@@ -62,7 +62,6 @@ class Subscription:
             if size > 0:
                 self.started = True
                 line = bytes(data)
-                self._session.bytes_read += size
                 if feed(line):
                     closed = True
                 if self.stream.size_bytes > max_bytes:
