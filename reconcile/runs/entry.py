@@ -44,14 +44,16 @@ def _execute_view(
 ) -> None:
     # Here, not at the top: --help and config errors must not pay for the drivers.
     from reconcile.runs.context import open_view
-    from reconcile.runs.verify import verify
-    from reconcile.runs.work import Work
 
     try:
         with open_view(settings, view, request, stop, report) as run:
             if request.mode == "verify":
+                from reconcile.runs.verify import verify
+
                 verify(run)
             else:
+                from reconcile.runs.work import Work
+
                 Work(run, started).execute()
     except LeaseHeld as held:
         if request.if_leased == "fail":
