@@ -1,0 +1,172 @@
+"""The rows of the table: what is divided by what, and the goal (DESIGN §10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tests.bench.measure import Results
+
+ROW_BYTES = 120
+MEMORY_GOAL_MB = 120.0
+GROWTH_GOAL = 10.5
+
+
+@dataclass
+class Figure:
+    """One row of the table. value and goal are in `against`'s terms; goal None: for comparison only."""
+
+    key: str
+    label: str
+    value: float
+    against: str
+    goal: float | None = None
+    seconds: float | None = None
+    user_s: float | None = None
+    peak_mb: float | None = None
+    bare: str = ""
+    """The source's own bare speed for the same read."""
+    rows: int | None = None
+    redis: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.goal is None else self.value <= self.goal
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "met": self.met}
+
+
+UNIT = "× psql COPY"
+_TIMED: tuple[tuple[str, str, float | None, tuple[str, ...]], ...] = (
+    ("load_shell", "first load, the shell way", None, ()),
+    ("load_naive", "first load, the naive way", None, ()),
+    ("load", "first load", None, ("hashed",)),
+    ("load_companion", "first load, companion view", None, ("mapped",)),
+    ("unchanged", "run, nothing changed, no history", 0.7, ("fingerprints",)),
+    ("unchanged_companion", "… companion view", 0.05, ("companion",)),
+    ("changed", "run, 0.1 % updated, no history", 0.9, ("fingerprints",)),
+    ("changed_companion", "… companion view", 0.4, ("companion",)),
+    ("mixed", "run, 0.1 % updated, inserted, deleted", 0.9, ("fingerprints",)),
+    ("mixed_companion", "… companion view", 0.4, ("companion",)),
+    ("deep", "deep snapshot, nothing changed", None, ("hashed",)),
+    ("mass_delta", "delta, mass change at one time", None, ()),
+    ("mass_snapshot", "… by snapshot", None, ("hashed",)),
+)
+BARE_NAMES = {
+    "mapped": "rows",
+    "hashed": "rows + hash",
+    "fingerprints": "GROUP BY",
+    "companion": "companion",
+}
+
+
+def figures(results: Results) -> list[Figure]:
+    """The whole table for one number of rows."""
+    found: list[Figure] = []
+    for key, label, goal, bare in _TIMED:
+        if key not in results.samples:
+            continue
+        found.append(_timed(results, key, label, results.to_unit(key), UNIT, goal, bare))
+        if key == "load":
+            label = "first load ÷ the shell way"
+            found.append(_derived("load_to_shell", label, results.ratio("load", "load_shell"), "× shell way", 1.0))
+            if "load_naive" in results.samples:
+                value = results.ratio("load", "load_naive")
+                found.append(_derived("load_to_naive", "first load ÷ the naive way", value, "× naive way"))
+        if key in ("changed", "changed_companion", "mixed", "mixed_companion"):
+            read = _redis(results, key)["bytes_out"] / (results.rows * ROW_BYTES) * 100
+            found.append(_derived(f"{key}_bytes", "   Redis bytes read", read, "% of the data", 2.0))
+    found.append(_verify(results))
+    found.append(_delta(results))
+    found += _latency(results)
+    found += _cold(results)
+    found += _memory(results)
+    for one in found:
+        one.rows = results.rows
+    return found
+
+
+def growth(smaller: Results, larger: Results) -> list[Figure]:
+    """Time at ten times the rows, scaled to ten where the step is another."""
+    step = larger.rows / smaller.rows / 10
+    found = []
+    for key, label in (("load", "first load"), ("unchanged", "run, nothing changed"), ("deep", "deep snapshot"),
+                       ("verify", "deep verify"), ("unit", "psql COPY itself")):  # fmt: skip
+        value = larger.seconds(key) / smaller.seconds(key) / step
+        goal = None if key == "unit" else GROWTH_GOAL
+        found.append(_derived(f"growth_{key}", f"growth, {label}", value, "× time for 10 × rows", goal))
+        found[-1].rows = larger.rows
+    return found
+
+
+def _timed(
+    results: Results, key: str, label: str, value: float, against: str, goal: float | None, bare: tuple[str, ...]
+) -> Figure:
+    own = ", ".join(f"{BARE_NAMES[name]} {results.bare_s(name):.2f} s" for name in bare if name in results.bare)
+    return Figure(
+        key, label, value, against, goal, results.seconds(key), results.user_s(key), results.peak_mb(key), own,
+        redis=_redis(results, key),
+    )  # fmt: skip
+
+
+def _derived(key: str, label: str, value: float, against: str, goal: float | None = None) -> Figure:
+    return Figure(key, label, value, against, goal)
+
+
+def _redis(results: Results, key: str) -> dict[str, int]:
+    return results.samples[key][-1].redis
+
+
+def _paired(results: Results, key: str, base: Callable[[int], float]) -> float:
+    ratios = sorted(sample.seconds / base(i) for i, sample in enumerate(results.samples[key]))
+    middle = len(ratios) // 2
+    return ratios[middle] if len(ratios) % 2 else (ratios[middle - 1] + ratios[middle]) / 2
+
+
+def _verify(results: Results) -> Figure:
+    samples = results.samples
+    value = _paired(results, "verify", lambda i: samples["verify"][i].unit_s + samples["scan"][i].seconds)
+    one = _timed(results, "verify", "deep verify", value, "× (psql COPY + scan)", 1.2, ("hashed",))
+    one.bare = f"{one.bare}; scan {results.seconds('scan'):.2f} s"
+    return one
+
+
+def _delta(results: Results) -> Figure:
+    value = results.ratio("delta", "subscribe")
+    one = _timed(results, "delta", "delta, catching up", value, "× psql COPY (SUBSCRIBE)", 1.2, ())
+    changes = int(results.samples["delta"][-1].view["puts"])
+    one.label = f"delta, {changes:,} changes"
+    one.bare = f"SUBSCRIBE {results.seconds('subscribe'):.2f} s"
+    return one
+
+
+def _latency(results: Results) -> list[Figure]:
+    told = results.latency
+    return [
+        _derived("visible_p50", "INSERT returned → GET sees it, p50", told["visible_p50_ms"], "ms"),
+        _derived("visible_p90", "… p90", told["visible_p90_ms"], "ms"),
+        _derived("source_p50", "the source's own progress, p50", told["source_p50_ms"], "ms"),
+        _derived("extra_p50", "added by reconcile, p50", told["extra_p50_ms"], "ms after the source's progress", 3.0),
+        _derived("extra_p90", "… p90", told["extra_p90_ms"], "ms after the source's progress"),
+    ]
+
+
+def _cold(results: Results) -> list[Figure]:
+    told = results.cold
+    first = _derived("cold_start", "cold start to first statement", told["ratio"], "× import psycopg, redis", 1.3)
+    first.seconds = told["first_statement"]
+    first.bare = f"imports {told['imports']:.3f} s, python {told['python']:.3f} s"
+    shown = _derived("help", "reconcile --help", told["help"] / told["imports"], "× import psycopg, redis")
+    shown.seconds = told["help"]
+    return [first, shown]
+
+
+def _memory(results: Results) -> list[Figure]:
+    label = {"load": "first load", "deep": "deep snapshot", "verify": "deep verify",
+             "mass_delta": "mass change by delta", "mass_snapshot": "mass change by snapshot"}  # fmt: skip
+    return [
+        _derived(f"memory_{key}", f"peak memory, {name}", results.peak_mb(key), "MB", MEMORY_GOAL_MB)
+        for key, name in label.items()
+    ]

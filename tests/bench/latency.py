@@ -1,0 +1,87 @@
+"""Commit to visible: an INSERT has returned; when does a GET see it, and when could a bare SUBSCRIBE have known?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from statistics import median, quantiles
+
+from tests.bench.measure import ROOT, BenchError
+from tests.bench.world import PLAIN, World
+
+SAMPLES = 240
+SMALL_ROWS = 10_000
+SMALL_SAMPLES = 20
+EVERY_S = 0.05
+LOOK_EVERY_S = 0.0002
+PATIENCE_S = 120
+
+
+def measure_latency(world: World) -> None:
+    """While `run --for` follows, insert rows at a modest rate."""
+    samples = SAMPLES if world.rows >= SMALL_ROWS else SMALL_SAMPLES
+    follow_s = 5 + samples * (EVERY_S + 0.03) + world.rows / 50_000
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.programs", "progress", world.source.url, world.source.sql],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        ) as bare,
+        subprocess.Popen(
+            world.command(PLAIN, "run", "--for", f"{follow_s:.0f}s"), stdout=subprocess.DEVNULL, cwd=ROOT
+        ) as following,
+    ):
+        try:
+            _await_following(world)
+            returned, seen = _insert_and_look(world, samples)
+            time.sleep(0.5)
+        finally:
+            following.terminate()
+            following.wait(PATIENCE_S)
+            bare.terminate()
+        assert bare.stdout is not None
+        known = dict(line.split() for line in bare.stdout)
+    ours, source, extra = [], [], []
+    for key, moment in returned.items():
+        if key not in known:
+            raise BenchError("the bare subscription missed a row")
+        ours.append((seen[key] - moment) * 1000)
+        source.append((float(known[key]) - moment) * 1000)
+        extra.append((seen[key] - float(known[key])) * 1000)
+    world.results.latency |= {"samples": len(ours)}
+    for name, values in (("visible", ours), ("source", source), ("extra", extra)):
+        world.results.latency[f"{name}_p50_ms"] = median(values)
+        world.results.latency[f"{name}_p90_ms"] = quantiles(values, n=10)[8]
+
+
+def _await_following(world: World) -> None:
+    """Insert until a row arrives while the process goes on."""
+    client = world.clients[PLAIN]
+    deadline = time.monotonic() + PATIENCE_S
+    for n in range(10**6):
+        world.source.execute(f"INSERT INTO t VALUES ('first-{n:014d}', '1')")
+        time.sleep(0.3)
+        if client.get(f"p:first-{n:014d}") is not None:
+            return
+        if time.monotonic() > deadline:
+            raise BenchError("run --for did not begin to follow")
+
+
+def _insert_and_look(world: World, samples: int) -> tuple[dict[str, float], dict[str, float]]:
+    client = world.clients[PLAIN]
+    returned: dict[str, float] = {}
+    seen: dict[str, float] = {}
+    for n in range(samples):
+        key = f"seen-{n:015d}"
+        world.source.execute(f"INSERT INTO t VALUES ('{key}', '{'v' * 100}')")
+        returned[key] = time.monotonic()
+        deadline = returned[key] + 10
+        while client.get(f"p:{key}") is None:
+            if time.monotonic() > deadline:
+                raise BenchError("a row did not arrive within ten seconds")
+            time.sleep(LOOK_EVERY_S)
+        seen[key] = time.monotonic()
+        time.sleep(EVERY_S)
+    return returned, seen

@@ -1,0 +1,6 @@
+"""placeholder"""
+from typing import Any
+
+
+def draw(document: dict[str, Any]) -> str:
+    return "<svg/>"

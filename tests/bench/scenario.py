@@ -1,0 +1,143 @@
+"""What is measured at one number of rows, in an order in which each step prepares the next."""
+
+from __future__ import annotations
+
+import json
+
+from tests.bench.coldstart import measure_cold_start
+from tests.bench.latency import measure_latency
+from tests.bench.measure import BenchError
+from tests.bench.world import COMPANION, PLAIN, World, python
+
+NAIVE_MAX_ROWS = 1_000_000
+DELTA_CHANGES = 100_000
+DELTA_TRANSACTIONS = 10
+MASS_CHANGE = 1_000_000
+COUNTED = (0, 1, 100)
+RETAIN = "ALTER MATERIALIZED VIEW v SET (RETAIN HISTORY FOR '1hr')"
+RESET = "ALTER MATERIALIZED VIEW v RESET (RETAIN HISTORY)"
+
+
+def play(world: World, repeat: int) -> None:
+    """Measure everything; results are in world.results."""
+    world.fill()
+    world.add_companion()
+    world.forget()
+    for turn in range(repeat):
+        _loads(world, first=turn == 0)
+        _unchanged(world)
+        _changed(world, turn)
+        _deep(world)
+        _history(world, turn, last=turn == repeat - 1)
+    measure_latency(world)
+    _count(world)
+    measure_cold_start(world)
+
+
+def _loads(world: World, *, first: bool) -> None:
+    client = world.clients[PLAIN]
+    client.flushdb()
+    world.measure("load_shell", world.shell_command())
+    if client.dbsize() != world.rows and first:
+        raise BenchError(f"the shell way loaded {client.dbsize()} keys of {world.rows}")
+    client.flushdb()
+    if world.rows <= NAIVE_MAX_ROWS:
+        world.measure("load_naive", python("naive", world.source.url, world.source.sql, world.redis_urls[PLAIN]))
+        client.flushdb()
+    world.reconcile("load", PLAIN, "run", action="snapshot", exit_code=0)
+    world.bare("mapped", world.mapping.mapped())
+    world.bare("hashed", world.mapping.hashed())
+    if first:
+        world.reconcile("load_companion", COMPANION, "run", action="snapshot", exit_code=0, warnings=[])
+    else:
+        world.quietly(COMPANION, "run")
+
+
+def _unchanged(world: World) -> None:
+    world.forget()
+    world.reconcile("unchanged", PLAIN, "run", action="snapshot", deep=False, puts=0, rows_read=0)
+    world.bare("fingerprints", world.mapping.fingerprints(_buckets(world, PLAIN)))
+    world.reconcile("unchanged_companion", COMPANION, "run", action="snapshot", deep=False, puts=0, rows_read=0)
+    world.bare("companion", f"SELECT bucket, rows, fingerprint FROM {world.digest_view}")
+
+
+def _buckets(world: World, config: str) -> int:
+    value = world.clients[config].hget(f"reconcile:{{{config}}}:state", "buckets")
+    return int(value)  # type: ignore[arg-type]
+
+
+def _changed(world: World, turn: int) -> None:
+    world.update_part(1000, turn)
+    world.forget()
+    world.reconcile("changed", PLAIN, "run", action="snapshot", deep=False, deletes=0)
+    world.reconcile("changed_companion", COMPANION, "run", action="snapshot", deep=False, deletes=0)
+    world.mix(1000, turn)
+    world.forget()
+    world.reconcile("mixed", PLAIN, "run", action="snapshot", deep=False)
+    world.reconcile("mixed_companion", COMPANION, "run", action="snapshot", deep=False)
+
+
+def _deep(world: World) -> None:
+    world.reconcile("verify", PLAIN, "verify", exit_code=0)
+    world.measure("scan", python("scan", world.redis_urls[PLAIN]))
+    world.reconcile("deep", PLAIN, "snapshot", "--deep", deep=True, puts=0, deletes=0)
+
+
+def _history(world: World, turn: int, *, last: bool) -> None:
+    """With retained history: what a delta catches up, and a large change at a single timestamp."""
+    world.source.execute(RETAIN)
+    world.quietly(PLAIN, "snapshot")
+    share = max(1, world.rows * DELTA_TRANSACTIONS // DELTA_CHANGES)
+    for part in range(min(share * DELTA_TRANSACTIONS, DELTA_TRANSACTIONS)):
+        world.update_part(max(2, share), (turn + part) % max(2, share))
+    sample = world.reconcile("delta", PLAIN, "delta", action="delta", exit_code=0)
+    before, after = sample.view["as_of_before"], sample.view["as_of"]
+    subscribe = f"SUBSCRIBE ({world.source.sql}) WITH (PROGRESS, SNAPSHOT=false) AS OF {before} UP TO {after + 1}"
+    world.measure("subscribe", world.copy_command(subscribe), discard=True)
+    if last:
+        world.update_part(max(1, world.rows // MASS_CHANGE), 0)
+        world.reconcile("mass_delta", PLAIN, "delta", action="delta", exit_code=0)
+    world.source.execute(RESET)
+    world.forget()
+    if last:
+        world.reconcile("mass_snapshot", COMPANION, "run", action="snapshot", exit_code=0)
+    else:
+        world.quietly(COMPANION, "run")
+    world.quietly(PLAIN, "run")
+
+
+def _count(world: World) -> None:
+    """What a run asks of both sides for so many changed keys."""
+    for config in (PLAIN, COMPANION):
+        world.quietly(config, "snapshot")  # a delta has followed: the buckets it touched have no fingerprint
+    for changed in COUNTED:
+        world.update_keys(min(changed, world.rows // 10))
+        world.forget()
+        for config in (PLAIN, COMPANION):
+            sample = world.reconcile("counted", config, "run", keep=False, action="snapshot", deep=False)
+            view = sample.view
+            world.results.counters.append(
+                {
+                    "changed": changed,
+                    "config": config,
+                    "puts": view["puts"],
+                    "rows_read": view["rows_read"],
+                    "buckets_read": view["buckets_read"],
+                    "source_statements": view["source_statements"],
+                    "redis_commands": sample.redis["commands"],
+                    "redis_round_trips": view["redis_round_trips"],
+                    "redis_bytes_in": sample.redis["bytes_in"],
+                    "redis_bytes_out": sample.redis["bytes_out"],
+                    "seconds": sample.seconds,
+                }
+            )
+
+
+def described(world: World) -> str:
+    """The servers, for the head of the table."""
+    ((version,),) = world.source.execute("SELECT mz_version()")
+    info = world.clients[PLAIN].info("server")
+    assert isinstance(info, dict)
+    server = f"valkey {info['valkey_version']}" if "valkey_version" in info else f"redis {info['redis_version']}"
+    source = "emulator" if world.source.emulated else f"Materialize {version}"
+    return json.dumps({"source": source, "redis": server})

@@ -1,0 +1,230 @@
+"""The source with its rows, the Redis server, and the programs to measure between them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from reconcile.source.query import Column, Mapping
+from tests.bench.measure import BenchError, Launcher, Results, Sample
+from tests.support.command import PROGRAM
+from tests.support.redis_servers import RedisServer
+from tests.support.sources import Source
+
+TEXT = 25
+INSERT_ROWS = 1_000_000
+PATIENCE_S = 120
+COMPACTED_PER_S = 100_000
+PLAIN, COMPANION = "plain", "companion"
+
+_ROW = (
+    "'k' || lpad(n::text, 19, '0'), "
+    "md5(n::text) || md5((n + 1)::text) || md5((n + 2)::text) || substr(md5((n + 3)::text), 1, 4)"
+)
+"""20 bytes of key, 100 bytes of value."""
+_NEW_VALUE = "md5(value) || substr(value, 33)"
+
+_AWK = r"""{k="p:"$1; printf "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", length(k), k, length($2), $2}"""
+
+
+class World:
+    """One view of so many rows. Two configurations for it, each with a database of its own in one Redis server."""
+
+    def __init__(self, source: Source, server: RedisServer, launcher: Launcher, directory: Path, rows: int) -> None:
+        self.source = source
+        self.launcher = launcher
+        self.rows = rows
+        self.results = Results(rows)
+        self.mapping = Mapping(source.sql, Column("key", TEXT), Column("value", TEXT), "p:")
+        self.digest_view = f"{source.schema}.v_digest"
+        base = server.url.rsplit("/", 1)[0]
+        self.redis_urls = {PLAIN: f"{base}/0", COMPANION: f"{base}/1"}
+        self.clients = {name: redis.Redis.from_url(url) for name, url in self.redis_urls.items()}
+        self._configs = {name: directory / f"{name}.json" for name in self.redis_urls}
+        self._inserted = 0
+        self._dead = 0
+        self._unit: Sample | None = None
+        for client in self.clients.values():
+            client.flushdb()
+        self.configure(PLAIN, source.url, self.redis_urls[PLAIN])
+        self.configure(COMPANION, source.url, self.redis_urls[COMPANION])
+
+    # -- configurations ------------------------------------------------------------------------------------------
+
+    def configure(self, name: str, source_url: str, redis_url: str) -> str:
+        """Write a configuration file (JSON is YAML); its path."""
+        view: dict[str, Any] = {"name": name, "sql": self.source.sql, "key_prefix": "p"}
+        if name == COMPANION:
+            view["digest_view"] = self.digest_view
+        path = self._configs.setdefault(name, self._configs[PLAIN].with_name(f"{name}.json"))
+        path.write_text(json.dumps({"materialize": {"url": source_url}, "redis": {"url": redis_url}, "views": [view]}))
+        return str(path)
+
+    def command(self, name: str, *arguments: str) -> list[str]:
+        """The reconcile process as a user runs it."""
+        return [PROGRAM, *arguments, "--config", str(self._configs[name]), "--json"]
+
+    # -- content -------------------------------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Insert all rows."""
+        for first in range(1, self.rows + 1, INSERT_ROWS):
+            last = min(self.rows, first + INSERT_ROWS - 1)
+            self.source.execute(f"INSERT INTO t SELECT {_ROW} FROM generate_series({first}, {last}) AS n")
+        self._inserted = self.rows
+
+    def add_companion(self) -> None:
+        """Create the companion view with the statements reconcile prints for it."""
+        told = self.launcher.run(self.command(PLAIN, "init", "--digest-view", self.digest_view))
+        for statement in json.loads(told.out)["ddl"].split(";\n"):
+            if statement.strip():
+                self.source.execute(statement)
+        self.source.execute(f"SELECT * FROM {self.digest_view}")
+
+    def _changed(self, statement: str, rows: int) -> None:
+        self.source.execute(statement)
+        self._dead += rows
+        self._unit = None
+
+    def update_part(self, one_in: int, part: int) -> None:
+        """New values for a random one in so many rows, in one transaction. Random: independent of the buckets."""
+        where = f"crc32(value || key) % {one_in}::uint4 = {part}::uint4" if one_in > 1 else "true"
+        self._changed(f"UPDATE t SET value = {_NEW_VALUE} WHERE {where}", self.rows // one_in)
+
+    def update_keys(self, count: int) -> None:
+        """New values for so many rows, spread over the key space."""
+        step = max(1, self.rows // max(1, count))
+        keys = ", ".join(f"'k{n * step + step // 2 + 1:019d}'" for n in range(count))
+        if count:
+            self._changed(f"UPDATE t SET value = {_NEW_VALUE} WHERE key IN ({keys})", count)
+
+    def mix(self, one_in: int, part: int) -> None:
+        """A third each of updates, inserts and deletes, together a random one in so many rows."""
+        self.update_part(3 * one_in, part)
+        gone = f"crc32(value || key) % {3 * one_in}::uint4 = {part + one_in}::uint4"
+        count = max(1, self.rows // (3 * one_in))
+        self._changed(f"DELETE FROM t WHERE {gone}", count)
+        first, last = self._inserted + 1, self._inserted + count
+        self._changed(f"INSERT INTO t SELECT {_ROW} FROM generate_series({first}, {last}) AS n", 0)
+        self._inserted = last
+
+    # -- history -------------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Wait until the source has forgotten the present, and has had time to clear what it forgot."""
+        asked = f"EXPLAIN TIMESTAMP AS JSON FOR {self.source.sql}"
+        now = self._since_and_now(asked)[1]
+        deadline = time.monotonic() + PATIENCE_S
+        while self._since_and_now(asked)[0] <= now:
+            if time.monotonic() > deadline:
+                raise BenchError("the source does not forget its history; is RETAIN HISTORY set?")
+            time.sleep(0.1)
+        if self._dead:
+            time.sleep(1.0 + self._dead / COMPACTED_PER_S)
+            self._dead = 0
+
+    def _since_and_now(self, asked: str) -> tuple[int, int]:
+        ((text,),) = self.source.execute(asked)
+        found = json.loads(text)["determination"]
+        return int(found["since"]["elements"][0]), int(found["timestamp_context"]["TimelineTimestamp"]["chosen_ts"])
+
+    # -- measuring -----------------------------------------------------------------------------------------------
+
+    def copy_command(self, statement: str) -> list[str]:
+        """`psql COPY statement > /dev/null`; a small Python program where there is no psql."""
+        copy = f"COPY ({statement}) TO STDOUT"
+        if shutil.which("psql"):
+            return ["psql", self.source.url, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", copy]
+        return python("copy", self.source.url, copy)
+
+    def shell_command(self) -> list[str]:
+        """The first load as a shell script would do it."""
+        copy = " ".join(_quoted(part) for part in self.copy_command(self.source.sql))
+        url = self.redis_urls[PLAIN]
+        put = f"redis-cli -u {url} --pipe" if shutil.which("redis-cli") else " ".join(python("pipe", url))
+        awk = f"LC_ALL=C awk -F '\\t' {_quoted(_AWK)}"
+        return ["bash", "-c", f"set -o pipefail; {copy} | {awk} | {put}"]
+
+    def measure(self, name: str, command: list[str], *, discard: bool = False, keep: bool = True) -> Sample:
+        """Run it with the unit just before and just after; what Redis counted meanwhile."""
+        before = self._unit or self.unit()
+        counted = self.redis_counters()
+        sample = self.launcher.run(command, discard=discard)
+        sample.redis = {key: value - counted[key] for key, value in self.redis_counters().items()}
+        own = self._own_counters()
+        sample.redis = {key: value - own[key] for key, value in sample.redis.items()}
+        after = self._unit = self.unit()
+        sample.unit_s = (before.seconds + after.seconds) / 2
+        if keep:
+            self.results.add(name, sample)
+        return sample
+
+    def unit(self) -> Sample:
+        """What a shell script would pay just to look."""
+        sample = self.launcher.run(self.copy_command(self.source.sql), discard=True)
+        sample.unit_s = sample.seconds
+        self.results.add("unit", sample)
+        return sample
+
+    def reconcile(self, name: str, config: str, *arguments: str, keep: bool = True, **expected: Any) -> Sample:
+        """Measure a run. Raises BenchError unless its report says what was expected."""
+        sample = self.measure(name, self.command(config, *arguments), keep=keep)
+        (sample.view,) = json.loads(sample.out)["views"]
+        told = {field: sample.view[field] for field in expected}
+        if told != expected:
+            raise BenchError(f"{name}: expected {expected}, the report says {told}: {sample.out[:2000]}")
+        sample.out = ""
+        return sample
+
+    def quietly(self, config: str, *arguments: str) -> dict[str, Any]:
+        """A run that is not measured; its report."""
+        (view,) = json.loads(self.launcher.run(self.command(config, *arguments)).out)["views"]
+        assert isinstance(view, dict)
+        return view
+
+    def bare(self, name: str, statement: str) -> None:
+        """Seconds of a statement alone, read by a program that does nothing with the rows."""
+        sample = self.launcher.run(python("stream", self.source.url, statement))
+        self.results.bare.setdefault(name, []).append(float(sample.out))
+
+    def redis_counters(self) -> dict[str, int]:
+        """What the server has counted so far."""
+        client = self.clients[PLAIN]
+        commands: Any = client.info("commandstats")
+        stats: Any = client.info("stats")
+        return {
+            "commands": sum(one["calls"] for one in commands.values()),
+            "bytes_in": stats["total_net_input_bytes"],
+            "bytes_out": stats["total_net_output_bytes"],
+        }
+
+    def _own_counters(self) -> dict[str, int]:
+        """What asking for the counters itself adds to them."""
+        first, second = self.redis_counters(), self.redis_counters()
+        return {key: second[key] - first[key] for key in first}
+
+
+def python(name: str, *arguments: str) -> list[str]:
+    """One of our own programs as a command."""
+    return [sys.executable, "-m", "tests.bench.programs", name, *arguments]
+
+
+def conninfo_port(url: str) -> str:
+    """The port in a Redis URL."""
+    return url.rsplit(":", 1)[1].split("/")[0]
+
+
+def with_port(url: str, port: int) -> str:
+    """The source's address through a listener of ours on this machine."""
+    return make_conninfo("", **{**conninfo_to_dict(url), "host": "127.0.0.1", "port": port})
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
