@@ -160,6 +160,12 @@ class Scene:
             self._true_prints[key] = found
         return self._true_prints[key]
 
+    def forget_what_was_seen(self) -> None:
+        """The view was replaced: what it held at any time is not what it holds there now."""
+        self._contents.clear()
+        self._true_prints.clear()
+        self._still_since = None
+
     # -- Redis ---------------------------------------------------------------------------------------------------
 
     def see(self, *, fully: bool = True) -> Seen:
@@ -211,6 +217,11 @@ class Scene:
             if ours not in (UNKNOWN, theirs)
         ]
         assert not wrong, f"fingerprints of buckets {wrong} are not the source's"
+
+    def has_odd_keys(self) -> bool:
+        """Whether a key under the prefix holds something else than a string."""
+        keys = self.client.scan_iter(self.prefix + b"*", count=1000)
+        return any(self.client.type(key) != b"string" for key in keys if not key.startswith(b"reconcile:{"))
 
     def expire_lease(self) -> None:
         """As if the holder had been gone for long enough."""
