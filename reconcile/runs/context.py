@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Iterator
 
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core import state as states
 from reconcile.core.companion import Companion
 from reconcile.core.state import Identity, State
-from reconcile.errors import LeaseHeld, ReconcileError, UsageError
+from reconcile.errors import LeaseHeld, ReconcileError
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.request import Request
 from reconcile.source import query
@@ -29,6 +30,8 @@ from reconcile.target.lease import Lease
 from reconcile.target.store import Stored
 
 LEASE_LOOK_EVERY_S = 0.5
+LEASE_WAIT_MAX_S = 3600.0
+"""`--if-leased wait` gives up after this."""
 RELEASE_S = 2.0
 """How long the end of a run tries to give the lease back. It expires by itself, but the next run would have to wait."""
 
@@ -110,8 +113,6 @@ class ViewRun:
         """The plan's text; empty where the server does not show it (older, newer, not allowed)."""
         try:
             rows = session.fetch(query.plan_of(self.view.sql))
-        except UsageError:
-            return ""
         except ReconcileError:
             self.stop.check()
             return ""
@@ -173,13 +174,14 @@ class ViewRun:
     def _acquire(self) -> Lease:
         limits = self.settings.limits
         owner = leases.new_owner()
+        give_up_at = time.monotonic() + LEASE_WAIT_MAX_S
         while True:
             try:
                 return leases.acquire(
                     self.reader, self.keyspace, limits.lease_s, owner=owner, reset=self.request.reset_state
                 )
             except LeaseHeld:
-                if self.request.if_leased != "wait":
+                if self.request.if_leased != "wait" or time.monotonic() >= give_up_at:
                     raise
             except ReconcileError:
                 # It may have been taken all the same: the next run must not find the view leased by nobody.

@@ -62,22 +62,23 @@ class SnapshotRun:
         report.action = "snapshot"
         report.reason = self._why.reason
         self._fence = run.new_fence()
-        withheld: SafetyStop | None = None
         try:
             outcome = self._bring_about()
-        except _Withheld as stop:
-            withheld = stop.error
-        if withheld is not None:
-            if self._applier is not None:
-                self._applier.flush()
-                if self._fence is not None:
-                    self._fence.settle()
-            raise withheld
+        except _Withheld as withheld:
+            self._keep_puts()
+            raise withheld.error from None
         first = run.state is None or run.state.as_of is None
         with report.phase("commit"):
             self._commit(outcome)
         if first and run.keyspace.ownership == "remembered":
             self._note_others()
+
+    def _keep_puts(self) -> None:
+        """Write what was put, under the pending mark; the checkpoint stays where it is."""
+        if self._applier is not None:
+            self._applier.flush()
+        if self._fence is not None:
+            self._fence.settle()
 
     def _bring_about(self) -> Outcome:
         run = self._run
