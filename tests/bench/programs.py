@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 
@@ -121,7 +122,9 @@ def progress(url: str, query: str) -> None:
                 waiting.clear()
 
 
+PROGRAMS: dict[str, Callable[..., None]] = {
+    "copy": copy, "pipe": pipe, "naive": naive, "scan": scan, "stream": stream, "progress": progress
+}  # fmt: skip
+
 if __name__ == "__main__":
-    {"copy": copy, "pipe": pipe, "naive": naive, "scan": scan, "stream": stream, "progress": progress}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    PROGRAMS[sys.argv[1]](*sys.argv[2:])

@@ -22,6 +22,7 @@ def play(world: World, repeat: int) -> None:
     """Measure everything; results are in world.results."""
     world.fill()
     world.add_companion()
+    world.warm()
     world.forget()
     for turn in range(repeat):
         _loads(world, first=turn == 0)
