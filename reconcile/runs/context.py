@@ -152,16 +152,19 @@ class ViewRun:
 
     def _give_back(self, owner: bytes) -> None:
         """Let go of the lease; by a connection of its own where the run's is broken."""
+        until = time.monotonic() + RELEASE_S
         if not self.reader.broken:
             self.reader.answer_within(RELEASE_S)
-            leases.give_back(self.reader, self.keyspace, owner)
+            try:
+                leases.give_back(self.reader, self.keyspace, owner)
+                return
+            except ReconcileError:
+                if not self.reader.broken:
+                    raise
+        left_s = until - time.monotonic()
+        if left_s <= 0:
             return
-        settings = self.settings.redis
-        brief = dataclasses.replace(
-            settings,
-            connect_timeout_s=min(RELEASE_S, settings.connect_timeout_s),
-            timeout_s=min(RELEASE_S, settings.timeout_s),
-        )
+        brief = dataclasses.replace(self.settings.redis, connect_timeout_s=left_s, timeout_s=left_s)
         wire = connection.connect(brief, Stop())
         try:
             leases.give_back(wire, self.keyspace, owner)

@@ -40,6 +40,8 @@ class Trigger:
 
     marker: bytes
     then: Action | None = None
+    after: Trigger | None = None
+    """Looked for only once that one was seen."""
     seen: threading.Event = field(default_factory=threading.Event)
 
 
@@ -82,9 +84,9 @@ class Proxy:
         self.heal()
         self._fault = fault
 
-    def on(self, marker: bytes, then: Action | None = None) -> Trigger:
+    def on(self, marker: bytes, then: Action | None = None, after: Trigger | None = None) -> Trigger:
         """Look for a text in what clients send. then: what happens to the answers once it has been forwarded whole."""
-        trigger = Trigger(marker, then)
+        trigger = Trigger(marker, then, after)
         with self._lock:
             self._triggers.append(trigger)
         return trigger
@@ -207,7 +209,8 @@ class Proxy:
         """Find triggers, in pieces too; what a trigger does to the answers is in place before the text is forwarded."""
         window = tail + data
         for trigger in list(self._triggers):
-            if not trigger.seen.is_set() and trigger.marker in window:
+            ready = trigger.after is None or trigger.after.seen.is_set()
+            if ready and not trigger.seen.is_set() and trigger.marker in window:
                 if trigger.then is not None:
                     self._fault = Fault("down", self.passed["down"], trigger.then)
                 trigger.seen.set()

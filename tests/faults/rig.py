@@ -86,6 +86,11 @@ class Rig:
     materialize: dict[str, Any] = field(default_factory=dict)
     redis: dict[str, Any] = field(default_factory=dict)
 
+    def impatient(self) -> None:
+        """Short timeouts. For runs that are to fail: a loaded machine may exceed them."""
+        self.materialize = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
+        self.redis = {"connect_timeout": CONNECT_TIMEOUT_S, "timeout": REDIS_TIMEOUT_S}
+
     @property
     def client(self) -> redis.Redis:
         return self.server.client()
