@@ -20,11 +20,13 @@ class Emulator:
     """
 
     def __init__(self, port: int = 0, data_dir: str | None = None, *, password: str | None = None,
-                 tick_ms: int = 1000) -> None:  # fmt: skip
+                 tick_ms: int = 1000, tls: tuple[str, str] | None = None) -> None:  # fmt: skip
+        """tls: files of the certificate and its key."""
         self.port = port
         self._data_dir = data_dir
         self._password = password
         self._tick_ms = tick_ms
+        self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -48,6 +50,8 @@ class Emulator:
             command += ["--data-dir", str(self._data_dir)]
         if self._password is not None:
             command += ["--password", self._password]
+        if self._tls is not None:
+            command += ["--tls-cert", self._tls[0], "--tls-key", self._tls[1]]
         # The server ends when its stdin does: the pipe closes with this process, however that ends.
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
         assert process.stdout is not None

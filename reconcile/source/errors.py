@@ -41,6 +41,12 @@ def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
     hint = error.diag.message_hint
     if _HISTORY_LOST.search(text):
         return HistoryLost(f"Materialize no longer has the requested time: {text}", view=view)
+    if not state and "certificate" in text:
+        return UsageError(
+            f"TLS to Materialize fails: {text}",
+            hint="check sslmode, and sslrootcert where the certificate is not signed by a known authority",
+            view=view,
+        )
     if state in _ACCESS_STATES or (not state and _REFUSED.search(text)):
         detail = error.diag.message_detail or ""
         return AccessError(

@@ -192,6 +192,11 @@ def translate(error: Exception) -> ReconcileError:
     """What a Redis error means for the user."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     upper = text.upper()
+    if "CERTIFICATE" in upper:
+        return UsageError(
+            f"TLS to Redis fails: {text}",
+            hint="check redis.tls_ca_cert where the certificate is not signed by a known authority",
+        )
     if isinstance(error, AuthenticationError) or upper.startswith(("WRONGPASS", "NOAUTH")):
         return AccessError(f"Redis refused access: {text}", hint="check redis.username and redis.password")
     if isinstance(error, NoPermissionError):
