@@ -74,6 +74,7 @@ class Catalog:
         self.schema_ids: dict[str, str] = {"public": "u3"}
         self.roles: dict[str, str] = {SUPERUSER: "u1"}
         self.clusters: dict[str, str] = {"quickstart": "mz_system"}
+        self.empty_clusters: list[str] = []
         self.privileges: dict[str, list[str]] = {}
         self.next_id = 4
         self.version = 0

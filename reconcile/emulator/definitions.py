@@ -190,6 +190,13 @@ class Parser(StatementParser):
             return s.Rename(kind, name, self.name(), swap=False)
         if self.accept("swap", "with"):
             return s.Rename(kind, name, self.qualified()[-1], swap=True)
+        if kind == "cluster" and self.accept("set"):
+            self.expect_op("(")
+            self.expect("replication", "factor")
+            _ = self.accept_op("=")
+            replicas = int(self.next().text)
+            self.expect_op(")")
+            return s.Scale(name, replicas)
         if self.accept("set"):
             self.expect_op("(")
             window, text = self._retain_history()

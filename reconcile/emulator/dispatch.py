@@ -32,6 +32,7 @@ _DDL: dict[type, Callable[[Session, s.Statement], str]] = {
     s.CreateNamed: schema.create_named,  # type: ignore[dict-item]
     s.Drop: schema.drop,  # type: ignore[dict-item]
     s.Retain: schema.retain,  # type: ignore[dict-item]
+    s.Scale: schema.scale,  # type: ignore[dict-item]
     s.Rename: schema.rename,  # type: ignore[dict-item]
     s.Grant: schema.grant,  # type: ignore[dict-item]
 }

@@ -123,6 +123,16 @@ def create_named(session: Session, statement: s.CreateNamed) -> str:
     return f"CREATE {kind.upper()}"
 
 
+def scale(session: Session, statement: s.Scale) -> str:
+    """ALTER CLUSTER … SET (REPLICATION FACTOR n)."""
+    catalog, name = session.catalog, statement.name[-1]
+    if name not in catalog.clusters:
+        raise SqlError(f"unknown cluster '{name}'")
+    catalog.empty_clusters = [c for c in catalog.empty_clusters if c != name] + [name] * (statement.replicas == 0)
+    session.store.save_catalog()
+    return "ALTER CLUSTER"
+
+
 def drop_item(session: Session, item: Item, *, cascade: bool) -> None:
     """Drop a relation or index, its indexes, and with cascade whatever reads it."""
     catalog = session.catalog

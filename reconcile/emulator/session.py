@@ -166,6 +166,13 @@ class Session:
         self.catalog.check_read(self.role, facts.reads)
         if facts.tables and self.cluster not in self.catalog.clusters:
             raise SqlError(f"unknown cluster '{self.cluster}'")
+        if facts.tables and self.cluster in self.catalog.empty_clusters:
+            raise SqlError(
+                f"CLUSTER \"{self.cluster}\" has no replicas available to service request",
+                "0A000",
+                hint="Use ALTER CLUSTER to adjust the replication factor of the cluster. "
+                "Example:`ALTER CLUSTER <cluster-name> SET (REPLICATION FACTOR 1)`",
+            )
 
     def since(self, facts: Facts) -> int:
         """The earliest time at which all inputs can be read."""

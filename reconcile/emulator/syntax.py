@@ -39,7 +39,7 @@ __all__ = (
     "AsOf", "Between", "Binary", "Call", "Case", "Cast", "Close", "Column", "Copy", "Core", "CreateIndex",
     "CreateNamed", "CreateTable", "CreateView", "Declare", "Delete", "Derived", "Discard", "Drop", "Elements",
     "Exists", "Explain", "Expr", "Fetch", "Function", "Grant", "In", "Insert", "Is", "Item", "Join", "Literal",
-    "Name", "OrderItem", "Param", "Parsed", "Query", "Rename", "Retain", "Select", "SetOperation",
+    "Name", "OrderItem", "Param", "Parsed", "Query", "Rename", "Retain", "Scale", "Select", "SetOperation",
     "SetVariable", "Show", "ShowObjects", "Source", "Star", "Statement", "Subquery", "Subscribe", "Table",
     "Transaction", "Unary", "Update", "Values", "Window",
 )  # fmt: skip
@@ -212,6 +212,14 @@ class Drop(Statement):
     names: tuple[Name, ...]
     if_exists: bool
     cascade: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scale(Statement):
+    """ALTER CLUSTER … SET (REPLICATION FACTOR n)."""
+
+    name: Name
+    replicas: int
 
 
 @dataclass(frozen=True, slots=True)
