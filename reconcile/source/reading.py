@@ -110,8 +110,11 @@ def open_reading(session: Session, mapping: Mapping, as_of: int | None) -> Itera
     reading = Reading(session, mapping, explained.frontiers.now, False, explained)
     try:
         yield reading
-    finally:
-        reading.end()
+    except BaseException:
+        # A statement may be half read, and COMMIT would wait for its end, which nobody reads any more: for ever.
+        session.close()
+        raise
+    reading.end()
 
 
 def explain(session: Session, mapping: Mapping, as_of: int | None = None) -> Explained:
