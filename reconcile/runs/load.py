@@ -87,6 +87,16 @@ def load(run: ViewRun, reading: Reading, fence: Fence | None, pending: Pending, 
             content.add(chunk)
         run.report.puts += content.rows
         return
+    try:
+        _write(run, chunks, fence, pending, content)
+    except Collision:
+        # Read on to the end: a cancelled statement would end the read transaction, and with it the hold on its time.
+        for _ in chunks:
+            run.stop.check()
+        raise
+
+
+def _write(run: ViewRun, chunks: Iterator[Chunk], fence: Fence, pending: Pending, content: Content) -> None:
     limit = ValueLimit(run.reader, run.keyspace.view)
     sent: list[Command] = []
     # The first transaction also says that a load is under way.
