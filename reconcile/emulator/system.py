@@ -84,6 +84,10 @@ def _clusters(store: Store) -> Rows:
     return [*own, ("s2", "mz_catalog_server", "s1", 1)]
 
 
+def _replicas(store: Store) -> Rows:
+    return [(row[0], "r1", row[0]) for row in _clusters(store) if row[1] not in store.catalog.empty_clusters]
+
+
 def _columns(store: Store) -> Rows:
     return [
         (i.id, name, position + 1, 1, kind, types.named(kind).oid)
@@ -127,8 +131,7 @@ _RELATIONS: dict[str, tuple[str, Callable[[Store], Rows]]] = {
     "mz_indexes": ("id text, oid oid, name text, on_id text, cluster_id text, owner_id text", _indexes),
     "mz_index_columns": ("index_id text, index_position int8, on_position int8, on_expression text", _index_columns),
     "mz_clusters": ("id text, name text, owner_id text, size int8", _clusters),
-    "mz_cluster_replicas": ("id text, name text, cluster_id text", lambda s: [
-        (r[0], "r1", r[0]) for r in _clusters(s) if r[1] not in s.catalog.empty_clusters]),
+    "mz_cluster_replicas": ("id text, name text, cluster_id text", _replicas),
     "mz_columns": ("id text, name text, position int8, nullable bool, type text, type_oid oid", _columns),
     "mz_roles": ("id text, oid oid, name text", _roles),
     "mz_object_dependencies": ("object_id text, referenced_object_id text", _dependencies),
