@@ -106,11 +106,10 @@ class Rig:
             redis_url = _through(redis_url, self.redis_proxy.port)
         return {
             "materialize": {
-                "url": source_url, "connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S,
-                **self.materialize,
+                "url": source_url, **({} if direct else self.materialize),
             },
             "redis": {
-                "url": redis_url, "connect_timeout": CONNECT_TIMEOUT_S, "timeout": REDIS_TIMEOUT_S, **self.redis,
+                "url": redis_url, **({} if direct else self.redis),
             },
             "limits": self.limits,
             "views": [{"name": "default", "sql": self.source.sql, "key_prefix": "p", **self.view}],
