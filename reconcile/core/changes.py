@@ -46,28 +46,31 @@ def consolidate(updates: Iterable[tuple[bytes | None, bytes | None, int]], bucke
     Raises DataError for a NULL key, or a key with several rows: silently picking one would be a wrong cache.
     """
     added: dict[bytes, bytes | None] = {}
-    removed: dict[bytes, bytes | None] = {}
+    removed: dict[bytes, int | None] = {}
     bad: list[bytes] = []
     for key, value, diff in updates:
         if key is None:
             raise null_key()
-        side = added if diff > 0 else removed
-        if diff not in (1, -1) or key in side:
+        if diff not in (1, -1) or key in (added if diff > 0 else removed):
             bad.append(key)
-        side[key] = value
+        if diff > 0:
+            added[key] = value
+        else:
+            removed[key] = None if value is None else row_digest(key, value)  # the digest is all that is needed of it
     if bad:
         raise duplicate_keys(bad)
     return _changes(added, removed, buckets)
 
 
-def _changes(added: dict[bytes, bytes | None], removed: dict[bytes, bytes | None], buckets: int) -> Changes:
+def _changes(added: dict[bytes, bytes | None], removed: dict[bytes, int | None], buckets: int) -> Changes:
+    """removed: key → digest of the row that went, None where Redis held nothing for it."""
     changes = Changes()
     digests = changes.digests
     for key, old in removed.items():
         bucket = bucket_of(key, buckets)
         changes.touched.add(bucket)
         if old is not None:
-            digests[bucket] = digests.get(bucket, 0) - row_digest(key, old)
+            digests[bucket] = digests.get(bucket, 0) - old
             if added.get(key) is None:
                 changes.deletes.append(key)
     for key, value in added.items():

@@ -97,7 +97,8 @@ class UpdateStream:
         """Netted updates (key, value, diff ≠ 0) below the frontier; what came after it is kept."""
         net, self._closed = self._closed, {}
         self.size_bytes = sum(map(len, self._open)) + len(self._open) * ENTRY_COST_BYTES
-        for row, diff in net.items():
+        while net:  # what was handed out is let go of at once: the caller keeps its own form of it
+            row, diff = net.popitem()
             if diff:
                 key, value = row.rstrip(b"\n").split(b"\t")
                 yield self._key(key), self._value(value), diff

@@ -10,7 +10,7 @@ from tests.bench.measure import BenchError
 from tests.bench.world import COMPANION, PLAIN, World, python
 
 NAIVE_MAX_ROWS = 1_000_000
-DELTA_CHANGES = 100_000
+DELTA_MAX_CHANGES = 100_000
 DELTA_TRANSACTIONS = 10
 MASS_CHANGE = 1_000_000
 COUNTED = (0, 1, 100)
@@ -88,9 +88,8 @@ def _history(world: World, turn: int, *, last: bool) -> None:
     """With retained history: what a delta catches up, and a large change at a single timestamp."""
     world.source.execute(RETAIN)
     world.quietly(PLAIN, "snapshot")
-    share = max(1, world.rows * DELTA_TRANSACTIONS // DELTA_CHANGES)
-    for part in range(min(share * DELTA_TRANSACTIONS, DELTA_TRANSACTIONS)):
-        world.update_part(max(2, share), (turn + part) % max(2, share))
+    for part in range(DELTA_TRANSACTIONS):
+        world.update_suffix(DELTA_MAX_CHANGES // DELTA_TRANSACTIONS, (turn * DELTA_TRANSACTIONS + part) % 100)
     sample = world.reconcile("delta", PLAIN, "delta", action="delta", exit_code=0)
     before, after = sample.view["as_of_before"], sample.view["as_of"]
     subscribe = f"SUBSCRIBE ({world.source.sql}) WITH (PROGRESS, SNAPSHOT=false) AS OF {before} UP TO {after + 1}"

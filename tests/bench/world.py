@@ -104,6 +104,13 @@ class World:
         where = f"crc32(value || key) % {one_in}::uint4 = {part}::uint4" if one_in > 1 else "true"
         self._changed(f"UPDATE t SET value = {_NEW_VALUE} WHERE {where}", self.rows // one_in)
 
+    def update_suffix(self, at_most: int, part: int) -> None:
+        """New values for a hundredth of the rows, or as few of them as at_most; other parts are other keys."""
+        digits = max(2, len(str(self.rows // at_most - 1)))
+        self._changed(
+            f"UPDATE t SET value = {_NEW_VALUE} WHERE key LIKE '%{part:0{digits}d}'", self.rows // 10**digits
+        )
+
     def update_keys(self, count: int) -> None:
         """New values for so many rows, spread over the key space."""
         step = max(1, self.rows // max(1, count))
@@ -112,7 +119,11 @@ class World:
             self._changed(f"UPDATE t SET value = {_NEW_VALUE} WHERE key IN ({keys})", count)
 
     def mix(self, one_in: int, part: int) -> None:
-        """A third each of updates, inserts and deletes, together a random one in so many rows."""
+        """A third each of updates, inserts and deletes, together a random one in so many rows.
+
+        Not the part that update_part has just emptied: what it chose has other values, so other hashes, now.
+        """
+        part = (part + one_in // 2) % one_in
         self.update_part(3 * one_in, part)
         gone = f"crc32(value || key) % {3 * one_in}::uint4 = {part + one_in}::uint4"
         count = max(1, self.rows // (3 * one_in))
