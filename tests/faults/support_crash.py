@@ -12,12 +12,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
 import pytest
 
 from reconcile.errors import Unavailable
+from reconcile.runs import delta as deltas
+from reconcile.runs import load as loads
+from reconcile.runs import look as looks
+from reconcile.runs import repair as repairs
 from reconcile.source import reading as readings
 from reconcile.source import session as sessions
 from reconcile.source import subscription as subscriptions
@@ -25,6 +29,7 @@ from reconcile.source.frontiers import Explained, parse_explanation
 from reconcile.source.session import Session
 from reconcile.source.subscription import Subscription
 from reconcile.target import connection
+from reconcile.target import keyspace as keyspaces
 from reconcile.target.connection import Command, Wire
 
 How = Literal["dies_before", "dies_after", "torn", "times_out", "freezes"]
@@ -214,6 +219,21 @@ def _hang_up(wire: Wire) -> NoReturn:
 
 
 @contextlib.contextmanager
+def small_pages() -> Iterator[None]:
+    """Every page, chunk and group so small that a view of tens of rows has several of each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sessions, "CHUNK_ROWS", 15)
+        patch.setattr(loads, "MSET_PAIRS", 5)
+        patch.setattr(loads, "BLOCKS_PER_TRANSACTION", 2)
+        patch.setattr(repairs, "GROUP_ROWS", 20)
+        patch.setattr(repairs, "MGET_KEYS", 15)
+        patch.setattr(looks, "GROUP_ROWS", 20)
+        patch.setattr(deltas, "EXISTS_KEYS", 3)
+        patch.setattr(keyspaces, "SCAN_COUNT", 20)
+        yield
+
+
+@contextlib.contextmanager
 def one_time_a_read() -> Iterator[None]:
     """The source reports progress before every time that has updates, and each arrives on its own.
 
@@ -255,8 +275,6 @@ def forgetful() -> Iterator[None]:
     def parsed(text: str) -> Explained:
         explained = parse_explanation(text)
         frontiers = explained.frontiers
-        from dataclasses import replace
-
         return replace(explained, frontiers=replace(frontiers, since=max(frontiers.since, frontiers.now)))
 
     with pytest.MonkeyPatch.context() as patch:

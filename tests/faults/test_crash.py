@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from reconcile.report.run_report import ViewReport
-from tests.faults.support_crash import Died, How, Io, forgetful, one_time_a_read
+from tests.faults.support_crash import Died, How, Io, forgetful, one_time_a_read, small_pages
 from tests.faults.support_scene import STATE, Scene
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source
@@ -141,8 +141,9 @@ CASES = [
 
 @pytest.fixture(scope="module", autouse=True)
 def tally() -> Iterator[None]:
-    """Say at the end what was tried."""
-    yield
+    """Pages are small, and at the end it is said what was tried."""
+    with small_pages():
+        yield
     print("\ncrash points:", dict(TALLY))
 
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from reconcile.report.run_report import ViewReport
-from tests.faults.support_crash import Io, forgetful, one_time_a_read
+from tests.faults.support_crash import Io, forgetful, one_time_a_read, small_pages
 from tests.faults.support_scene import STATE, TIME_KEY, Scene
 from tests.faults.support_seed import SEED, announce
 from tests.support.redis_servers import RedisServer
@@ -41,8 +41,9 @@ MODES = st.sampled_from(
 
 @pytest.fixture(scope="module", autouse=True)
 def tally() -> Iterator[None]:
-    """Say at the end what was tried."""
-    yield
+    """Pages are small, and at the end it is said what was tried."""
+    with small_pages():
+        yield
     print("\nhistories:", dict(TALLY))
 
 

@@ -1,0 +1,159 @@
+"""Real processes, killed with SIGKILL at random times while the source changes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.faults.support_scene import TIME_KEY, Scene
+from tests.faults.support_seed import announce
+from tests.support.command import Command
+from tests.support.redis_servers import RedisServer
+from tests.support.sources import Source
+
+RUNS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("run", {}, {}),
+    ("run", {"follow_s": 0.1}, {}),
+    ("run", {}, {"batch_max_keys": 3}),
+    ("snapshot", {}, {"batch_max_keys": 3}),
+    ("snapshot", {"deep": True}, {"batch_max_keys": 20}),
+    ("delta", {}, {"batch_max_keys": 3}),
+    ("delta", {}, {"batch_max_keys": 3, "memory_max_bytes": 3000}),
+]
+
+
+class Zygote:
+    """Starts runs as processes of their own."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.zygote"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, mode: str, options: dict[str, Any], limits: dict[str, Any]) -> int:
+        """Process id of a run that has just begun."""
+        assert self.process.stdin is not None
+        view = {"name": "default", "sql": self._scene.source.sql, "key_prefix": "p:", "buckets": self._scene.buckets,
+                "mz_timestamp_key": TIME_KEY.decode()}  # fmt: skip
+        order = {"source": self._scene.source.url, "redis": self._scene.server.url, "view": view, "mode": mode,
+                 "options": {"allow_deletes": True, **options}, "limits": limits}  # fmt: skip
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return self._line()
+
+    def wait(self) -> int:
+        """How the run ended: its exit code, or minus the signal."""
+        return self._line()
+
+    def _line(self) -> int:
+        assert self.process.stdout is not None
+        return int(self.process.stdout.readline())
+
+
+@contextlib.contextmanager
+def zygote(scene: Scene) -> Iterator[Zygote]:
+    made = Zygote(scene)
+    try:
+        yield made
+    finally:
+        assert made.process.stdin is not None
+        made.process.stdin.close()
+        made.process.wait(60)
+        assert made.process.stdout is not None
+        made.process.stdout.close()
+
+
+@contextlib.contextmanager
+def changing(source: Source, random: Any) -> Iterator[None]:
+    """Another process' worth of changes, all the time."""
+    over = threading.Event()
+
+    def change() -> None:
+        with psycopg.connect(source.url, autocommit=True) as other:
+            other.execute(f"SET search_path = {source.schema}".encode())
+            while not over.is_set():
+                low = random.randrange(300)
+                statement = random.choice(
+                    [
+                        f"UPDATE t SET value = value || 'x' WHERE key = 'k{low}'",
+                        f"UPDATE t SET value = '{low}' WHERE key >= 'k{low}'",
+                        f"DELETE FROM t WHERE key = 'k{low}'",
+                        f"INSERT INTO t SELECT 'k{low}', 'new' WHERE NOT EXISTS (SELECT 1 FROM t WHERE key = 'k{low}')",
+                    ]
+                )
+                other.execute(statement.encode())
+                over.wait(random.random() / 30)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(60)
+
+
+def test_killed_at_random_times(source: Source, redis_server: RedisServer, request: pytest.FixtureRequest) -> None:
+    """However often runs are killed, every checkpoint is honest, and one clean run makes all right."""
+    random = announce("kills")
+    kills = 10_000 if request.config.getoption("--soak") else 120
+    scene = Scene(source, redis_server, buckets=16)
+    source.retain_history()
+    scene.write("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 300) AS n")
+    ended: Counter[int] = Counter()
+    with changing(source, random), zygote(scene) as runs:
+        usual_s = 0.05
+        while ended[-signal.SIGKILL] < kills:
+            mode, options, limits = random.choice(RUNS)
+            started = time.monotonic()
+            pid = runs.start(mode, options, limits)
+            time.sleep(random.random() * usual_s)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            code = runs.wait()
+            if code != -signal.SIGKILL:
+                usual_s = 0.8 * usual_s + 0.2 * (time.monotonic() - started)
+                assert code == 0 or (code, mode) == (8, "delta"), (code, mode)
+            ended[code] += 1
+            scene.expire_lease()
+            scene.write()
+            scene.look()
+            if ended.total() % 25 == 0:
+                scene.ok("run", allow_deletes=True)
+                scene.write()
+                scene.check()
+    scene.ok("run", allow_deletes=True)
+    scene.write()
+    scene.check()
+    assert scene.see().data == scene.content_at(2**63)
+    print("\nended:", dict(ended))
+
+
+def test_killed_command(source: Source, redis_server: RedisServer, command: Command) -> None:
+    """The command itself, killed while it loads: the next one waits for the lease at most, and loads the rest."""
+    command.config["limits"] = {"lease": "2s", "batch_max_keys": 500}
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 60000) AS n")
+    client = redis_server.client()
+    process = command.start("run")
+    while client.dbsize() < 2000 and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    assert 0 < client.dbsize() < 60_000
+    assert client.hget("reconcile:{default}:state", "pending")
+    view = command("run", "--if-leased", "wait").view
+    assert view["keys"] == 60_000
+    command("verify")

@@ -1,0 +1,145 @@
+"""Runs that overlap: one works at a time, and one that was away for too long changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from tests.support.command import Command
+from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import check_manifest, owned, prefixed, state
+from tests.support.sources import Source
+
+EIGHT = 8
+
+
+def in_sync(source: Source, client: redis.Redis) -> None:
+    """Redis is the view now."""
+    assert owned(client) == prefixed(source.content())
+    check_manifest(client)
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Until something is true while the process runs."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize(("if_leased", "code"), [("skip", 0), ("fail", 7)])
+def test_eight_at_once_one_works(
+    if_leased: str, code: int, source: Source, redis_server: RedisServer, command: Command
+) -> None:
+    """While one run holds the lease the others leave at once, with 0 or with 7 as asked."""
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 500) AS n")
+    command.config["limits"] = {"lease": "2s"}
+    processes = [command.start("run", "--for", "15s", "--if-leased", if_leased) for _ in range(EIGHT)]
+    done = []
+    while len(done) < EIGHT - 1:
+        done = [process for process in processes if process.poll() is not None]
+        time.sleep(0.05)
+    (worker,) = [process for process in processes if process not in done]
+    for process in done:
+        out, _ = process.communicate()
+        (view,) = json.loads(out)["views"]
+        assert process.returncode == code
+        assert view["commits"] == 0
+        assert "being written by" in json.dumps(view)
+    source.put(late="1")
+    wait_for(lambda: redis_server.client().get("p:late"), worker)
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=60)
+    in_sync(source, redis_server.client())
+    assert redis_server.client().get("reconcile:{default}:token") == b"1"
+
+
+def test_eight_at_once_wait_their_turn(source: Source, redis_server: RedisServer, command: Command) -> None:
+    """With --if-leased wait all eight work, one after another."""
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 5000) AS n")
+    processes = [command.start("run", "--if-leased", "wait") for _ in range(EIGHT)]
+    views = [json.loads(process.communicate(timeout=120)[0])["views"][0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * EIGHT
+    assert sum(view["puts"] for view in views) == 5000
+    assert redis_server.client().get("reconcile:{default}:token") == b"8"
+    in_sync(source, redis_server.client())
+
+
+def test_lease_is_kept_while_a_run_works(source: Source, redis_server: RedisServer, command: Command) -> None:
+    """A run that takes longer than its lease renews it: nobody else gets in, though nothing is written meanwhile."""
+    source.retain_history()
+    source.put(a="1")
+    command.config["limits"] = {"lease": "1s"}
+    worker = command.start("run", "--for", "6s")
+    wait_for(lambda: state(redis_server.client()).get("as_of"), worker)
+    client = redis_server.client()
+    for _ in range(40):
+        assert 0 < client.pttl("reconcile:{default}:lease") <= 1000
+        time.sleep(0.05)
+    assert command("run").view["status"] == "skipped"
+    assert worker.poll() is None
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=60)
+
+
+def loading(command: Command, source: Source, client: redis.Redis) -> subprocess.Popen[str]:
+    """A run that has written part of a first load."""
+    command.config["limits"] = {"lease": "1s"}
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 60000) AS n")
+    process = command.start("snapshot")
+    wait_for(lambda: client.dbsize() > 3000, process)
+    return process
+
+
+def applying(command: Command, source: Source, client: redis.Redis) -> subprocess.Popen[str]:
+    """A run that has written part of a delta, under its pending mark."""
+    command.config["limits"] = {"lease": "1s", "batch_max_keys": 100}
+    source.retain_history()
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 30000) AS n")
+    command("run")
+    source.execute("UPDATE t SET value = value || ' changed'")
+    process = command.start("delta")
+    wait_for(lambda: client.hget("reconcile:{default}:state", "pending"), process)
+    return process
+
+
+def following(command: Command, source: Source, client: redis.Redis) -> subprocess.Popen[str]:
+    """A run that follows, with nothing to write at the moment."""
+    command.config["limits"] = {"lease": "1s"}
+    source.retain_history()
+    source.put(a="1", b="2")
+    process = command.start("run", "--for", "60s")
+    wait_for(lambda: state(client).get("as_of"), process)
+    return process
+
+
+@pytest.mark.parametrize("phase", [loading, applying, following])
+def test_frozen_past_its_lease(
+    phase: Callable[[Command, Source, redis.Redis], subprocess.Popen[str]],
+    source: Source,
+    redis_server: RedisServer,
+    command: Command,
+) -> None:
+    """SIGSTOP past the lease, another run finishes, SIGCONT: it changes nothing, and exits 6 with lease_lost."""
+    client = redis_server.client()
+    frozen = phase(command, source, client)
+    os.kill(frozen.pid, signal.SIGSTOP)
+    assert frozen.poll() is None
+    source.put(a="later", k7="later", k8="later")
+    command("run", "--if-leased", "wait")
+    in_sync(source, client)
+    before = {key: client.dump(key) for key in client.scan_iter("*", count=1000)}
+    os.kill(frozen.pid, signal.SIGCONT)
+    out, err = frozen.communicate(timeout=60)
+    after = {key: client.dump(key) for key in client.scan_iter("*", count=1000)}
+    assert after == before
+    assert frozen.returncode == 6, (out, err)
+    assert json.loads(out)["views"][0]["error"]["kind"] == "lease_lost"
