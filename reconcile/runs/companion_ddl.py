@@ -11,7 +11,7 @@ from reconcile.config.settings import Settings, ViewSettings
 from reconcile.config.values import Wrong
 from reconcile.core import digest
 from reconcile.errors import ReconcileError, Unavailable, UsageError
-from reconcile.runs.doctor_source import map_view
+from reconcile.runs.context import map_view
 from reconcile.runs.entry import chosen_views
 from reconcile.source import catalog, query
 from reconcile.source import session as sessions

@@ -100,10 +100,7 @@ class ViewRun:
         """Check the query and its columns; nothing is read."""
         if self._mapping is None:
             self._environment_id = session.environment_id()
-            columns = session.columns(query.describe(self.view.sql))
-            self._mapping = query.map_columns(
-                self.view.sql, columns, self.view.key, self.view.value, self.view.key_prefix, self.view.name
-            )
+            self._mapping = map_view(session, self.view)
             self._plan = self._read_plan(session)
             if self.view.digest_view is not None:
                 self.companion_ids = companion_ids(session, self.view.digest_view)
@@ -212,6 +209,12 @@ class ViewRun:
         """The state to derive the next one from, with this run's token."""
         token = self.lease.token if self.lease is not None else 0
         return dataclasses.replace(self.stored.state or State(), token=token)
+
+
+def map_view(session: Session, view: ViewSettings) -> Mapping:
+    """The query's columns, checked against the configuration; nothing is read. Raises SchemaError, UsageError."""
+    columns = session.columns(query.describe(view.sql))
+    return query.map_columns(view.sql, columns, view.key, view.value, view.key_prefix, view.name)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from reconcile.core.changes import MAX_EXAMPLES, name_of
 from reconcile.core.digest import MAX_BUCKETS, MIN_BUCKETS
 from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import AccessError, UsageError
+from reconcile.runs.context import map_view
 from reconcile.runs.findings import Findings
 from reconcile.source import catalog, query
 from reconcile.source import session as sessions
@@ -97,12 +98,6 @@ def check_view(session: Session, view: ViewSettings, schedule: Schedule, finding
         _check_history(session, explained, view, schedule.interval_s, findings)
     with findings.checking("digest view"):
         _check_companion(session, mapping, view, rows, schedule, findings)
-
-
-def map_view(session: Session, view: ViewSettings) -> Mapping:
-    """The query's columns, checked against the configuration. Raises SchemaError, UsageError."""
-    columns = session.columns(query.describe(view.sql))
-    return query.map_columns(view.sql, columns, view.key, view.value, view.key_prefix, view.name)
 
 
 def _check_access(session: Session, mapping: Mapping, findings: Findings) -> bool:

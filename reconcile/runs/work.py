@@ -8,11 +8,12 @@ import time
 from reconcile.core import decide, times
 from reconcile.core.decide import Delta, Snapshot
 from reconcile.core.times import MAX_TIMESTAMP, frontier_after
-from reconcile.errors import ExitCode, HistoryLost, SafetyStop, Unavailable
+from reconcile.errors import ExitCode, HistoryLost, SafetyStop, Unavailable, UsageError
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import DeltaRun, Doubt, TooLarge, Until
 from reconcile.runs.slices import Slices
 from reconcile.runs.snapshot import SnapshotRun
+from reconcile.source.errors import EvaluationFailed
 from reconcile.source.query import Mapping
 from reconcile.source.reading import Reading, explain, open_reading
 from reconcile.source.session import Session
@@ -52,8 +53,24 @@ class Work:
 
     def _snapshot_only(self, session: Session, mapping: Mapping) -> None:
         as_of = times.parse_as_of(self._run.request.as_of, store.now_ms())
+        self._check_patience(session, mapping, as_of)
         with open_reading(session, mapping, as_of) as reading:
             self._snapshot(reading, None)
+
+    def _check_patience(self, session: Session, mapping: Mapping, as_of: int | None) -> None:
+        """Refuse at once a time that is further ahead than a read may wait; a deadline before that is the user's will."""
+        run = self._run
+        patience_s = run.settings.materialize.read_timeout_s
+        remaining_s = run.stop.remaining_s()
+        ahead_s = 0.0 if as_of is None else (as_of - store.now_ms()) / 1000
+        if ahead_s <= patience_s or (remaining_s is not None and remaining_s <= patience_s):
+            return
+        if explain(session, mapping).frontiers.upper is not None:
+            raise UsageError(
+                f"--as-of is {ahead_s:.0f} s in the future; a read waits for {patience_s:g} s at most",
+                hint="check the unit (milliseconds) and the zone; to wait, raise materialize.read_timeout",
+                view=run.view.name,
+            )
 
     def _delta_only(self, session: Session, mapping: Mapping) -> None:
         run = self._run
@@ -87,6 +104,11 @@ class Work:
                 why, self._doubted = "more changed at one time than memory_max holds", set()
             except Doubt as doubt:
                 why, self._doubted = doubt.reason, doubt.buckets
+            except EvaluationFailed:
+                # The history since the checkpoint has to pass the error for as long as it is kept; the present need not.
+                if self._run.report.action != "delta":
+                    raise
+                why, self._doubted = "a change since the checkpoint cannot be evaluated", set()
             forced = Snapshot(why, deep=self._run.base_state.pending is not None)
             session = self._run.open_session()
         raise Unavailable("the source changes faster than it can be followed", hint="see limits.memory_max")
@@ -179,7 +201,10 @@ class Work:
         """After a snapshot, without a gap: the reading still holds its time when the subscription begins."""
         run = self._run
         ended = self._follow_until is None or time.monotonic() >= self._follow_until
-        if ended or run.request.dry_run or reading.as_of == MAX_TIMESTAMP or run.stop.requested:
+        if ended or run.request.dry_run or reading.as_of == MAX_TIMESTAMP:
+            return
+        if run.stop.requested:
+            self._note_stop(behind=False)
             return
         until = Until(moment=self._follow_until)
         delta = DeltaRun(run, mapping)
@@ -192,8 +217,10 @@ class Work:
 
     def _note_end(self, delta: DeltaRun, now: int) -> None:
         """Stopped by a signal, or before the present was reached: incomplete, though all progress is committed."""
+        self._note_stop(behind=delta.frontier <= now)
+
+    def _note_stop(self, *, behind: bool) -> None:
         run = self._run
-        behind = delta.frontier <= now
         if run.stop.requested and (behind or run.stop.reason != "deadline"):
             run.report.exit_code = ExitCode.INCOMPLETE
             run.report.warnings.append(f"stopped by {run.stop.reason}; progress is committed")
