@@ -16,8 +16,8 @@ from reconcile.source.reading import Reading
 def usable(run: ViewRun, reading: Reading) -> Companion | None:
     """The configured companion view, checked; None without one, or (with a warning) when it does not match."""
     name = run.view.digest_view
-    if name is None:
-        return None
+    if name is None or not reading.of_the_present:
+        return None  # the companion's index keeps a second of history, whatever the view keeps
     if name in run.companions:
         return run.companions[name]
     run.companions[name] = found = _check(run, reading, name)

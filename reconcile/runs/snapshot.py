@@ -259,7 +259,7 @@ class SnapshotRun:
             pending=None,
             updated_at_ms=now,
             deep_at_ms=now if report.deep else base.deep_at_ms,
-            companion=outcome.companion,
+            companion=outcome.companion or base.companion,
         )
         commands += store.write_state(run.keyspace, new)
         assert self._applier is not None

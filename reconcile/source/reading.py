@@ -36,6 +36,11 @@ class Reading:
         self._ended = False
         self._checked = explicit or as_of == MAX_TIMESTAMP
 
+    @property
+    def of_the_present(self) -> bool:
+        """Whether this reads the present, in one transaction, rather than a time that was asked for."""
+        return self._at is None
+
     def rows(self) -> Iterator[list[tuple[bytes | None, ...]]]:
         """All mapped rows (key, value) in chunks."""
         yield from self._stream(self.mapping.mapped())

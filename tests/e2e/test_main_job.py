@@ -240,6 +240,15 @@ def test_companion_view_tells_what_changed(source: Source, redis_server: RedisSe
     view = command("run").view
     assert (view["puts"], view["buckets_read"], view["warnings"]) == (1, 1, [])
     in_sync(source, redis_server)
+    source.retain_history()
+    as_of = command("run").view["as_of"]
+    source.execute("UPDATE t SET value = 'newer' WHERE key = 'k7'")
+    time.sleep(3)
+    command("verify", "--fast")
+    command("run")
+    command("verify", "--fast")
+    assert command("snapshot", "--as-of", str(as_of)).view["puts"] == 1
+    command("verify")
 
 
 def test_replaced_plain_view_is_noticed(source: Source, redis_server: RedisServer, command: Command) -> None:
