@@ -8,6 +8,7 @@ deep          in doubt, or on demand: the same, compared with everything Redis r
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from reconcile.core.companion import Companion
 from reconcile.core.decide import Snapshot
 from reconcile.core.digest import UNKNOWN
 from reconcile.core.state import Identity, Pending, State
-from reconcile.errors import SafetyStop
+from reconcile.errors import Incomplete, ReconcileError, SafetyStop
 from reconcile.runs import companion, load
 from reconcile.runs.context import ViewRun
 from reconcile.runs.load import Collision, Content
@@ -67,6 +68,9 @@ class SnapshotRun:
         except _Withheld as withheld:
             self._keep_puts()
             raise withheld.error from None
+        except Incomplete:
+            self._keep_progress()
+            raise
         first = run.state is None or run.state.as_of is None
         with report.phase("commit"):
             self._commit(outcome)
@@ -79,6 +83,15 @@ class SnapshotRun:
             self._applier.flush()
         if self._fence is not None:
             self._fence.settle()
+
+    def _keep_progress(self) -> None:
+        """Time ran out. Where Redis is between two times anyway, or never was complete, what is known to differ is
+        written, so that runs too short for everything converge; a clean checkpoint is left alone."""
+        base = self._run.base_state
+        marked = self._applier is not None and self._applier.marked
+        if marked or base.as_of is None or base.pending is not None:
+            with contextlib.suppress(ReconcileError):
+                self._keep_puts()
 
     def _bring_about(self) -> Outcome:
         run = self._run

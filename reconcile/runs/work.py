@@ -58,7 +58,7 @@ class Work:
             self._snapshot(reading, None)
 
     def _check_patience(self, session: Session, mapping: Mapping, as_of: int | None) -> None:
-        """Refuse at once a time that is further ahead than a read may wait; a deadline before that is the user's will."""
+        """Refuse at once a time further ahead than a read may wait. With an earlier deadline, waiting is what was asked."""
         run = self._run
         patience_s = run.settings.materialize.read_timeout_s
         remaining_s = run.stop.remaining_s()
@@ -105,7 +105,7 @@ class Work:
             except Doubt as doubt:
                 why, self._doubted = doubt.reason, doubt.buckets
             except EvaluationFailed:
-                # The history since the checkpoint has to pass the error for as long as it is kept; the present need not.
+                # History has to pass the error for as long as it is kept; the present need not have it any more.
                 if self._run.report.action != "delta":
                     raise
                 why, self._doubted = "a change since the checkpoint cannot be evaluated", set()

@@ -23,6 +23,10 @@ _USAGE_CLASSES = ("42", "22", "0A", "2F", "54", "08P")
 """Some of these psycopg calls OperationalError; but trying again does not help."""
 
 
+class EvaluationFailed(SafetyStop):
+    """The view has rows that cannot be computed (division by zero), now or in the history a delta has to pass."""
+
+
 @contextlib.contextmanager
 def translated(stop: Stop, view: str | None = None) -> Iterator[None]:
     """Turn psycopg errors inside into ours. A statement cancelled because the run ends becomes Incomplete."""
@@ -55,9 +59,9 @@ def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
             view=view,
         )
     if text.startswith("Evaluation error"):
-        return SafetyStop(
+        return EvaluationFailed(
             f"the view cannot be evaluated at the moment: {text}",
-            hint="mend the data or the view; nothing was written, the next run tries again",
+            hint="mend the data or the view; the checkpoint stays, the next run tries again",
             view=view,
         )
     if "same timedomain" in text:
