@@ -17,9 +17,11 @@ from reconcile.emulator.problem import SqlError
 from reconcile.emulator.typed import Hash, Mask, Modulo, OneOf
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-    from reconcile.emulator.engine import Engine
+    from reconcile.emulator.engine import Engine, Row
     from reconcile.emulator.typed import Vector
 
     Ints = NDArray[np.int64]
@@ -67,6 +69,7 @@ class Columns:
         self._born = _Growing(np.int64)
         self._died = _Growing(np.int64)
         self._hashes: dict[Hash, tuple[_Growing, _Growing]] = {}
+        self._failed: dict[tuple[Hash, int], SqlError] = {}
         self._known_to = -1
 
     def refresh(self, t: int) -> None:
@@ -139,8 +142,7 @@ class Columns:
         end = int(self.rids[-1])
         fresh = np.zeros(self._rids.size - start, dtype=np.uint64)
         known = np.zeros(len(fresh), dtype=np.int8)
-        sql = f"SELECT rid, {key.sql} FROM {self._table} AS {_ALIAS} WHERE rid > ? AND rid <= ? ORDER BY rid"
-        for rows in self._engine.chunks(sql, (last, end), _LOAD):
+        for rows in self._evaluated(key, last, end):
             rids = np.fromiter((r[0] for r in rows), dtype=np.int64, count=len(rows))
             at = np.searchsorted(self.rids, rids) - start
             fresh[at] = compute([r[1] or b"" for r in rows])
@@ -148,12 +150,38 @@ class Columns:
         values.extend(fresh)
         valid.extend(known)
 
+    def _evaluated(self, key: Hash, last: int, end: int) -> Iterator[list[Row]]:
+        """(rid, text to hash) of the rows after last; those that fail are noted: they count only where they live."""
+        sql = f"SELECT rid, {key.sql} FROM {self._table} AS {_ALIAS} WHERE rid > ? AND rid <= ? ORDER BY rid"
+        ranges = [(last, end)]
+        while ranges:
+            low, high = ranges.pop()
+            try:
+                yield from self._engine.chunks(sql, (low, high), _LOAD)
+            except SqlError as problem:
+                if not problem.message.startswith("Evaluation error"):
+                    raise
+                if high - low == 1:
+                    self._failed[key, high] = problem
+                else:
+                    middle = (low + high) // 2
+                    ranges += [(low, middle), (middle, high)]
+
+    def _check_failed(self, vector: Hash, alias: str, at: Ints) -> None:
+        """Raise what went wrong with one of these rows."""
+        key = Hash(vector.function, vector.sql.replace(alias, _ALIAS))
+        for (of, rid), problem in self._failed.items():
+            if of == key and rid in self.rids[at]:
+                raise problem
+
     def evaluate(self, vector: Hash | Modulo, alias: str, at: Ints) -> tuple[Hashes, Flags]:
         """A hash, or its remainder, of some rows."""
         if isinstance(vector, Modulo):
             values, valid = self.hashes(vector.of, alias)
+            self._check_failed(vector.of, alias, at)
             return values[at] % np.uint64(vector.by), valid[at]
         values, valid = self.hashes(vector, alias)
+        self._check_failed(vector, alias, at)
         return values[at], valid[at]
 
     def satisfied(self, vector: Vector, alias: str, at: Ints) -> Flags:
