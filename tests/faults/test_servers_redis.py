@@ -1,0 +1,357 @@
+"""Redis restarted, emptied, failed over, full, read-only, loading, evicting: what the user sees and what comes next."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.faults.proxy import Proxy
+from tests.faults.rig import Ended, Rig, Stored, new_rig
+from tests.support.redis_servers import start_redis
+from tests.support.redis_state import state
+from tests.support.sources import Source
+
+MakeRig = Callable[..., Rig]
+
+
+@pytest.fixture
+def new(source: Source, tmp_path: Path) -> Iterator[MakeRig]:
+    """Makes rigs on Redis servers of their own, started with extra options."""
+    with contextlib.ExitStack() as stack:
+        made = []
+
+        def make(*options: str) -> Rig:
+            directory = tmp_path / f"redis{len(made)}"
+            directory.mkdir()
+            server = stack.enter_context(start_redis(directory, *(options or ("--appendfsync", "no"))))
+            made.append(server)
+            return stack.enter_context(new_rig(source, server, tmp_path))
+
+        yield make
+
+
+def failed(ended: Ended, code: int, *texts: str) -> None:
+    """It ended with this code and one message that says so, with a hint."""
+    assert ended.code == code, ended.told
+    assert ended.view.error is not None
+    for text in texts:
+        assert text in ended.told
+    assert ended.view.error.hint
+    assert "\n" not in ended.view.error.message
+
+
+def test_restart_with_aof_between_runs(new: MakeRig) -> None:
+    """What the append-only file kept is what the checkpoint says: the next run continues by delta."""
+    rig = new("--appendonly", "yes", "--appendfsync", "always")
+    rig.source.retain_history()
+    rig.fill(200)
+    assert rig.run().code == 0
+    rig.server.stop(signal.SIGKILL)
+    failed(rig.run(), 6, "Redis is not available")
+    rig.server.start()
+    rig.source.put(k1="new")
+    ended = rig.run()
+    assert (ended.code, ended.view.action, ended.view.puts) == (0, "delta", 1)
+    rig.in_sync()
+
+
+def test_restart_with_aof_during_a_run(new: MakeRig) -> None:
+    """A server that goes away mid-load: exit 6; what was written stays and is not written again."""
+    rig = new("--appendonly", "yes", "--appendfsync", "always")
+    rig.fill(20000)
+    sent = rig.redis_proxy.on(b"MSETNX")
+    threading.Thread(target=lambda: (sent.seen.wait(30), rig.server.stop(signal.SIGKILL)), daemon=True).start()
+    rig.source_proxy.down_bytes_per_s = 1_500_000
+    failed(rig.run(), 6, "Redis is not available")
+    deadline = time.monotonic() + 20
+    while rig.server.process is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    rig.server.start()
+    there = rig.client.dbsize()
+    ended = rig.run(direct=True)
+    assert ended.code == 0
+    assert ended.view.puts <= 20000 - max(0, int(there) - 5)  # type: ignore[arg-type]
+    rig.in_sync()
+
+
+def test_restarted_empty(new: MakeRig) -> None:
+    """Data and state are gone together: the next run loads everything, without asking."""
+    rig = new()
+    rig.fill(200)
+    assert rig.run().code == 0
+    rig.server.stop(signal.SIGKILL)
+    rig.server.start()
+    assert rig.client.dbsize() == 0
+    ended = rig.run()
+    assert (ended.code, ended.view.reason, ended.view.puts) == (0, "first contact", 200)
+    rig.in_sync()
+
+
+def test_emptied_during_a_run(new: MakeRig) -> None:
+    """FLUSHALL under a following run: it notices before its next write and stops; the next run loads everything."""
+    rig = new()
+    rig.source.retain_history()
+    rig.fill(50)
+
+    def flush() -> None:
+        time.sleep(1.0)
+        rig.client.flushall()
+        rig.source.put(k1="after the flush")
+
+    threading.Thread(target=flush, daemon=True).start()
+    ended = rig.run("run", follow_s=20)
+    failed(ended, 6)
+    assert set(rig.client.keys("p:*")) == set()  # type: ignore[arg-type]
+    rig.converges()
+
+
+def test_failover_to_a_replica_that_lags(new: MakeRig) -> None:
+    """The promoted replica lost the last commits, data and checkpoint alike: the next run resumes from there."""
+    first, second = new(), new()
+    first.source.retain_history()
+    first.fill(100)
+    with Proxy("127.0.0.1", first.server.port) as between:
+        _fail_over(first, second, between)
+
+
+def _fail_over(first: Rig, second: Rig, between: Proxy) -> None:
+    second.client.replicaof("127.0.0.1", between.port)
+    deadline = time.monotonic() + 30
+    while second.client.info("replication").get("master_link_status") != "up":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert first.run().code == 0
+    first.client.wait(1, 10000)
+    between.black_hole()  # what is committed from now on never reaches the replica
+    first.source.put(k1="committed on the old primary only", k2="this too")
+    ended = first.run()
+    assert (ended.code, ended.view.puts) == (0, 2)
+    ahead = ended.view.as_of
+    first.server.stop(signal.SIGKILL)
+    second.client.replicaof("NO", "ONE")
+    assert int(state(second.client)["as_of"]) < (ahead or 0)
+    ended = second.run()
+    assert (ended.code, ended.view.action, ended.view.puts) == (0, "delta", 2), ended.told
+    second.in_sync()
+
+
+def test_a_read_only_replica(new: MakeRig) -> None:
+    """Pointed at a replica: exit 6, says so, nothing changes; verify works there."""
+    first, second = new(), new()
+    first.fill(50)
+    assert first.run().code == 0
+    second.client.replicaof("127.0.0.1", first.server.port)
+    deadline = time.monotonic() + 30
+    while second.client.info("replication").get("master_link_status") != "up" or not second.client.exists("p:k1"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first.source.put(k1="new")
+    failed(second.run(), 6, "read-only replica", "primary")
+    assert second.client.get("p:k1") != b"new"
+    assert first.run().code == 0
+    first.in_sync()
+
+
+@pytest.mark.parametrize("when", ["from the start", "during a load"])
+def test_out_of_memory(when: str, new: MakeRig) -> None:
+    """noeviction and no room: exit 6, the batch is refused whole; with room again the next run completes."""
+    rig = new("--maxmemory-policy", "noeviction")
+    rig.fill(3000, 1000)
+    used = int(rig.client.info("memory")["used_memory"])
+    rig.client.config_set("maxmemory", 1 if when == "from the start" else used + 1_000_000)
+    rig.limits["lease"] = "1h"
+    failed(rig.run(), 6, "out of memory", "maxmemory")
+    assert not rig.client.exists("reconcile:{default}:lease")
+    rig.honest()
+    rig.client.config_set("maxmemory", 0)
+    ended = rig.run(direct=True)
+    assert ended.code == 0
+    rig.in_sync()
+
+
+def test_snapshots_that_cannot_be_saved(new: MakeRig, tmp_path: Path) -> None:
+    """MISCONF (Redis cannot write its RDB file and refuses writes): exit 6 with Redis' own words."""
+    rig = new("--enable-protected-configs", "yes", "--save", "3600 1000000")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    rig.client.config_set("dir", str(gone))
+    shutil.rmtree(gone)  # root may write anywhere, but not into a directory that does not exist
+    with pytest.raises(redis.RedisError):
+        rig.client.save()
+    rig.client.bgsave()
+    deadline = time.monotonic() + 20
+    while rig.client.info("persistence")["rdb_last_bgsave_status"] != "err":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    rig.source.put(a="1")
+    failed(rig.run(), 6, "MISCONF")
+    assert rig.client.dbsize() == 0
+    rig.client.config_set("stop-writes-on-bgsave-error", "no")
+    rig.converges()
+
+
+def test_too_few_replicas(new: MakeRig) -> None:
+    """min-replicas-to-write without replicas: exit 6."""
+    rig = new("--min-replicas-to-write", "1")
+    rig.source.put(a="1")
+    failed(rig.run(), 6, "NOREPLICAS")
+    rig.client.config_set("min-replicas-to-write", 0)
+    rig.converges()
+
+
+def test_loading(new: MakeRig, tmp_path: Path) -> None:
+    """A server that still reads its file: exit 6 at once; when it is done the next run continues."""
+    rig = new("--save", "3600 1000000", "--loading-process-events-interval-bytes", "1024")
+    rig.source.retain_history()
+    rig.fill(3000)
+    assert rig.run().code == 0
+    rig.client.save()
+    rig.server.stop(signal.SIGKILL)
+    rig.server.options += ["--key-load-delay", "700"]
+    rig.server.start()
+    ended = rig.run()
+    failed(ended, 6, "loading the dataset")
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if not rig.client.info("persistence")["loading"]:
+                break
+        except redis.BusyLoadingError:
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    rig.source.put(k1="new")
+    ended = rig.run()
+    assert (ended.code, ended.view.puts) == (0, 1)
+    rig.in_sync()
+
+
+def test_eviction_is_found_and_repaired(new: MakeRig) -> None:
+    """allkeys-lru drops keys silently: verify names the drift and its cause, a deep snapshot mends it."""
+    rig = new("--maxmemory-samples", "10")
+    rig.fill(2000, 500)
+    assert rig.run().code == 0
+    used = int(rig.client.info("memory")["used_memory"])
+    time.sleep(2)
+    for key in rig.client.scan_iter("reconcile:*"):
+        rig.client.touch(key)
+    rig.client.config_set("maxmemory-policy", "allkeys-lru")
+    rig.client.config_set("maxmemory", used - 300_000)
+    rig.client.set("foreign", "x")
+    deadline = time.monotonic() + 10
+    while not rig.client.info("stats")["evicted_keys"]:
+        assert time.monotonic() < deadline
+        rig.client.set("foreign", "x")
+    evicted = 2000 - len(list(rig.client.scan_iter("p:*", count=1000)))
+    rig.client.config_set("maxmemory", 0)
+    assert rig.client.exists("reconcile:{default}:state", "reconcile:{default}:manifest") == 2
+    ended = rig.run("verify")
+    assert ended.code == 3, ended.told
+    assert ended.view.drift is not None
+    assert ended.view.drift.missing == evicted > 0
+    assert set(ended.view.drift.causes) == {"changed outside"}
+    ended = rig.run("snapshot", deep=True)
+    assert (ended.code, ended.view.puts) == (0, evicted)
+    rig.in_sync()
+    assert rig.run("verify").code == 0
+
+
+@pytest.mark.parametrize("what", ["state", "manifest", "fingerprints", "token"])
+def test_an_evicted_part_of_the_state(what: str, new: MakeRig) -> None:
+    """Whichever of reconcile's own keys goes missing: the next run notices what matters and converges."""
+    rig = new()
+    rig.fill(300)
+    assert rig.run().code == 0
+    rig.source.put(k1="new")
+    rig.client.delete(f"reconcile:{{default}}:{what}")
+    ended = rig.run("snapshot")
+    assert ended.code == 0, ended.told
+    rig.in_sync()
+
+
+ACL = (
+    "on", ">secret", "resetchannels", "resetkeys", "~p:*", "~reconcile:*", "-@all", "+get", "+mget", "+set", "+mset",
+    "+msetnx", "+setrange", "+getrange", "+strlen", "+unlink", "+del", "+exists", "+scan", "+hget", "+hgetall", "+hset",
+    "+incr", "+pexpire", "+pttl", "+watch", "+unwatch", "+multi", "+exec", "+ping", "+select", "+info", "+dbsize",
+    "+client|setinfo", "+client|setname",
+)  # fmt: skip
+"""As docs/operations.md lists them."""
+
+
+def test_the_least_a_user_needs(new: MakeRig) -> None:
+    """Every command works with the ACL rules that docs/operations.md lists, beside foreign keys."""
+    rig = new()
+    documented = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    for rule in ACL[4:]:
+        assert f"{rule}" in documented, rule
+    rig.client.execute_command("ACL", "SETUSER", "reconcile", *ACL)
+    rig.redis = {"username": "reconcile", "password": "secret"}
+    url = rig.server.url
+    rig.client.set("foreign:1", "x")
+    rig.source.retain_history()
+    rig.fill(300)
+    assert rig.run().code == 0
+    rig.source.put(k1="new", k2=None)
+    rig.source.execute("DELETE FROM t WHERE key = 'k3'")
+    assert rig.run("delta").code == 0
+    rig.source.put(k1="newer")
+    rig.source.execute("DELETE FROM t WHERE key = 'k4'")
+    assert rig.run("snapshot").code == 0
+    rig.client.set("p:stray", "x")
+    assert rig.run("verify").code == 3
+    assert rig.run("snapshot", deep=True).code == 0
+    assert rig.run("verify", fast=True).code == 0
+    rig.limits["batch_max_keys"] = 20
+    rig.source.execute("UPDATE t SET value = value || '?'")
+    ended = rig.run("run", follow_s=2.5)  # long enough for the lease to be renewed
+    assert ended.code == 0, ended.told
+    rig.in_sync()
+    assert rig.client.get("foreign:1") == b"x"
+    assert rig.server.url == url
+
+
+def test_a_missing_privilege_is_named(new: MakeRig) -> None:
+    """A command the ACL refuses: exit 2, names the command, points at the list; the lease is not left behind."""
+    rig = new()
+    rig.client.execute_command("ACL", "SETUSER", "reconcile", *(rule for rule in ACL if rule != "+msetnx"))
+    rig.redis = {"username": "reconcile", "password": "secret"}
+    rig.limits["lease"] = "1h"
+    rig.source.put(a="1")
+    failed(rig.run(), 2, "msetnx", "docs/operations.md")
+    assert not rig.client.exists("reconcile:{default}:lease")
+    rig.redis = {"username": "reconcile", "password": "wrong"}
+    failed(rig.run(), 2, "Redis refused access")
+
+
+def test_connections_are_used_up(new: MakeRig) -> None:
+    """maxclients reached: exit 6."""
+    rig = new("--maxclients", "12")
+    rig.source.put(a="1")
+    kept = []
+    with contextlib.suppress(redis.RedisError):
+        for _ in range(40):
+            kept.append(rig.server.client())
+            kept[-1].ping()
+    failed(rig.run(), 6)
+    for client in kept:
+        client.close()
+    rig.converges()
+
+
+def test_stored_can_be_put_back(new: MakeRig) -> None:
+    """The scenarios of this folder restore a database exactly."""
+    rig = new()
+    rig.fill(20)
+    assert rig.run().code == 0
+    stored = Stored.of(rig.client)
+    rig.client.flushall()
+    stored.restore(rig.client)
+    rig.in_sync()

@@ -1,0 +1,373 @@
+"""Materialize restarted, without replicas, with the view dropped, replaced, edited, failing: what a user sees and what
+the next run does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reconcile.emulator import Emulator
+from tests.faults.rig import Ended, Rig, new_rig
+from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import state
+from tests.support.sources import Source, SourceServer
+
+
+@pytest.fixture
+def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[Rig]:
+    """A rig on this test's source and Redis."""
+    with new_rig(source, redis_server, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def restartable(redis_server: RedisServer, tmp_path: Path) -> Iterator[tuple[Rig, Emulator]]:
+    """A rig on an emulator of its own that keeps its content over restarts."""
+    (tmp_path / "data").mkdir()
+    with (
+        Emulator(data_dir=str(tmp_path / "data")) as emulator,
+        SourceServer(emulator.url, emulator).new_source() as source,
+        new_rig(source, redis_server, tmp_path) as made,
+    ):
+        yield made, emulator
+
+
+def failed(ended: Ended, code: int, *texts: str) -> None:
+    """It ended with this code and one message that says so, with a hint."""
+    assert ended.code == code, ended.told
+    assert ended.view.error is not None
+    for text in texts:
+        assert text in ended.told
+    assert ended.view.error.hint
+    assert "\n" not in ended.view.error.message
+
+
+def unchanged(rig: Rig, run: Callable[[], Ended]) -> Ended:
+    """The run leaves data and checkpoint as they were."""
+    before = state(rig.client)
+    data = {key: rig.client.get(key) for key in rig.client.scan_iter("p:*")}
+    ended = run()
+    after = state(rig.client)
+    for name in ("token", "updated_at_ms"):
+        before.pop(name, None)
+        after.pop(name, None)
+    assert after == before
+    assert {key: rig.client.get(key) for key in rig.client.scan_iter("p:*")} == data
+    return ended
+
+
+def reconnect(rig: Rig) -> None:
+    """The test's own connection to a source that was restarted."""
+    import psycopg
+
+    rig.source.connection.close()
+    rig.source.connection = psycopg.connect(rig.source.url, autocommit=True, prepare_threshold=None)
+    rig.source.execute(f"SET search_path = {rig.source.schema}")
+
+
+def test_restart_between_runs(restartable: tuple[Rig, Emulator]) -> None:
+    """Retained history survives a restart: down is exit 6, afterwards the delta goes on where it stopped."""
+    rig, emulator = restartable
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    rig.source.put(k1="before the restart")
+    emulator.kill()
+    failed(unchanged(rig, rig.run), 6, "Materialize is not available")
+    emulator.start()
+    reconnect(rig)
+    rig.source.put(k2="after it")
+    ended = rig.run()
+    assert (ended.code, ended.view.action, ended.view.puts) == (0, "delta", 2)
+    rig.in_sync()
+
+
+def test_restart_while_followed(restartable: tuple[Rig, Emulator]) -> None:
+    """The subscription breaks: exit 6 at once, progress is committed, the next run continues."""
+    rig, emulator = restartable
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+
+    def kill() -> None:
+        time.sleep(1.0)
+        rig.source.put(k1="committed")
+        time.sleep(1.0)
+        emulator.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    ended = rig.run("run", follow_s=30)
+    thread.join()
+    failed(ended, 6, "Materialize")
+    assert ended.seconds < 15
+    assert rig.client.get("p:k1") == b"committed"
+    emulator.start()
+    reconnect(rig)
+    rig.source.put(k2="after it")
+    ended = rig.run()
+    assert (ended.code, ended.view.action, ended.view.puts) == (0, "delta", 1)
+    rig.in_sync()
+
+
+def test_restart_during_a_load(restartable: tuple[Rig, Emulator]) -> None:
+    """The read breaks: exit 6; the next run writes only what is not there yet."""
+    rig, emulator = restartable
+    rig.fill(30000)
+    rig.source_proxy.down_bytes_per_s = 2_000_000
+    sent = rig.redis_proxy.on(b"MSETNX")
+    thread = threading.Thread(target=lambda: (sent.seen.wait(30), time.sleep(0.2), emulator.kill()))
+    thread.start()
+    failed(rig.run(), 6, "Materialize is not available")
+    thread.join()
+    there = len(list(rig.client.scan_iter("p:*", count=1000)))
+    assert state(rig.client)["as_of"] == ""
+    emulator.start()
+    reconnect(rig)
+    ended = rig.run(direct=True)
+    assert (ended.code, ended.view.puts) == (0, 30000 - there)
+    rig.in_sync()
+
+
+def test_a_cluster_without_replicas(rig: Rig) -> None:
+    """Nothing can run: exit 6 with Materialize's hint; with a replica the next run goes on."""
+    cluster = f"c_{rig.source.schema}"
+    if not rig.source.emulated:
+        pytest.skip("the emulator's cluster has a replica again by one statement; a real one takes minutes")
+    rig.source.execute(f"CREATE CLUSTER {cluster} REPLICAS ()")
+    rig.source.retain_history()
+    rig.source.put(a="1")
+    rig.materialize = {"cluster": cluster}
+    assert rig.run().code == 0
+    rig.source.put(a="2")
+    rig.source.execute(f"ALTER CLUSTER {cluster} SET (REPLICATION FACTOR 0)")
+    for mode in ("run", "delta", "snapshot"):
+        failed(unchanged(rig, lambda mode=mode: rig.run(mode)), 6, "no replicas", "REPLICATION FACTOR")  # type: ignore[misc]
+    failed(rig.run("verify"), 6, "no replicas")
+    rig.source.execute(f"ALTER CLUSTER {cluster} SET (REPLICATION FACTOR 1)")
+    ended = rig.run()
+    assert (ended.code, ended.view.action, ended.view.puts) == (0, "delta", 1)
+    rig.in_sync()
+    rig.materialize = {}
+    rig.source.execute(f"DROP CLUSTER {cluster}")
+
+
+def test_a_cluster_that_does_not_exist(rig: Rig) -> None:
+    """Materialize only notices; we say so: exit 2."""
+    rig.source.put(a="1")
+    rig.materialize = {"cluster": "nowhere"}
+    failed(rig.run(), 2, "nowhere")
+
+
+def test_the_view_is_dropped(rig: Rig) -> None:
+    """Between runs: exit 2 and Redis stays as it is; made again, the next run takes a snapshot and says why."""
+    rig.source.retain_history()
+    rig.source.put(a="1", b="2")
+    assert rig.run().code == 0
+    rig.source.execute("DROP MATERIALIZED VIEW v")
+    for mode in ("run", "delta", "snapshot", "verify"):
+        failed(unchanged(rig, lambda mode=mode: rig.run(mode)), 2, "unknown catalog item")  # type: ignore[misc]
+    rig.source.execute("CREATE MATERIALIZED VIEW v AS SELECT key, value FROM t WHERE key <> 'b'")
+    ended = rig.run()
+    assert (ended.code, ended.view.action, ended.view.deletes) == (0, "snapshot", 1)
+    assert "not the one of the checkpoint" in ended.view.reason
+    rig.in_sync()
+
+
+def test_the_view_is_dropped_while_followed(rig: Rig) -> None:
+    """The subscription ends with Materialize's words: exit 6, and the next run says exit 2."""
+    rig.source.retain_history()
+    rig.source.put(a="1")
+    assert rig.run().code == 0
+    threading.Timer(1.5, rig.source.execute, ["DROP MATERIALIZED VIEW v"]).start()
+    ended = rig.run("run", follow_s=30)
+    failed(ended, 6, "dropped or replaced")
+    assert ended.seconds < 15
+    failed(rig.run(), 2, "unknown catalog item")
+
+
+def test_blue_green(rig: Rig) -> None:
+    """ALTER SCHEMA … SWAP puts another view under the same name: no delta over the seam, a snapshot instead."""
+    source = rig.source
+    green = f"{source.schema}_g"
+    source.execute(f"CREATE SCHEMA {green}")
+    try:
+        source.retain_history()
+        source.put(a="1", b="2")
+        assert rig.run().code == 0
+        source.execute(
+            f"CREATE MATERIALIZED VIEW {green}.v AS SELECT key, value || '!' AS value FROM {source.schema}.t"
+        )
+        source.execute(f"ALTER MATERIALIZED VIEW {green}.v SET (RETAIN HISTORY FOR '1hr')")
+        source.execute(f"ALTER SCHEMA {source.schema} SWAP WITH {green}")
+        ended = rig.run()
+        assert (ended.code, ended.view.action, ended.view.puts) == (0, "snapshot", 2)
+        assert "not the one of the checkpoint" in ended.view.reason
+        assert rig.client.get("p:a") == b"1!"
+        ended = rig.run()
+        assert (ended.code, ended.view.puts) == (0, 0)
+        failed_delta = rig.run("delta")
+        assert failed_delta.code == 0
+    finally:
+        source.execute(f"ALTER SCHEMA {source.schema} SWAP WITH {green}")
+        source.execute(f"DROP SCHEMA {green} CASCADE")
+
+
+def test_swapped_while_followed(rig: Rig) -> None:
+    """A running subscription goes on with the old view (as in Materialize); the next run notices."""
+    source = rig.source
+    green = f"{source.schema}_g"
+    source.execute(f"CREATE SCHEMA {green}")
+    try:
+        source.retain_history()
+        source.put(a="1", b="2")
+        source.execute(
+            f"CREATE MATERIALIZED VIEW {green}.v AS SELECT key, value || '!' AS value FROM {source.schema}.t"
+        )
+        threading.Timer(1.0, source.execute, [f"ALTER SCHEMA {source.schema} SWAP WITH {green}"]).start()
+        ended = rig.run("run", follow_s=3)
+        assert ended.code == 0, ended.told
+        assert rig.client.get("p:a") == b"1"
+        ended = rig.run()
+        assert (ended.code, ended.view.action, ended.view.puts) == (0, "snapshot", 2)
+        assert rig.client.get("p:a") == b"1!"
+    finally:
+        source.execute(f"ALTER SCHEMA {source.schema} SWAP WITH {green}")
+        source.execute(f"DROP SCHEMA {green} CASCADE")
+
+
+def test_the_query_is_edited(rig: Rig) -> None:
+    """Another query over the same view: delta refuses (8), run takes a snapshot of exactly what differs."""
+    rig.source.retain_history()
+    rig.source.put(a="1", b="2", c="3")
+    assert rig.run().code == 0
+    rig.view = {"sql": f"SELECT key, value FROM {rig.source.relation} WHERE key <> 'c'"}
+    failed(unchanged(rig, lambda: rig.run("delta")), 8, "cannot continue by delta")
+    ended = rig.run()
+    assert (ended.code, ended.view.action, ended.view.puts, ended.view.deletes) == (0, "snapshot", 0, 1)
+    assert set(rig.client.keys("p:*")) == {b"p:a", b"p:b"}  # type: ignore[arg-type]
+
+
+def test_a_column_changes_its_type(rig: Rig) -> None:
+    """text → bigint → jsonb value, then a key type that cannot be a key: snapshots, then exit 2 naming the column."""
+    source = rig.source
+    source.retain_history()
+    source.put(a="1", b="2")
+    assert rig.run().code == 0
+    for expression in ("value::bigint", "to_jsonb(value)"):
+        source.execute("DROP MATERIALIZED VIEW v")
+        source.execute(f"CREATE MATERIALIZED VIEW v AS SELECT key, {expression} AS value FROM t")
+        ended = rig.run()
+        assert (ended.code, ended.view.action) == (0, "snapshot"), ended.told
+        assert "not the one of the checkpoint" in ended.view.reason
+        rig.in_sync()
+    source.execute("DROP MATERIALIZED VIEW v")
+    source.execute("CREATE MATERIALIZED VIEW v AS SELECT to_jsonb(key) AS key, value FROM t")
+    failed(unchanged(rig, rig.run), 2, "'key'", "cast it")
+    source.execute("DROP MATERIALIZED VIEW v")
+    source.execute("CREATE MATERIALIZED VIEW v AS SELECT key AS id, value FROM t")
+    failed(unchanged(rig, rig.run), 2, "key", "configuration")
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_an_evaluation_error_comes_and_goes(history: bool, rig: Rig) -> None:
+    """Division by zero in the view: exit 5 with the server's words, Redis untouched; mended, the next run converges."""
+    source = rig.source
+    source.execute("DROP MATERIALIZED VIEW v")
+    source.execute("CREATE MATERIALIZED VIEW v AS SELECT key, (100 / value::int)::text AS value FROM t")
+    if history:
+        source.retain_history()
+    source.put(**{f"k{n}": "5" for n in range(20)})
+    assert rig.run().code == 0
+    source.put(bad="0")
+    if not history:
+        time.sleep(4)
+    for mode in ("run", "snapshot"):
+        failed(unchanged(rig, lambda mode=mode: rig.run(mode)), 5, "division by zero")  # type: ignore[misc]
+    source.put(bad="50")
+    rig.converges()
+
+
+def test_an_evaluation_error_on_first_contact(rig: Rig) -> None:
+    """The same before anything was loaded: exit 5, no checkpoint; then a load."""
+    source = rig.source
+    source.execute("DROP MATERIALIZED VIEW v")
+    source.execute("CREATE MATERIALIZED VIEW v AS SELECT key, (100 / value::int)::text AS value FROM t")
+    source.execute("INSERT INTO t SELECT 'k' || n, (n % 1000)::text FROM generate_series(1, 5000) AS n")
+    failed(rig.run(), 5, "division by zero")
+    assert not state(rig.client).get("as_of")
+    source.execute("UPDATE t SET value = '1' WHERE value = '0'")
+    rig.converges()
+
+
+def test_an_evaluation_error_while_followed(rig: Rig) -> None:
+    """It comes over the running subscription: exit 5, everything before it is committed."""
+    source = rig.source
+    source.execute("DROP MATERIALIZED VIEW v")
+    source.execute("CREATE MATERIALIZED VIEW v AS SELECT key, (100 / value::int)::text AS value FROM t")
+    source.retain_history()
+    source.put(a="5")
+    assert rig.run().code == 0
+
+    def break_it() -> None:
+        time.sleep(1.0)
+        source.put(b="10")
+        time.sleep(1.0)
+        source.put(c="0")
+
+    thread = threading.Thread(target=break_it)
+    thread.start()
+    ended = rig.run("run", follow_s=30)
+    thread.join()
+    failed(ended, 5, "division by zero")
+    assert ended.seconds < 15
+    assert rig.client.get("p:b") == b"10"
+    source.put(c="20")
+    rig.converges()
+
+
+def test_as_of_in_the_future(rig: Rig) -> None:
+    """Soon: it waits. Within --max-runtime never: exit 4. Further than a read may wait: exit 2 at once."""
+    rig.source.retain_history()
+    rig.source.put(a="1")
+    assert rig.run().code == 0
+    soon = int(time.time() * 1000) + 1500
+    ended = rig.run("snapshot", as_of=str(soon))
+    assert (ended.code, ended.view.as_of) == (0, soon), ended.told
+    hour = str(int(time.time() * 1000) + 3_600_000)
+    ended = unchanged(rig, lambda: rig.run("snapshot", as_of=hour, max_runtime=1.0))
+    assert ended.code == 4, ended.told
+    assert ended.seconds < 5
+    assert not rig.client.exists("reconcile:{default}:lease")
+    ended = unchanged(rig, lambda: rig.run("snapshot", as_of=hour))
+    failed(ended, 2, "in the future")
+    assert ended.seconds < 3
+    rig.converges()
+
+
+def test_credentials_are_revoked(rig: Rig) -> None:
+    """SELECT taken away: exit 2 with the privilege's name; Redis untouched; given back, the next run goes on."""
+    if not rig.source.emulated:
+        pytest.skip("needs to create roles")
+    source = rig.source
+    role = f"r_{source.schema}"
+    source.execute(f"CREATE ROLE {role}")
+    source.execute(f"GRANT USAGE ON SCHEMA {source.schema} TO {role}")
+    source.execute(f"GRANT SELECT ON v TO {role}")
+    source.execute(f"GRANT USAGE ON CLUSTER quickstart TO {role}")
+    source.retain_history()
+    source.put(a="1")
+    port = rig.source_proxy.port
+    rig.materialize = {"url": f"postgresql://{role}@127.0.0.1:{port}/materialize"}
+    assert rig.run().code == 0
+    source.execute(f"REVOKE SELECT ON v FROM {role}")
+    source.put(a="2")
+    failed(unchanged(rig, rig.run), 2, "permission denied", "SELECT")
+    source.execute(f"GRANT SELECT ON v TO {role}")
+    ended = rig.run()
+    assert (ended.code, ended.view.puts) == (0, 1)
+    rig.in_sync()
