@@ -58,7 +58,7 @@ class Work:
             self._snapshot(reading, None)
 
     def _check_patience(self, session: Session, mapping: Mapping, as_of: int | None) -> None:
-        """Refuse at once a time further ahead than a read may wait. With an earlier deadline, waiting is what was asked."""
+        """Refuse a time further ahead than a read may wait; with an earlier deadline, waiting is what was asked."""
         run = self._run
         patience_s = run.settings.materialize.read_timeout_s
         remaining_s = run.stop.remaining_s()
@@ -217,7 +217,11 @@ class Work:
 
     def _note_end(self, delta: DeltaRun, now: int) -> None:
         """Stopped by a signal, or before the present was reached: incomplete, though all progress is committed."""
-        self._note_stop(behind=delta.frontier <= now)
+        behind = delta.frontier <= now
+        self._note_stop(behind=behind)
+        if behind and not self._run.stop.requested and self._follow_until is not None:
+            self._run.report.exit_code = ExitCode.INCOMPLETE
+            self._run.report.warnings.append("--for ended before the present was reached; progress is committed")
 
     def _note_stop(self, *, behind: bool) -> None:
         run = self._run

@@ -69,6 +69,8 @@ class Proxy:
         """Added to every piece that passes."""
         self.down_bytes_per_s: int | None = None
         """Answers pass no faster than this."""
+        self.up_bytes_per_s: int | None = None
+        """Neither do requests."""
         self.fired = False
         self.fired_at = 0.0
         self.passed: dict[Direction, int] = {"up": 0, "down": 0}
@@ -115,7 +117,7 @@ class Proxy:
             self._triggers = []
             self.passed = {"up": 0, "down": 0}
             self.connections = 0
-            self.delay_s, self.down_bytes_per_s = 0.0, None
+            self.delay_s, self.down_bytes_per_s, self.up_bytes_per_s = 0.0, None, None
 
     def close(self) -> None:
         """Stop serving."""
@@ -171,11 +173,11 @@ class Proxy:
     def _pump(self, link: _Link, source: socket.socket, sink: socket.socket, direction: Direction) -> None:
         tail = b""
         try:
-            while data := source.recv(65536 if self.down_bytes_per_s is None or direction == "up" else 4096):
+            while data := source.recv(65536 if self._rate(direction) is None else 4096):
                 if self.delay_s:
                     time.sleep(self.delay_s)
-                if direction == "down" and self.down_bytes_per_s:
-                    time.sleep(len(data) / self.down_bytes_per_s)
+                if rate := self._rate(direction):
+                    time.sleep(len(data) / rate)
                 head, action = self._admitted(data, direction)
                 if head:
                     if direction == "up":
@@ -188,6 +190,9 @@ class Proxy:
         except OSError:
             with contextlib.suppress(OSError):
                 sink.shutdown(socket.SHUT_RDWR)
+
+    def _rate(self, direction: Direction) -> int | None:
+        return self.up_bytes_per_s if direction == "up" else self.down_bytes_per_s
 
     def _admitted(self, data: bytes, direction: Direction) -> tuple[bytes, Action | None]:
         """What of the data may pass, and what happens after it."""

@@ -1,0 +1,266 @@
+"""Mass deletes are withheld, by snapshot and by delta; what is not ours survives everything, byte for byte."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.faults.proxy import Fault
+from tests.faults.rig import Ended, Rig, held, new_rig
+from tests.support.command import Command
+from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import state
+from tests.support.sources import Source
+
+
+@pytest.fixture
+def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[Rig]:
+    """A rig on this test's source and Redis."""
+    with new_rig(source, redis_server, tmp_path) as made:
+        yield made
+
+
+def withheld(ended: Ended, deletes: int, owned: int) -> None:
+    """A safety stop that counts, and names the command that allows it."""
+    assert ended.code == 5, ended.told
+    assert ended.view.error is not None
+    assert f"{deletes} of {owned} keys would be deleted" in ended.view.error.message
+    assert "reconcile snapshot --view default --allow-deletes" in str(ended.view.error.hint)
+    assert ended.view.deletes_withheld == deletes
+
+
+def lose_history(rig: Rig, history: bool) -> None:
+    """Retained or not: what a run finds."""
+    if not history:
+        time.sleep(4)
+
+
+@pytest.mark.parametrize("rows", [0, 60])
+@pytest.mark.parametrize("mode", ["run", "snapshot", "deep"])
+def test_a_snapshot_applies_puts_and_withholds_deletes(rows: int, mode: str, rig: Rig) -> None:
+    """The view is empty, or has lost 40 %: puts are applied, nothing is deleted, the checkpoint stays; then allowed."""
+    if mode != "run":
+        rig.source.retain_history()  # no need to wait for its loss
+    rig.fill(100)
+    assert rig.run().code == 0
+    before = state(rig.client)["as_of"]
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 60" if rows else "DELETE FROM t")
+    if rows:
+        rig.source.put(k1="changed", more="added")
+    if mode == "run":
+        time.sleep(4)
+    options: dict[str, Any] = {"deep": True} if mode == "deep" else {}
+    kind = "snapshot" if mode == "deep" else mode
+    ended = rig.run(kind, **options)
+    withheld(ended, 100 - rows, 100)
+    assert (ended.view.puts, ended.view.deletes) == (2 if rows else 0, 0)
+    content = held(rig.client)
+    assert len(content) == 101 if rows else 100
+    if rows:
+        assert (content[b"p:k1"], content[b"p:more"]) == (b"changed", b"added")
+    assert state(rig.client)["as_of"] == before
+    again = rig.run()
+    assert again.code == 5, again.told  # until a human decides, every run says so
+    assert len(held(rig.client)) == len(content)
+    command = str(ended.view.error.hint if ended.view.error else "").partition("run: ")[2]
+    name, verb, *flags = shlex.split(command)
+    assert (name, verb, flags) == ("reconcile", "snapshot", ["--view", "default", "--allow-deletes"])
+    allowed = rig.run("snapshot", allow_deletes=True)
+    assert (allowed.code, allowed.view.deletes) == (0, 100 - rows)
+    rig.in_sync()
+    assert rig.run().code == 0
+
+
+@pytest.mark.parametrize("rows", [0, 60])
+@pytest.mark.parametrize("batch", [50_000, 7])
+def test_a_delta_stops_before_the_batch(rows: int, batch: int, rig: Rig) -> None:
+    """Nothing of the range with the deletes is applied, however many transactions it needs; ranges before it are."""
+    rig.limits["batch_max_keys"] = batch
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    rig.source.put(k1="changed")
+    assert rig.run("delta").code == 0
+    before = state(rig.client)
+    content = held(rig.client)
+    rig.source.put(k2="changed too")
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 60" if rows else "DELETE FROM t")
+    for mode in ("delta", "run"):
+        withheld(rig.run(mode), 100 - rows, 100)
+        assert held(rig.client) == content
+        after = state(rig.client)
+        assert (after["as_of"], after["pending"]) == (before["as_of"], "")
+    allowed = rig.run("snapshot", allow_deletes=True)
+    assert allowed.code == 0, allowed.told
+    assert allowed.view.deletes == 100 - rows
+    rig.in_sync()
+    ended = rig.run("delta")
+    assert (ended.code, ended.view.puts, ended.view.deletes) == (0, 0, 0)
+
+
+def test_a_delta_may_be_allowed_too(rig: Rig) -> None:
+    """--allow-deletes works with every command that deletes."""
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    rig.source.execute("DELETE FROM t")
+    ended = rig.run("delta", allow_deletes=True)
+    assert (ended.code, ended.view.deletes) == (0, 100)
+    rig.in_sync()
+
+
+def test_a_delta_while_followed_stops_too(rig: Rig) -> None:
+    """The view empties while it is followed: the run stops before it, with what came before committed."""
+    import threading
+
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+
+    def empty() -> None:
+        time.sleep(1.0)
+        rig.source.put(k1="kept")
+        time.sleep(1.0)
+        rig.source.execute("DELETE FROM t")
+
+    thread = threading.Thread(target=empty)
+    thread.start()
+    ended = rig.run("run", follow_s=30)
+    thread.join()
+    withheld(ended, 100, 100)
+    assert ended.seconds < 15
+    assert rig.client.get("p:k1") == b"kept"
+    assert len(held(rig.client)) == 100
+
+
+@pytest.mark.parametrize("mode", ["run", "snapshot", "delta"])
+def test_a_handful_is_never_suspicious(mode: str, rig: Rig) -> None:
+    """Ten of ten keys may go without asking."""
+    rig.source.retain_history()
+    rig.fill(10)
+    assert rig.run().code == 0
+    rig.source.execute("DELETE FROM t")
+    ended = rig.run(mode)
+    assert (ended.code, ended.view.deletes) == (0, 10)
+    rig.in_sync()
+
+
+def test_the_limit_is_the_views(rig: Rig) -> None:
+    """max_delete_fraction decides, not a constant: 20 of 100 are too many for 0.1 and fine for 0.3."""
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 80")
+    rig.view = {"max_delete_fraction": 0.1}
+    withheld(rig.run("delta"), 20, 100)
+    rig.view = {}
+    assert rig.run("delta").code == 0
+    rig.in_sync()
+
+
+def test_a_prefix_that_covers_foreign_keys(rig: Rig) -> None:
+    """First contact under a prefix somebody else uses: the view's rows are written, the others stay until allowed."""
+    for n in range(50):
+        rig.client.set(f"p:foreign{n}", f"theirs {n}")
+    rig.fill(30)
+    ended = rig.run()
+    withheld(ended, 50, 50)
+    assert ended.view.puts == 30
+    content = held(rig.client)
+    assert all(content[f"p:foreign{n}".encode()] == f"theirs {n}".encode() for n in range(50))
+    assert len(content) == 80
+    assert not state(rig.client).get("as_of")
+    ended = rig.run("verify")
+    assert ended.code == 3
+    assert ended.view.drift is not None
+    assert ended.view.drift.extra == 50
+    ended = rig.run("snapshot", allow_deletes=True)
+    assert (ended.code, ended.view.deletes) == (0, 50)
+    rig.in_sync()
+
+
+def test_from_the_command_line(source: Source, redis_server: RedisServer, command: Command) -> None:
+    """What a user sees, and the printed command does what it says."""
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 50) AS n")
+    command("run")
+    source.execute("DELETE FROM t")
+    result = command("snapshot", expect=5)
+    assert result.view["status"] == "stopped"
+    assert result.view["deletes_withheld"] == 50
+    words = shlex.split(result.view["error"]["hint"].partition("run: ")[2])
+    assert command(*words[1:]).view["deletes"] == 50
+    assert held(redis_server.client()) == {}
+
+
+def foreign_of(client: redis.Redis) -> dict[bytes, tuple[bytes, int]]:
+    """Everything that is neither under p: nor reconcile's own: exact content, and when it expires."""
+    keys = [key for key in client.scan_iter(count=1000) if not key.startswith((b"p:", b"reconcile:{"))]
+    return {key: (client.dump(key), client.pexpiretime(key)) for key in keys}  # type: ignore[misc]
+
+
+def test_foreign_keys_survive_everything(rig: Rig) -> None:
+    """Strings, hashes, lists, sets, streams, expiries, names close to ours: untouched by every run and failure."""
+    client, source = rig.client, rig.source
+    client.set("other", b"\x00\xff raw")
+    client.set("p", "the prefix without its colon")
+    client.set("pp:1", "a longer prefix")
+    client.set("P:1", "another case")
+    client.set("reconcile", "not ours")
+    client.set("reconcile:x", "not ours either")
+    client.set("with-expiry", "x", px=3_600_000)
+    client.hset("hash", mapping={"f": "v"})
+    client.rpush("list", "a", "b")
+    client.sadd("set", "m")
+    client.zadd("zset", {"m": 1.5})
+    client.xadd("stream", {"f": "v"}, id="1-1")
+    client.set("x" * 5000, "long name")
+    before = foreign_of(client)
+    source.retain_history()
+    rig.fill(300)
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("run", {}), ("snapshot", {"deep": True}), ("delta", {}), ("verify", {}), ("snapshot", {"reset_state": True}),
+        ("snapshot", {"allow_deletes": True}), ("run", {"follow_s": 0.5}),
+    ]  # fmt: skip
+    for n, (mode, options) in enumerate(steps):
+        source.execute(f"UPDATE t SET value = 'step {n}' WHERE key LIKE 'k{n}%'")
+        source.execute(f"DELETE FROM t WHERE key = 'k{100 + n}'")
+        rig.redis_proxy.arm(Fault("up", 1000 * (n + 1), "cut"))
+        rig.run(mode, **options)
+        rig.redis_proxy.heal()
+        ended = rig.run(mode, **options)
+        assert ended.code in (0, 3), ended.told
+        assert foreign_of(client) == before
+    source.execute("DELETE FROM t")
+    assert rig.run("snapshot").code == 5
+    assert rig.run("snapshot", allow_deletes=True).code == 0
+    assert held(client) == {}
+    assert foreign_of(client) == before
+
+
+def test_without_prefix_nothing_of_others_is_touched(rig: Rig) -> None:
+    """Remembered ownership: a key of the view that exists already is refused by name, never overwritten."""
+    rig.view = {"key_prefix": ""}
+    rig.client.set("k5", "theirs", px=3_600_000)
+    rig.client.hset("k6", "f", "theirs")
+    rig.client.set("unrelated", "theirs")
+    before = {key: (rig.client.dump(key), rig.client.pexpiretime(key)) for key in (b"k5", b"k6", b"unrelated")}
+    rig.source.retain_history()
+    rig.fill(30)
+    ended = rig.run()
+    assert ended.code == 5, ended.told
+    assert "k5" in ended.told
+    assert "--adopt" in ended.told
+    rig.source.execute("DELETE FROM t WHERE key IN ('k5', 'k6')")
+    assert rig.run().code == 0
+    rig.source.execute("INSERT INTO t VALUES ('k5', 'ours now')")
+    assert rig.run().code == 5
+    rig.source.execute("DELETE FROM t")
+    assert rig.run("snapshot", allow_deletes=True).code == 0
+    after = {key: (rig.client.dump(key), rig.client.pexpiretime(key)) for key in (b"k5", b"k6", b"unrelated")}
+    assert after == before
