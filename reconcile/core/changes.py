@@ -65,17 +65,17 @@ def consolidate(updates: Iterable[tuple[bytes | None, bytes | None, int]], bucke
 def _changes(added: dict[bytes, bytes | None], removed: dict[bytes, int | None], buckets: int) -> Changes:
     """removed: key → digest of the row that went, None where Redis held nothing for it."""
     changes = Changes()
-    digests = changes.digests
+    digests, touched = changes.digests, changes.touched
     for key, old in removed.items():
         bucket = bucket_of(key, buckets)
-        changes.touched.add(bucket)
+        touched.add(bucket)
         if old is not None:
             digests[bucket] = digests.get(bucket, 0) - old
             if added.get(key) is None:
                 changes.deletes.append(key)
     for key, value in added.items():
         bucket = bucket_of(key, buckets)
-        changes.touched.add(bucket)
+        touched.add(bucket)
         if value is not None:
             digests[bucket] = digests.get(bucket, 0) + row_digest(key, value)
             changes.puts[key] = value

@@ -101,7 +101,10 @@ class UpdateStream:
             row, diff = net.popitem()
             if diff:
                 key, value = row.rstrip(b"\n").split(b"\t")
-                yield self._key(key), self._value(value), diff
+                if b"\\" in row:
+                    yield self._key(key), self._value(value), diff
+                else:  # neither NULL nor bytea nor anything escaped: most rows
+                    yield key, value, diff
 
     def _key(self, field_: bytes) -> bytes | None:
         key = unescape(field_)

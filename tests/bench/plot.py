@@ -7,7 +7,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 WIDTH = 920
-LABEL_X, BAR_X, BAR_END, TEXT_X = 24, 318, 718, 730
+LABEL_X, BAR_X, BAR_END, TEXT_X = 24, 330, 718, 730
 ROW_H, BAR_H = 24, 12
 BARS_TOP = 104
 CHART_H = 230
@@ -19,14 +19,14 @@ TIMES = {
     "load": "first load",
     "verify": "deep verify",
     "unchanged": "nothing changed",
-    "unchanged_companion": "… companion view",
+    "unchanged_companion": "the same, companion",
 }
 MEMORY = {
     "memory_load": "first load",
     "memory_deep": "deep snapshot",
     "memory_verify": "deep verify",
     "memory_mass_delta": "mass change, delta",
-    "memory_mass_snapshot": "… snapshot",
+    "memory_mass_snapshot": "mass change, snapshot",
 }
 MEMORY_GOAL_MB, MEMORY_TOP_MB = 120, 160
 
@@ -93,20 +93,14 @@ def _bars(bars: list[dict[str, Any]]) -> list[str]:
     scale = (BAR_END - BAR_X) / CLIP
     bottom = BARS_TOP + len(bars) * ROW_H
     parts = [_line(BAR_X, BARS_TOP - 4, BAR_X, bottom, "axis")]
-    group = ""
     for i, one in enumerate(bars):
         y = BARS_TOP + i * ROW_H
-        label = one["label"].strip()
-        if label.startswith("…"):
-            label = f"{group}{label}"
-        else:
-            group = label.split(",")[0] + " "
         share = one["value"] / one["goal"]
         shown = min(share, CLIP) * scale
-        parts.append(_text(LABEL_X, y + 11, label))
+        parts.append(_text(LABEL_X, y + 11, one["label"]))
         parts.append(_rect(BAR_X, y, shown, "met" if one["met"] else "missed"))
         if one["bare_s"] and one["seconds"]:
-            parts.append(_rect(BAR_X, y, min(share * min(1.0, one["bare_s"] / one["seconds"]), CLIP) * scale, "share"))
+            parts.append(_rect(BAR_X, y, shown * min(1.0, one["bare_s"] / one["seconds"]), "share"))
         more = " →" if share > CLIP else ""
         parts.append(_text(TEXT_X, y + 11, f"{more} {_number(one['value'])}"))
         parts.append(_text(TEXT_X + 62, y + 11, f"goal ≤ {one['goal']:g} {_unit(one['against'])}", "quiet small"))

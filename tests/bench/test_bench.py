@@ -13,8 +13,8 @@ from tests.bench.measure import ROOT
 
 EXPECTED = {
     "load_shell", "load_naive", "load", "load_to_shell", "load_to_naive", "load_companion", "unchanged",
-    "unchanged_companion", "changed", "changed_bytes", "changed_companion", "changed_companion_bytes",
-    "mixed", "mixed_bytes", "mixed_companion", "mixed_companion_bytes", "deep", "mass_delta", "mass_snapshot",
+    "unchanged_companion", "changed", "changed_bytes", "changed_companion",
+    "mixed", "mixed_bytes", "mixed_companion", "deep", "mass_delta", "mass_snapshot",
     "verify", "delta", "visible_p50", "visible_p90", "source_p50", "extra_p50", "extra_p90", "cold_start",
     "help", "memory_load", "memory_deep", "memory_verify", "memory_mass_delta", "memory_mass_snapshot",
 }  # fmt: skip
