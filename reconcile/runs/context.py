@@ -11,7 +11,7 @@ from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core import state as states
 from reconcile.core.companion import Companion
 from reconcile.core.state import Identity, State
-from reconcile.errors import LeaseHeld, ReconcileError
+from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, SafetyStop
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.request import Request
 from reconcile.source import query
@@ -143,9 +143,19 @@ class ViewRun:
             self.stored = self._read_stored()
             with self.lease.renewed(self._open_lease_wire):
                 yield
+        except (SafetyStop, HistoryLost) as error:
+            # A run that was overtaken compares what it knew with what another has written since: no call for a human.
+            if self._overtaken(self.lease):
+                raise leases.lease_lost(self.view.name) from error
+            raise
         finally:
             with contextlib.suppress(ReconcileError):
                 self._give_back(self.lease.owner)
+
+    def _overtaken(self, lease: Lease) -> bool:
+        if self.reader.broken:
+            return False
+        return bool(self.reader.call("HGET", self.keyspace.state, "token") != str(lease.token).encode())
 
     def _give_back(self, owner: bytes) -> None:
         """Let go of the lease; by a connection of its own where the run's is broken."""
