@@ -30,12 +30,12 @@ from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import prefixed, state
 from tests.support.sources import Source
 
-SEED = int(os.environ.get("RECONCILE_FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
-"""Of every random choice here. A failing test prints it; set RECONCILE_FAULT_SEED to see the same again."""
+SEED = int(os.environ.get("FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
+"""Of every random choice here. A failing test prints it; FAULT_SEED=n in the environment repeats it."""
 
-READ_TIMEOUT_S = 1.0
-REDIS_TIMEOUT_S = 1.0
-CONNECT_TIMEOUT_S = 2.0
+READ_TIMEOUT_S = 0.7
+REDIS_TIMEOUT_S = 0.7
+CONNECT_TIMEOUT_S = 1.5
 SLACK_S = 3.0
 """What a loaded machine may add to any bound."""
 AFTER_DEADLINE_S = GRACE_S + 5.0
@@ -44,7 +44,7 @@ AFTER_DEADLINE_S = GRACE_S + 5.0
 
 def rng(*what: object) -> random.Random:
     """A generator for one test, the same for the same seed."""
-    print(f"RECONCILE_FAULT_SEED={SEED}")
+    print(f"FAULT_SEED={SEED}")
     return random.Random(f"{SEED} {what}")
 
 

@@ -1,0 +1,330 @@
+"""Runs end when told to: by signals, deadlines, --for, --until-current, in every phase, on a committed time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconcile.stop import GRACE_S, Stop
+from tests.faults.proxy import Trigger
+from tests.faults.rig import SLACK_S, Rig, Scenario, Stored, held, new_rig
+from tests.support.command import Command
+from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import prefixed, state
+from tests.support.sources import Source
+
+STOP_S = 1.0
+"""A run ends within this after a signal or its deadline, plus one batch; tests allow SLACK_S more."""
+ROWS = 30_000
+TIMES = Path(os.environ.get("STOP_TIMES", os.devnull))
+"""Measured stop times are appended to this file."""
+
+
+@pytest.fixture
+def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[Rig]:
+    """A rig on this test's source and Redis."""
+    with new_rig(source, redis_server, tmp_path) as made:
+        yield made
+
+
+def note(what: str, seconds: float) -> None:
+    """Keep a measured time."""
+    print(f"{what}: {seconds:.2f} s")
+    with TIMES.open("a") as file:
+        file.write(f"{what}: {seconds:.2f} s\n")
+
+
+@dataclass
+class Phase:
+    """A phase of a run that lasts for seconds, because one proxy is slow. `begun` is set when it has begun."""
+
+    scenario: Scenario
+    arguments: list[str]
+    begun: Trigger
+
+
+PHASES = ["load", "fingerprints", "repair", "scan", "catch-up", "following", "verify", "verify: scan"]
+
+
+def prepare(rig: Rig, name: str) -> Phase:
+    """A world in which the phase lasts for at least two seconds."""
+    source = rig.source
+    rows = 300 if name == "following" else ROWS
+    rig.view = {"buckets": 32768} if name == "fingerprints" else {}
+    rig.fill(rows, 40)
+    if name == "load":
+        rig.source_proxy.down_bytes_per_s = 700_000
+        return Phase(Scenario(name, "run", {}, Stored([])), ["run"], rig.redis_proxy.on(b"MSETNX"))
+    source.retain_history()
+    assert rig.run(direct=True).code == 0
+    if name == "catch-up":
+        source.execute("UPDATE t SET value = value || '!'")
+        rig.source_proxy.down_bytes_per_s = 700_000
+        return Phase(Scenario(name, "delta", {}, Stored([])), ["delta"], rig.source_proxy.on(b"SUBSCRIBE"))
+    if name == "following":
+        scenario = Scenario(name, "run", {"follow_s": 60.0}, Stored([]))
+        return Phase(scenario, ["run", "--for", "60s"], rig.source_proxy.on(b"SUBSCRIBE"))
+    if name == "scan":
+        rig.redis_proxy.down_bytes_per_s = 400_000
+        scenario = Scenario(name, "snapshot", {"deep": True}, Stored([]))
+        return Phase(scenario, ["snapshot", "--deep"], rig.redis_proxy.on(b"SCAN"))
+    if name.startswith("verify"):
+        if name == "verify":
+            rig.source_proxy.down_bytes_per_s = 700_000
+            begun = rig.source_proxy.on(b"AS value FROM (")
+        else:
+            rig.redis_proxy.down_bytes_per_s = 400_000
+            begun = rig.redis_proxy.on(b"SCAN")
+        return Phase(Scenario(name, "verify", {}, Stored([])), ["verify"], begun)
+    source.execute("UPDATE t SET value = value || '!' WHERE key LIKE 'k1%'")
+    rig.source_proxy.down_bytes_per_s = 600_000
+    marker = b"GROUP BY 1" if name == "fingerprints" else b"get_byte"
+    if name == "repair":
+        rig.source_proxy.down_bytes_per_s = 1_500_000
+    return Phase(Scenario(name, "snapshot", {}, Stored([])), ["snapshot"], rig.source_proxy.on(marker))
+
+
+def command_of(rig: Rig) -> Command:
+    """The installed command with the rig's configuration."""
+    command = Command(rig.directory, "", "", "")
+    command.config = json.loads(json.dumps(rig.config(direct=False)))
+    return command
+
+
+def settled(rig: Rig, phase: Phase, as_of_before: str) -> None:
+    """Ended in the middle: nothing false is claimed, the lease is free, and the next run finishes the work."""
+    assert not rig.client.exists("reconcile:{default}:lease")
+    rig.honest()
+    assert state(rig.client).get("as_of", "") >= as_of_before
+    rig.source_proxy.heal()
+    rig.redis_proxy.heal()
+    ended = rig.run(direct=True)
+    assert ended.code == 0, ended.told
+    rig.in_sync()
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_signal(name: str, rig: Rig) -> None:
+    """SIGTERM or SIGINT in a phase: exit 4 within a second plus one batch, progress committed, the lease given back."""
+    number = [signal.SIGTERM, signal.SIGINT][PHASES.index(name) % 2]
+    phase = prepare(rig, name)
+    before = state(rig.client).get("as_of", "")
+    rig.limits["lease"] = "1h"
+    process = command_of(rig).start(*phase.arguments)
+    assert phase.begun.seen.wait(30)
+    time.sleep(1.5 if name == "following" else 0.3)
+    assert process.poll() is None
+    process.send_signal(number)
+    started = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    seconds = time.monotonic() - started
+    note(f"{number.name} during {name}", seconds)
+    assert process.returncode == 4, out + err
+    assert seconds < STOP_S + SLACK_S
+    (view,) = json.loads(out)["views"]
+    assert view["status"] == "partial"
+    assert number.name in out
+    settled(rig, phase, before)
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_deadline(name: str, rig: Rig) -> None:
+    """--max-runtime in a phase: exit 4 as quickly; while following there is nothing left to do, so exit 0."""
+    phase = prepare(rig, name)
+    before = state(rig.client).get("as_of", "")
+    rig.limits["lease"] = "1h"
+    ended = phase.scenario.run(rig, max_runtime=1.2)
+    note(f"deadline during {name}", ended.seconds - 1.2)
+    assert ended.code == (0 if name == "following" else 4), ended.told
+    assert ended.seconds < 1.2 + STOP_S + SLACK_S
+    settled(rig, phase, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(number: signal.Signals, rig: Rig) -> None:
+    """Whatever the run waits for: the second signal does not wait for it."""
+    rig.fill(3000)
+    begun = rig.source_proxy.on(b"seahash", then="black_hole")
+    process = command_of(rig).start("run")
+    assert begun.seen.wait(30)
+    time.sleep(0.3)
+    process.send_signal(number)
+    time.sleep(0.5)
+    assert process.poll() is None  # the first one is being patient with the source
+    process.send_signal(number)
+    started = time.monotonic()
+    process.communicate(timeout=60)
+    note(f"second {number.name}", time.monotonic() - started)
+    assert time.monotonic() - started < STOP_S + SLACK_S
+    assert process.returncode == 128 + number
+
+
+def test_a_signal_with_a_dead_source(rig: Rig) -> None:
+    """The source answers neither the read nor the cancel request: severed after the grace, exit 4."""
+    rig.fill(3000)
+    begun = rig.source_proxy.on(b"seahash", then="black_hole")
+    process = command_of(rig).start("run")
+    assert begun.seen.wait(30)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    note("SIGTERM, source dead", time.monotonic() - started)
+    assert process.returncode == 4, out + err
+    assert time.monotonic() - started < GRACE_S + STOP_S + SLACK_S
+    assert not rig.client.exists("reconcile:{default}:lease")
+
+
+def test_a_first_signal_after_the_deadline(rig: Rig) -> None:
+    """Kubernetes asks a run to end that is ending already: that is no second signal, the lease is still given back."""
+    rig.fill(3000)
+    begun = rig.source_proxy.on(b"seahash", then="black_hole")
+    process = command_of(rig).start("run", "--max-runtime", "2s")
+    assert begun.seen.wait(30)
+    time.sleep(3.0)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 4, out + err
+    assert not rig.client.exists("reconcile:{default}:lease")
+
+
+def test_waiting_for_a_lease_ends_too(rig: Rig) -> None:
+    """--if-leased wait: a signal ends the waiting, the other's lease stays."""
+    rig.source.put(a="1")
+    rig.client.set("reconcile:{default}:lease", "somebody", px=60_000)
+    looked = rig.redis_proxy.on(b":lease")
+    process = command_of(rig).start("run", "--if-leased", "wait")
+    assert looked.seen.wait(30)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    note("SIGTERM, waiting for a lease", time.monotonic() - started)
+    assert process.returncode == 4, out + err
+    assert time.monotonic() - started < STOP_S + SLACK_S
+    assert rig.client.get("reconcile:{default}:lease") == b"somebody"
+
+
+def test_for_ends_on_time(rig: Rig) -> None:
+    """--for counts from the start of the invocation, whatever was done in it."""
+    rig.source.retain_history()
+    rig.fill(300)
+    for mode in ("run", "run", "delta"):
+        ended = rig.run(mode, follow_s=2.0)
+        assert ended.code == 0, ended.told
+        note(f"{mode} --for 2s took", ended.seconds)
+        assert 1.9 < ended.seconds < 2.0 + STOP_S + SLACK_S
+    rig.in_sync()
+
+
+def test_for_that_is_too_short(rig: Rig) -> None:
+    """--for ends before the present was reached: exit 4, on a committed time, and the next run goes on."""
+    phase = prepare(rig, "catch-up")
+    before = state(rig.client)["as_of"]
+    ended = rig.run("delta", follow_s=1.0)
+    assert ended.code == 4, ended.told
+    assert ended.seconds < 1.0 + STOP_S + SLACK_S
+    assert any("--for" in warning for warning in ended.view.warnings)
+    settled(rig, phase, before)
+
+
+def test_until_current_is_quick(rig: Rig) -> None:
+    """It waits for nothing but what was there when it began, though the source goes on changing."""
+    rig.source.retain_history()
+    rig.fill(300)
+    assert rig.run().code == 0
+    rig.source.put(k1="a", k2="b")
+    changing = threading.Event()
+
+    def change() -> None:
+        n = 0
+        while not changing.is_set():
+            n += 1
+            rig.source.put(k3=str(n))
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        ended = rig.run("delta", until_current=True)
+    finally:
+        changing.set()
+        thread.join()
+    assert ended.code == 0, ended.told
+    note("delta --until-current took", ended.seconds)
+    assert ended.seconds < 2.0 + SLACK_S
+    assert (rig.client.get("p:k1"), rig.client.get("p:k2")) == (b"a", b"b")
+    rig.converges("delta", until_current=True)
+
+
+def test_a_load_in_short_runs(rig: Rig) -> None:
+    """A first load that never has the time it needs: each run goes on where the last stopped and repeats nothing."""
+    rows = 12_000
+    rig.source.retain_history()
+    rig.fill(rows, 400)
+    rig.limits["batch_max_bytes"] = "512KB"
+    rig.redis_proxy.up_bytes_per_s = 1_000_000
+    client = rig.client
+    changes = int(client.info("persistence")["rdb_changes_since_last_save"])
+    there = [0]
+    codes = []
+    for _ in range(15):
+        ended = rig.run(max_runtime=1.5)
+        codes.append(int(ended.code))
+        there.append(len(held(client)))
+        if ended.code != 4:
+            break
+        assert there[-1] > there[-2], f"no progress: {there}"
+        assert not state(client).get("as_of")
+    print(codes, there)
+    assert codes[-1] == 0, ended.told
+    assert codes.count(4) >= 2, "the machine is too fast for this test: it proves nothing"
+    writes = int(client.info("persistence")["rdb_changes_since_last_save"]) - changes
+    note(f"{rows} rows in {len(codes)} runs cost this many writes, all keys of the state included", writes)
+    assert writes < rows + 60 * len(codes)
+    rig.in_sync()
+
+
+def test_a_clean_checkpoint_is_not_given_up_for_progress(rig: Rig) -> None:
+    """A snapshot that one transaction could have held is all or nothing: stopped before it, Redis stays at its time."""
+    phase = prepare(rig, "repair")
+    before, content = state(rig.client), held(rig.client)
+    ended = phase.scenario.run(rig, max_runtime=1.2)
+    assert ended.code == 4, ended.told
+    after = state(rig.client)
+    assert (after["as_of"], after["pending"]) == (before["as_of"], "")
+    assert held(rig.client) == content
+    settled(rig, phase, before["as_of"])
+
+
+def test_several_views_share_the_time(rig: Rig) -> None:
+    """What the deadline leaves no time for is incomplete, not failed and not forgotten."""
+    from reconcile.config.load import load
+    from reconcile.runs.entry import execute
+    from reconcile.runs.request import Request
+
+    rig.source.put(a="1")
+    config: dict[str, Any] = rig.config(direct=False)
+    config["views"] = [{"name": name, "sql": rig.source.sql, "key_prefix": name} for name in ("one", "two", "three")]
+    path = rig.directory / "several.yaml"
+    path.write_text(json.dumps(config))
+    stop = Stop()
+    begun = rig.redis_proxy.on(b"{two}")
+    threading.Thread(target=lambda: (begun.seen.wait(30), stop.request("SIGTERM")), daemon=True).start()
+    rig.redis_proxy.delay_s = 0.05
+    report = execute(load(str(path), {}), Request(mode="run"), stop)
+    assert [int(view.exit_code) for view in report.views] == [0, 4, 4]
+    assert report.exit_code == 4
+    assert held(rig.client, b"one:") == prefixed(rig.source.content(), b"one:")
+    rig.redis_proxy.heal()
+    report = execute(load(str(path), {}), Request(mode="run"), Stop())
+    assert report.exit_code == 0
