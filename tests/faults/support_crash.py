@@ -17,11 +17,12 @@ from typing import Any, Literal, NoReturn
 
 import pytest
 
-from reconcile.errors import Unavailable
+from reconcile.errors import HistoryLost, Unavailable
 from reconcile.runs import delta as deltas
 from reconcile.runs import load as loads
 from reconcile.runs import look as looks
 from reconcile.runs import repair as repairs
+from reconcile.runs import slices
 from reconcile.source import reading as readings
 from reconcile.source import session as sessions
 from reconcile.source import subscription as subscriptions
@@ -279,4 +280,17 @@ def forgetful() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readings, "parse_explanation", parsed)
+        yield
+
+
+@contextlib.contextmanager
+def vanishing() -> Iterator[None]:
+    """History that EXPLAIN TIMESTAMP still promised is gone when the subscription begins."""
+
+    def gone(*arguments: Any, **options: Any) -> NoReturn:
+        raise HistoryLost("Materialize no longer has the requested time: made to")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deltas, "open_subscription", gone)
+        patch.setattr(slices, "open_subscription", gone)
         yield

@@ -138,7 +138,9 @@ class Scene:
         key = min(as_of, self._still_since)
         if key not in self._contents:
             rows = self.source.execute(f"SELECT key, value FROM v WHERE value IS NOT NULL AS OF {key}")
-            self._contents[key] = {self.prefix + k.encode(): v.encode() for k, v in rows}
+            content = {self.prefix + k.encode(): v.encode() for k, v in rows}
+            assert len(content) == len(rows), f"at {key} the view has several rows for one key: no checkpoint can be"
+            self._contents[key] = content
         return self._contents[key]
 
     def _present(self) -> int:

@@ -6,13 +6,13 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis.strategies as st
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, note, seed, settings
+from hypothesis import HealthCheck, currently_in_test_context, given, note, seed, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 )
 
 from reconcile.report.run_report import ViewReport
+from reconcile.runs import verify as audits
 from tests.faults.support_crash import Io, forgetful, one_time_a_read, small_pages
 from tests.faults.support_scene import STATE, TIME_KEY, Scene
 from tests.faults.support_seed import SEED, announce
@@ -140,7 +141,8 @@ class History:
             report = scene.execute(name, **options)
         if io.failure is not None:
             raise io.failure
-        note(f"{mode}: exit {report.exit_code} {report.action} {report.reason} {report.error}")
+        if currently_in_test_context():
+            note(f"{mode}: exit {report.exit_code} {report.action} {report.reason} {report.error}")
         return report
 
     def judge(self, mode: str, report: ViewReport) -> None:
@@ -194,7 +196,7 @@ def test_history_cut_anywhere(
     @settings(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=True
     )
-    @given(st.lists(STEPS, min_size=3, max_size=25))
+    @given(st.lists(STEPS, min_size=10, max_size=30))
     def tried(steps: list[tuple[Any, ...]]) -> None:
         TALLY["histories"] += 1
         with new_history(source_server, redis_process, prefix) as history:
@@ -209,6 +211,57 @@ def test_history_cut_anywhere(
             assert history.run("verify").exit_code == 0
 
     tried()
+
+
+@pytest.mark.parametrize("block", ["same", "other"])
+@pytest.mark.parametrize("mode", ["snapshot", "run", "delta", "full", "deep", "run time by time"])
+@pytest.mark.parametrize("first", ["there", "new"])
+def test_key_with_two_rows(
+    mode: str, block: str, first: str, source_server: SourceServer, redis_process: RedisServer
+) -> None:
+    """Whichever way it arrives, a second row for a key stops the run with the key's name, and the checkpoint stays."""
+    with new_history(source_server, redis_process) as history:
+        scene = history.scene
+        history.bulk(30)
+        if first == "there":
+            history.put("k1", "one")
+        scene.ok("run")
+        before = scene.see().state["as_of"]
+        if mode == "full":
+            scene.client.delete(STATE + "fingerprints")
+        rows = ["('k1', 'two')"] if first == "there" else ["('k1', 'one')", "('k1', 'two')"]
+        if block == "same":
+            scene.write(f"INSERT INTO t VALUES {', '.join(rows)}")
+        else:
+            scene.write(*(f"INSERT INTO t VALUES {row}" for row in rows))
+        report = history.run("snapshot" if mode == "full" else mode)
+        assert report.exit_code == 5
+        assert report.error is not None
+        assert "p:k1" in report.error.message or (mode == "delta" and "a delta alone" in report.error.message)
+        if mode != "run time by time":
+            assert scene.see().state["as_of"] == before
+
+
+@pytest.mark.parametrize("apart", [0, 2, 40])
+@pytest.mark.parametrize("mode", ["run", "snapshot"])
+def test_first_load_of_a_key_with_two_rows(
+    mode: str, apart: int, source_server: SourceServer, redis_process: RedisServer
+) -> None:
+    """The first load notices it too, in one block of rows or far apart, and there is no checkpoint."""
+    with new_history(source_server, redis_process) as history:
+        scene = history.scene
+        scene.write("INSERT INTO t VALUES ('k1', 'one')")
+        if apart:
+            history.bulk(apart)
+        scene.write("INSERT INTO t VALUES ('k1', 'two')")
+        report = history.run(mode)
+        assert report.exit_code == 5
+        assert report.error is not None
+        assert "p:k1" in report.error.message
+        assert not scene.see().state.get("as_of")
+        scene.write("DELETE FROM t WHERE value = 'two'")
+        scene.ok("run")
+        scene.check()
 
 
 # -- others write too ------------------------------------------------------------------------------------------------
@@ -447,3 +500,134 @@ def test_verify_while_others_sync(
             over.set()
             for thread in threads:
                 thread.join(60)
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["history", "no history"])
+def test_verify_with_a_run_in_between(
+    forgets: bool, source_server: SourceServer, redis_process: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source changes and a run follows it between any two calls of verify: no drift."""
+    monkeypatch.setattr(audits, "LOOK_AGAIN_S", 0.001)
+    with new_history(source_server, redis_process) as history:
+        scene = history.scene
+        history.bulk(30)
+        scene.ok("run")
+        n, calls = 0, 1
+        while (n := n + 1) <= calls:
+
+            def sync(n: int = n) -> None:
+                scene.write(f"UPDATE t SET value = 'at {n}' WHERE key < 'bulk2'", "DELETE FROM t WHERE key = 'now'",
+                            f"INSERT INTO t VALUES ('new {n}', 'x'), ('now', '{n}')")  # fmt: skip
+                scene.ok("run")
+
+            io = Io(lambda: None, n, "freezes")
+            other = threading.Thread(target=meanwhile, args=(io, sync))
+            other.start()
+            with io.installed(), forgetful() if forgets else contextlib.nullcontext():
+                report = scene.execute("verify")
+            calls = len(io.calls)
+            io.frozen.set()
+            other.join()
+            assert report.exit_code == 0, (n, io.calls, report.error, report.drift)
+
+
+def meanwhile(io: Io, work: Callable[[], None]) -> None:
+    """Do something while another run is frozen, then let it go on."""
+    assert io.frozen.wait(60)
+    try:
+        work()
+    finally:
+        io.thaw.set()
+
+
+@pytest.mark.parametrize("mode", ["delta", "snapshot"])
+def test_verify_while_another_applies(
+    mode: str, source_server: SourceServer, redis_process: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is in the middle of a change too large for one transaction, and ends at any call of verify: no drift."""
+    monkeypatch.setattr(audits, "LOOK_AGAIN_S", 0.001)
+    with new_history(source_server, redis_process) as history:
+        scene = history.scene
+        history.bulk(30)
+        scene.ok("run")
+        scene.batch_max_keys = 5
+        n, calls = 0, 1
+        while (n := n + 1) <= calls:
+            scene.write(f"UPDATE t SET value = 'at {n}'")
+            applying = Io(lambda: None)
+
+            def half_done(applying: Io = applying, n: int = n) -> None:
+                seen = scene.see()
+                done = list(seen.data.values()).count(f"at {n}".encode())
+                if not applying.fired and seen.state["pending"] and 0 < done < len(seen.data):
+                    applying.fired = True
+                    applying.frozen.set()
+                    assert applying.thaw.wait(60)
+
+            applying.look = half_done
+            codes: list[int] = []
+
+            def apply(applying: Io = applying, codes: list[int] = codes) -> None:
+                applying.thread = threading.get_ident()
+                codes.append(int(scene.execute(mode).exit_code))
+
+            thread = threading.Thread(target=apply)
+            auditing = Io(lambda: None, n, "freezes")
+            other = threading.Thread(target=meanwhile, args=(auditing, applying.thaw.set))
+            with applying.installed(), auditing.installed():
+                thread.start()
+                assert applying.frozen.wait(60)
+                other.start()
+                report = scene.execute("verify")
+                calls = min(len(auditing.calls), 40)
+                auditing.frozen.set()
+                other.join()
+                thread.join()
+            assert codes == [0]
+            assert report.exit_code in (0, 6), (n, auditing.calls, report.error, report.drift)
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["nothing changed", "changed"])
+@pytest.mark.parametrize("mode", ["run", "snapshot"])
+@pytest.mark.parametrize("lost", ["manifest", "fingerprints", "state", "zeros", "all"])
+def test_lost_parts_of_the_state(
+    lost: str, mode: str, changed: bool, source_server: SourceServer, redis_process: RedisServer
+) -> None:
+    """Whichever of reconcile's own keys is gone, or holds nonsense, the next run leaves everything right again."""
+    with new_history(source_server, redis_process) as history:
+        scene = history.scene
+        history.bulk(40)
+        history.put("k1", "v")
+        scene.ok("run")
+        if changed:
+            history.bulk(30)
+            history.delete("k1")
+        before = scene.see().state["as_of"]
+        names = ["manifest", "fingerprints", "state", "token"] if lost == "all" else [lost]
+        if lost == "zeros":
+            scene.client.set(STATE + "manifest", bytes(16 * 16))
+            scene.client.delete(STATE + "fingerprints")
+        else:
+            scene.client.delete(*(STATE + name for name in names))
+        scene.ignored_as_of = int(before)
+        report = history.run(mode)
+        assert report.exit_code == 0, report.error
+        if lost in ("manifest", "zeros") and not changed and mode == "run":
+            return  # a delta without changes does not look at the manifest
+        scene.check()
+
+
+def test_manifest_that_lost_its_rows(source_server: SourceServer, redis_process: RedisServer) -> None:
+    """Deletes from buckets that the manifest says are empty: the run looks instead of storing a negative number."""
+    with new_history(source_server, redis_process) as history:
+        scene = history.scene
+        history.put("k1", "v")
+        history.put("k2", "v")
+        scene.ok("run")
+        scene.look = lambda: None  # type: ignore[method-assign]
+        scene.client.set(STATE + "manifest", bytes(16 * 16))
+        history.delete("k1")
+        assert scene.execute("delta").exit_code == 5
+        assert history.run("run").exit_code == 0
+        history.run("deep")
+        scene.check()

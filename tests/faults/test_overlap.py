@@ -143,3 +143,20 @@ def test_frozen_past_its_lease(
     assert after == before
     assert frozen.returncode == 6, (out, err)
     assert json.loads(out)["views"][0]["error"]["kind"] == "lease_lost"
+
+
+def test_tokens_never_repeat(source: Source, redis_server: RedisServer, command: Command) -> None:
+    """When the counter of tokens is lost (evicted, restored from an older copy), the state's token still only grows."""
+    source.put(a="1")
+    client = redis_server.client()
+    seen = 0
+    for lost in (None, b"", b"1"):
+        if lost is not None:
+            client.delete("reconcile:{default}:token")
+        if lost:
+            client.set("reconcile:{default}:token", lost)
+        for _ in range(2):
+            command("run")
+            token = int(state(client)["token"])
+            assert token > seen
+            seen = token
