@@ -73,8 +73,10 @@ def test_black_hole_anywhere(name: str, rig: Rig, request: pytest.FixtureRequest
     totals = {side: dict(rig.proxy(side).passed) for side in ("source", "redis")}
     directions: list[Direction] = ["up", "down"]
     tried = 0
-    for bound in ("timeouts", "deadline"):
-        for side in ("source", "redis"):
+    bounds = ["timeouts", "deadline"]
+    random.shuffle(bounds)
+    for side, once in zip(("source", "redis"), bounds, strict=True):
+        for bound in bounds if count > 1 else [once]:
             for _ in range(count):
                 direction = random.choice(directions)
                 fault = Fault(direction, random.randrange(totals[side][direction]), "black_hole")
