@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,8 +118,6 @@ def test_a_delta_may_be_allowed_too(rig: Rig) -> None:
 
 def test_a_delta_while_followed_stops_too(rig: Rig) -> None:
     """The view empties while it is followed: the run stops before it, with what came before committed."""
-    import threading
-
     rig.source.retain_history()
     rig.fill(100)
     assert rig.run().code == 0
@@ -264,3 +263,36 @@ def test_without_prefix_nothing_of_others_is_touched(rig: Rig) -> None:
     assert rig.run("snapshot", allow_deletes=True).code == 0
     after = {key: (rig.client.dump(key), rig.client.pexpiretime(key)) for key in (b"k5", b"k6", b"unrelated")}
     assert after == before
+
+
+def test_a_double_key_in_a_large_first_load(rig: Rig) -> None:
+    """The load stops where it meets a key for the second time, while the source still sends: exit 5 names it."""
+    rig.fill(30_000, 100)
+    rig.source.execute("INSERT INTO t VALUES ('k7', 'again')")
+    ended = rig.run()
+    assert ended.code == 5, ended.told
+    assert "k7" in ended.told
+    assert not state(rig.client).get("as_of")
+    rig.source.execute("DELETE FROM t WHERE value = 'again'")
+    ended = rig.run(direct=True)
+    assert ended.code == 0, ended.told
+    rig.in_sync()
+
+
+def test_a_foreign_key_that_appears_during_a_first_load(rig: Rig) -> None:
+    """Somebody writes under the prefix while the first load runs: every row is compared instead, at the same time."""
+    rig.fill(30_000, 100)
+    rig.source_proxy.down_bytes_per_s = 2_000_000
+    begun = rig.redis_proxy.on(b"MSETNX")
+
+    def interfere() -> None:
+        begun.seen.wait(30)
+        rig.client.mset({f"p:k{n}": "theirs" for n in range(10_000, 30_001)})
+
+    thread = threading.Thread(target=interfere)
+    thread.start()
+    ended = rig.run()
+    thread.join()
+    assert ended.code == 0, ended.told
+    assert any("every row is compared" in warning for warning in ended.view.warnings)
+    rig.in_sync()

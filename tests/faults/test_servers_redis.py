@@ -322,14 +322,15 @@ def test_the_least_a_user_needs(new: MakeRig) -> None:
     assert rig.run("verify").code == 0
 
 
-def test_a_missing_privilege_is_named(new: MakeRig) -> None:
+@pytest.mark.parametrize("command", ["msetnx", "incr"])
+def test_a_missing_privilege_is_named(command: str, new: MakeRig) -> None:
     """A command the ACL refuses: exit 2, names the command, points at the list; the lease is not left behind."""
     rig = new()
-    rig.client.execute_command("ACL", "SETUSER", "reconcile", *(rule for rule in ACL if rule != "+msetnx"))
+    rig.client.execute_command("ACL", "SETUSER", "reconcile", *(rule for rule in ACL if rule != f"+{command}"))
     rig.redis = {"username": "reconcile", "password": "password"}
     rig.limits["lease"] = "1h"
     rig.source.put(a="1")
-    failed(rig.run(), 2, "msetnx", "docs/operations.md")
+    failed(rig.run(), 2, command, "docs/operations.md")
     assert not rig.client.exists("reconcile:{default}:lease")
     rig.redis = {"username": "reconcile", "password": "wrong"}
     failed(rig.run(), 2, "Redis refused access")
