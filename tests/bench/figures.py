@@ -131,7 +131,7 @@ def _paired(results: Results, key: str, base: Callable[[int], float]) -> float:
 def _verify(results: Results) -> Figure:
     samples = results.samples
     value = _paired(results, "verify", lambda i: samples["verify"][i].unit_s + samples["scan"][i].seconds)
-    one = _timed(results, "verify", "deep verify", value, "× (psql COPY + scan)", 1.2, ("hashed",))
+    one = _timed(results, "verify", "deep verify", value, "× (psql COPY + scan)", 1.2, ("mapped",))
     one.bare = f"{one.bare}; scan {results.seconds('scan'):.2f} s"  # the scan is the target's, not the source's
     return one
 

@@ -108,10 +108,11 @@ def _history(world: World, turn: int, *, last: bool) -> None:
 
 def _count(world: World) -> None:
     """What a run asks of both sides for so many changed keys."""
+    world.add_marked(max(COUNTED))
     for config in (PLAIN, COMPANION):
         world.quietly(config, "snapshot")  # a delta has followed: the buckets it touched have no fingerprint
     for changed in COUNTED:
-        world.update_keys(min(changed, world.rows // 10))
+        world.update_marked(changed)
         world.forget()
         for config in (PLAIN, COMPANION):
             sample = world.reconcile("counted", config, "run", keep=False, action="snapshot", deep=False)

@@ -23,6 +23,7 @@ TEXT = 25
 INSERT_ROWS = 1_000_000
 PATIENCE_S = 120
 COMPACTED_PER_S = 100_000
+MARKED = 5 * 10**18
 PLAIN, COMPANION = "plain", "companion"
 
 _ROW = (
@@ -111,11 +112,14 @@ class World:
             f"UPDATE t SET value = {_NEW_VALUE} WHERE key LIKE '%{part:0{digits}d}'", self.rows // 10**digits
         )
 
-    def update_keys(self, count: int) -> None:
-        """New values for so many rows, spread over the key space."""
-        step = max(1, self.rows // max(1, count))
-        keys = ", ".join(f"'k{n * step + step // 2 + 1:019d}'" for n in range(count))
+    def add_marked(self, count: int) -> None:
+        """Rows that nothing but update_marked changes."""
+        self._changed(f"INSERT INTO t SELECT {_ROW} FROM generate_series({MARKED + 1}, {MARKED + count}) AS n", 0)
+
+    def update_marked(self, count: int) -> None:
+        """New values for exactly so many rows."""
         if count:
+            keys = ", ".join(f"'k{MARKED + n:019d}'" for n in range(1, count + 1))
             self._changed(f"UPDATE t SET value = {_NEW_VALUE} WHERE key IN ({keys})", count)
 
     def mix(self, one_in: int, part: int) -> None:
