@@ -12,7 +12,7 @@ from tests.faults.rig import SCENARIOS, SLACK_S, TAMPERED, Rig, Scenario, new_ri
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source
 
-POSITIONS = 5
+POSITIONS = 4
 SOAK_POSITIONS = 300
 ACTIONS: list[Action] = ["cut", "reset", "half_close"]
 BOUND_S = 8.0

@@ -33,7 +33,7 @@ def new(source: Source, tmp_path: Path) -> Iterator[MakeRig]:
         def make(*options: str) -> Rig:
             directory = tmp_path / f"redis{len(made)}"
             directory.mkdir()
-            server = stack.enter_context(start_redis(directory, *(options or ("--appendfsync", "no"))))
+            server = stack.enter_context(start_redis(directory, *options, "--repl-diskless-sync-delay", "0"))
             made.append(server)
             return stack.enter_context(new_rig(source, server, tmp_path))
 

@@ -358,11 +358,12 @@ def test_credentials_are_revoked(rig: Rig) -> None:
     source.execute(f"CREATE ROLE {role}")
     source.execute(f"GRANT USAGE ON SCHEMA {source.schema} TO {role}")
     source.execute(f"GRANT SELECT ON v TO {role}")
-    source.execute(f"GRANT USAGE ON CLUSTER quickstart TO {role}")
+    source.execute(f"CREATE CLUSTER {role} REPLICAS ()")
+    source.execute(f"GRANT USAGE ON CLUSTER {role} TO {role}")
     source.retain_history()
     source.put(a="1")
     port = rig.source_proxy.port
-    rig.materialize = {"url": f"postgresql://{role}@127.0.0.1:{port}/materialize"}
+    rig.materialize = {"url": f"postgresql://{role}@127.0.0.1:{port}/materialize", "cluster": role}
     assert rig.run().code == 0
     source.execute(f"REVOKE SELECT ON v FROM {role}")
     source.put(a="2")
