@@ -22,7 +22,7 @@ from reconcile.core.changes import name_of
 from reconcile.core.digest import UNKNOWN
 from reconcile.core.drift import Cause, Look, Verdict
 from reconcile.core.state import Pending, State
-from reconcile.errors import ExitCode, Unavailable, UsageError
+from reconcile.errors import ExitCode, HistoryLost, Unavailable, UsageError
 from reconcile.report.run_report import DriftReport
 from reconcile.runs import companion
 from reconcile.runs.context import ViewRun
@@ -54,13 +54,21 @@ class Audit:
 
     def execute(self) -> None:
         """Fill the report. Raises ReconcileError; drift is not an error."""
+        try:
+            self._compare(at_checkpoint=True)
+        except HistoryLost:
+            # The checkpoint's time could be read when this began; a source that keeps a second has let go of it since.
+            self.named.clear()
+            self._compare(at_checkpoint=False)
+
+    def _compare(self, *, at_checkpoint: bool) -> None:
         run, report = self.run, self.run.report
         run.stored = self._settled()
         state = run.state
         if state is not None:
             report.as_of, report.keys, report.buckets = state.as_of, state.keys, state.buckets
         report.drift = DriftReport()
-        with self._reading(state) as (reading, exact):
+        with self._reading(state if at_checkpoint else None) as (reading, exact):
             if run.request.fast:
                 self._fast(reading, exact)
             else:

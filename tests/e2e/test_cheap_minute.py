@@ -111,3 +111,17 @@ def test_writing_begins_before_reading_ends(source: Source, redis_server: RedisS
     assert process.returncode == 0
     assert seen > 100
     assert len(owned(client)) == 60_000
+
+
+def test_verify_while_the_checkpoint_falls_out_of_history(
+    source: Source, redis_server: RedisServer, command: Command
+) -> None:
+    """An audit begun just before the source forgets the checkpoint's time ends with a verdict all the same."""
+    source.put(a="1", b="2")
+    for tenths in (2, 5, 8, 11):
+        command("run")
+        time.sleep(tenths / 10)
+        command("verify")
+        redis_server.client().set("p:stray", "x")
+        assert command("verify", expect=3).view["drift"]["extra"] == 1
+        redis_server.client().delete("p:stray")
