@@ -30,8 +30,8 @@ from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import prefixed, state
 from tests.support.sources import Source
 
-SEED = int(os.environ.get("FAULT_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
-"""Of every random choice here. A failing test prints it; FAULT_SEED=n in the environment repeats it."""
+SEED = int(os.environ.get("RECONCILE_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
+"""Of every random choice here. A failing test prints it; RECONCILE_TEST_SEED=n in the environment repeats it."""
 
 READ_TIMEOUT_S = 0.7
 REDIS_TIMEOUT_S = 0.7
@@ -44,7 +44,7 @@ AFTER_DEADLINE_S = GRACE_S + 5.0
 
 def rng(*what: object) -> random.Random:
     """A generator for one test, the same for the same seed."""
-    print(f"FAULT_SEED={SEED}")
+    print(f"RECONCILE_TEST_SEED={SEED}")
     return random.Random(f"{SEED} {what}")
 
 

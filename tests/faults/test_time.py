@@ -25,7 +25,7 @@ from tests.support.sources import Source
 STOP_S = 1.0
 """A run ends within this after a signal or its deadline, plus one batch; tests allow SLACK_S more."""
 ROWS = 30_000
-TIMES = Path(os.environ.get("STOP_TIMES", os.devnull))
+TIMES = Path(os.environ.get("RECONCILE_TEST_TIMES", os.devnull))
 """Measured stop times are appended to this file."""
 
 
