@@ -7,6 +7,7 @@
     │   └── AccessError               credentials or privileges refused
     ├── SafetyStop                 5  a human decides; nothing was deleted
     │   ├── DataError                 NULL key, one key with several rows, a value Redis refuses
+    │   ├── EvaluationFailed          the view has rows that cannot be computed
     │   └── StateError                stored state is corrupt or written by a newer format
     ├── Unavailable                6  Materialize or Redis cannot be reached or cannot work now
     ├── Incomplete                 4  time ran out or a signal came; what was committed stays
@@ -87,6 +88,10 @@ class SafetyStop(ReconcileError):  # noqa: N818 - a decision, not a defect
 
 class DataError(SafetyStop):
     """The view's rows cannot be stored as they are."""
+
+
+class EvaluationFailed(SafetyStop):
+    """The view has rows that cannot be computed (division by zero), now or in the history a delta has to pass."""
 
 
 class StateError(SafetyStop):

@@ -116,7 +116,7 @@ class LoggingSettings:
 class LimitSettings:
     """Named maxima: memory and time are bounded whatever the view's size."""
 
-    memory_max_bytes: int = 32 * 1024 * 1024
+    memory_max_bytes: int = 48 * 1024 * 1024
     """Bound on rows held at once (keys and values, as received)."""
     batch_max_bytes: int = 4 * 1024 * 1024
     """Largest single Redis transaction; larger changes are applied in several under the `pending` mark."""

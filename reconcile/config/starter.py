@@ -43,7 +43,7 @@ views:
     # deep_every: 24h                  # how often a snapshot compares every row with what Redis really holds
 
 # limits:
-#   memory_max: 32MB
+#   memory_max: 48MB
 #   max_runtime: 55s                   # end by itself, on a committed time
 #   lease: 15s                         # how long a killed run can delay its successor
 

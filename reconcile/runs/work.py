@@ -8,12 +8,11 @@ import time
 from reconcile.core import decide, times
 from reconcile.core.decide import Delta, Snapshot
 from reconcile.core.times import MAX_TIMESTAMP, frontier_after
-from reconcile.errors import ExitCode, HistoryLost, SafetyStop, Unavailable, UsageError
+from reconcile.errors import EvaluationFailed, ExitCode, HistoryLost, SafetyStop, Unavailable, UsageError
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import DeltaRun, Doubt, TooLarge, Until
 from reconcile.runs.slices import Slices
 from reconcile.runs.snapshot import SnapshotRun
-from reconcile.source.errors import EvaluationFailed
 from reconcile.source.query import Mapping
 from reconcile.source.reading import Reading, explain, open_reading
 from reconcile.source.session import Session

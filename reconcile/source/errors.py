@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import psycopg
 
-from reconcile.errors import AccessError, HistoryLost, ReconcileError, SafetyStop, Unavailable, UsageError
+from reconcile.errors import AccessError, EvaluationFailed, HistoryLost, ReconcileError, Unavailable, UsageError
 from reconcile.stop import Stop
 
 _HISTORY_LOST = re.compile(r"is not valid for all inputs|could not find a valid timestamp")
@@ -21,10 +21,6 @@ _ACCESS_STATES = {"28P01", "28000", "42501"}
 _RETRY_STATES = {"57014", "25P03", "53000", "53200", "25006", "57P01", "57P02", "57P03"}
 _USAGE_CLASSES = ("42", "22", "0A", "2F", "54", "08P")
 """Some of these psycopg calls OperationalError; but trying again does not help."""
-
-
-class EvaluationFailed(SafetyStop):
-    """The view has rows that cannot be computed (division by zero), now or in the history a delta has to pass."""
 
 
 @contextlib.contextmanager

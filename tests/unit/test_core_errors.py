@@ -61,6 +61,7 @@ def test_the_worst_of_many_codes_wins() -> None:
         ("AccessError", 2, "access_error"),
         ("SafetyStop", 5, "safety_stop"),
         ("DataError", 5, "data_error"),
+        ("EvaluationFailed", 5, "evaluation_failed"),
         ("StateError", 5, "state_error"),
         ("Unavailable", 6, "unavailable"),
         ("LeaseLost", 6, "lease_lost"),

@@ -15,11 +15,11 @@ from reconcile.core.decide import Frontiers
 from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import (
     AccessError,
+    EvaluationFailed,
     ExitCode,
     HistoryLost,
     Incomplete,
     ReconcileError,
-    SafetyStop,
     SchemaError,
     Unavailable,
     UsageError,
@@ -434,7 +434,7 @@ ERRORS: list[tuple[str | None, str, type[ReconcileError]]] = [
     (None, 'connection failed: FATAL:  role "nobody" does not exist', AccessError),
     (None, 'connection failed: FATAL:  database "nosuch" does not exist', UsageError),
     # the data
-    ("XX000", "Evaluation error: division by zero", SafetyStop),
+    ("XX000", "Evaluation error: division by zero", EvaluationFailed),
     # too big
     ("XX000", "result exceeds max size of 1.0 GB", UsageError),
     ("XX000", "total result exceeds max size of 1.0 GB", UsageError),
