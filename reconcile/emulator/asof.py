@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from reconcile.emulator import syntax as s
 from reconcile.emulator.problem import SqlError
-from reconcile.emulator.relations import Analyzer
+from reconcile.emulator.relations import Analyzer, Names
 from reconcile.emulator.scope import Scope
 
 if TYPE_CHECKING:
-    from reconcile.emulator.session import Session
+    from reconcile.emulator.engine import Engine
     from reconcile.emulator.typed import Typed
 
 _END_OF_TIME = 2**64 - 1
+
+
+class Session(Names, Protocol):
+    """What is needed of a session."""
+
+    @property
+    def engine(self) -> Engine:
+        """Its connection for reading."""
+        ...
 
 
 def evaluate(node: s.Expr, session: Session) -> int:

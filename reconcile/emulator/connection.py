@@ -6,7 +6,7 @@ import contextlib
 import select
 import socket
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconcile.emulator import encoding, wire
@@ -19,7 +19,7 @@ from reconcile.emulator.translate import Parameter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from reconcile.emulator.engine import Row
+    from reconcile.emulator.batches import Rows
     from reconcile.emulator.session import Session
     from reconcile.emulator.syntax import Parsed
 
@@ -40,8 +40,8 @@ class Portal:
     params: tuple[Parameter, ...]
     formats: list[int]
     answer: Answer | None = None
-    batches: Iterator[list[Row]] | None = None
-    left: list[Row] = field(default_factory=list)
+    batches: Iterator[Rows] | None = None
+    left: Rows = ()
     sent: int = 0
 
 
@@ -50,7 +50,7 @@ class Closed(Exception):  # noqa: N818 - an ordinary end
 
 
 # Told apart by identity from an empty batch.
-_END: list[Any] = []
+_END: Rows = []
 _BINARY_INTS = {21: "!h", 23: "!i", 20: "!q", 26: "!I", 701: "!d", 700: "!f"}
 
 
@@ -208,7 +208,7 @@ class Connection:
                 rows = portal.left or next(batches, _END)
                 if rows is _END:
                     break
-                portal.left = []
+                portal.left = ()
                 if limit and sent + len(rows) > limit:
                     portal.left = rows[limit - sent :]
                     rows = rows[: limit - sent]
@@ -225,12 +225,12 @@ class Connection:
         self._send_notices()
         self._send(wire.command_complete(f"{answer.tag}{portal.sent}" if answer.counted else answer.tag))
 
-    def _copy(self, answer: Answer, batches: Iterator[list[Row]]) -> None:
+    def _copy(self, answer: Answer, batches: Iterator[Rows]) -> None:
         columns = answer.columns or ()
         binary = answer.copy == "binary"
         encode = encoding.encoders(columns, [int(binary)])
         body = encoding.CopyBinary() if binary else None
-        write: Callable[[list[Row], Any], bytes] = body or (
+        write: Callable[[Rows, Any], bytes] = body or (
             encoding.copy_csv if answer.copy == "csv" else encoding.copy_text
         )
         self._send(wire.copy_out(len(columns), binary=binary))
@@ -338,7 +338,7 @@ class Connection:
         self._file.close()
 
 
-def _close(batches: Iterator[list[Row]]) -> None:
+def _close(batches: Iterator[Rows]) -> None:
     close = getattr(batches, "close", None)
     if close is not None:
         close()

@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from reconcile.emulator import syntax as s
+    from reconcile.emulator.batches import Rows
     from reconcile.emulator.engine import Row
     from reconcile.emulator.plan import Column, Plan
     from reconcile.emulator.session import Session
 
 
-def selected(session: Session, plan: Plan, as_of: s.AsOf | None) -> Iterator[list[Row]]:
+def selected(session: Session, plan: Plan, as_of: s.AsOf | None) -> Iterator[Rows]:
     """The rows of a SELECT; the time is decided now, the rows come later."""
     t = session.read_time(plan, as_of)
 
-    def stream() -> Iterator[list[Row]]:
+    def stream() -> Iterator[Rows]:
         # Held from the first row on: a generator that is never started would never let go.
         hold = session.store.clock.hold(t)
         try:
@@ -67,7 +68,7 @@ def subscription(session: Session, plan: Plan, statement: s.Subscribe) -> Subscr
     return Subscription(session, plan, options)
 
 
-def subscribed(session: Session, running: Subscription) -> Iterator[list[Row]]:
+def subscribed(session: Session, running: Subscription) -> Iterator[Rows]:
     """Everything a SUBSCRIBE has to say, waiting for more until it ends or is cancelled."""
     try:
         while True:
@@ -91,7 +92,7 @@ class Cursor:
         self._statement = statement
         self.columns = columns
         self._running: Subscription | None = None
-        self._pieces: Iterator[list[Row]] | None = None
+        self._pieces: Iterator[Rows] | None = None
         self._buffer: list[Row] = []
         self._done = False
 
@@ -128,7 +129,7 @@ class Cursor:
         self._done = self._running is None or self._running.finished
         return len(self._buffer) > before
 
-    def _next_pieces(self) -> Iterator[list[Row]]:
+    def _next_pieces(self) -> Iterator[Rows]:
         from reconcile.emulator.syntax import Select
 
         if isinstance(self._statement, Select):

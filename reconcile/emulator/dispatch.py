@@ -18,7 +18,7 @@ from reconcile.emulator.subscribe import Options, Subscription
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from reconcile.emulator.engine import Row
+    from reconcile.emulator.batches import Rows
     from reconcile.emulator.plan import Plan
     from reconcile.emulator.translate import Parameter
 
@@ -49,7 +49,7 @@ class Answer:
 
     tag: str
     columns: tuple[Column, ...] | None = None
-    batches: Iterable[list[Row]] = field(default_factory=tuple)
+    batches: Iterable[Rows] = field(default_factory=tuple)
     copy: str | None = None
     counted: bool = False
 

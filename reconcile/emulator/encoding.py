@@ -6,18 +6,22 @@ import re
 import struct
 import uuid
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from reconcile.emulator import bulk
+from reconcile.emulator.batches import Batch, Numbers, Rows, Values, by_columns
 from reconcile.emulator.types import Type, named
 from reconcile.emulator.values import parse_elements, parse_interval, parse_text, to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from reconcile.emulator.engine import Row
     from reconcile.emulator.plan import Column
 
     Encode = Callable[[Any], bytes]
+    Bytes = Sequence[bytes | None]
 
 _PG_EPOCH_MICROS = 946_684_800_000_000
 _NULL = b"\xff\xff\xff\xff"
@@ -37,6 +41,8 @@ def text_encoder(type_: Type) -> Encode | None:
         return None
     if type_.name in ("int2", "int4", "int8", "oid", "uint2", "uint4", "mz_timestamp"):
         return lambda value: b"%d" % value
+    if type_.name == "bool":
+        return (b"f", b"t").__getitem__
     return lambda value: to_text(type_, value).encode()
 
 
@@ -129,25 +135,49 @@ def binary_encoder(type_: Type) -> Encode | None:
     return _BINARY.get(type_.name)
 
 
-def encoders(columns: Sequence[Column], formats: Sequence[int]) -> list[Encode | None]:
-    """One encoder per column; formats are 0 for text, 1 for binary: none, one for all, or one each."""
+class Form(NamedTuple):
+    """How a column goes over the wire; encode is None when its values are bytes of that form already."""
+
+    type: str
+    binary: bool
+    encode: Encode | None
+
+
+def encoders(columns: Sequence[Column], formats: Sequence[int]) -> list[Form]:
+    """One per column; formats are 0 for text, 1 for binary: none, one for all, or one each."""
     each = list(formats) if len(formats) == len(columns) else [formats[0] if formats else 0] * len(columns)
-    return [binary_encoder(c.type) if f else text_encoder(c.type) for c, f in zip(columns, each, strict=True)]
+    return [
+        Form(c.type.name, bool(f), binary_encoder(c.type) if f else text_encoder(c.type))
+        for c, f in zip(columns, each, strict=True)
+    ]
 
 
-def _transformed(rows: list[Row], encode: list[Encode | None]) -> list[Row]:
+def _column(values: Values, form: Form) -> Bytes:
+    """A column's values as bytes or None."""
+    if isinstance(values, Numbers):
+        if form.binary and form.type in bulk.FIXED and values.valid.all():
+            return bulk.packed(values, form.type)
+        values = values.list()
+    if form.encode is not None:
+        encode = form.encode
+        if None in values:
+            return [None if v is None else encode(v) for v in values]
+        return list(map(encode, values))
+    if set(map(type, values)) <= _BYTES_OR_NONE:
+        return values
+    return [v if v is None or isinstance(v, bytes) else str(v).encode() for v in values]
+
+
+_BYTES_OR_NONE = {bytes, type(None)}
+
+
+def _columns(rows: Rows, forms: list[Form]) -> list[Bytes]:
+    return [_column(values, form) for values, form in zip(by_columns(rows), forms, strict=True)]
+
+
+def _transformed(rows: Rows, forms: list[Form]) -> Iterator[tuple[bytes | None, ...]]:
     """The rows with every value as bytes or None."""
-    if all(e is None for e in encode):
-        first = rows[0]
-        if all(v is None or isinstance(v, bytes) for v in first):
-            return rows
-    columns = []
-    for values, function in zip(zip(*rows, strict=True), encode, strict=True):
-        if function is None:
-            columns.append([v if v is None or isinstance(v, bytes) else str(v).encode() for v in values])
-        else:
-            columns.append([None if v is None else function(v) for v in values])
-    return list(zip(*columns, strict=True))
+    return zip(*_columns(rows, forms), strict=True)
 
 
 def _size(value: bytes) -> bytes:
@@ -155,20 +185,45 @@ def _size(value: bytes) -> bytes:
     return _SIZES[n] if n < 4096 else _SIZE.pack(n)
 
 
-def data_rows(rows: list[Row], encode: list[Encode | None]) -> bytes:
+# The beginnings of DataRows, by the number of columns and the size of what follows.
+_HEADS_OF: dict[int, list[bytes]] = {}
+
+
+def _heads(width: int) -> list[bytes]:
+    if width not in _HEADS_OF:
+        _HEADS_OF[width] = [_ROW.pack(b"D", n + 4 * width + 6, width) for n in range(4096)]
+    return _HEADS_OF[width]
+
+
+def _numbers(rows: Rows) -> list[Numbers] | None:
+    return bulk.values_of(rows) if isinstance(rows, Batch) else None
+
+
+def data_rows(rows: Rows, forms: list[Form]) -> bytes:
     """DataRow messages."""
     if not rows:
         return b""
-    if not encode:
+    if not forms:
         return _ROW.pack(b"D", 6, 0) * len(rows)
-    width, join, head = len(encode), b"".join, _ROW.pack
+    numbers = _numbers(rows)
+    if numbers is not None:
+        return bulk.data_rows(numbers, [(f.type, f.binary) for f in forms])
+    columns = _columns(rows, forms)
+    if all(None not in c for c in columns):
+        sizes = [list(map(len, c)) for c in columns]  # type: ignore[arg-type]
+        totals = list(map(sum, zip(*sizes, strict=True)))
+        if max(totals) < 4096:
+            # The usual case, without a step of the interpreter per row.
+            parts: list[Any] = [map(_heads(len(forms)).__getitem__, totals)]
+            for size, column in zip(sizes, columns, strict=True):
+                parts += [map(_SIZES.__getitem__, size), column]
+            return b"".join(chain.from_iterable(zip(*parts, strict=True)))
     out = []
-    for row in _transformed(rows, encode):
-        body = join([_NULL if v is None else _SIZES[len(v)] + v if len(v) < 4096 else _SIZE.pack(len(v)) + v
-                     for v in row])  # fmt: skip
-        out.append(head(b"D", len(body) + 6, width))
+    for row in zip(*columns, strict=True):
+        body = b"".join([_NULL if v is None else _size(v) + v for v in row])
+        out.append(_ROW.pack(b"D", len(body) + 6, len(forms)))
         out.append(body)
-    return join(out)
+    return b"".join(out)
 
 
 def _copy_message(payload: bytes) -> bytes:
@@ -187,16 +242,35 @@ def _escaped(value: bytes | None) -> bytes:
     return _ESCAPABLE.sub(lambda m: _ESCAPES[m.group()], value)
 
 
-def copy_text(rows: list[Row], encode: list[Encode | None]) -> bytes:
+_LINE_HEADS = [b"d" + _SIZE.pack(n + 4) for n in range(4096)]
+
+
+def _plain(column: Bytes) -> bool:
+    if None in column:
+        return False
+    together = b"".join(column)  # type: ignore[arg-type]
+    return not any(character in together for character in _ESCAPES)
+
+
+def copy_text(rows: Rows, forms: list[Form]) -> bytes:
     """CopyData messages in text format, one per row."""
-    out = []
-    search, size = _ESCAPABLE.search, _SIZE.pack
-    for row in _transformed(rows, encode):
-        if None in row or search(b"".join(row)) is not None:
-            row = tuple(map(_escaped, row))
-        line = b"\t".join(row)
-        out.append(b"d" + size(len(line) + 5) + line + b"\n")
-    return b"".join(out)
+    numbers = _numbers(rows)
+    if numbers is not None:
+        return bulk.copy_text(numbers)
+    columns = _columns(rows, forms)
+    columns = [c if _plain(c) else list(map(_escaped, c)) for c in columns]
+    sizes: list[Any] = [map(len, c) for c in columns]  # type: ignore[arg-type]
+    totals = list(map(sum, zip(repeat(len(columns)), *sizes)))
+    heads = map(_LINE_HEADS.__getitem__, totals) if max(totals, default=0) < 4096 else map(_line_head, totals)
+    parts: list[Any] = [heads]
+    for column in columns:
+        parts += [column, repeat(b"\t")]
+    parts[-1] = repeat(b"\n")
+    return b"".join(chain.from_iterable(zip(*parts)))  # noqa: B905 - repeat has no end
+
+
+def _line_head(size: int) -> bytes:
+    return b"d" + _SIZE.pack(size + 4)
 
 
 _CSV_SPECIAL = re.compile(rb'[",\n\r\\]')
@@ -210,9 +284,9 @@ def _csv_field(value: bytes | None) -> bytes:
     return value
 
 
-def copy_csv(rows: list[Row], encode: list[Encode | None]) -> bytes:
+def copy_csv(rows: Rows, forms: list[Form]) -> bytes:
     """CopyData messages in CSV, one per row."""
-    return b"".join(_copy_message(b",".join(map(_csv_field, row)) + b"\n") for row in _transformed(rows, encode))
+    return b"".join(_copy_message(b",".join(map(_csv_field, row)) + b"\n") for row in _transformed(rows, forms))
 
 
 COPY_BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + b"\0" * 8
@@ -225,9 +299,9 @@ class CopyBinary:
     def __init__(self) -> None:
         self._header = COPY_BINARY_HEADER
 
-    def __call__(self, rows: list[Row], encode: list[Encode | None]) -> bytes:
+    def __call__(self, rows: Rows, forms: list[Form]) -> bytes:
         out = []
-        for row in _transformed(rows, encode):
+        for row in _transformed(rows, forms):
             body = b"".join([_NULL if v is None else _size(v) + v for v in row])
             out.append(_copy_message(self._header + struct.pack("!H", len(row)) + body))
             self._header = b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -22,6 +23,9 @@ def serve(
     watch_stdin: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT; says on stdout which port it listens on once clients may connect."""
+    # Rows by the hundred thousand are no garbage: looking for it among them took a third of the time.
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
     server = Server(Settings(host, port, data_dir, tick_ms, password, tls_cert, tls_key))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

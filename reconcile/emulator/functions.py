@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -332,11 +333,20 @@ def _picked(op: str, left: Typed, right: Typed) -> Mask | OneOf | None:
 def one_of(operand: Typed, items: list[Typed]) -> Typed:
     """operand IN (items)"""
     parts = [compare("=", operand, item) for item in items]
-    sql = "(" + " OR ".join(p.sql for p in parts) + ")"
+    sql = _in_list([p.sql for p in parts])
     vectors = [p.vector for p in parts if isinstance(p.vector, OneOf)]
     if len(vectors) == len(parts):
         return Typed(sql, BOOL, OneOf(vectors[0].of, tuple(v.numbers[0] for v in vectors)))
     return Typed(sql, BOOL)
+
+
+def _in_list(parts: list[str]) -> str:
+    """Alternatives: a list of equal operands costs the engine less, and it takes more of them."""
+    start = parts[0][: parts[0].find("=") + 1]
+    same = all(p.startswith(start) for p in parts)
+    if same and len(parts) > 1 and re.fullmatch(r"\(ŧ\d+ŧ\.c\d+=", start):
+        return f"{start[:-1]} IN ({','.join(p[len(start):-1] for p in parts)}))"
+    return f"({' OR '.join(parts)})"
 
 
 def infix(op: str, left: Typed, right: Typed) -> Typed:

@@ -39,48 +39,71 @@ def _diffuse_all(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x
 
 
-_CHUNK = 16384
+# So many bytes are hashed at once that they stay in the processor's cache.
+_CHUNK_BYTES = 1 << 21
+# Fewer rows than this are hashed one by one.
+_FEW = 16
 
 
-def seahash_many(rows: Sequence[bytes]) -> NDArray[np.uint64]:
-    """SeaHash of every row."""
-    out = np.empty(len(rows), dtype=np.uint64)
-    for start in range(0, len(rows), _CHUNK):
-        out[start : start + _CHUNK] = _seahash_chunk(rows[start : start + _CHUNK])
+def seahash_many(data: bytes, sizes: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """SeaHash of rows that stand one after another in data."""
+    out = np.empty(len(sizes), dtype=np.uint64)
+    starts = np.cumsum(sizes) - sizes
+    padded = np.frombuffer(data + b"\0" * 8, dtype=np.uint8)
+    # A word may start at any byte.
+    words = np.ndarray(shape=(len(padded) - 7,), dtype="<u8", buffer=padded.data, strides=(1,))
+    first = 0
+    while first < len(sizes):
+        end = int(np.searchsorted(starts, starts[first] + _CHUNK_BYTES))
+        # Rows sorted by length, longest first. The very longest would keep the others waiting.
+        order = np.argsort(-sizes[first:end], kind="stable") + first
+        few = order[:_FEW]
+        if end - first > _FEW:
+            few = few[sizes[few] > sizes[order[_FEW]]]
+        for i in few.tolist():
+            out[i] = seahash(data[int(starts[i]) : int(starts[i] + sizes[i])])
+        rest = order[len(few) :]
+        if len(rest):
+            out[rest] = _seahash_sorted(words, starts[rest], sizes[rest])
+        first = end
     return out
 
 
-def _seahash_chunk(rows: Sequence[bytes]) -> NDArray[np.uint64]:
-    # Rows sorted by length, longest first: at every step the rows still running are a prefix.
-    count = len(rows)
-    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=count)
-    order = np.argsort(-lengths, kind="stable")
-    sizes = lengths[order]
-    words = (sizes + 7) // 8
-    width = int(words[0]) if count else 0
-    out = np.empty(count, dtype=np.uint64)
-    if width * count > _CHUNK * 64:
-        # A few long rows among many: not worth a matrix.
-        out[:] = np.fromiter((seahash(row) for row in rows), dtype=np.uint64, count=count)
-        return out
-    padded = b"".join([row.ljust(width * 8, b"\0") for row in rows])
-    matrix = np.frombuffer(padded, dtype="<u8").reshape(count, width)[order].T if width else None
-    running = np.searchsorted(-words, -np.arange(width), side="left")
-    lanes = [np.full(count, np.uint64(seed)) for seed in _SEEDS]
-    for i in range(width):
-        n = int(running[i])
-        assert matrix is not None
-        a, b, c, d = (lane[:n].copy() for lane in lanes)
-        mixed = _diffuse_all(a ^ matrix[i, :n])
-        lanes[0][:n], lanes[1][:n], lanes[2][:n], lanes[3][:n] = b, c, d, mixed
-    total = lanes[0] ^ lanes[1] ^ lanes[2] ^ lanes[3] ^ sizes.astype(np.uint64)
-    out[order] = _diffuse_all(total)
-    return out
+def _seahash_sorted(
+    words: NDArray[np.uint64], starts: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    # At every step the rows still running are a prefix.
+    lanes = [np.full(len(sizes), np.uint64(seed)) for seed in _SEEDS]
+    running = np.searchsorted(-sizes, -np.arange(0, int(sizes[0]), 8), side="left").tolist()
+    for i, n in enumerate(running):
+        word = words[starts[:n] + 8 * i]
+        unused = 64 - 8 * (sizes[:n] - 8 * i)
+        if unused[-1] > 0:
+            shift = np.maximum(unused, 0).astype(np.uint64)
+            word = word << shift >> shift
+        mixed = _diffuse_all(lanes[0][:n] ^ word)
+        for lane in range(3):
+            lanes[lane][:n] = lanes[lane + 1][:n]
+        lanes[3][:n] = mixed
+    return _diffuse_all(lanes[0] ^ lanes[1] ^ lanes[2] ^ lanes[3] ^ sizes.astype(np.uint64))
 
 
-def crc32_many(rows: Sequence[bytes]) -> NDArray[np.uint64]:
-    """CRC-32 of every row."""
-    return np.fromiter(map(zlib.crc32, rows), dtype=np.uint64, count=len(rows))
+def crc32_many(data: bytes, sizes: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """CRC-32 of rows that stand one after another in data."""
+    ends = np.cumsum(sizes)
+    view, crc32 = memoryview(data), zlib.crc32
+    sums = [crc32(view[start:end]) for start, end in zip((ends - sizes).tolist(), ends.tolist(), strict=True)]
+    return np.array(sums, dtype=np.uint64)
+
+
+def hash_many(function: str, rows: Sequence[bytes | None]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """A hash of every row, and whether it is not NULL."""
+    data = [row or b"" for row in rows]
+    valid = np.fromiter((row is not None for row in rows), dtype=np.bool_, count=len(rows))
+    if function == "crc32":
+        return np.fromiter(map(zlib.crc32, data), dtype=np.uint64, count=len(rows)), valid
+    sizes = np.fromiter(map(len, data), dtype=np.int64, count=len(rows))
+    return seahash_many(b"".join(data), sizes), valid
 
 
 def murmur2(data: bytes) -> int:

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from reconcile.emulator.catalog import Item
-    from reconcile.emulator.typed import Hash, Modulo, Typed
+    from reconcile.emulator.typed import Hash, Modulo, Typed, Vector
     from reconcile.emulator.types import Type
+
+# Stands for the table where an expression is known by its SQL, whatever alias the query used.
+ALIAS = "ŧ"
+# Not a hash: whether a row satisfies a condition, kept in the same way.
+FLAG = "flag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Output:
 
     kind: str
     of: Hash | Modulo | None
+    decimal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,25 @@ class Grouped:
     key: Hash | Modulo
     outputs: tuple[Output, ...]
     order: tuple[tuple[int, bool, bool], ...] = ()
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A view whose groups are maintained: it is stored, or indexed where it is read. sums: all it has."""
+
+    item: Item
+    sums: tuple[Hash | Modulo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What decides the groups of a maintained view; the table's alias is ALIAS."""
+
+    flag: Hash | None
+    picks: tuple[Vector, ...]
+    key: Modulo
+    sums: tuple[Hash | Modulo, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +85,13 @@ class Relation:
 
 @dataclass
 class Facts:
-    """What was learnt while a query was analysed."""
+    """What was learnt while a query was analysed. groups: the grouped queries in it, by their SQL."""
 
     reads: list[Item] = field(default_factory=list)
     inputs: list[Item] = field(default_factory=list)
     tables: set[str] = field(default_factory=set)
     refs: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, Grouped] = field(default_factory=dict)
     catalog: bool = False
     temporal: bool = False
     impure: int = 0

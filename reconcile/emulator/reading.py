@@ -2,42 +2,76 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reconcile.emulator.shapes import conditions, table_sql
+from reconcile.emulator import bulk, shapes
+from reconcile.emulator.batches import Batch, Numbers, Rows, transposed
+from reconcile.emulator.totals import Events, Totals
 from reconcile.emulator.typed import Hash, Mask, Modulo, OneOf, Typed
-from reconcile.emulator.types import RANGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from reconcile.emulator.columns import Columns
-    from reconcile.emulator.engine import Engine, Row
-    from reconcile.emulator.plan import Grouped, Linear, Plan
+    from reconcile.emulator.engine import Engine
+    from reconcile.emulator.plan import Definition, Grouped, Linear, Plan
     from reconcile.emulator.storage import Store
+
+    Ints = NDArray[np.int64]
 
 CHUNK = 1000
 # Up to this share of the table's rows, they are looked up one by one instead of scanning the table.
 _SPARSE = 0.15
-_LOOKUP = 400
-_DENSE = 1 << 22
+_LOOKUP = 500
+# Rows of numbers are encoded so many at a time.
+_PIECE = 8192
 
 
-def rows_at(store: Store, engine: Engine, plan: Plan, t: int) -> Iterator[list[Row]]:
+def rows_at(store: Store, engine: Engine, plan: Plan, t: int) -> Iterator[Rows]:
     """The rows of a query at t, in batches; text as bytes."""
     relation = plan.relation
     if relation.grouped is not None:
-        rows = _grouped(store, engine, relation.grouped, t)
-        return iter([rows[i : i + CHUNK] for i in range(0, len(rows), CHUNK)])
+        return _grouped_rows(_grouped(store, engine, relation.grouped, t), relation.grouped)
     linear = relation.linear
     if linear is not None and any(e.vector is not None for e in (*linear.exprs, *linear.where)):
         return _linear(store, engine, linear, t)
-    return engine.chunks(relation.sql, {"t": min(t, 2**63 - 2)}, CHUNK)
+    sql, binds = _with_groups(store, engine, plan, t)
+    return engine.chunks(sql, {"t": min(t, 2**63 - 2), **binds}, CHUNK)
+
+
+def _with_groups(store: Store, engine: Engine, plan: Plan, t: int) -> tuple[str, Mapping[str, Any]]:
+    """The query's SQL, with the content of maintained views in it instead of what they are made of."""
+    sql = plan.relation.sql
+    binds: dict[str, str] = {}
+    for inner in sorted(plan.facts.groups, key=len, reverse=True):
+        if f"({inner})" not in sql:
+            continue
+        rows = _grouped(store, engine, plan.facts.groups[inner], t)
+        name = f"g{len(binds)}"
+        columns = ", ".join(f"value->>{i} AS c{i}" for i in range(len(rows.columns)))
+        sql = sql.replace(f"({inner})", f"(SELECT {columns} FROM json_each(:{name}))")
+        binds[name] = _json(rows)
+    return sql, binds
+
+
+def _json(rows: Batch) -> str:
+    numbers = [c for c in rows.columns if isinstance(c, Numbers)]
+    texts = []
+    for start in range(0, len(rows), _PIECE):
+        part = [c.part(slice(start, start + _PIECE)) for c in numbers]
+        if all(c.valid.all() for c in part):
+            texts.append(bulk.json_rows(part).decode())
+        else:
+            for row in Batch([*part]):
+                quoted = (f'"{v.decode()}"' if isinstance(v, bytes) else v for v in row)
+                texts.append(f"[{','.join('null' if v is None else str(v) for v in quoted)}],")
+    return f"[{''.join(texts)[:-1]}]"
 
 
 def _split(linear: Linear) -> tuple[list[Mask | OneOf], tuple[Typed, ...]]:
@@ -48,137 +82,117 @@ def _split(linear: Linear) -> tuple[list[Mask | OneOf], tuple[Typed, ...]]:
 
 
 def _without_vectors(linear: Linear, plain: tuple[Typed, ...]) -> str:
-    from dataclasses import replace
-
     reduced = replace(linear, where=plain)
-    return f"FROM {table_sql(reduced)} WHERE {' AND '.join(conditions(reduced))}"
+    return f"FROM {shapes.table_sql(reduced)} WHERE {' AND '.join(shapes.conditions(reduced))}"
 
 
-def _selected(columns: Columns, linear: Linear, engine: Engine, t: int, *, plain_too: bool) -> NDArray[np.int64]:
-    """Positions of the rows of a linear query; its other WHERE terms are the caller's unless plain_too."""
-    vectors, plain = _split(linear)
+def _selected(columns: Columns, linear: Linear, t: int) -> Ints:
+    """Positions of the rows that live at t and satisfy the terms that are computed over arrays."""
     at = columns.visible(t)
-    for vector in vectors:
+    for vector in _split(linear)[0]:
         at = at[columns.satisfied(vector, linear.alias, at)]
-    if plain and plain_too:
-        sql = f"SELECT {linear.alias}.rid {_without_vectors(linear, plain)}"
-        rids = np.array([r[0] for r in engine.all(sql, {"t": t})], dtype=np.int64)
-        at = at[np.isin(columns.rids[at], rids)]
     return at
 
 
-def _linear(store: Store, engine: Engine, linear: Linear, t: int) -> Iterator[list[Row]]:
+def _linear(store: Store, engine: Engine, linear: Linear, t: int) -> Iterator[Rows]:
     columns = store.columns(linear.table)
-    at = _selected(columns, linear, engine, t, plain_too=False)
-    total = max(len(columns.rids), 1)
-    vectors = [(i, e) for i, e in enumerate(linear.exprs) if isinstance(e.vector, Hash | Modulo)]
-    plain = [e.sql for e in linear.exprs if not isinstance(e.vector, Hash | Modulo)]
     alias = linear.alias
-    picked = ", ".join([f"{alias}.rid", *plain])
-    base = f"SELECT {picked} {_without_vectors(linear, _split(linear)[1])}"
-    if len(at) < total * _SPARSE:
-        batches = _lookups(engine, base, alias, columns.rids[at], t)
-        flags = None
-    else:
-        batches = engine.chunks(base, {"t": t}, CHUNK)
-        flags = np.zeros(total, dtype=np.bool_)
-        flags[at] = True
+    with columns.reading():
+        at = _selected(columns, linear, t)
+        sparse = len(at) < max(len(columns.rids), 1) * _SPARSE
+        rids = columns.rids[at]
+        hashed = {
+            i: (e.vector, *columns.unchecked(e.vector, alias, at))
+            for i, e in enumerate(linear.exprs)
+            if isinstance(e.vector, Hash | Modulo)
+        }
+    plain = [e.sql for i, e in enumerate(linear.exprs) if i not in hashed]
+    base = f"SELECT {', '.join([f'{alias}.rid', *plain])} {_without_vectors(linear, _split(linear)[1])}"
+    batches = _lookups(engine, base, alias, rids, t) if sparse else engine.chunks(base, {"t": t}, CHUNK)
     for rows in batches:
-        kept, where = _aligned(columns, rows, flags)
-        if not kept:
+        where, kept = _aligned(rids, rows)
+        if not len(where):
             continue
-        values: list[Sequence[Any]] = []
-        values += list(zip(*kept, strict=True))[1:]
-        for i, expr in vectors:
-            values.insert(i, _column(columns, expr, alias, where))
-        yield list(zip(*values, strict=True))
+        values = transposed(kept)[1:]
+        for i, (vector, numbers, valid) in hashed.items():
+            columns.check(vector, alias, rids[where])
+            decimal = linear.exprs[i].type.affinity == "TEXT"
+            values.insert(i, Numbers(numbers[where], valid[where], decimal=decimal))
+        yield Batch(values)
 
 
-def _lookups(engine: Engine, base: str, alias: str, rids: NDArray[np.int64], t: int) -> Iterator[list[Row]]:
+def _lookups(engine: Engine, base: str, alias: str, rids: Ints, t: int) -> Iterator[list[tuple[Any, ...]]]:
+    marks = ",".join(f":r{i}" for i in range(_LOOKUP))
+    sql = f"{base} AND {alias}.rid IN ({marks})"
+    names = [f"r{i}" for i in range(_LOOKUP)]
     for start in range(0, len(rids), _LOOKUP):
-        wanted = ",".join(map(str, rids[start : start + _LOOKUP].tolist()))
-        yield engine.all(f"{base} AND {alias}.rid IN ({wanted})", {"t": t})
+        wanted = rids[start : start + _LOOKUP].tolist()
+        wanted += [-1] * (_LOOKUP - len(wanted))
+        yield engine.all(sql, {"t": t, **dict(zip(names, wanted, strict=True))})
 
 
-def _aligned(
-    columns: Columns, rows: list[Row], flags: NDArray[np.bool_] | None
-) -> tuple[list[Row], NDArray[np.int64]]:
-    where = columns.positions(np.fromiter((r[0] for r in rows), dtype=np.int64, count=len(rows)))
-    if flags is None:
-        return rows, where
-    keep = flags[where]
-    if keep.all():
-        return rows, where
-    return list(compress(rows, keep.tolist())), where[keep]
+def _aligned(rids: Ints, rows: list[tuple[Any, ...]]) -> tuple[Ints, list[tuple[Any, ...]]]:
+    """Which of the wanted rows these are, and those that are."""
+    found = np.fromiter((r[0] for r in rows), dtype=np.int64, count=len(rows))
+    if not len(rids):
+        return found[:0], []
+    where = np.minimum(np.searchsorted(rids, found), len(rids) - 1)
+    keep = rids[where] == found
+    return (where, rows) if keep.all() else (where[keep], list(compress(rows, keep.tolist())))
 
 
-def _column(columns: Columns, expr: Typed, alias: str, where: NDArray[np.int64]) -> list[Any]:
-    assert isinstance(expr.vector, Hash | Modulo)
-    values, valid = columns.evaluate(expr.vector, alias, where)
-    numbers = values.tolist()
-    if expr.type.name not in RANGES or expr.type.name == "uint8":
-        numbers = [b"%d" % n for n in numbers]
-    if valid.all():
-        return numbers  # type: ignore[no-any-return]
-    return [n if ok else None for n, ok in zip(numbers, valid.tolist(), strict=True)]
-
-
-def _grouped(store: Store, engine: Engine, grouped: Grouped, t: int) -> list[Row]:
-    source = grouped.source
-    columns = store.columns(source.table)
-    at = _selected(columns, source, engine, t, plain_too=True)
-    keys, valid = columns.evaluate(grouped.key, source.alias, at)
-    labels, parts = _partition(keys, valid, grouped.key)
-    size = len(labels)
-    outputs = []
-    for output in grouped.outputs:
-        if output.kind == "key":
-            outputs.append(labels)
-        elif output.kind == "count":
-            outputs.append(np.bincount(parts, minlength=size).tolist())
-        else:
-            assert output.of is not None
-            outputs.append(_sums(columns, output.of, source.alias, at, parts, size))
-    rows = list(zip(*outputs, strict=True))
+def _grouped_rows(rows: Batch, grouped: Grouped) -> Iterator[Rows]:
+    keys = [i for i, o in enumerate(grouped.outputs) if o.kind == "key"]
+    # That is their order already.
+    if not grouped.order or (keys and grouped.order[0] == (keys[0], False, False)):
+        return rows.pieces(_PIECE)
+    ordered = list(rows)
     for index, descending, nulls_first in reversed(grouped.order):
-        _sort(rows, index, descending, nulls_first)
-    return rows
+        ordered.sort(key=lambda row: int(row[index] or 0), reverse=descending)
+        ordered.sort(key=lambda row: (row[index] is None) != nulls_first)
+    return iter([ordered[i : i + CHUNK] for i in range(0, len(ordered), CHUNK)])
 
 
-def _partition(
-    keys: NDArray[np.uint64], valid: NDArray[np.bool_], key: Hash | Modulo
-) -> tuple[list[Any], NDArray[np.int64]]:
-    """The distinct keys, NULL last, and for every row the number of its key."""
-    if isinstance(key, Modulo) and key.by <= _DENSE:
-        # Few possible keys: counting them is cheaper than sorting all rows.
-        numbers = np.where(valid, keys, key.by).astype(np.int64)
-        present = np.flatnonzero(np.bincount(numbers, minlength=key.by + 1))
-        place = np.zeros(key.by + 1, dtype=np.int64)
-        place[present] = np.arange(len(present))
-        return [None if n == key.by else n for n in present.tolist()], place[numbers]
-    names, group = np.unique(keys[valid], return_inverse=True)
-    parts = np.full(len(keys), len(names), dtype=np.int64)
-    parts[valid] = group
-    return [*names.tolist(), None][: len(names) + (0 if valid.all() else 1)], parts
+def _grouped(store: Store, engine: Engine, grouped: Grouped, t: int) -> Batch:
+    columns = store.columns(grouped.source.table)
+    definition = shapes.definition(grouped)
+    if definition is not None and grouped.kept is not None:
+        since = store.readable(grouped.kept.item)
+        with columns.reading():
+            kept = columns.groups(definition, t, since)
+            if kept is not None:
+                places: dict[object, int] = {of: i for i, of in enumerate(grouped.kept.sums)}
+                return kept.at(t).rows(grouped.outputs, None, places)
+    return _computed(columns, engine, grouped, t)
 
 
-def _sort(rows: list[Row], index: int, descending: bool, nulls_first: bool) -> None:
-    rows.sort(key=lambda row: int(row[index] or 0), reverse=descending)
-    rows.sort(key=lambda row: (row[index] is None) != nulls_first)
+def _computed(columns: Columns, engine: Engine, grouped: Grouped, t: int) -> Batch:
+    """The groups from all rows."""
+    source = grouped.source
+    plain = _split(source)[1]
+    wanted = dict.fromkeys(o.of for o in grouped.outputs if o.kind == "sum" and o.of is not None)
+    found = None
+    if plain:
+        sql = f"SELECT {source.alias}.rid {_without_vectors(source, plain)}"
+        found = np.array([r[0] for r in engine.all(sql, {"t": t})], dtype=np.int64)
+    with columns.reading():
+        at = _selected(columns, source, t)
+        if found is not None:
+            at = at[np.isin(columns.rids[at], found)]
+        keys, valid = columns.evaluate(grouped.key, source.alias, at)
+        sums = tuple(columns.evaluate(of, source.alias, at) for of in wanted)
+    labels, slots = None, keys
+    size = grouped.key.by if isinstance(grouped.key, Modulo) else shapes.DENSE + 1
+    if size > shapes.DENSE:
+        labels, places = np.unique(keys[valid], return_inverse=True)
+        slots, size = np.zeros_like(keys), len(labels)
+        slots[valid] = places
+    totals = Totals(size + 1, len(sums))
+    ones = np.ones(len(at), dtype=np.int64)
+    totals.add(Events(ones, np.where(valid, slots, size).astype(np.int64), ones, sums))
+    return totals.rows(grouped.outputs, labels, {of: i for i, of in enumerate(wanted)})
 
 
-def _sums(
-    columns: Columns, of: Hash | Modulo, alias: str, at: NDArray[np.int64], parts: NDArray[np.int64], size: int
-) -> list[bytes | None]:
-    """Exact sums of unsigned 64 bit numbers: bincount adds floats, 22 bits at a time stay exact (for 2^31 rows)."""
-    values, valid = columns.evaluate(of, alias, at)
-    parts, values = parts[valid], values[valid]
-    limbs = []
-    for shift in (0, 22, 44):
-        limb = ((values >> np.uint64(shift)) & np.uint64(0x3FFFFF)).astype(np.float64)
-        limbs.append(np.bincount(parts, weights=limb, minlength=size).astype(np.int64).tolist())
-    totals = [low + (middle << 22) + (high << 44) for low, middle, high in zip(*limbs, strict=True)]
-    if valid.all():
-        return [b"%d" % total for total in totals]
-    counts = np.bincount(parts, minlength=size).tolist()
-    return [b"%d" % total if count else None for total, count in zip(totals, counts, strict=True)]
+def definition_of(plan: Plan) -> Definition | None:
+    """What has to be maintained to answer a query at once."""
+    return None if plan.relation.grouped is None else shapes.definition(plan.relation.grouped)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from reconcile.emulator import functions, shapes, types
 from reconcile.emulator import syntax as s
 from reconcile.emulator.definitions import Parser
-from reconcile.emulator.plan import Column, Linear, Plan, Relation
+from reconcile.emulator.plan import Column, Kept, Linear, Plan, Relation
 from reconcile.emulator.problem import SqlError
 from reconcile.emulator.scope import Scope
 from reconcile.emulator.translate import Expressions, Parameter, Session
@@ -253,7 +253,12 @@ class Analyzer(Expressions):
         scope = Scope(outer)
         for i, (name, column) in enumerate(zip(names, relation.columns, strict=True)):
             scope.add(alias, name, Typed(f"{inner}.c{i}", column.type))
+        self._note_groups(relation)
         return From(f"({relation.sql}) AS {inner}", scope, [], None, relation)
+
+    def _note_groups(self, relation: Relation) -> None:
+        if relation.grouped is not None and relation.grouped.kept is not None:
+            self.facts.groups[relation.sql] = relation.grouped
 
     def _source_relation(self, node: s.Source, outer: Scope | None) -> tuple[Relation, str | None]:
         if isinstance(node, s.Derived):
@@ -284,6 +289,7 @@ class Analyzer(Expressions):
         if isinstance(node, s.Join):
             return self._join(node, outer)
         relation, alias = self._source_relation(node, outer)
+        self._note_groups(relation)
         inner = self.alias()
         scope = Scope(outer)
         names = [c.name for c in relation.columns]
@@ -354,7 +360,12 @@ class Analyzer(Expressions):
             found = self.relation(Parser(item.query).query(), None)
         finally:
             self.view_refs, self.ctes = kept
-        return replace(found, columns=_renamed(found.columns, tuple(name for name, _ in item.columns)))
+        grouped = found.grouped
+        if grouped is not None and (item.stored or self.names.catalog.indexes(item, self.names.cluster)):
+            sums = tuple(o.of for o in grouped.outputs if o.kind == "sum" and o.of is not None)
+            grouped = replace(grouped, kept=Kept(item, tuple(dict.fromkeys(sums))))
+        names = tuple(name for name, _ in item.columns)
+        return replace(found, columns=_renamed(found.columns, names), grouped=grouped)
 
 
 def _renamed(columns: tuple[Column, ...], names: tuple[str, ...]) -> tuple[Column, ...]:

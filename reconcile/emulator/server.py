@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from reconcile.emulator import wire
 from reconcile.emulator.connection import Closed, Connection
+from reconcile.emulator.maintenance import Maintainer
 from reconcile.emulator.problem import SqlError
 from reconcile.emulator.session import Notice, Session
 from reconcile.emulator.storage import Store
@@ -56,6 +57,8 @@ class Server:
     def run(self) -> None:
         """Serve until `stop`."""
         threading.Thread(target=self._tick, name="tick", daemon=True).start()
+        maintainer = Maintainer(self.store)
+        threading.Thread(target=maintainer.run, args=(self._stop,), name="maintainer", daemon=True).start()
         try:
             while not self._stop.is_set():
                 try:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
+from typing import TypeVar
 
 from reconcile.emulator import plan
 from reconcile.emulator import syntax as s
-from reconcile.emulator.plan import Column, Grouped, Linear, Relation
+from reconcile.emulator.plan import ALIAS, FLAG, Column, Definition, Grouped, Linear, Relation
 from reconcile.emulator.translate import AGGREGATES
-from reconcile.emulator.typed import Hash, Modulo, Typed
+from reconcile.emulator.typed import Hash, Mask, Modulo, OneOf, Pick, Typed, Vector
 
+V = TypeVar("V", bound=Vector)
+# Up to so many possible groups are maintained.
+DENSE = 1 << 22
 Output = tuple[str, Typed, s.Expr | None]
 
 
@@ -35,7 +40,8 @@ def table_sql(linear: Linear) -> str:
 def conditions(linear: Linear) -> list[str]:
     """What a linear query's rows satisfy, the time included."""
     alias = linear.alias
-    return [f"{alias}.born<=:t", f"{alias}.died>:t", *(w.sql for w in linear.where)]
+    # Without the plus the engine would read nearly the whole table in the order of an index.
+    return [f"+{alias}.born<=:t", f"+{alias}.died>:t", *(w.sql for w in linear.where)]
 
 
 def linear_relation(columns: tuple[Column, ...], linear_: Linear) -> Relation:
@@ -79,7 +85,7 @@ def grouped(shape: Shape) -> Grouped | None:
 
 def _group_output(expr: Typed, node: s.Expr | None, key: Typed) -> plan.Output | None:
     if expr.sql == key.sql and expr.type == key.type:
-        return plan.Output("key", None)
+        return plan.Output("key", None, key.type.is_decimal)
     if not isinstance(node, s.Call) or node.distinct or node.where is not None or node.over is not None:
         return None
     if node.name == "count" and node.star:
@@ -104,6 +110,38 @@ def picked_groups(shape: Shape) -> Grouped | None:
         outputs.append(found.outputs[int(column)])
     order = _order(shape)
     return None if order is None else dataclasses.replace(found, outputs=tuple(outputs), order=order)
+
+
+def definition(found: Grouped) -> Definition | None:
+    """What to maintain for a grouped query; None when it has to be computed at every read."""
+    source = found.source
+    if found.kept is None or not isinstance(found.key, Modulo) or found.key.by > DENSE:
+        return None
+    vectors = [w.vector for w in source.where if isinstance(w.vector, Mask | OneOf)]
+    plain = [w.sql for w in source.where if not isinstance(w.vector, Mask | OneOf)]
+    # Conditions on the time, or on other tables, change their minds about a row.
+    if any(":t" in re.sub(r"'[^']*'", "", sql) for sql in plain):
+        return None
+    flag = Hash(FLAG, " AND ".join(f"({sql})" for sql in plain).replace(source.alias, ALIAS)) if plain else None
+    return Definition(
+        flag,
+        tuple(_anonymous(v, source.alias) for v in vectors),
+        _anonymous(found.key, source.alias),
+        tuple(_anonymous(v, source.alias) for v in found.kept.sums),
+    )
+
+
+def _anonymous(vector: V, alias: str) -> V:
+    if isinstance(vector, Hash):
+        return dataclasses.replace(vector, sql=vector.sql.replace(alias, ALIAS))
+    if isinstance(vector, Pick):
+        return dataclasses.replace(vector, index=_anonymous(vector.index, alias))
+    if isinstance(vector, Mask):
+        return dataclasses.replace(vector, pick=_anonymous(vector.pick, alias))
+    if isinstance(vector, Modulo):
+        return dataclasses.replace(vector, of=_anonymous(vector.of, alias))
+    assert isinstance(vector, OneOf)
+    return dataclasses.replace(vector, of=_anonymous(vector.of, alias))
 
 
 def _order(shape: Shape) -> tuple[tuple[int, bool, bool], ...] | None:

@@ -6,6 +6,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from reconcile.emulator import types
 from reconcile.emulator.catalog import Catalog, Item
 from reconcile.emulator.clock import Clock
@@ -35,10 +37,12 @@ class Store:
         self.lock = threading.RLock()
         # Not the lock of writers: a long INSERT must not keep others from reading.
         self._times = threading.Lock()
+        self._opening = threading.Lock()
         self.writer = Engine(self.path, writer=True)
         self.writer.execute("CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value TEXT)")
         self.writer.execute("CREATE TABLE IF NOT EXISTS commits(ts INTEGER, number INTEGER)")
         self.writer.execute("CREATE INDEX IF NOT EXISTS commits_ts ON commits(ts)")
+        self.writer.execute("CREATE TEMP TABLE hits(rid INTEGER PRIMARY KEY)")
         saved: dict[str, str] = dict(self.writer.all("SELECT key, value FROM meta"))
         self.catalog = Catalog.from_json(saved["catalog"]) if "catalog" in saved else Catalog()
         latest = self.writer.all("SELECT max(ts) FROM commits")[0][0] or 0
@@ -55,7 +59,7 @@ class Store:
 
     def columns(self, item: Item) -> Columns:
         """The table's vectors."""
-        with self.lock:
+        with self._opening:
             if item.id not in self._columns:
                 self._columns[item.id] = Columns(table_name(item), self.reader())
             return self._columns[item.id]
@@ -111,26 +115,34 @@ class Store:
             f"INSERT INTO {table_name(item)}(born, died, {names}) VALUES ({ts}, {ALIVE}, {marks})", rows
         )
 
-    def delete(self, item: Item, alias: str, where: str, binds: Mapping[str, Any], ts: int) -> int:
+    def delete(self, item: Item, alias: str, where: str, ts: int) -> int:
         """End the life of the rows that satisfy a condition and were there before ts."""
-        cursor = self.writer.execute(
-            f"UPDATE {table_name(item)} AS {alias} SET died={ts} "
-            f"WHERE {alias}.died={ALIVE} AND {alias}.born<{ts} AND ({where})",
-            binds,
+        self.writer.execute("DELETE FROM temp.hits")
+        self.writer.execute(
+            f"INSERT INTO temp.hits SELECT {alias}.rid FROM {table_name(item)} AS {alias} "
+            f"WHERE {alias}.died={ALIVE} AND +{alias}.born<=:t AND ({where})",
+            {"t": ts - 1},
         )
-        return cursor.rowcount
+        hits = "SELECT rid FROM temp.hits"
+        sql = f"UPDATE {table_name(item)} SET died=? WHERE rid IN ({hits})"
+        return self.writer.execute(sql, (ts,)).rowcount
 
-    def update(
-        self, item: Item, alias: str, exprs: list[str], where: str, binds: Mapping[str, Any], ts: int
-    ) -> int:
+    def update(self, item: Item, alias: str, exprs: list[str], where: str, ts: int) -> int:
         """Replace the rows that satisfy a condition by what the expressions make of them."""
+        count = self.delete(item, alias, where, ts)
         names = ", ".join(f"c{i}" for i in range(len(item.columns)))
         self.writer.execute(
-            f"INSERT INTO {table_name(item)}(born, died, {names}) SELECT {ts}, {ALIVE}, {', '.join(exprs)} "
-            f"FROM {table_name(item)} AS {alias} WHERE {alias}.died={ALIVE} AND {alias}.born<{ts} AND ({where})",
-            binds,
+            f"INSERT INTO {table_name(item)}(born, died, {names}) SELECT :t + 1, {ALIVE}, {', '.join(exprs)} "
+            f"FROM temp.hits CROSS JOIN {table_name(item)} AS {alias} ON {alias}.rid = hits.rid",
+            {"t": ts - 1},
         )
-        return self.delete(item, alias, where, binds, ts)
+        return count
+
+    def index_column(self, item: Item, position: int) -> None:
+        """Rows are looked up by a column: real Materialize finds them by its indexes."""
+        name = table_name(item)
+        with self.lock:
+            self.writer.execute(f"CREATE INDEX IF NOT EXISTS {name}_c{position} ON {name}(c{position})")
 
     def since(self, item: Item) -> int:
         """The earliest readable time of a stored item; only ever grows."""
@@ -139,6 +151,11 @@ class Store:
             held = self.clock.held()
             item.since = max(item.since, bound if held is None else min(bound, held))
             return item.since
+
+    def readable(self, item: Item) -> int:
+        """The earliest time at which a view that is stored or indexed can be read from what is maintained."""
+        kept = [item] * item.stored + self.catalog.indexes(item)
+        return min((self.since(i) for i in kept), default=self.clock.read_ts)
 
     def needed(self, table: Item) -> int:
         """The earliest time at which anybody may still read a table's rows."""
@@ -161,14 +178,15 @@ class Store:
     def _compact_table(self, item: Item) -> None:
         bound, name = self.needed(item), table_name(item)
         dead = f"SELECT rid FROM {name} WHERE died < {ALIVE} AND died <= ? LIMIT {_COMPACT_ROWS}"
-        if not self.writer.all(f"SELECT 1 FROM ({dead}) LIMIT 1", (bound,)):
+        found = self.writer.all(dead, (bound,))
+        if not found:
             return
         columns = self._columns.get(item.id)
         if columns is not None:
             columns.refresh(self.clock.read_ts)
         self.writer.execute(f"DELETE FROM {name} WHERE rid IN ({dead})", (bound,))
         if columns is not None:
-            columns.prune(bound)
+            columns.prune(np.array(found, dtype=np.int64)[:, 0])
 
     def close(self) -> None:
         """Close the file; what was committed is in it."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconcile.emulator import types
+from reconcile.emulator.changes import linear_changes
 from reconcile.emulator.encoding import sort_key
-from reconcile.emulator.engine import ALIVE
 from reconcile.emulator.plan import Column
 from reconcile.emulator.problem import SqlError
 from reconcile.emulator.reading import rows_at
@@ -18,8 +18,9 @@ from reconcile.emulator.session import END_OF_TIME
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from reconcile.emulator.batches import Rows
     from reconcile.emulator.engine import Row
-    from reconcile.emulator.plan import Linear, Plan
+    from reconcile.emulator.plan import Plan
     from reconcile.emulator.session import Session
 
 # A snapshot is consolidated and sorted this many rows at a time: the whole of it may not fit in memory.
@@ -79,7 +80,7 @@ class Subscription:
         order = [*keys, *(i for i in range(len(names)) if i not in keys)]
         return (*head, Column("mz_state", types.TEXT), *(plan.columns[i] for i in order))
 
-    def advance(self) -> Iterator[list[Row]]:
+    def advance(self) -> Iterator[Rows]:
         """What has become known since the last call, in batches."""
         if not self._started:
             self._started = True
@@ -111,17 +112,17 @@ class Subscription:
             if item_id not in self._store.catalog.items:
                 raise SqlError(f"subscribe has been terminated because underlying relation \"{name}\" was dropped")
 
-    def _finite(self) -> Iterator[list[Row]]:
+    def _finite(self) -> Iterator[Rows]:
         if self._snapshot_due:
             yield from self._snapshot(self._store.clock.read_ts, END_OF_TIME)
         self.finished = True
 
-    def _progress(self, frontier: int) -> Iterator[list[Row]]:
+    def _progress(self, frontier: int) -> Iterator[Rows]:
         if self._options.progress:
             nulls = (None,) * (len(self._plan.columns) + 1)
             yield [(b"%d" % frontier, 1, *nulls)]
 
-    def _snapshot(self, t: int, stamp: int) -> Iterator[list[Row]]:
+    def _snapshot(self, t: int, stamp: int) -> Iterator[Rows]:
         rows: Iterable[Row] = itertools.chain.from_iterable(rows_at(self._store, self._engine, self._plan, t))
         if self._options.upsert is not None:
             counted: Counter[Row] = Counter(rows)
@@ -159,7 +160,7 @@ class Subscription:
             else:
                 yield (*head, b"key_violation", *key, *nulls)
 
-    def _changes(self, low: int, high: int) -> Iterator[list[Row]]:
+    def _changes(self, low: int, high: int) -> Iterator[Rows]:
         """The changes at low <= time < high."""
         numbers = ",".join(str(self._store.catalog.items[i].number) for i in self._plan.facts.tables)
         times = [
@@ -172,7 +173,9 @@ class Subscription:
         linear = self._plan.relation.linear
         if linear is not None:
             if times:
-                yield from self._linear_changes(linear, low, high)
+                progress, upsert = self._options.progress, self._options.upsert is not None
+                head = None if upsert else (0,) * progress
+                yield from linear_changes(self._engine, linear, low, high, self._shaped, head)
             return
         if self._plan.facts.temporal and high - 1 not in times:
             times.append(high - 1)
@@ -195,28 +198,6 @@ class Subscription:
         content = Counter(itertools.chain.from_iterable(rows_at(self._store, self._engine, self._plan, t)))
         self._latest = (t, content)
         return content
-
-    def _linear_changes(self, linear: Linear, low: int, high: int) -> Iterator[list[Row]]:
-        alias, table = linear.alias, f"d{linear.table.number}"
-        exprs = "".join(f", {e.sql}" for e in linear.exprs)
-        where = "".join(f" AND {w.sql}" for w in linear.where)
-        sql = (
-            f"SELECT {alias}.born, 1{exprs} FROM {table} AS {alias} WHERE {alias}.born>=:low AND {alias}.born<:high"
-            f"{where} UNION ALL SELECT {alias}.died, -1{exprs} FROM {table} AS {alias} "
-            f"WHERE {alias}.died<{ALIVE} AND {alias}.died>=:low AND {alias}.died<:high{where} ORDER BY 1"
-        )
-        rows = itertools.chain.from_iterable(self._engine.chunks(sql, {"low": low, "high": high}, 2000))
-        batch: list[Row] = []
-        for ts, group in itertools.groupby(rows, key=lambda row: row[0]):
-            diffs: Counter[Row] = Counter()
-            for row in group:
-                diffs[row[2:]] += row[1]
-            batch += self._shaped(ts, diffs)
-            if len(batch) >= 1000:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
 
     def close(self) -> None:
         """Give back what is held."""

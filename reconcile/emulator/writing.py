@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reconcile.emulator import syntax as s
 from reconcile.emulator import types
 from reconcile.emulator.problem import SqlError
 from reconcile.emulator.relations import Analyzer, assigned
@@ -11,7 +12,6 @@ from reconcile.emulator.scope import Scope
 from reconcile.emulator.typed import Typed, cast
 
 if TYPE_CHECKING:
-    from reconcile.emulator import syntax as s
     from reconcile.emulator.catalog import Item
     from reconcile.emulator.session import Session
     from reconcile.emulator.translate import Parameter
@@ -73,6 +73,28 @@ def _row_scope(item: Item, alias: str | None) -> Scope:
     return scope
 
 
+def _looked_up(node: s.Expr | None, names: list[str]) -> list[int]:
+    """Positions of the columns that a condition compares with constants."""
+    if isinstance(node, s.Binary) and node.op in ("and", "or"):
+        return _looked_up(node.left, names) + _looked_up(node.right, names)
+    if isinstance(node, s.Binary) and node.op == "=" and isinstance(node.right, s.Literal | s.Param):
+        column = node.left
+    elif isinstance(node, s.In) and node.query is None and not node.negated:
+        column = node.operand
+    else:
+        return []
+    return [names.index(column.parts[-1])] if isinstance(column, s.Column) and column.parts[-1] in names else []
+
+
+def _where(session: Session, item: Item, analyzer: Analyzer, node: s.Expr | None, scope: Scope) -> str:
+    if node is None:
+        return "1"
+    sql = analyzer.boolean(node, scope, "WHERE").sql
+    for position in _looked_up(node, [name for name, _ in item.columns]):
+        session.store.index_column(item, position)
+    return sql
+
+
 def update(session: Session, statement: s.Update, params: tuple[Parameter, ...]) -> str:
     """Run an UPDATE; gives its tag."""
     session.enter_write("UPDATE")
@@ -85,12 +107,12 @@ def update(session: Session, statement: s.Update, params: tuple[Parameter, ...])
     ):
         exprs[position] = cast(analyzer.expr(node, scope), types.named(item.columns[position][1])).sql
         del name
-    where = "1" if statement.where is None else analyzer.boolean(statement.where, scope, "WHERE").sql
+    where = _where(session, item, analyzer, statement.where, scope)
     count = 0
 
     def work(ts: int) -> list[Item]:
         nonlocal count
-        count = session.store.update(item, _ALIAS, exprs, where, {"t": ts - 1}, ts)
+        count = session.store.update(item, _ALIAS, exprs, where, ts)
         return [item]
 
     session.store.commit(work)
@@ -103,12 +125,12 @@ def delete(session: Session, statement: s.Delete, params: tuple[Parameter, ...])
     item = _table(session, statement.name, "DELETE")
     analyzer = Analyzer(session, params)
     scope = _row_scope(item, statement.alias)
-    where = "1" if statement.where is None else analyzer.boolean(statement.where, scope, "WHERE").sql
+    where = _where(session, item, analyzer, statement.where, scope)
     count = 0
 
     def work(ts: int) -> list[Item]:
         nonlocal count
-        count = session.store.delete(item, _ALIAS, where, {"t": ts - 1}, ts)
+        count = session.store.delete(item, _ALIAS, where, ts)
         return [item]
 
     session.store.commit(work)
