@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rows", default="100000,1000000", help="numbers of rows, with commas (default: %(default)s)")
-    parser.add_argument("--huge", action="store_true", help="also 10M rows, once: half an hour, 10 GB of memory")
+    parser.add_argument("--huge", action="store_true", help="also 10M rows, once: long, much memory")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions; medians are shown (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write all results there")
     parser.add_argument("--plot", metavar="FILE", help="write an SVG there")
