@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ VARIANTS: dict[str, tuple[How, ...]] = {
 }
 """What can happen to a call. Death at a call that writes nothing is death after the last one that did."""
 OTHERWISE: tuple[How, ...] = ("times_out",)
+EVERY = 3
+"""Without --soak only every third of these calls is lost; which ones, differs from kind to kind."""
 SOAK: dict[str, tuple[How, ...]] = {**VARIANTS, "redis.read": ("dies_before", "torn", "times_out")}
 SOAK_OTHERWISE: tuple[How, ...] = ("dies_before", "dies_after", "times_out")
 
@@ -151,7 +154,11 @@ BIG_ONLY = [
     Kind("deep after snapshot", cut_short("snapshot"), "run"),
     Kind("deep after going back", cut_short("snapshot", to_the_past=True), "run"),
 ]
-REMEMBERED_IN_CI = ("load", "delta")
+IN_CI = {
+    50_000: ("load", "fingerprints", "delta", "delta time by time", "run that follows"),
+    2: tuple(kind.name for kind in [*KINDS, *BIG_ONLY] if kind.name != "repeat in slices"),
+}
+REMEMBERED_IN_CI = ("fingerprints", "delta")
 CASES = [
     *(pytest.param(kind, size, b"p:", id=f"{kind.name}, {size}, prefix") for kind in KINDS for size in (50_000, 2)),
     *(pytest.param(kind, 2, b"p:", id=f"{kind.name}, 2, prefix") for kind in BIG_ONLY),
@@ -181,16 +188,19 @@ def test_every_io_call(
 ) -> None:
     """Whatever call is the last one, the next run converges, and no reader ever saw a dishonest checkpoint."""
     soak = request.config.getoption("--soak")
-    if not soak and not prefix and kind.name not in REMEMBERED_IN_CI:
+    if not soak and kind.name not in (IN_CI[size] if prefix else REMEMBERED_IN_CI):
         pytest.skip("only with --soak")
     scene = make_scene(source, redis_server, kind, size, prefix)
     calls = clean_run(scene, kind)
     TALLY["runs"] += 1
     known, other = (SOAK, SOAK_OTHERWISE) if soak else (VARIANTS, OTHERWISE)
+    first = zlib.crc32(kind.name.encode())
     n = 0
     while True:
         n += 1
         variants = known.get(calls[n - 1], other) if n <= len(calls) else other
+        if not soak and n <= len(calls) and variants == OTHERWISE and (n + first) % EVERY:
+            continue
         fired = [crash_at(scene, kind, n, how, soak=soak) for how in variants]
         if not any(fired) and n > len(calls):
             break
@@ -203,7 +213,7 @@ def clean_run(scene: Scene, kind: Kind) -> list[str]:
     with io.installed(), contextlib.suppress(Died):
         report = kind.run(scene)
     assert_looked(io)
-    assert report.exit_code == 0, report.error
+    assert report.exit_code == 0 or followed(kind, report), report.error
     scene.check()
     return io.calls
 
@@ -220,12 +230,12 @@ def crash_at(scene: Scene, kind: Kind, n: int, how: How, *, soak: bool = False) 
         assert_looked(io)
         if not io.fired:
             assert report is not None
-            assert report.exit_code == 0, report.error
+            assert report.exit_code == 0 or followed(kind, report), report.error
             scene.check()
             return False
         TALLY[how] += 1
         if report is not None:
-            assert report.exit_code in (0, 6), report.error
+            assert report.exit_code in (0, 6) or followed(kind, report), report.error
         scene.expire_lease()
         again(scene, kind, n, soak=soak)
     except BaseException as error:
@@ -243,8 +253,13 @@ def again(scene: Scene, kind: Kind, n: int, *, soak: bool) -> None:
         with io.installed(), contextlib.suppress(Died):
             report = run()
         assert_looked(io)
-        assert report.exit_code == 0, report.error
+        assert report.exit_code == 0 or followed(kind, report), report.error
         scene.check()
+
+
+def followed(kind: Kind, report: ViewReport) -> bool:
+    """Whether `--for` was over before the present was reached: incomplete, but right."""
+    return report.exit_code == 4 and "follow_s" in dict(kind.options)
 
 
 def assert_looked(io: Io) -> None:

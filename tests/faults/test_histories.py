@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Any
 import hypothesis.strategies as st
 import psycopg
 import pytest
-from hypothesis import HealthCheck, currently_in_test_context, given, note, seed, settings
+from hypothesis import HealthCheck, Phase, currently_in_test_context, given, note, seed, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -31,6 +32,12 @@ from tests.support.redis_servers import RedisServer
 from tests.support.sources import SourceServer
 
 TALLY: Counter[str] = Counter()
+FOLLOWED_TOO_SHORTLY = (4, "follow")
+"""`--for` was over before the present was reached; what was committed is right."""
+PHASES = [Phase.generate]
+"""No shrinking: it takes longer than reading the history that failed. RECONCILE_SHRINK=1 asks for it."""
+if os.environ.get("RECONCILE_SHRINK"):
+    PHASES.append(Phase.shrink)
 
 KEYS = st.sampled_from([f"k{n}" for n in range(8)])
 VALUES = st.sampled_from(["a", "b", "", "\\N", "tab\tnewline\nback\\", "é☃", None])
@@ -147,8 +154,8 @@ class History:
 
     def judge(self, mode: str, report: ViewReport) -> None:
         """What a run may come to when nobody else writes."""
-        assert report.exit_code in (0, 5, 8), report.error
-        if report.exit_code == 0:
+        assert report.exit_code in (0, 5, 8) or (report.exit_code, mode) == FOLLOWED_TOO_SHORTLY, report.error
+        if report.exit_code in (0, 4):
             self.scene.check()
             self.twice_since_checkpoint = bool(self.twice)
         elif report.exit_code == 5:
@@ -194,7 +201,12 @@ def test_history_cut_anywhere(
 
     @seed(SEED)
     @settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=True
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=PHASES,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
     )
     @given(st.lists(STEPS, min_size=10, max_size=30))
     def tried(steps: list[tuple[Any, ...]]) -> None:
@@ -380,8 +392,8 @@ class Others(RuleBasedStateMachine):
         if self.swapped:
             self._look_lightly()
         report = self.history.run(mode)
-        assert report.exit_code in (0, 5, 8), report.error
-        if report.exit_code == 0 and (report.deep or not self.touched):
+        assert report.exit_code in (0, 5, 8) or (report.exit_code, mode) == FOLLOWED_TOO_SHORTLY, report.error
+        if report.exit_code in (0, 4) and (report.deep or not self.touched):
             self._clean()
             self.scene.check()
         if report.exit_code == 5:
@@ -456,6 +468,7 @@ def test_others_write_too(
     run_state_machine_as_test(
         seed(SEED)(Others),
         settings=settings(
+            phases=PHASES,
             max_examples=1000 if soak else 25,
             stateful_step_count=40 if soak else 15,
             deadline=None,

@@ -130,8 +130,8 @@ def test_typed_keys(kind: str, source: Source, redis_server: RedisServer) -> Non
 def test_large_value(
     source: Source, redis_server: RedisServer, command: Command, request: pytest.FixtureRequest
 ) -> None:
-    """A value of 64 MB (16 in CI) arrives whole, by load and by delta."""
-    size = (64 if request.config.getoption("--soak") else 16) << 20
+    """A value of 64 MB (8 in CI) arrives whole, by load and by delta."""
+    size = (64 if request.config.getoption("--soak") else 8) << 20
     source.execute(f"INSERT INTO t SELECT 'big', repeat('abcdefgh', {size // 8})")
     command("run")
     client = redis_server.client()
@@ -170,8 +170,8 @@ def test_constant_view(source: Source, redis_server: RedisServer, command: Comma
 def test_many_updates_at_one_time(
     mode: str, source: Source, redis_server: RedisServer, command: Command, request: pytest.FixtureRequest
 ) -> None:
-    """A million updates at one time (100,000 in CI) are applied in bounded memory."""
-    rows = 1_000_000 if request.config.getoption("--soak") else 100_000
+    """A million updates at one time (60,000 in CI) are applied in bounded memory."""
+    rows = 1_000_000 if request.config.getoption("--soak") else 60_000
     pad = "repeat('x', 60)"
     source.retain_history()
     source.execute("INSERT INTO t VALUES ('first', '1')")
