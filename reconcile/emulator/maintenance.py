@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import threading
 from typing import TYPE_CHECKING
 
@@ -46,8 +47,8 @@ class Maintainer:
             self._version = store.catalog.version
             self._look()
         for item, table, definition in self._kept:
-            # An error is for those who read the view; a table may be dropped at any moment.
-            with contextlib.suppress(SqlError):
+            # An error is for those who read the view; a table may be dropped at any moment, and at the end the file.
+            with contextlib.suppress(SqlError, sqlite3.Error):
                 if table.id in store.catalog.items:
                     store.columns(table).groups(definition, store.clock.read_ts, store.readable(item))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reconcile.emulator import bulk, shapes
-from reconcile.emulator.batches import Batch, Numbers, Rows, transposed
+from reconcile.emulator.batches import Batch, Numbers, Rows, Values, transposed
 from reconcile.emulator.totals import Events, Totals
 from reconcile.emulator.typed import Hash, Mask, Modulo, OneOf, Typed
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from reconcile.emulator.storage import Store
 
     Ints = NDArray[np.int64]
+    Hashed = dict[int, tuple[Hash | Modulo, NDArray[np.uint64], NDArray[np.bool_]]]
 
 CHUNK = 1000
 # Up to this share of the table's rows, they are looked up one by one instead of scanning the table.
@@ -107,6 +108,9 @@ def _linear(store: Store, engine: Engine, linear: Linear, t: int) -> Iterator[Ro
             if isinstance(e.vector, Hash | Modulo)
         }
     plain = [e.sql for i, e in enumerate(linear.exprs) if i not in hashed]
+    if plain and not linear.where:
+        yield from _whole(columns, engine, linear, plain, hashed, rids, t)
+        return
     base = f"SELECT {', '.join([f'{alias}.rid', *plain])} {_without_vectors(linear, _split(linear)[1])}"
     batches = _lookups(engine, base, alias, rids, t) if sparse else engine.chunks(base, {"t": t}, CHUNK)
     for rows in batches:
@@ -114,11 +118,29 @@ def _linear(store: Store, engine: Engine, linear: Linear, t: int) -> Iterator[Ro
         if not len(where):
             continue
         values = transposed(kept)[1:]
-        for i, (vector, numbers, valid) in hashed.items():
-            columns.check(vector, alias, rids[where])
-            decimal = linear.exprs[i].type.affinity == "TEXT"
-            values.insert(i, Numbers(numbers[where], valid[where], decimal=decimal))
+        _insert(columns, linear, hashed, values, rids, where)
         yield Batch(values)
+
+
+def _whole(columns: Columns, engine: Engine, linear: Linear, plain: list[str], hashed: Hashed, rids: Ints, t: int
+           ) -> Iterator[Rows]:  # fmt: skip
+    """All rows: in the order of their ids the engine's are those of the arrays."""
+    sql = f"SELECT {', '.join(plain)} {_without_vectors(linear, ())} ORDER BY {linear.alias}.rid"
+    start = 0
+    for rows in engine.chunks(sql, {"t": t}, CHUNK):
+        values = transposed(rows)
+        _insert(columns, linear, hashed, values, rids, slice(start, start + len(rows)))
+        yield Batch(values)
+        start += len(rows)
+
+
+def _insert(columns: Columns, linear: Linear, hashed: Hashed, values: list[Values], rids: Ints, where: Ints | slice
+            ) -> None:  # fmt: skip
+    """Put the hashes of some rows in their columns."""
+    for i, (vector, numbers, valid) in hashed.items():
+        columns.check(vector, linear.alias, rids[where])
+        decimal = linear.exprs[i].type.affinity == "TEXT"
+        values.insert(i, Numbers(numbers[where], valid[where], decimal=decimal))
 
 
 def _lookups(engine: Engine, base: str, alias: str, rids: Ints, t: int) -> Iterator[list[tuple[Any, ...]]]:
