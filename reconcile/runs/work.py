@@ -161,15 +161,14 @@ class Work:
             run.report.action = "none"
             return
         delta = DeltaRun(run, mapping)
-        try:
-            with run.report.phase("delta"), delta.subscription(session, until) as subscription:
-                delta.follow(subscription, until)
-        except TooLarge:
-            if run.request.mode == "run":
-                raise  # a snapshot is cheaper, and needs no history
+        with run.report.phase("delta"):
+            followed = _followed(delta, session, until)
+        if followed:
+            self._note_end(delta, now)
+        elif run.request.mode == "run":
+            raise TooLarge  # a snapshot is cheaper, and needs no history
+        else:
             self._past_too_large(mapping)
-            return
-        self._note_end(delta, now)
 
     def _past_too_large(self, mapping: Mapping) -> None:
         """Come to the present in slices, which may be later than what this run began with; then follow on."""
@@ -189,10 +188,7 @@ class Work:
         """An earlier run died while it applied (as_of, until]: do exactly that again."""
         bound = Until(up_to=frontier_after(until))
         delta = DeltaRun(self._run, mapping, repeat=True)
-        try:
-            with delta.subscription(self._run.open_session(), bound) as subscription:
-                delta.follow(subscription, bound)
-        except TooLarge:
+        if not _followed(delta, self._run.open_session(), bound):
             self._in_slices(mapping, until, repeat=True)
         self._run.stop.check()
 
@@ -232,3 +228,13 @@ class Work:
         report = self._run.report
         if report.as_of is not None and report.as_of != MAX_TIMESTAMP:
             report.lag_ms = max(0, store.now_ms() - report.as_of)
+
+
+def _followed(delta: DeltaRun, session: Session, until: Until) -> bool:
+    """False when more changed at one time than memory holds; what was received of it is let go of by then."""
+    try:
+        with delta.subscription(session, until) as subscription:
+            delta.follow(subscription, until)
+    except TooLarge:
+        return False
+    return True
