@@ -91,7 +91,8 @@ def chosen_views(settings: Settings, names: tuple[str, ...]) -> list[ViewSetting
 def _calm_collector() -> None:
     """Millions of short-lived row tuples make the cyclic collector look again and again for cycles that rows never
     have: a tenth of a load's CPU (measured). What was imported is left out of its sight for good."""
-    gc.freeze()
+    if not gc.get_freeze_count():  # once: in a process that runs again, what a run left behind would be kept for good
+        gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 50)
 
 
