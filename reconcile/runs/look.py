@@ -9,7 +9,8 @@ from reconcile.core import digest
 from reconcile.core.changes import duplicate_keys, null_key
 from reconcile.core.drift import groups_of
 from reconcile.runs.context import ViewRun
-from reconcile.runs.repair import GROUP_ROWS, MGET_KEYS, short
+from reconcile.runs.repair import MGET_KEYS
+from reconcile.runs.sweep import GROUP_ROWS, short
 from reconcile.source.reading import Reading
 from reconcile.target import keyspace as keyspaces
 
@@ -58,7 +59,7 @@ def _look_at_group(
     looks = {bucket: BucketLook() for bucket in group}
     names: set[bytes] = set()
     repeated: list[bytes] = []
-    for chunk in reading.rows_of(group, buckets):
+    for chunk in reading.hashed_rows_of(group, buckets):
         run.stop.check()
         rows: list[tuple[bytes, bytes]] = []
         for key, value, source_hash in chunk:

@@ -85,7 +85,7 @@ class Audit:
             pending = stored.state.pending if stored.state is not None else None
             if pending is None:
                 return stored
-            if not self.run.reader.call("EXISTS", self.run.keyspace.lease):
+            if pending.kind == "withheld" or not self.run.reader.call("EXISTS", self.run.keyspace.lease):
                 self._note_unfinished(pending)
                 return stored
             self.run.stop.wait(LOOK_AGAIN_S * 4)
@@ -93,14 +93,14 @@ class Audit:
         raise Unavailable("another run has been applying a large change for too long", hint="verify again later")
 
     def _note_unfinished(self, pending: Pending) -> None:
-        self.run.report.warnings.append(
-            f"a {pending.kind} was cut short: Redis is between two times until the next run completes it"
-        )
+        if (warning := str(pending)) not in self.run.report.warnings:
+            self.run.report.warnings.append(warning)
 
     @contextlib.contextmanager
     def _reading(self, state: State | None) -> Iterator[tuple[Reading, bool]]:
-        """The view at the checkpoint's time if that can still be read, else at the present."""
-        if state is not None and state.as_of is not None and state.identity is not None:
+        """The view at the checkpoint's time if that can still be read and is Redis' time, else at the present."""
+        withheld = state is not None and state.pending is not None and state.pending.kind == "withheld"
+        if state is not None and state.as_of is not None and state.identity is not None and not withheld:
             explained = explain(self.session, self.mapping)
             same = state.identity == self.run.identity(self.mapping, explained)
             upper = explained.frontiers.upper
@@ -168,10 +168,9 @@ class Audit:
 
     def _read_source(self, reading: Reading) -> Content:
         run = self.run
-        whole = self.subset[1] == 1 or run.state is None
-        content = Content(hashed=not whole)
+        content = Content(hashed=False)
         with run.report.phase("read"):
-            if whole or run.state is None:
+            if self.subset[1] == 1 or run.state is None:
                 chunks = reading.rows()
             else:
                 chunks = reading.rows_of(list(self._chosen(run.state.buckets)), run.state.buckets)

@@ -50,8 +50,12 @@ class Reading:
         yield from self._stream(self.mapping.hashed())
 
     def rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
+        """Mapped rows (key, value) of the chosen buckets in chunks."""
+        yield from self._stream(self.mapping.mapped() + self.mapping.within(chosen, buckets))
+
+    def hashed_rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
         """Mapped rows (key, value, source hash) of the chosen buckets in chunks."""
-        yield from self._stream(self.mapping.masked(chosen, buckets))
+        yield from self._stream(self.mapping.hashed() + self.mapping.within(chosen, buckets))
 
     def fingerprints(self, buckets: int, companion: str | None = None) -> tuple[list[int], list[int]]:
         """(fingerprint, rows) per bucket, from the companion view or by one GROUP BY. Raises DataError: NULL key."""

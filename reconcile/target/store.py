@@ -39,7 +39,7 @@ class Stored:
     def has_manifest(self) -> bool:
         """Whether there is a manifest that can be the state's."""
         known = self.state
-        return known is not None and known.as_of is not None and self.manifest_bytes == known.buckets * RECORD_BYTES
+        return known is not None and bool(known.digest) and self.manifest_bytes == known.buckets * RECORD_BYTES
 
 
 def read_state(wire: Wire, keyspace: Keyspace) -> State | None:

@@ -22,6 +22,7 @@ from reconcile.runs import delta as deltas
 from reconcile.runs import load as loads
 from reconcile.runs import look as looks
 from reconcile.runs import repair as repairs
+from reconcile.runs import sweep as sweeps
 from reconcile.runs import slices
 from reconcile.source import reading as readings
 from reconcile.source import session as sessions
@@ -228,6 +229,8 @@ def small_pages() -> Iterator[None]:
         patch.setattr(loads, "BLOCKS_PER_TRANSACTION", 2)
         patch.setattr(repairs, "GROUP_ROWS", 20)
         patch.setattr(repairs, "MGET_KEYS", 15)
+        patch.setattr(sweeps, "GROUP_ROWS", 20)
+        patch.setattr(sweeps, "SIEVE_BITS", 128)
         patch.setattr(looks, "GROUP_ROWS", 20)
         patch.setattr(deltas, "EXISTS_KEYS", 3)
         patch.setattr(keyspaces, "SCAN_COUNT", 20)
