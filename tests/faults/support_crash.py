@@ -22,8 +22,8 @@ from reconcile.runs import delta as deltas
 from reconcile.runs import load as loads
 from reconcile.runs import look as looks
 from reconcile.runs import repair as repairs
-from reconcile.runs import sweep as sweeps
 from reconcile.runs import slices
+from reconcile.runs import sweep as sweeps
 from reconcile.source import reading as readings
 from reconcile.source import session as sessions
 from reconcile.source import subscription as subscriptions
