@@ -17,9 +17,12 @@ compared with another fingerprint of the same bucket.
 
 from __future__ import annotations
 
+import sys
+from array import array
 from binascii import crc32
 from collections.abc import Iterable, Sequence
 from struct import unpack
+from typing import TypeAlias
 
 from xxhash import xxh3_64_intdigest
 
@@ -37,6 +40,10 @@ ROWS_PER_BUCKET = 16
 
 UNKNOWN = 0
 """A fingerprint that says nothing: the bucket was touched since, or never fingerprinted."""
+
+Fingerprints: TypeAlias = "array[int]"
+"""One per bucket, 8 bytes each: there may be 2^17 of them, several times over."""
+_UINT64 = "Q"
 
 Row = tuple[bytes, bytes]
 """(Redis key, Redis value)."""
@@ -92,14 +99,17 @@ def add_hashed_rows(packed: list[int], rows: Sequence[Sequence[bytes | None]]) -
             packed[crc32(key) & mask] += source_hash << _PACKED  # type: ignore[arg-type]
 
 
-def unpack_hashed(packed: Iterable[int]) -> tuple[list[int], list[int]]:
-    """(digests, sums of source hashes) of what add_hashed_rows collected."""
+def unpack_hashed(packed: list[int]) -> Fingerprints:
+    """Sums of the source's hashes, modulo 2^64 − 1, of what add_hashed_rows collected.
+
+    `packed` is left with the digests alone: there is no room for both forms of many buckets.
+    """
     low = (1 << _PACKED) - 1
-    digests, sums = [], []
-    for both in packed:
-        digests.append(both & low)
-        sums.append(both >> _PACKED)
-    return digests, sums
+    sums = array(_UINT64, bytes(8 * len(packed)))
+    for bucket, both in enumerate(packed):
+        sums[bucket] = (both >> _PACKED) % _M64
+        packed[bucket] = both & low
+    return sums
 
 
 def row_digest(key: bytes, value: bytes) -> int:
@@ -165,22 +175,31 @@ def fingerprint(hash_sum: int) -> int:
     return hash_sum % _M64 + 1
 
 
-def fingerprints_of(sums: Sequence[int], buckets: int) -> list[int]:
+def fingerprints_of(sums: Sequence[int], buckets: int) -> Fingerprints:
     """Fingerprints from the sums of add_hashed_rows, folded to fewer buckets."""
-    return [fingerprint(hash_sum) for hash_sum in fold(sums, buckets)]
+    return array(_UINT64, map(fingerprint, fold(sums, buckets)))
 
 
-def encode_fingerprints(fingerprints: Iterable[int]) -> bytes:
+def same_fingerprint(buckets: int, value: int) -> Fingerprints:
+    """The same fingerprint for every bucket."""
+    return array(_UINT64, [value]) * buckets
+
+
+def encode_fingerprints(fingerprints: Fingerprints) -> bytes:
     """FINGERPRINT_BYTES per bucket, big-endian."""
-    return b"".join([f.to_bytes(FINGERPRINT_BYTES, "big") for f in fingerprints])
+    return _swapped(fingerprints[:]).tobytes()
 
 
-def decode_fingerprints(stored: bytes) -> list[int]:
+def decode_fingerprints(stored: bytes) -> Fingerprints:
     """Raises ValueError on a broken length."""
-    if len(stored) % FINGERPRINT_BYTES:
-        raise ValueError("fingerprints length is not a multiple of its record")
-    from_bytes = int.from_bytes
-    return [from_bytes(stored[i : i + FINGERPRINT_BYTES], "big") for i in range(0, len(stored), FINGERPRINT_BYTES)]
+    return _swapped(array(_UINT64, stored))
+
+
+def _swapped(fingerprints: Fingerprints) -> Fingerprints:
+    """Big-endian to the machine's order and back, in place."""
+    if sys.byteorder == "little":
+        fingerprints.byteswap()
+    return fingerprints
 
 
 def mask_of(chosen: Iterable[int], buckets: int) -> bytes:

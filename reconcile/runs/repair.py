@@ -12,7 +12,7 @@ row is still on the way to Redis. So keys need not be held to notice it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from reconcile.core import digest
 from reconcile.core.changes import duplicate_keys, name_of, null_key
@@ -21,7 +21,6 @@ from reconcile.errors import DataError, SafetyStop, Unavailable
 from reconcile.runs.context import ViewRun
 from reconcile.runs.sweep import GROUP_ROWS, Changer, Sweep, short
 from reconcile.source.reading import Reading
-from reconcile.target import keyspace as keyspaces
 from reconcile.target.connection import Command
 
 MGET_KEYS = 1000
@@ -38,11 +37,12 @@ class Repair:
         self._reading = reading
         self._buckets = buckets
         self._held = held
-        self.digests: dict[int, int] = {}
-        """Exact digests (added-up form) of the dirty buckets at T."""
-        self.adopted = 0
+        self._dirty: list[int] = []
+        self._wanted = [0] * buckets
+        """Exact digests (added-up form) of the dirty buckets at T. Lists: with many dirty buckets a dict is larger."""
         self._residual: dict[int, int] = {}
         """Bucket → digest (added-up form) of what Redis holds there beyond the source's keys; not nothing."""
+        self.adopted = 0
         self._foreign: list[bytes] = []
         self._repeated: list[bytes] = []
         self._absent: set[bytes] = set()
@@ -53,23 +53,23 @@ class Repair:
 
     def put_rows(self, dirty: list[int], changer: Changer) -> None:
         """First half: every row of the dirty buckets is right afterwards; finds out where keys are left over."""
-        self.digests = dict.fromkeys(dirty, 0)
-        residual = self._residual = {bucket: self._held[bucket] for bucket in dirty}
+        self._dirty = dirty
+        residual = [0] * self._buckets
+        for bucket in dirty:
+            residual[bucket] = self._held[bucket]
         rows: list[Row] = []
         for chunk in self._reading.rows_of(dirty, self._buckets):
             self._run.stop.check()
             rows += self._checked(chunk)
             if len(rows) >= MGET_KEYS:
-                self._compare(rows, changer)
+                self._compare(rows, residual, changer)
                 rows = []
-        self._compare(rows, changer)
+        self._compare(rows, residual, changer)
         if self._repeated:
             raise duplicate_keys(self._repeated)
         if self._foreign:
             raise self._not_ours()
-        for bucket in dirty:
-            if not digest.normal(residual[bucket]):
-                del residual[bucket]
+        self._residual = {bucket: residual[bucket] for bucket in dirty if digest.normal(residual[bucket])}
 
     def _checked(self, chunk: list[tuple[bytes | None, ...]]) -> list[Row]:
         """The chunk's rows, after looking for keys that were met before, as far as names can be held."""
@@ -90,13 +90,13 @@ class Repair:
             absent.clear()
         return rows
 
-    def _compare(self, rows: list[Row], changer: Changer) -> None:
+    def _compare(self, rows: list[Row], residual: list[int], changer: Changer) -> None:
         """Compare rows with what Redis holds under their keys; what differs goes to the changer."""
         if not rows:
             return
         held = self._run.reader.call("MGET", *(key for key, _ in rows))
         ours = self._remembered(rows, held)
-        wanted, residual = self.digests, self._residual
+        wanted = self._wanted
         bucket_of, row_digest, buckets = digest.bucket_of, digest.row_digest, self._buckets
         for (key, value), old, is_ours in zip(rows, held, ours, strict=True):
             bucket = bucket_of(key, buckets)
@@ -154,6 +154,15 @@ class Repair:
             view=self._run.view.name,
         )
 
+    def digests(self) -> dict[int, int]:
+        """Exact digests (added-up form) of the dirty buckets at T."""
+        return {bucket: self._wanted[bucket] for bucket in self._dirty}
+
+    def check(self, streamed: Sequence[int]) -> None:
+        """Two reads at one time must agree; if they do not, nothing may be committed. Raises Unavailable."""
+        if digest.differing([self._wanted[b] for b in self._dirty], [streamed[b] for b in self._dirty]):
+            raise Unavailable("Materialize gave two different contents for one time", hint="the next run tries again")
+
     # -- second half ---------------------------------------------------------------------------------------------
 
     def _surplus_in(self, bucket: int) -> int:
@@ -181,7 +190,7 @@ class Repair:
 
     def held_with_surplus(self) -> tuple[dict[int, int], set[int]]:
         """What Redis holds when nothing is deleted: digests of the dirty buckets, and those with keys too many."""
-        held = dict(self.digests)
+        held = self.digests()
         for bucket, more in self._residual.items():
             held[bucket] += more
         surplus = set(self._residual)
@@ -190,23 +199,3 @@ class Repair:
             held[bucket] += more
             surplus.add(bucket)
         return held, surplus
-
-
-def check_same_content(repaired: dict[int, int], streamed: Sequence[int]) -> None:
-    """Two reads at one time must agree; if they do not, nothing may be committed. Raises Unavailable."""
-    for bucket, exact in repaired.items():
-        if digest.normal(exact) != digest.normal(streamed[bucket]):
-            raise Unavailable("Materialize gave two different contents for one time", hint="the next run tries again")
-
-
-def scan_digests(run: ViewRun, buckets: int, wanted: Callable[[bytes], bool] | None = None) -> list[int]:
-    """Digests of what Redis really holds: every owned (and wanted) key and value. Keys that hold no string count as
-    odd rows."""
-    digests = [0] * buckets
-    for page in keyspaces.scan_rows(run.reader, run.keyspace, wanted):
-        run.stop.check()
-        digest.add_rows(digests, page)
-        for key, value in page:
-            if value is None:
-                digests[digest.bucket_of(key, buckets)] += digest.odd_digest(key)
-    return digests

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from reconcile.core import decide, digest, drift
 from reconcile.core.companion import Companion
 from reconcile.core.decide import Snapshot
-from reconcile.core.digest import UNKNOWN
+from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.state import Identity, Pending, State
 from reconcile.errors import Incomplete, ReconcileError, SafetyStop
 from reconcile.runs import companion, load
 from reconcile.runs.context import ViewRun
 from reconcile.runs.load import Collision, Content
-from reconcile.runs.repair import Repair, check_same_content, scan_digests
+from reconcile.runs.repair import Repair
+from reconcile.runs.totals import add_both, add_rows
 from reconcile.source.reading import Reading
 from reconcile.target import store
 from reconcile.target.apply import Applier
@@ -38,7 +39,7 @@ class Outcome:
     manifest: list[int] | None
     """None: only `changed` differs from what is stored."""
     changed: dict[int, int]
-    fingerprints: list[int] | None
+    fingerprints: Fingerprints | None
     companion: str = ""
     withheld: SafetyStop | None = None
     """Deletes wait for a human: Redis holds the surplus keys too, and the digests say so."""
@@ -132,7 +133,7 @@ class SnapshotRun:
         run = self._run
         rows = content.rows
         buckets = self._choose_buckets(rows, using)
-        fingerprints: list[int] | None
+        fingerprints: Fingerprints | None
         if using is not None:
             fingerprints, _ = self._reading.fingerprints(buckets, using.name)
         else:
@@ -187,17 +188,14 @@ class SnapshotRun:
         run, report = self._run, self._run.report
         using = companion.usable(run, self._reading)
         content = Content(hashed=using is None)
+        held = self._stored_manifest(run.state) if not deep and run.state is not None else None
+        report.deep = held is None
         with report.phase("read"):
-            for chunk in self._reading.hashed_rows() if content.hashed else self._reading.rows():
-                run.stop.check()
-                content.add(chunk)
-        held: Sequence[int] | None = None
-        if not deep and run.state is not None:
-            held = self._stored_manifest(run.state)
-        if held is None:
-            report.deep = True
-            with report.phase("scan"):
-                held = scan_digests(run, len(content.digests))
+            chunks = self._reading.hashed_rows() if content.hashed else self._reading.rows()
+            if held is None:
+                held = add_both(run, chunks, content)
+            else:
+                add_rows(run, chunks, content)
         outcome = self._whole(content, using)
         # The manifest can only be compared at its own granularity, a scan at any.
         compared = outcome.buckets if len(held) == len(content.digests) else len(held)
@@ -240,7 +238,7 @@ class SnapshotRun:
             with report.phase("repair"):
                 repair.put_rows(dirty, applier)
                 if streamed is not None:
-                    check_same_content(repair.digests, streamed)
+                    repair.check(streamed)
                 if stop := repair.guard(owned):
                     report.deletes_withheld = repair.surplus
                     kept, unsettled = repair.held_with_surplus()
@@ -251,7 +249,7 @@ class SnapshotRun:
             report.deletes += applier.deletes
         if repair.adopted:
             report.warnings.append(f"{repair.adopted} keys that existed already are now kept by this view")
-        return _Repaired(repair.digests)
+        return _Repaired(repair.digests() if streamed is None else {})
 
     def _new_applier(self) -> Applier:
         run = self._run
@@ -267,8 +265,7 @@ class SnapshotRun:
             assert self._manifest is not None
             commands += self._manifest.change(outcome.changed)
             total = self._manifest.total
-        if outcome.fingerprints is None or outcome.fingerprints != run.stored.fingerprints:
-            commands += store.write_fingerprints(run.keyspace, outcome.fingerprints)
+        commands += store.write_fingerprints(run.keyspace, outcome.fingerprints, run.stored.fingerprints)
         base = run.base_state
         now = store.now_ms()
         withheld = outcome.withheld is not None
@@ -313,9 +310,10 @@ class SnapshotRun:
 
 @dataclass(slots=True)
 class _Repaired:
-    """Digests of the dirty buckets in Redis after a repair, and what is left to a human."""
+    """What a repair came to, and what is left to a human."""
 
     digests: dict[int, int]
+    """Of the dirty buckets in Redis, where they are not known already."""
     unsettled: set[int] = field(default_factory=set)
     """Buckets that hold more than the source."""
     withheld: SafetyStop | None = None

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from reconcile.core import digest, drift
 from reconcile.core.changes import name_of
-from reconcile.core.digest import UNKNOWN
+from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.drift import Cause, Look, Verdict
 from reconcile.core.state import Pending, State
 from reconcile.errors import ExitCode, HistoryLost, Unavailable, UsageError
@@ -28,7 +28,7 @@ from reconcile.runs import companion
 from reconcile.runs.context import ViewRun
 from reconcile.runs.load import Content
 from reconcile.runs.look import BucketLook, Difference, look_at
-from reconcile.runs.repair import scan_digests
+from reconcile.runs.totals import add_both
 from reconcile.source.query import Mapping
 from reconcile.source.reading import Reading, explain, open_reading
 from reconcile.source.session import Session
@@ -123,7 +123,7 @@ class Audit:
         using = companion.usable(run, reading)
         name = using.name if using is not None and using.buckets == state.buckets else None
         now, _ = reading.fingerprints(state.buckets, name)
-        known = run.stored.fingerprints or [UNKNOWN] * state.buckets
+        known = run.stored.fingerprints or digest.same_fingerprint(state.buckets, UNKNOWN)
         chosen = self._chosen(state.buckets)
         moved = sum(known[b] not in (UNKNOWN, now[b]) for b in chosen)
         unknown = sum(known[b] == UNKNOWN for b in chosen)
@@ -147,13 +147,12 @@ class Audit:
 
     def _deep(self, reading: Reading, exact: bool) -> None:
         run, report = self.run, self.run.report
-        content = self._read_source(reading)
+        content, held_at_all = self._read(reading)
         state = run.state
         known = state is not None and state.as_of is not None and run.stored.has_manifest
         buckets = state.buckets if state is not None and known else digest.choose_buckets(content.rows)
         source = digest.fold(content.digests, buckets)
-        with report.phase("scan"):
-            held = digest.fold(self._scan(len(content.digests)), buckets)
+        held = digest.fold(held_at_all, buckets)
         report.keys = digest.count(sum(source[b] for b in self._chosen(buckets)))
         report.buckets = buckets
         suspects = [b for b in self._chosen(buckets) if digest.normal(source[b]) != digest.normal(held[b])]
@@ -166,33 +165,20 @@ class Audit:
             with report.phase("confirm"):
                 self._confirm(suspects, buckets, drift.counts_of(source), reading, exact)
 
-    def _read_source(self, reading: Reading) -> Content:
+    def _read(self, reading: Reading) -> tuple[Content, list[int]]:
+        """All rows of the slice, and digests of what Redis holds of it, at the finest granularity."""
         run = self.run
         content = Content(hashed=False)
-        with run.report.phase("read"):
-            if self.subset[1] == 1 or run.state is None:
-                chunks = reading.rows()
-            else:
-                chunks = reading.rows_of(list(self._chosen(run.state.buckets)), run.state.buckets)
-            for chunk in chunks:
-                run.stop.check()
-                content.add(chunk)
-        return content
-
-    def _scan(self, buckets: int) -> list[int]:
-        run = self.run
         i, n = self.subset
-        wanted = None
-        if n > 1 and run.state is not None:
+        with run.report.phase("read"):
+            if n == 1 or run.state is None:
+                return content, add_both(run, reading.rows(), content)
             known = run.state.buckets
-
-            def wanted(key: bytes) -> bool:
-                return digest.bucket_of(key, known) % n == i
-
-        return scan_digests(run, buckets, wanted)
+            chunks = reading.rows_of(list(self._chosen(known)), known)
+            return content, add_both(run, chunks, content, lambda key: digest.bucket_of(key, known) % n == i)
 
     def _against_manifest(
-        self, suspects: list[int], source: list[int], held: list[int], now: list[int] | None, exact: bool
+        self, suspects: list[int], source: list[int], held: list[int], now: Fingerprints | None, exact: bool
     ) -> list[int]:
         """Drop what merely lags: Redis is what the manifest says, and the source's bucket has moved since."""
         run, report = self.run, self.run.report

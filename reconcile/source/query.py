@@ -120,8 +120,6 @@ class Mapping:
     def within(self, chosen: list[int], buckets: int) -> str:
         """What keeps `mapped` or `hashed` to chosen buckets. A byte mask costs the same for one bucket or all; IN lists
         cost minutes."""
-        if len(chosen) == buckets:
-            return ""
         mask = bytes_literal(mask_of(chosen, buckets))
         return f" WHERE get_byte({mask}, ({self.bucket_sql(buckets)})::int4) = 1"
 

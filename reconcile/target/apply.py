@@ -69,8 +69,8 @@ class Applier:
         self._pending = pending
         self._marked = base.pending == pending
         self._batch = Batch()
-        self._sent = Batch()
-        """What was sent last: whether it is in Redis by now is not known before the next is sent."""
+        self._sent: set[bytes] = set()
+        """Keys of what was sent last: whether it is in Redis by now is not known before the next is sent."""
         self._value_limit = ValueLimit(reader, keyspace.view)
         self.puts = 0
         self.deletes = 0
@@ -110,7 +110,7 @@ class Applier:
             return
         self.mark()
         self._fence.send(data_commands(self._keyspace, batch))
-        self._sent = batch
+        self._sent = {*batch.puts, *batch.deletes}
 
     def mark(self) -> None:
         """Tell readers, and the run after a crash, that Redis is between two times."""

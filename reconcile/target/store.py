@@ -11,7 +11,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from reconcile.core import digest, state
-from reconcile.core.digest import RECORD_BYTES
+from reconcile.core.digest import RECORD_BYTES, Fingerprints
 from reconcile.core.state import Pending, State
 from reconcile.core.times import frontier_after
 from reconcile.target.connection import Command, Wire, translate
@@ -32,7 +32,7 @@ class Stored:
 
     state: State | None
     manifest_bytes: int
-    fingerprints: list[int] | None
+    fingerprints: Fingerprints | None
     legacy_frontier: bytes | None = None
 
     @property
@@ -78,7 +78,7 @@ def _fields(reply: list[bytes] | RedisError, view: str) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _fingerprints(known: State, stored: bytes | RedisError | None) -> list[int] | None:
+def _fingerprints(known: State, stored: bytes | RedisError | None) -> Fingerprints | None:
     if not isinstance(stored, bytes) or len(stored) != known.buckets * digest.FINGERPRINT_BYTES:
         return None
     return digest.decode_fingerprints(stored)
@@ -174,11 +174,18 @@ def marked(base: State, pending: Pending) -> State:
     return dataclasses.replace(base, pending=pending, updated_at_ms=now_ms())
 
 
-def write_fingerprints(keyspace: Keyspace, fingerprints: list[int] | None) -> list[Command]:
-    """All fingerprints; None: nothing is known of any bucket."""
-    if fingerprints is None:
-        return [("DEL", keyspace.fingerprints)]
-    return [("SET", keyspace.fingerprints, digest.encode_fingerprints(fingerprints))]
+def write_fingerprints(keyspace: Keyspace, new: Fingerprints | None, stored: Fingerprints | None) -> list[Command]:
+    """What makes `new` out of what is stored. None: nothing is known of any bucket."""
+    name, size = keyspace.fingerprints, digest.FINGERPRINT_BYTES
+    if new == stored:
+        return []
+    if new is None:
+        return [("DEL", name)]
+    if stored is not None and len(stored) == len(new):
+        changed = [bucket for bucket, (ours, theirs) in enumerate(zip(new, stored, strict=True)) if ours != theirs]
+        if len(changed) * REWRITE_FRACTION <= len(new):
+            return [("SETRANGE", name, b * size, digest.encode_fingerprints(new[b : b + 1])) for b in changed]
+    return [("SET", name, digest.encode_fingerprints(new))]
 
 
 def clear_fingerprints(keyspace: Keyspace, touched: set[int], buckets: int) -> list[Command]:

@@ -160,9 +160,9 @@ class Io:
         return asking
 
     def _streaming(self, stream: Any) -> Any:
-        def streaming(session: Session, statement: str) -> Iterator[Any]:
+        def streaming(session: Session, statement: str, *, numbers: bool = False) -> Iterator[Any]:
             self._end(self.gate("source.stream"), session)
-            for chunk in stream(session, statement):
+            for chunk in stream(session, statement, numbers=numbers):
                 yield chunk
                 self._end(self.gate("source.chunk"), session)
 
