@@ -39,6 +39,27 @@ class Changer(Protocol):
         ...
 
 
+class Sieve:
+    """One bit per key: a key that is not in it was certainly never added; one that is may share its bit with another.
+
+    Another seed: other bits.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._mask = SIEVE_BITS - 1
+        self._bits = bytearray(SIEVE_BITS // 8)
+
+    def add(self, key: bytes) -> None:
+        """Set the key's bit."""
+        at = xxh3_64_intdigest(key, self._seed) & self._mask
+        self._bits[at >> 3] |= 1 << (at & 7)
+
+    def __contains__(self, key: bytes) -> bool:
+        at = xxh3_64_intdigest(key, self._seed) & self._mask
+        return bool(self._bits[at >> 3] >> (at & 7) & 1)
+
+
 class Sweep:
     """Removes surplus keys at the reading's time. rows_in: rows per bucket at the source, NULL values or not."""
 
@@ -71,18 +92,13 @@ class Sweep:
 
     def _by_sieve(self, left: dict[int, int], seed: int) -> int:
         """One turn over the buckets that have surplus keys left; how many were removed."""
-        sieve = bytearray(SIEVE_BITS // 8)
-        mask = SIEVE_BITS - 1
+        sieve = Sieve(seed)
         for key in self._keys_of(list(left)):
-            at = xxh3_64_intdigest(key, seed) & mask
-            sieve[at >> 3] |= 1 << (at & 7)
+            sieve.add(key)
         removed = 0
         for key in self._scanned():
             bucket = digest.bucket_of(key, self._buckets)
-            if bucket not in left:
-                continue
-            at = xxh3_64_intdigest(key, seed) & mask
-            if sieve[at >> 3] >> (at & 7) & 1 or self._changer.on_the_way(key):
+            if bucket not in left or key in sieve or self._changer.on_the_way(key):
                 continue
             self._changer.delete(key)
             removed += 1

@@ -163,7 +163,7 @@ class Audit:
         if suspects:
             report.buckets_read = len(suspects)
             with report.phase("confirm"):
-                self._confirm(suspects, buckets, drift.counts_of(source), reading, exact)
+                self._confirm(suspects, buckets, reading, exact)
 
     def _read(self, reading: Reading) -> tuple[Content, list[int]]:
         """All rows of the slice, and digests of what Redis holds of it, at the finest granularity."""
@@ -209,13 +209,13 @@ class Audit:
 
     # -- confirm or clear ----------------------------------------------------------------------------------------
 
-    def _confirm(self, suspects: list[int], buckets: int, rows_in: list[int], reading: Reading, exact: bool) -> None:
+    def _confirm(self, suspects: list[int], buckets: int, reading: Reading, exact: bool) -> None:
         """Look closely at the suspects until the checkpoint stands still for the length of a look."""
         run = self.run
         for _ in range(MAX_LOOKS):
             before = self._settled()
             with self._again(before.state, reading, exact) as current:
-                looks = look_at(run, current, buckets, suspects, rows_in, run.request.max_report)
+                looks = look_at(run, current, buckets, suspects, run.request.max_report)
             after = store.read_stored(run.reader, run.keyspace)
             if _same_moment(before.state, after.state):
                 run.stored = after

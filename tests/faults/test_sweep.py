@@ -62,6 +62,34 @@ def test_surplus_keys_are_removed_in_turns(
         assert turns[1] < turns[0]
 
 
+@pytest.mark.parametrize("gone", [0, 100, ROWS])
+def test_drift_of_many_keys_is_counted_exactly(gone: int, history: History) -> None:
+    """Others have removed, edited and added more keys than names can be held: verify counts each, and names some."""
+    scene, client = history.scene, history.scene.client
+    at = [scene.prefix + f"k{n}".encode() for n in range(1, ROWS + 1)]
+    if gone:
+        client.delete(*at[:gone])
+    stale = at[gone : gone + 70]
+    for key in stale:
+        client.set(key, "edited")
+    extra = 60 if scene.prefix else 0  # without a prefix nothing says that these would be ours
+    for n in range(extra):
+        client.set(scene.prefix + f"stray{n}".encode(), "x")
+    report = scene.execute("verify", max_report=500)
+    assert report.drift is not None
+    assert (report.drift.missing, report.drift.stale, report.drift.extra) == (gone, len(stale), extra)
+    assert set(report.drift.causes) <= {"changed outside"}
+    named = {entry["key"]: entry["kind"] for entry in report.drift.keys}
+    assert len(named) == len(report.drift.keys)
+    strays = [key for key in named if named[key] == "extra"]
+    assert {key: kind for key, kind in named.items() if kind != "extra"} == {
+        **{key.decode(): "missing" for key in at[:gone]},
+        **{key.decode(): "stale" for key in stale},
+    }
+    assert all("stray" in key for key in strays)
+    assert bool(strays) == bool(extra)
+
+
 @pytest.mark.parametrize("mode", ["snapshot", "deep"])
 def test_keys_whose_value_became_null(mode: str, history: History) -> None:
     """The source still names them: they are removed, and counted for the guard, without being searched for."""
