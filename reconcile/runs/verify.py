@@ -146,6 +146,14 @@ class Audit:
     # -- deep ----------------------------------------------------------------------------------------------------
 
     def _deep(self, reading: Reading, exact: bool) -> None:
+        suspects, buckets = self._suspects(reading, exact)
+        if suspects:
+            self.run.report.buckets_read = len(suspects)
+            with self.run.report.phase("confirm"):
+                self._confirm(suspects, buckets, reading, exact)
+
+    def _suspects(self, reading: Reading, exact: bool) -> tuple[list[int], int]:
+        """Buckets that seem to differ, and how many there are in all."""
         run, report = self.run, self.run.report
         content, held_at_all = self._read(reading)
         state = run.state
@@ -160,10 +168,7 @@ class Audit:
             # Rows are read without the source's hashes: only suspects need fingerprints, and there seldom are any.
             now = None if exact else reading.fingerprints(buckets)[0]
             suspects = self._against_manifest(suspects, source, held, now, exact)
-        if suspects:
-            report.buckets_read = len(suspects)
-            with report.phase("confirm"):
-                self._confirm(suspects, buckets, reading, exact)
+        return suspects, buckets
 
     def _read(self, reading: Reading) -> tuple[Content, list[int]]:
         """All rows of the slice, and digests of what Redis holds of it, at the finest granularity."""
