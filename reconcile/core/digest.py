@@ -180,6 +180,11 @@ def fingerprints_of(sums: Sequence[int], buckets: int) -> Fingerprints:
     return array(_UINT64, map(fingerprint, fold(sums, buckets)))
 
 
+def fold_fingerprints(fingerprints: Fingerprints, buckets: int) -> Fingerprints:
+    """Fingerprints of the same rows in fewer buckets; none of them may be unknown."""
+    return array(_UINT64, [1 + total % _M64 for total in fold([known - 1 for known in fingerprints], buckets)])
+
+
 def same_fingerprint(buckets: int, value: int) -> Fingerprints:
     """The same fingerprint for every bucket."""
     return array(_UINT64, [value]) * buckets

@@ -37,9 +37,8 @@ class Repair:
         self._reading = reading
         self._buckets = buckets
         self._held = held
-        self._dirty: list[int] = []
         self._wanted = [0] * buckets
-        """Exact digests (added-up form) of the dirty buckets at T. Lists: with many dirty buckets a dict is larger."""
+        """Exact digests (added-up form) at T of the buckets that were put. A list: of many buckets a dict is larger."""
         self._residual: dict[int, int] = {}
         """Bucket → digest (added-up form) of what Redis holds there beyond the source's keys; not nothing."""
         self.adopted = 0
@@ -52,8 +51,10 @@ class Repair:
         """(Short) names of the keys that Redis is to hold; None when they are too many to be held."""
 
     def put_rows(self, dirty: list[int], changer: Changer) -> None:
-        """First half: every row of the dirty buckets is right afterwards; finds out where keys are left over."""
-        self._dirty = dirty
+        """First half: every row of the dirty buckets is right afterwards; finds out where keys are left over.
+
+        May be called again for other buckets.
+        """
         residual = [0] * self._buckets
         for bucket in dirty:
             residual[bucket] = self._held[bucket]
@@ -69,7 +70,7 @@ class Repair:
             raise duplicate_keys(self._repeated)
         if self._foreign:
             raise self._not_ours()
-        self._residual = {bucket: residual[bucket] for bucket in dirty if digest.normal(residual[bucket])}
+        self._residual |= {bucket: residual[bucket] for bucket in dirty if digest.normal(residual[bucket])}
 
     def _checked(self, chunk: list[tuple[bytes | None, ...]]) -> list[Row]:
         """The chunk's rows, after looking for keys that were met before, as far as names can be held."""
@@ -154,13 +155,17 @@ class Repair:
             view=self._run.view.name,
         )
 
-    def digests(self) -> dict[int, int]:
-        """Exact digests (added-up form) of the dirty buckets at T."""
-        return {bucket: self._wanted[bucket] for bucket in self._dirty}
+    def digests_of(self, dirty: Iterable[int]) -> dict[int, int]:
+        """Exact digests (added-up form) of buckets at T, after `put_rows` of them."""
+        return {bucket: self._wanted[bucket] for bucket in dirty}
 
-    def check(self, streamed: Sequence[int]) -> None:
+    def has_surplus(self, bucket: int) -> bool:
+        """Whether Redis holds keys in a bucket that the source lacks, as far as digests tell."""
+        return bucket in self._residual
+
+    def check(self, dirty: list[int], streamed: Sequence[int]) -> None:
         """Two reads at one time must agree; if they do not, nothing may be committed. Raises Unavailable."""
-        if digest.differing([self._wanted[b] for b in self._dirty], [streamed[b] for b in self._dirty]):
+        if digest.differing([self._wanted[b] for b in dirty], [streamed[b] for b in dirty]):
             raise Unavailable("Materialize gave two different contents for one time", hint="the next run tries again")
 
     # -- second half ---------------------------------------------------------------------------------------------
@@ -188,14 +193,10 @@ class Repair:
         left = {bucket: self._surplus_in(bucket) for bucket in self._residual}
         Sweep(self._run, self._reading, self._buckets, rows_in, changer).remove(left, self._names)
 
-    def held_with_surplus(self) -> tuple[dict[int, int], set[int]]:
-        """What Redis holds when nothing is deleted: digests of the dirty buckets, and those with keys too many."""
-        held = self.digests()
-        for bucket, more in self._residual.items():
-            held[bucket] += more
-        surplus = set(self._residual)
+    def surplus_digests(self) -> dict[int, int]:
+        """Bucket → digest of all that Redis holds there beyond the source, when nothing is deleted."""
+        surplus = dict(self._residual)
         for key, more in self._unwanted.items():
             bucket = digest.bucket_of(key, self._buckets)
-            held[bucket] += more
-            surplus.add(bucket)
-        return held, surplus
+            surplus[bucket] = surplus.get(bucket, 0) + more
+        return surplus

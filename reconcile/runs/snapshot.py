@@ -4,14 +4,15 @@ load          nothing there yet: stream and write
 fingerprints  the state is clean: which buckets changed at the source? read only those
 full          no fingerprints known: stream all rows through the digests, compare with the manifest
 deep          in doubt, or on demand: the same, compared with everything Redis really holds
+resume        an earlier snapshot was cut short: fingerprints, and everything Redis really holds
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from reconcile.core import decide, digest, drift
 from reconcile.core.companion import Companion
@@ -23,6 +24,7 @@ from reconcile.runs import companion, load
 from reconcile.runs.context import ViewRun
 from reconcile.runs.load import Collision, Content
 from reconcile.runs.repair import Repair
+from reconcile.runs.resume import Resume
 from reconcile.runs.totals import add_both, add_rows
 from reconcile.source.reading import Reading
 from reconcile.target import store
@@ -109,6 +111,8 @@ class SnapshotRun:
             except Collision:
                 run.report.puts = 0
                 run.report.warnings.append("a key of the view exists already: every row is compared instead")
+        if state is not None and self._is_unfinished(state):
+            return self._resume()
         self._run.report.deep = deep
         if not deep and state is not None:
             outcome = self._by_fingerprints(state)
@@ -178,9 +182,37 @@ class SnapshotRun:
         if held is None:
             report.warnings.append("the stored manifest is not the state's: every row is compared instead")
             return None
-        repaired = self._repair(dirty, state.buckets, held, rows_in, self._manifest.keys)
-        identity = using.identity if using else ""
-        return _outcome(repaired, Outcome(state.buckets, None, repaired.digests, now, identity))
+        self._applier = self._new_applier()
+        repair = Repair(run, self._reading, state.buckets, held)
+        stop = self._repair(repair, [dirty] if dirty else [], rows_in, self._manifest.keys)
+        outcome = Outcome(state.buckets, None, repair.digests_of(dirty), now, using.identity if using else "")
+        return outcome if stop is None else _withhold(outcome, outcome.changed, repair, stop)
+
+    # -- after a snapshot that was cut short ---------------------------------------------------------------------
+
+    def _is_unfinished(self, state: State) -> bool:
+        """Whether an earlier snapshot to the same keys and values was cut short. Asked for a deep one, that is done."""
+        cut_short = state.pending is not None and state.pending.kind == "snapshot"
+        same = state.identity is None or state.identity.mapping == self._identity.mapping
+        return cut_short and same and not self._run.request.deep
+
+    def _resume(self) -> Outcome:
+        run, report = self._run, self._run.report
+        report.deep = True
+        using = companion.usable(run, self._reading)
+        work = Resume(run, self._reading, using, lambda rows: self._choose_buckets(rows, None))
+        report.buckets = work.buckets
+        applier = self._applier = self._new_applier()
+        repair = Repair(run, self._reading, work.buckets, work.held)
+
+        def put(part: list[int]) -> None:
+            work.note(repair, part)
+            if work.in_parts:
+                work.save(applier, self._identity, self._pending)
+
+        stop = self._repair(repair, work.parts(), work.rows_in, digest.count(sum(work.held)), put)
+        outcome = Outcome(work.buckets, work.manifest, {}, work.now, using.identity if using else "")
+        return outcome if stop is None else _withhold(outcome, work.manifest, repair, stop)
 
     # -- full and deep -------------------------------------------------------------------------------------------
 
@@ -202,14 +234,18 @@ class SnapshotRun:
         held = digest.fold(held, compared)
         wanted = digest.fold(content.digests, compared)
         dirty = digest.differing(wanted, held)
-        repaired = self._repair(dirty, compared, held, drift.counts_of(wanted), digest.count(sum(held)), wanted)
-        if repaired.withheld is None:
+        self._applier = self._new_applier()
+        repair = Repair(run, self._reading, compared, held)
+        owned, rows_in = digest.count(sum(held)), drift.counts_of(wanted)
+        stop = self._repair(
+            repair, [dirty] if dirty else [], rows_in, owned, lambda part: repair.check(part, wanted)
+        )
+        if stop is None:
             return outcome
         # What Redis holds beyond the source is known at the granularity of the comparison only.
-        for bucket, kept in repaired.digests.items():
-            wanted[bucket] = kept
         fingerprints = outcome.fingerprints if outcome.buckets == compared else content.fingerprints(compared)
-        return _outcome(repaired, Outcome(compared, wanted, {}, fingerprints, outcome.companion))
+        outcome = Outcome(compared, wanted, {}, fingerprints, outcome.companion)
+        return _withhold(outcome, wanted, repair, stop)
 
     def _stored_manifest(self, state: State) -> list[int] | None:
         manifest = store.Manifest(self._run.reader, self._run.keyspace, state)
@@ -220,36 +256,34 @@ class SnapshotRun:
 
     def _repair(
         self,
-        dirty: list[int],
-        buckets: int,
-        held: dict[int, int] | Sequence[int],
+        repair: Repair,
+        parts: Iterable[list[int]],
         rows_in: Sequence[int],
         owned: int,
-        streamed: Sequence[int] | None = None,
-    ) -> _Repaired:
-        """Put what is missing or stale in the dirty buckets, and delete what is too many, unless the guard objects."""
-        run, report = self._run, self._run.report
-        report.buckets_read = len(dirty)
-        applier = self._applier = self._new_applier()
-        if not dirty:
-            return _Repaired({})
-        repair = Repair(run, self._reading, buckets, held)
+        put: Callable[[list[int]], None] = lambda part: None,
+    ) -> SafetyStop | None:
+        """Put what is missing or stale in these buckets, and delete what is too many, unless the guard objects.
+
+        put: called after each part.
+        """
+        report, applier = self._run.report, self._applier
+        assert applier is not None
         try:
             with report.phase("repair"):
-                repair.put_rows(dirty, applier)
-                if streamed is not None:
-                    repair.check(streamed)
+                for part in parts:
+                    report.buckets_read += len(part)
+                    repair.put_rows(part, applier)
+                    put(part)
                 if stop := repair.guard(owned):
                     report.deletes_withheld = repair.surplus
-                    kept, unsettled = repair.held_with_surplus()
-                    return _Repaired(kept, unsettled, stop)
+                    return stop
                 repair.delete_surplus(rows_in, applier)
         finally:
             report.puts += applier.puts
             report.deletes += applier.deletes
         if repair.adopted:
             report.warnings.append(f"{repair.adopted} keys that existed already are now kept by this view")
-        return _Repaired(repair.digests() if streamed is None else {})
+        return None
 
     def _new_applier(self) -> Applier:
         run = self._run
@@ -308,21 +342,11 @@ class SnapshotRun:
             )
 
 
-@dataclass(slots=True)
-class _Repaired:
-    """What a repair came to, and what is left to a human."""
-
-    digests: dict[int, int]
-    """Of the dirty buckets in Redis, where they are not known already."""
-    unsettled: set[int] = field(default_factory=set)
-    """Buckets that hold more than the source."""
-    withheld: SafetyStop | None = None
-
-
-def _outcome(repaired: _Repaired, outcome: Outcome) -> Outcome:
-    """The outcome of a repair: buckets with keys too many are looked at again by every run until they have none."""
-    outcome.withheld = repaired.withheld
-    if outcome.fingerprints is not None:
-        for bucket in repaired.unsettled:
+def _withhold(outcome: Outcome, digests: list[int] | dict[int, int], repair: Repair, stop: SafetyStop) -> Outcome:
+    """The outcome when keys stay that the source lacks: digests say so, and every run looks at their buckets again."""
+    outcome.withheld = stop
+    for bucket, more in repair.surplus_digests().items():
+        digests[bucket] += more
+        if outcome.fingerprints is not None:
             outcome.fingerprints[bucket] = UNKNOWN
     return outcome

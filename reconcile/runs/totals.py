@@ -25,13 +25,19 @@ def add_rows(run: ViewRun, chunks: Iterator[Chunk], content: Content) -> None:
         content.add(chunk)
 
 
+def add_up_redis(run: ViewRun) -> list[int]:
+    """Digests of what Redis really holds, at the finest granularity. Keys that hold no string count as odd rows."""
+    held = [0] * digest.MAX_BUCKETS
+    with contextlib.closing(scan_rows(run.reader, run.keyspace)) as pages:
+        _add_pages(run, held, pages)
+    return held
+
+
 def add_both(
     run: ViewRun, chunks: Iterator[Chunk], content: Content, wanted: Callable[[bytes], bool] | None = None
 ) -> list[int]:
-    """Add all of the source's rows to `content`; returns digests of what Redis really holds, of equal granularity.
-
-    Every owned (and wanted) key counts; those that hold no string count as odd rows.
-    """
+    """Add all of the source's rows to `content`; returns digests of what Redis really holds, as `add_up_redis` does,
+    of the wanted keys only."""
     held = [0] * digest.MAX_BUCKETS
     with contextlib.closing(scan_rows(run.reader, run.keyspace, wanted)) as pages:
         for number, chunk in enumerate(chunks):
@@ -39,10 +45,14 @@ def add_both(
             content.add(chunk)
             if number % CHUNKS_PER_PAGE == 0:
                 _add_page(held, next(pages, []))
-        for page in pages:
-            run.stop.check()
-            _add_page(held, page)
+        _add_pages(run, held, pages)
     return held
+
+
+def _add_pages(run: ViewRun, held: list[int], pages: Iterator[Page]) -> None:
+    for page in pages:
+        run.stop.check()
+        _add_page(held, page)
 
 
 def _add_page(held: list[int], page: Page) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from reconcile.runs import resume
 from reconcile.stop import GRACE_S, Stop
 from tests.faults.proxy import Trigger
 from tests.faults.rig import SLACK_S, Rig, Scenario, Stored, held, new_rig
@@ -296,6 +297,29 @@ def test_a_load_in_short_runs(rig: Rig) -> None:
     note(f"{rows} rows in {len(codes)} runs cost this many writes, all keys of the state included", writes)
     assert writes < rows + 60 * len(codes)
     rig.in_sync()
+
+
+def test_a_load_in_runs_too_short_to_read_the_view(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run has the time to read the view once: what a run has finished is not read again by the next."""
+    monkeypatch.setattr(resume, "PART_ROWS", 1000)
+    rows = 12_000
+    rig.source.retain_history()
+    rig.fill(rows, 400)
+    rig.source_proxy.down_bytes_per_s = 1_500_000  # 6 MB: four seconds
+    codes, read = [], []
+    for _ in range(15):
+        ended = rig.run(max_runtime=2.2)
+        codes.append(int(ended.code))
+        read.append(ended.view.rows_read)
+        if ended.code != 4:
+            break
+    print(codes, read)
+    assert codes[-1] == 0, ended.told
+    assert codes.count(4) >= 2, "the machine is too fast for this test: it proves nothing"
+    assert max(read) < rows
+    assert ended.view.reason == "first contact"
+    rig.in_sync()
+    assert rig.run().code == 0
 
 
 def cut_in_repair(rig: Rig) -> None:
