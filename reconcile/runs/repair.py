@@ -12,6 +12,7 @@ row is still on the way to Redis. So keys need not be held to notice it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from reconcile.core import digest
@@ -45,6 +46,7 @@ class Repair:
         self._foreign: list[bytes] = []
         self._repeated: list[bytes] = []
         self._absent: set[bytes] = set()
+        """(Short) names of keys whose value is NULL, as far as they can be held."""
         self._unwanted: dict[bytes, int] = {}
         """Keys that Redis holds and whose value at the source is NULL, with the digest of what it holds."""
         self._names: set[bytes] | None = set()
@@ -80,15 +82,18 @@ class Repair:
             if key is None:
                 raise null_key()
             rows.append((key, value))
-            if names is None:
+            if names is None and not absent and value is not None:
                 continue
             name = short(key)
-            if name in names or name in absent:
+            if name in absent or (names is not None and name in names):
                 self._repeated.append(key)
-            (absent if value is None else names).add(name)
-        if names is not None and len(names) + len(absent) > GROUP_ROWS:
+            if value is None:
+                if len(absent) < GROUP_ROWS:
+                    absent.add(name)
+            elif names is not None:
+                names.add(name)
+        if names is not None and len(names) > GROUP_ROWS:
             self._names = None
-            absent.clear()
         return rows
 
     def _compare(self, rows: list[Row], residual: list[int], changer: Changer) -> None:
@@ -96,6 +101,7 @@ class Repair:
         if not rows:
             return
         held = self._run.reader.call("MGET", *(key for key, _ in rows))
+        self._repeated += _met_before(rows, held, changer)
         ours = self._remembered(rows, held)
         wanted = self._wanted
         bucket_of, row_digest, buckets = digest.bucket_of, digest.row_digest, self._buckets
@@ -114,8 +120,6 @@ class Repair:
                     continue
                 if old is not None:
                     residual[bucket] -= row_digest(key, old)
-                elif changer.on_the_way(key):
-                    self._repeated.append(key)
             elif not self._adopt(key, old == value):
                 continue
             changer.put(key, value)
@@ -200,3 +204,11 @@ class Repair:
             bucket = digest.bucket_of(key, self._buckets)
             surplus[bucket] = surplus.get(bucket, 0) + more
         return surplus
+
+
+def _met_before(rows: list[Row], held: list[bytes | None], changer: Changer) -> list[bytes]:
+    """Keys that come twice in these rows, or whose first row was on its way to Redis when they were looked up."""
+    again = [key for (key, _), old in zip(rows, held, strict=True) if old is None and changer.on_the_way(key)]
+    if len({key for key, _ in rows}) < len(rows):
+        again += [key for key, times in Counter(key for key, _ in rows).items() if times > 1]
+    return again

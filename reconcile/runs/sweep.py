@@ -98,7 +98,7 @@ class Sweep:
         removed = 0
         for key in self._scanned():
             bucket = digest.bucket_of(key, self._buckets)
-            if bucket not in left or key in sieve or self._changer.on_the_way(key):
+            if bucket not in left or key in sieve:
                 continue
             self._changer.delete(key)
             removed += 1
@@ -110,14 +110,15 @@ class Sweep:
     def _by_names(self, group: set[int], names: set[bytes]) -> None:
         bucket_of, buckets = digest.bucket_of, self._buckets
         for key in self._scanned():
-            if bucket_of(key, buckets) in group and short(key) not in names and not self._changer.on_the_way(key):
+            if bucket_of(key, buckets) in group and short(key) not in names:
                 self._changer.delete(key)
 
     def _scanned(self) -> Iterator[bytes]:
-        """Owned keys in Redis; a scan may name one twice, but none that is gone."""
+        """Owned keys in Redis, none that was removed before. A scan may name a key twice, but none that is gone; and
+        what is not gone yet when a page comes is on the way then."""
         for keys in keyspaces.scan_keys(self._run.reader, self._run.keyspace):
             self._run.stop.check()
-            yield from keys
+            yield from [key for key in dict.fromkeys(keys) if not self._changer.on_the_way(key)]
 
     def _keys_of(self, group: Iterable[int]) -> Iterator[bytes]:
         """Keys that the source gives a value."""
