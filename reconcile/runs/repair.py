@@ -163,10 +163,6 @@ class Repair:
         """Exact digests (added-up form) of buckets at T, after `put_rows` of them."""
         return {bucket: self._wanted[bucket] for bucket in dirty}
 
-    def has_surplus(self, bucket: int) -> bool:
-        """Whether Redis holds keys in a bucket that the source lacks, as far as digests tell."""
-        return bucket in self._residual
-
     def check(self, dirty: list[int], streamed: Sequence[int]) -> None:
         """Two reads at one time must agree; if they do not, nothing may be committed. Raises Unavailable."""
         if digest.differing([self._wanted[b] for b in dirty], [streamed[b] for b in dirty]):

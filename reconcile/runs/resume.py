@@ -77,10 +77,10 @@ class Resume:
             yield dirty
 
     def note(self, repair: Repair, part: list[int]) -> None:
-        """Remember what the repair of a part has made of it."""
+        """Remember what the repair of a part has made of it, surplus keys aside: the next scan would find them."""
         for bucket, exact in repair.digests_of(part).items():
             self.manifest[bucket] = exact
-            self._fingerprints[bucket] = UNKNOWN if repair.has_surplus(bucket) else self.now[bucket]
+            self._fingerprints[bucket] = self.now[bucket]
 
     def save(self, applier: Applier, identity: Identity, pending: Pending) -> None:
         """Write what is collected, and store what is known by now, under the pending mark."""
