@@ -290,6 +290,10 @@ CONSTANT = {
 }
 
 
+def source(name: str, read: list[int], written: list[int]) -> dict[str, object]:
+    return {"name": name, "read_frontier": read, "write_frontier": written}
+
+
 def explanation() -> dict[str, object]:
     text = RETAINED.replace("<T12+1>", str(T12 + 1)).replace("<T12>", str(T12)).replace("<T1>", str(T1))
     loaded: dict[str, object] = json.loads(text)
@@ -317,6 +321,8 @@ def test_the_recorded_explanation() -> None:
             SourceObject('materialize."my (odd, name)".v', "u7", "storage"),
         ),
         ("mz_catalog.mz_objects (s461, storage)", SourceObject("mz_catalog.mz_objects", "s461", "storage")),
+        ("m.my (odd,\nname).v (u8, storage)", SourceObject("m.my (odd,\nname).v", "u8", "storage")),
+        ("u9 (u9, storage)", SourceObject("u9", "u9", "storage")),
         ("in some new form", SourceObject("in some new form", "in some new form", "storage")),
     ],
 )
@@ -328,7 +334,7 @@ def test_objects_are_named_as_recorded(name: str, expected: SourceObject) -> Non
 
 def test_ids_do_not_depend_on_their_order() -> None:
     """The identity of a checkpoint is the same however the server lists what is read."""
-    sources = [{"name": f"m.s.t{n} (u{n}, storage)"} for n in (3, 1, 2)]
+    sources = [source(f"m.s.t{n} (u{n}, storage)", [T1], [T12 + 1]) for n in (3, 1, 2)]
     assert parse_explanation(json.dumps(explanation() | {"sources": sources})).ids == ["u1", "u2", "u3"]
 
 
@@ -341,9 +347,29 @@ def test_a_constant_query_has_the_last_time_there_is() -> None:
 
 def test_a_finished_object_has_no_upper() -> None:
     """A source that ended: upper without elements; its since is empty when nothing can be read."""
-    finished = explanation()
-    finished["determination"] = {**finished["determination"], "upper": {"elements": []}, "since": {"elements": []}}  # type: ignore[dict-item]
+    finished = explanation() | {"sources": [source("m.s.v (u21, storage)", [], [])]}
     assert parse_explanation(json.dumps(finished)).frontiers == Frontiers(since=MAX_TIMESTAMP, upper=None, now=T12)
+
+
+def test_frontiers_are_those_of_what_the_query_reads() -> None:
+    """Inside a transaction the determination is that of the whole schema (see frontiers.py): a table beside the view,
+    with a second of history, or a source that is stuck, says nothing about the view."""
+    determination = explanation()["determination"]
+    assert isinstance(determination, dict)
+    neighbours = {"since": {"elements": [T12 - 1000]}, "upper": {"elements": [T1 + 1]}}
+    explained = parse_explanation(json.dumps(explanation() | {"determination": determination | neighbours}))
+    assert explained.frontiers == Frontiers(since=T1, upper=T12 + 1, now=T12)
+
+
+def test_several_objects_are_readable_where_all_are() -> None:
+    """since is the latest, upper the earliest; an object that is complete does not bound the upper."""
+    sources = [
+        source("m.s.a (u1, storage)", [T1], [T12 + 1]),
+        source("m.s.b (u2, storage)", [T1 + 5], [T12 - 3]),
+        source("m.s.c (u3, compute)", [T1 + 1], []),
+    ]
+    explained = parse_explanation(json.dumps(explanation() | {"sources": sources}))
+    assert explained.frontiers == Frontiers(since=T1 + 5, upper=T12 - 3, now=T12)
 
 
 @pytest.mark.parametrize(
@@ -351,10 +377,10 @@ def test_a_finished_object_has_no_upper() -> None:
     [
         "", "null", "[]", "7", '"text"', "{}", '{"determination": null}', '{"determination": {}}', "{",
         json.dumps(CONSTANT | {"sources": None}), json.dumps(CONSTANT | {"sources": [{}]}), json.dumps(CONSTANT | {"sources": ["v"]}),
-        json.dumps(CONSTANT | {"determination": CONSTANT["determination"] | {"since": {"elements": ["x"]}}}),  # type: ignore[operator]
-        json.dumps(CONSTANT | {"determination": CONSTANT["determination"] | {"since": []}}),  # type: ignore[operator]
+        json.dumps(CONSTANT | {"sources": [source("v (u1, storage)", ["x"], [])]}),  # type: ignore[list-item]
+        json.dumps(CONSTANT | {"sources": [{"name": "v (u1, storage)", "read_frontier": [1]}]}),
         json.dumps(CONSTANT | {"determination": CONSTANT["determination"] | {"timestamp_context": {"Other": 1}}}),  # type: ignore[operator]
-        json.dumps(CONSTANT | {"determination": CONSTANT["determination"] | {"upper": {"elements": [None]}}}),  # type: ignore[operator]
+        json.dumps(CONSTANT | {"sources": [source("v (u1, storage)", [1], [None])]}),  # type: ignore[list-item]
     ],
     ids=lambda text: text[:30],
 )  # fmt: skip
