@@ -19,7 +19,8 @@ from reconcile.source.session import Session
 
 PROGRESS_TIMEOUT_S = 60.0
 """Progress comes every second once the subscription runs; silence for this long is a broken source.
-Before the first data, the server may read the whole view (1–5 s per million rows), bounded by read_timeout."""
+Before that the server may read the whole view (1–5 s per million rows), bounded by read_timeout. The first progress row
+repeats AS OF and is sent before that (transcript `subscribe`; adapter/src/active_compute_sink.rs: initialize)."""
 
 
 class Subscription:
@@ -60,10 +61,10 @@ class Subscription:
         while True:
             size, data = pgconn.get_copy_data(1)
             if size > 0:
-                self.started = True
                 line = bytes(data)
                 if feed(line):
                     closed = True
+                self.started = closed or self.started or self.stream.updates > 0
                 if self.stream.size_bytes > max_bytes:
                     return closed
             elif size == 0:
@@ -100,10 +101,12 @@ class Subscription:
         limit = self._session.read_timeout_s
         if self.started:
             limit = min(limit, PROGRESS_TIMEOUT_S)
-        if time.monotonic() - self._silent_since > limit:
+        # The progress of a view WITH (REFRESH …) is the time of its next refresh: until then there is nothing to say.
+        since_frontier_s = time.time() - self.stream.frontier / 1000
+        if min(time.monotonic() - self._silent_since, since_frontier_s) > limit:
             raise Unavailable(
                 f"Materialize said nothing for {limit:g} s, not even progress",
-                hint="is the view's cluster running, and has it replicas?",
+                hint="is the view's cluster running, has it replicas, and do its sources receive anything?",
                 view=self._session.view,
             )
 
