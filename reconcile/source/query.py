@@ -90,7 +90,8 @@ class Mapping:
         if not self.prefix:
             return self._key_text
         if self.key.oid == BYTEA:
-            return f"{bytes_literal(self.prefix.encode())} || {self._key_text}"
+            # Materialize has no bytea || bytea (sql/src/func.rs: "||" joins text, jsonb, arrays and lists).
+            return f"decode('{self.prefix.encode().hex()}' || encode({self._key_text}, 'hex'), 'hex')"
         return f"{literal(self.prefix)} || {self._key_text}"
 
     @property
