@@ -72,12 +72,15 @@ class Session:
         self._heard_at = time.monotonic()
 
     @contextlib.contextmanager
-    def bounded(self) -> Iterator[None]:
-        """Statements inside end when the run should end or the server is silent for too long."""
+    def bounded(self, *, planning: bool = False) -> Iterator[None]:
+        """Statements inside end when the run should end or the server is silent for too long.
+
+        planning: they only have the server look at a query.
+        """
         self.statements += 1
         self.heard()
         limit = self._settings.read_timeout_s
-        with translated(self._stop, self._view):
+        with translated(self._stop, self._view, planning=planning):
             try:
                 with self._stop.watch(
                     cancel=self._cancel, sever=self._sever, expires_at=lambda: self._heard_at + limit
@@ -102,8 +105,8 @@ class Session:
         self.fetch(statement)
 
     def columns(self, statement: str) -> list[Column]:
-        """Names and type oids of a statement's result."""
-        with self.bounded(), self._connection.cursor() as cursor:
+        """Names and type oids of a statement's result, which is not to read anything. Raises UsageError."""
+        with self.bounded(planning=True), self._connection.cursor() as cursor:
             cursor.execute(statement.encode())
             return [Column(item.name, item.type_code) for item in cursor.description or []]
 

@@ -1,34 +1,21 @@
 # ruff: noqa: E501 - tables of SQL and of recorded messages
-"""What is said to Materialize and what its answers mean: SQL text, EXPLAIN TIMESTAMP, errors."""
+"""What is said to Materialize and what its answers mean: SQL text, EXPLAIN TIMESTAMP."""
 
 from __future__ import annotations
 
 import json
 import re
 
-import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reconcile.core.decide import Frontiers
 from reconcile.core.times import MAX_TIMESTAMP
-from reconcile.errors import (
-    AccessError,
-    EvaluationFailed,
-    ExitCode,
-    HistoryLost,
-    Incomplete,
-    ReconcileError,
-    SchemaError,
-    Unavailable,
-    UsageError,
-)
+from reconcile.errors import ExitCode, ReconcileError, SchemaError
 from reconcile.source import query
-from reconcile.source.errors import translate, translated
 from reconcile.source.frontiers import SourceObject, parse_explanation
 from reconcile.source.query import BYTEA, Column, Mapping, map_columns
-from reconcile.stop import Stop
 
 TEXT, INT8, BOOL = 25, 20, 16
 SQL = "SELECT key, value FROM v"
@@ -394,161 +381,3 @@ def test_an_unknown_shape_is_said_so(text: str) -> None:
     with pytest.raises(ReconcileError, match="in a form this version does not know") as caught:
         parse_explanation(text)
     assert caught.value.exit_code == ExitCode.BUG
-
-
-# -- errors ----------------------------------------------------------------------------------------------------------
-
-
-class _Diagnostic:
-    def __init__(self, message: str, hint: str | None, detail: str | None) -> None:
-        self.message_primary = message
-        self.message_hint = hint
-        self.message_detail = detail
-
-
-def error(state: str | None, message: str, hint: str | None = None, detail: str | None = None) -> psycopg.Error:
-    """A psycopg error as the server's message makes it; without SQLSTATE: one of the client library."""
-    if state is None:
-        return psycopg.OperationalError(message)
-    kind: type[psycopg.Error] = psycopg.errors.lookup(state)
-    stub = type(kind.__name__, (kind,), {"diag": _Diagnostic(message, hint, detail), "sqlstate": state})
-    made = stub(message)
-    assert isinstance(made, psycopg.Error)
-    return made
-
-
-ERRORS: list[tuple[str | None, str, type[ReconcileError]]] = [
-    # history lost: recorded (history_lost, digest_view, index_trap, errors, transaction_snapshot), and newer versions
-    ("XX000", "Timestamp (1755860001000) is not valid for all inputs: []", HistoryLost),
-    (
-        "XX000",
-        "Timestamp (1) is not valid for all inputs: [(User(5), Antichain { elements: [1755860000000] })]",
-        HistoryLost,
-    ),
-    ("22000", "could not find a valid timestamp for the query", HistoryLost),
-    # dropped
-    ("XX000", 'subscribe has been terminated because underlying relation "materialize.s.v" was dropped', Unavailable),
-    ("XX000", 'subscribe has been terminated because underlying cluster "c" was dropped', Unavailable),
-    ("42704", "relation 'v' was dropped", Unavailable),
-    ("0A000", "dependency was removed: u6", Unavailable),
-    ("XX000", "target replica failed or was dropped", Unavailable),
-    # missing, and other mistakes
-    ("XX000", "unknown catalog item 'nosuch'", UsageError),
-    ("XX000", "unknown schema 'nosuch'", UsageError),
-    ("XX000", "unknown cluster 'nope'", UsageError),
-    ("XX000", "invalid id u1", UsageError),
-    ("XX000", 'column "nokey" does not exist', UsageError),
-    ("42601", 'Expected a keyword at the beginning of a statement, found identifier "selec"', UsageError),
-    ("42601", "Expected joined table, found comma", UsageError),
-    ("42704", 'unrecognized configuration parameter "nosuch"', UsageError),
-    ("0A000", "cannot call mz_now in AS OF or UP TO ", UsageError),
-    ("0A000", "cannot call current_timestamp in AS OF or UP TO ", UsageError),
-    ("54000", "null character not permitted", UsageError),
-    (
-        "2F003",
-        'querying the following items "materialize.s.v" is not allowed from the "mz_catalog_server" cluster',
-        UsageError,
-    ),
-    ("22000", 'subscription lower ("as of") bound is beyond its upper ("up to") bound: 4 < 5', UsageError),
-    # denied
-    ("42501", 'permission denied for SCHEMA "materialize.s"', AccessError),
-    ("42501", 'permission denied for MATERIALIZED VIEW "materialize.s.v"', AccessError),
-    ("42501", "must be owner of CLUSTER quickstart", AccessError),
-    ("28P01", "invalid password", AccessError),
-    ("28000", "authentication expired", AccessError),
-    ("28000", 'role "nobody" does not exist', AccessError),
-    (
-        None,
-        'connection failed: connection to server at "127.0.0.1", port 6875 failed: FATAL:  invalid password',
-        AccessError,
-    ),
-    (None, 'connection failed: FATAL:  role "nobody" does not exist', AccessError),
-    (None, 'connection failed: FATAL:  database "nosuch" does not exist', UsageError),
-    # the data
-    ("XX000", "Evaluation error: division by zero", EvaluationFailed),
-    # too big
-    ("XX000", "result exceeds max size of 1.0 GB", UsageError),
-    ("XX000", "total result exceeds max size of 1.0 GB", UsageError),
-    ("53200", "result exceeds max size of 1048576 B", UsageError),
-    # cannot now
-    ("57014", "canceling statement due to user request", Unavailable),
-    ("25P03", "terminating connection due to idle-in-transaction timeout", Unavailable),
-    ("0A000", 'CLUSTER "x" has no replicas available to service request', Unavailable),
-    ("25006", "cannot write in read-only mode", Unavailable),
-    ("25006", "transaction in read-only mode", Unavailable),
-    (
-        "53000",
-        "creating connection would violate max_connections limit (desired: 2, limit: 1, current: 1)",
-        Unavailable,
-    ),
-    ("57P01", "terminating connection due to administrator command", Unavailable),
-    ("08006", "server closed the connection unexpectedly", Unavailable),
-    (
-        None,
-        "server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally",
-        Unavailable,
-    ),
-    (
-        None,
-        "consuming input failed: terminating connection due to idle-in-transaction timeout\nserver closed",
-        Unavailable,
-    ),
-    (
-        None,
-        'connection failed: connection to server at "127.0.0.1", port 1 failed: Connection refused\n\tIs the server running',
-        Unavailable,
-    ),
-    (None, "connection timeout expired", Unavailable),
-    (None, "", Unavailable),
-    # ours
-    ("XX000", "can't use text as a mz_timestamp for AS OF or UP TO", ReconcileError),
-    ("XX000", "can't use null as a mz_timestamp for AS OF or UP TO", ReconcileError),
-    ("XX000", "out of range integral type conversion attempted", ReconcileError),
-    ("XX000", "decimal cannot be expressed in target primitive type", ReconcileError),
-    ("XX000", "named with COPY TO STDOUT unsupported", ReconcileError),
-    ("XX000", "COPY TO does not support DELIMITER option yet", ReconcileError),
-    ("25P01", "DECLARE CURSOR can only be used in transaction blocks", ReconcileError),
-    ("25P02", "current transaction is aborted, commands ignored until end of transaction block", ReconcileError),
-]
-
-
-@pytest.mark.parametrize(("state", "message", "expected"), ERRORS, ids=[f"{s} {m[:50]}" for s, m, _ in ERRORS])
-def test_every_recorded_error_has_a_meaning(state: str | None, message: str, expected: type[ReconcileError]) -> None:
-    """Each text and SQLSTATE that Materialize is known to send becomes the right class, for the view at hand."""
-    meant = translate(error(state, message), "orders")
-    assert type(meant) is expected
-    assert meant.view == "orders"
-    if message:
-        assert message.splitlines()[0].strip() in meant.message
-    assert "\n" not in meant.message
-
-
-def test_hints_and_missing_privileges_are_passed_on() -> None:
-    """The server's hint helps with a misspelt column, its detail names the privilege to grant."""
-    hint = 'The similarly named column "key" does exist.'
-    assert translate(error("XX000", 'column "nokey" does not exist', hint=hint)).hint == hint
-    detail = "The 'reader' role needs SELECT privileges on MATERIALIZED VIEW \"materialize.s.v\""
-    assert translate(error("42501", "permission denied for MATERIALIZED VIEW", detail=detail)).hint == detail
-
-
-def test_details_that_may_quote_rows_are_left_out() -> None:
-    """Row values never reach logs or reports."""
-    meant = translate(error("22000", "something is wrong", detail="row (secret-value)"))
-    assert "secret-value" not in f"{meant.message} {meant.hint}"
-
-
-def test_errors_inside_are_translated_with_their_cause() -> None:
-    """One place turns the driver's errors into ours, and keeps the chain for --log-level debug."""
-    original = error("XX000", "unknown catalog item 'nosuch'")
-    with pytest.raises(UsageError) as caught, translated(Stop(), "v"):
-        raise original
-    assert caught.value.__cause__ is original
-
-
-@pytest.mark.parametrize("state", ["57014", None, "XX000"])
-def test_an_error_while_the_run_ends_is_the_end_of_the_run(state: str | None) -> None:
-    """Cancelling a statement is how a run stops: that is no fault of Materialize (exit 4, not 6)."""
-    stop = Stop()
-    stop.request("SIGTERM")
-    with pytest.raises(Incomplete, match="SIGTERM"), translated(stop, "v"):
-        raise error(state, "canceling statement due to user request")
