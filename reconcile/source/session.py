@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import socket
 import struct
 import time
@@ -213,7 +214,8 @@ def _conninfo(settings: MaterializeSettings, remaining_s: float | None) -> str:
         parts["password"] = settings.password.reveal()
     options = [str(parts.get("options") or ""), "--welcome_message=off"]
     if settings.cluster:
-        options.append(f"--cluster={settings.cluster}")
+        # Options are split at spaces that no backslash precedes (pgwire/src/protocol.rs: split_options).
+        options.append("--cluster=" + re.sub(r"([\\ ])", r"\\\1", settings.cluster))
     timeout_s = settings.connect_timeout_s if remaining_s is None else min(settings.connect_timeout_s, remaining_s)
     parts |= {
         "options": " ".join(option for option in options if option),
