@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -118,7 +119,8 @@ class Dispatcher:
             return Answer("SELECT ", _EXPLAIN, [[(text,)]], counted=True)
         if isinstance(statement, s.ExplainPlan):
             # Its form is not Materialize's; like the real one it shows what inlined views consist of.
-            text = f"Explained Query:\n  {self._plan(statement.select.query, params).relation.sql}\n"
+            plans = [{"id": "Explained Query", "plan": self._plan(statement.select.query, params).relation.sql}]
+            text = json.dumps({"plans": plans, "sources": []}, indent=2)
             return Answer("SELECT ", _EXPLAIN_PLAN, [[(text,)]], counted=True)
         return self._other(statement)
 

@@ -11,7 +11,7 @@ from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core import state as states
 from reconcile.core.companion import Companion
 from reconcile.core.state import Identity, State
-from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, SafetyStop
+from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, SafetyStop, Unavailable
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.request import Request
 from reconcile.source import query
@@ -107,11 +107,16 @@ class ViewRun:
         return self._mapping
 
     def _read_plan(self, session: Session) -> str:
-        """The plan's text; empty where the server does not show it (older, newer, not allowed)."""
+        """The plan, as Materialize shows it; empty, with a warning, where it does not."""
         try:
             rows = session.fetch(query.plan_of(self.view.sql))
-        except ReconcileError:
+        except Unavailable:
+            raise
+        except ReconcileError as error:
             self.stop.check()
+            self.report.warnings.append(
+                f"the query's plan is not shown, so that a plain view which is replaced is not noticed: {error.message}"
+            )
             return ""
         return "\n".join(str(row[0] or b"", "utf-8") for row in rows)
 
