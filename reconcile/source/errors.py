@@ -8,7 +8,15 @@ from collections.abc import Iterator
 
 import psycopg
 
-from reconcile.errors import AccessError, EvaluationFailed, HistoryLost, ReconcileError, Unavailable, UsageError
+from reconcile.errors import (
+    AccessError,
+    EvaluationFailed,
+    HistoryLost,
+    ReconcileError,
+    ResultTooLarge,
+    Unavailable,
+    UsageError,
+)
 from reconcile.stop import Stop
 
 _HISTORY_LOST = re.compile(
@@ -118,7 +126,7 @@ def _about_reading(error: psycopg.Error, state: str, text: str, view: str | None
             view=view,
         )
     if "exceeds max size" in text:
-        return UsageError(
+        return ResultTooLarge(
             f"Materialize refuses a result of this size: {text}",
             hint="raise max_query_result_size for this role, or max_result_size",
             view=view,

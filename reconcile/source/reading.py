@@ -43,15 +43,19 @@ class Reading:
 
     def rows(self) -> Iterator[list[tuple[bytes | None, ...]]]:
         """All mapped rows (key, value) in chunks."""
-        yield from self._stream(self.mapping.mapped())
+        for statement in self.mapping.in_parts(self.mapping.mapped()):
+            yield from self._stream(statement)
 
     def hashed_rows(self) -> Iterator[list[tuple[bytes | None, ...]]]:
         """All mapped rows (key, value, source hash: 8 bytes) in chunks."""
-        yield from self._stream(self.mapping.hashed())
+        for statement in self.mapping.in_parts(self.mapping.hashed()):
+            yield from self._stream(statement)
 
     def rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
         """Mapped rows (key, value, source hash) of the chosen buckets in chunks."""
-        yield from self._stream(self.mapping.masked(chosen, buckets))
+        parts = min(self.mapping.parts, len(chosen))
+        for i in range(parts):
+            yield from self._stream(self.mapping.masked(chosen[i::parts], buckets))
 
     def fingerprints(self, buckets: int, companion: str | None = None) -> tuple[list[int], list[int]]:
         """(fingerprint, rows) per bucket, from the companion view or by one GROUP BY. Raises DataError: NULL key."""

@@ -17,6 +17,7 @@ from reconcile.errors import (
     HistoryLost,
     Incomplete,
     ReconcileError,
+    ResultTooLarge,
     Unavailable,
     UsageError,
 )
@@ -117,9 +118,9 @@ READ_OF: list[Case] = [
     ("XX000", "Decode error: Text: expected value at line 1 column 1", EvaluationFailed),
     ("XX000", "Source error: source must be dropped and recreated due to failure: gtid", EvaluationFailed),
     ("XX000", "Envelope error: Upsert: Null key: record with NULL key in UPSERT source", EvaluationFailed),
-    ("XX000", "result exceeds max size of 1.0 GB", UsageError),
-    ("XX000", "total result exceeds max size of 1.0 GB", UsageError),
-    ("53200", "result exceeds max size of 1048576 B", UsageError),
+    ("XX000", "result exceeds max size of 1.0 GB", ResultTooLarge),
+    ("XX000", "total result exceeds max size of 1.0 GB", ResultTooLarge),
+    ("53200", "result exceeds max size of 1048576 B", ResultTooLarge),
     ("54000", "statement batch size cannot exceed 976.6 KiB", UsageError),
     ("28P01", "invalid password", AccessError),
     ("28000", 'role "nobody" does not exist', AccessError),
@@ -216,6 +217,7 @@ def test_what_each_class_exits_with() -> None:
     assert codes == {
         UsageError: ExitCode.USAGE,
         AccessError: ExitCode.USAGE,
+        ResultTooLarge: ExitCode.USAGE,
         EvaluationFailed: ExitCode.SAFETY_STOP,
         Unavailable: ExitCode.UNAVAILABLE,
         HistoryLost: ExitCode.HISTORY_LOST,
