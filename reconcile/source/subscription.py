@@ -33,8 +33,12 @@ class Subscription:
         self._buffered: list[bytes] = []
         self.stream = UpdateStream(as_of, mapping.key.oid == BYTEA, mapping.value.oid == BYTEA)
         self.finished = False
-        self.started = False
         self._silent_since = time.monotonic()
+
+    @property
+    def started(self) -> bool:
+        """Whether more came than the first progress row, which repeats AS OF."""
+        return self.stream.updates > 0 or self.stream.frontier > self.stream.as_of + 1
 
     def read(self, timeout_s: float, max_bytes: int) -> bool:
         """Take in what arrives within timeout_s, until a range is closed, the stream ends or max_bytes are held.
@@ -49,22 +53,26 @@ class Subscription:
                 if closed or self.finished or self.stream.size_bytes > max_bytes:
                     return closed or self.finished
                 remaining = deadline - time.monotonic()
-                if remaining <= 0 or not self._wait(remaining):
-                    self._check_silence()
-                    return False
+                if remaining > 0 and self._wait(remaining):
+                    continue
+                closed = self._drain(max_bytes)
+                self._check_silence()
+                return closed or self.finished
 
     def _drain(self, max_bytes: int) -> bool:
         """Feed every line that is already here, closed ranges or not: fewer, larger commits. Stops at the limit."""
         pgconn = self._connection.pgconn
         feed = self.stream.feed
-        closed = False
+        closed = heard = False
         while True:
             size, data = pgconn.get_copy_data(1)
             if size > 0:
+                if not heard:
+                    heard = True
+                    self._silent_since = time.monotonic()
                 line = bytes(data)
                 if feed(line):
                     closed = True
-                self.started = closed or self.started or self.stream.updates > 0
                 if self.stream.size_bytes > max_bytes:
                     return closed
             elif size == 0:
@@ -74,11 +82,11 @@ class Subscription:
                 return True
 
     def _wait(self, timeout_s: float) -> bool:
+        """Whether something came. What TLS has decrypted already no socket tells of (seen with libpq 17.6 and 18.0,
+        and records above 8 kB): it is asked for after every wait."""
         pgconn = self._connection.pgconn
         ready, _, _ = select.select([pgconn.socket], [], [], timeout_s)
-        if ready:
-            pgconn.consume_input()
-            self._silent_since = time.monotonic()
+        pgconn.consume_input()
         return bool(ready)
 
     def _end(self) -> None:
@@ -148,8 +156,8 @@ def _await_copy(session: Session) -> None:
                 hint="materialize.read_timeout; is the view's cluster running?",
                 view=session.view,
             )
-        if select.select([pgconn.socket], [], [], 0.1)[0]:
-            pgconn.consume_input()
+        select.select([pgconn.socket], [], [], 0.1)
+        pgconn.consume_input()
     result = pgconn.get_result()
     if result is None or result.status == pq.ExecStatus.FATAL_ERROR:
         if result is None:
