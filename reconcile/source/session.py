@@ -31,6 +31,7 @@ CHUNK_ROWS = 500
 """Rows per chunk of a finite read: a third of COPY's client cost (measured)."""
 _TCP_INFO_BYTES, _BYTES_RECEIVED = 136, 128
 """Size of the part of struct tcp_info that ends with tcpi_bytes_received, and that field's place (linux/tcp.h)."""
+_LIBPQ_WITH_VERSIONS = 180000
 IDLE_IN_TRANSACTION = "10min"
 """A read transaction may wait for Redis that long between two reads; the server's default is two minutes."""
 
@@ -226,5 +227,8 @@ def _conninfo(settings: MaterializeSettings, remaining_s: float | None) -> str:
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
     }
+    if psycopg.pq.version() >= _LIBPQ_WITH_VERSIONS:
+        # Materialize speaks 3.0 and refuses all others (pgwire/src/protocol.rs), which the environment may ask for.
+        parts.setdefault("max_protocol_version", "3.0")
     given: dict[str, Any] = {name: value for name, value in parts.items() if value is not None}
     return make_conninfo("", **given)
