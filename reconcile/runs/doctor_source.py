@@ -56,6 +56,12 @@ def open_source(settings: Settings, stop: Stop, findings: Findings) -> Session |
         session = sessions.connect(settings.materialize, stop, "")
         version, cluster, role = catalog.whom(session)
         findings.ok("materialize", f"Materialize {version}, as {role}, cluster {cluster}")
+        if session.exposed:
+            findings.warn(
+                "encryption",
+                "the connection to Materialize is not encrypted: password and rows can be read on the way",
+                "set materialize.sslmode to require; to verify-full with sslrootcert, to be sure of the server",
+            )
         _check_cluster(session, cluster, findings)
     return session
 

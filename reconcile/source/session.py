@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import math
 import os
@@ -68,6 +69,14 @@ class Session:
     @property
     def read_timeout_s(self) -> float:
         return self._settings.read_timeout_s
+
+    @property
+    def exposed(self) -> bool:
+        """Whether password and rows cross a network unencrypted. Materialize asks for the password in clear text
+        (pgwire/src/protocol.rs), and libpq goes on without TLS where the server has none, unless told otherwise."""
+        pgconn = self._connection.pgconn
+        address = pgconn.hostaddr.decode()
+        return bool(address) and not pgconn.ssl_in_use and not ipaddress.ip_address(address.split("%")[0]).is_loopback
 
     def heard(self) -> None:
         """Note that the server said something."""
