@@ -4,6 +4,7 @@
     ├── UsageError                 2  command line or configuration; refused credentials; missing view or column
     │   ├── ConfigError               a configuration file or environment variable, with its place
     │   ├── SchemaError               the query cannot be mapped: missing column, unsupported type
+    │   ├── ResultTooLarge            the source refuses a result of this size
     │   └── AccessError               credentials or privileges refused
     ├── SafetyStop                 5  a human decides; nothing was deleted
     │   ├── DataError                 NULL key, one key with several rows, a value Redis refuses
@@ -74,6 +75,10 @@ class ConfigError(UsageError):
 
 class SchemaError(UsageError):
     """The query's columns cannot be mapped to Redis keys and values."""
+
+
+class ResultTooLarge(UsageError):  # noqa: N818
+    """The source refuses a result of this size, however the reading is divided."""
 
 
 class AccessError(UsageError):

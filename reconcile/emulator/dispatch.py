@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -118,7 +119,8 @@ class Dispatcher:
             return Answer("SELECT ", _EXPLAIN, [[(text,)]], counted=True)
         if isinstance(statement, s.ExplainPlan):
             # Its form is not Materialize's; like the real one it shows what inlined views consist of.
-            text = f"Explained Query:\n  {self._plan(statement.select.query, params).relation.sql}\n"
+            plans = [{"id": "Explained Query", "plan": self._plan(statement.select.query, params).relation.sql}]
+            text = json.dumps({"plans": plans, "sources": []}, indent=2)
             return Answer("SELECT ", _EXPLAIN_PLAN, [[(text,)]], counted=True)
         return self._other(statement)
 
@@ -150,7 +152,19 @@ class Dispatcher:
 
     def _select(self, statement: s.Select, params: Params) -> Answer:
         plan = self._plan(statement.query, params)
-        return Answer("SELECT ", plan.columns, selected(self._session, plan, statement.as_of), counted=True)
+        batches = selected(self._session, plan, statement.as_of)
+        return Answer("SELECT ", plan.columns, self._bounded(batches), counted=True)
+
+    def _bounded(self, batches: Iterator[Rows]) -> Iterator[Rows]:
+        """A result is refused as a whole, before its first row."""
+        limit = self._session.variables.result_limit
+        if limit is None:
+            return batches
+        found = list(batches)
+        size = sum(len(v) if isinstance(v, str | bytes) else 8 for rows in found for row in rows for v in row)
+        if size > limit:
+            raise SqlError(f"result exceeds max size of {self._session.variables.get('max_query_result_size')}")
+        return iter(found)
 
     def _subscribe_columns(self, statement: s.Subscribe, plan: Plan) -> tuple[Column, ...]:
         options = Options(statement.snapshot, statement.progress, statement.upsert, 0, None)

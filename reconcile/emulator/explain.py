@@ -22,6 +22,7 @@ def explain_timestamp(session: Session, plan: Plan, as_of: s.AsOf | None) -> str
     clock, store = session.store.clock, session.store
     upper = clock.upper
     inputs = plan.facts.inputs
+    since = session.since(plan.facts) if as_of is not None else session.determined_since(plan.facts)
     oracle = None if as_of is not None else chosen
     context: Any = "NoTimestamp"
     if inputs:
@@ -32,7 +33,7 @@ def explain_timestamp(session: Session, plan: Plan, as_of: s.AsOf | None) -> str
     document = {
         "determination": {
             "timestamp_context": context,
-            "since": {"elements": [session.since(plan.facts)]},
+            "since": {"elements": [since]},
             "upper": {"elements": [upper] if inputs else []},
             "largest_not_in_advance_of_upper": upper - 1,
             "oracle_read_ts": oracle,

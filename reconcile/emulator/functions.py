@@ -370,5 +370,5 @@ def infix(op: str, left: Typed, right: Typed) -> Typed:
 def _concatenate(left: Typed, right: Typed) -> Typed:
     left, right = known(left), known(right)
     if left.type is BYTEA and right.type is BYTEA:
-        return Typed(f"CAST({left.sql}||{right.sql} AS BLOB)", BYTEA)
+        raise no_operator("||", left, right)
     return Typed(f"({cast(left, TEXT).sql}||{cast(right, TEXT).sql})", TEXT)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import secrets
-import shlex
 import shutil
 import socket
 import ssl
@@ -176,7 +176,7 @@ class Server:
 def _parsed_options(text: str) -> list[tuple[str, str]]:
     """`--a=b -c c=d`"""
     found = []
-    words = iter(shlex.split(text))
+    words = iter(re.sub(r"\\(.)", r"\1", word) for word in re.findall(r"(?:\\.|[^\\ ])+", text))
     for word in words:
         setting = next(words, "") if word == "-c" else word.removeprefix("--").removeprefix("-c")
         name, _, value = setting.partition("=")

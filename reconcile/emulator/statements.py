@@ -160,9 +160,11 @@ class StatementParser(QueryParser):
     def _explain(self) -> s.Statement:
         self.expect("explain")
         if self.accept("optimized", "plan"):
-            if self.accept("as"):
-                self.expect("text")
-            self.expect("for")
+            if self.accept("with"):
+                self.expect_op("(")
+                self.expect("no", "fast", "path")
+                self.expect_op(")")
+            self.expect("as", "json", "for")
             return s.ExplainPlan(self.select())
         if not self.accept("timestamp"):
             raise SqlError.unsupported("EXPLAIN other than EXPLAIN TIMESTAMP and EXPLAIN OPTIMIZED PLAN")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from reconcile.emulator.problem import SqlError
 
 MZ_VERSION = "v0.155.0-dev.0 (61f11dc12)"
@@ -49,6 +51,15 @@ class Variables:
     def _key(name: str) -> str:
         folded = name.lower()
         return _ALIASES.get(folded, folded)
+
+    @property
+    def result_limit(self) -> int | None:
+        """max_query_result_size in bytes; None for the default, which is not counted for."""
+        amount = re.fullmatch(r"(\d+)\s*([kMG]?)B", self.get("max_query_result_size"))
+        if amount is None or amount[0] == _DEFAULTS["max_query_result_size"]:
+            return None
+        units: int = 1000 ** " kMG".index(amount[2] or " ")
+        return int(amount[1]) * units
 
     @property
     def search_path(self) -> list[str]:

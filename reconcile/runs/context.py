@@ -11,7 +11,7 @@ from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core import state as states
 from reconcile.core.companion import Companion
 from reconcile.core.state import Identity, State
-from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, SafetyStop
+from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop, Unavailable
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.request import Request
 from reconcile.source import query
@@ -32,6 +32,9 @@ from reconcile.target.store import Stored
 LEASE_LOOK_EVERY_S = 0.5
 LEASE_WAIT_MAX_S = 3600.0
 """`--if-leased wait` gives up after this."""
+PARTS_STEP = 8
+MAX_PARTS = 512
+"""A view is read in 8, 64 or 512 parts where Materialize refuses it as one result. Each part is a pass over it."""
 RELEASE_S = 2.0
 """How long the end of a run tries to give the lease back. It expires by itself, but the next run would have to wait."""
 
@@ -106,12 +109,31 @@ class ViewRun:
                 self.companion_ids = companion_ids(session, self.view.digest_view)
         return self._mapping
 
+    def in_smaller_parts(self, refused: ResultTooLarge) -> Mapping:
+        """How to read the view after Materialize refused a result. Raises `refused` when there is no other way.
+
+        Some of what was read may be in Redis already, under the pending mark: the stored state is looked at again.
+        """
+        assert self._mapping is not None
+        parts = self._mapping.parts * PARTS_STEP
+        if parts > MAX_PARTS:
+            raise refused
+        self._mapping = dataclasses.replace(self._mapping, parts=parts)
+        self.stored = self._read_stored()
+        self.report.warnings.append(f"{refused.message}: the view is read in {parts} parts")
+        return self._mapping
+
     def _read_plan(self, session: Session) -> str:
-        """The plan's text; empty where the server does not show it (older, newer, not allowed)."""
+        """The plan, as Materialize shows it; empty, with a warning, where it does not."""
         try:
             rows = session.fetch(query.plan_of(self.view.sql))
-        except ReconcileError:
+        except Unavailable:
+            raise
+        except ReconcileError as error:
             self.stop.check()
+            self.report.warnings.append(
+                f"the query's plan is not shown, so that a plain view which is replaced is not noticed: {error.message}"
+            )
             return ""
         return "\n".join(str(row[0] or b"", "utf-8") for row in rows)
 

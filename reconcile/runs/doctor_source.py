@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -55,6 +56,12 @@ def open_source(settings: Settings, stop: Stop, findings: Findings) -> Session |
         session = sessions.connect(settings.materialize, stop, "")
         version, cluster, role = catalog.whom(session)
         findings.ok("materialize", f"Materialize {version}, as {role}, cluster {cluster}")
+        if session.exposed:
+            findings.warn(
+                "encryption",
+                "the connection to Materialize is not encrypted: password and rows can be read on the way",
+                "set materialize.sslmode to require; to verify-full with sslrootcert, to be sure of the server",
+            )
         _check_cluster(session, cluster, findings)
     return session
 
@@ -251,13 +258,14 @@ def _retain(objects: list[CatalogObject], wanted_s: float) -> str:
     for known in objects:
         kind = _ALTERABLE.get(known.kind)
         if kind is not None:
-            lines.append(f"ALTER {kind} {known.name} SET (RETAIN HISTORY FOR '{_duration(wanted_s)}');")
+            minutes = math.ceil(wanted_s / 60)
+            lines.append(f"ALTER {kind} {known.name} SET (RETAIN HISTORY FOR '{minutes} minutes');")
         elif known.kind == "index":
             lines.append(
                 f"-- {known.name} is an index, whose history is always short: let the query read a materialized view "
                 "without an index in this cluster"
             )
-    return "\n".join(lines) or "-- let the query read a materialized view created WITH (RETAIN HISTORY FOR '1h')"
+    return "\n".join(lines) or "-- let the query read a materialized view created WITH (RETAIN HISTORY FOR '1hr')"
 
 
 def _duration(seconds: float) -> str:

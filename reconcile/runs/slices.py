@@ -13,7 +13,7 @@ from reconcile.core import digest
 from reconcile.core.changes import Changes, consolidate
 from reconcile.core.state import Pending
 from reconcile.core.times import frontier_after
-from reconcile.errors import UsageError
+from reconcile.errors import ResultTooLarge, UsageError
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import READ_AT_MOST_S, Doubt, TooLarge, check_deletes, check_inserts
 from reconcile.source.query import Mapping
@@ -54,7 +54,7 @@ class Slices:
             try:
                 with_deletes = self._puts(parts)
                 break
-            except TooLarge:
+            except (TooLarge, ResultTooLarge):
                 # What was put of this attempt is put again, equal: from here on this is a repeat.
                 self._repeat = self._repeat or self._applier.marked
                 parts *= 4

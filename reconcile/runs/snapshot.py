@@ -19,7 +19,7 @@ from reconcile.core.companion import Companion
 from reconcile.core.decide import Snapshot
 from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.state import Identity, Pending, State
-from reconcile.errors import Incomplete, ReconcileError, SafetyStop
+from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop
 from reconcile.runs import companion, load
 from reconcile.runs.context import ViewRun
 from reconcile.runs.load import Collision, Content
@@ -70,7 +70,7 @@ class SnapshotRun:
         self._fence = run.new_fence()
         try:
             outcome = self._bring_about()
-        except Incomplete:
+        except (Incomplete, ResultTooLarge):
             self._keep_progress()
             raise
         first = run.state is None or run.state.as_of is None
@@ -89,8 +89,9 @@ class SnapshotRun:
             self._fence.settle()
 
     def _keep_progress(self) -> None:
-        """Time ran out. Where Redis is between two times anyway, or never was complete, what is known to differ is
-        written, so that runs too short for everything converge; a clean checkpoint is left alone."""
+        """Time ran out, or the view has to be read in another way. Where Redis is between two times anyway, or never
+        was complete, what is known to differ is written, so that runs too short for everything converge; a clean
+        checkpoint is left alone."""
         base = self._run.base_state
         marked = self._applier is not None and self._applier.marked
         if marked or base.as_of is None or base.pending is not None:

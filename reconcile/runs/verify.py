@@ -22,7 +22,7 @@ from reconcile.core.changes import name_of
 from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.drift import Cause, Look, Verdict
 from reconcile.core.state import Pending, State
-from reconcile.errors import ExitCode, HistoryLost, Unavailable, UsageError
+from reconcile.errors import ExitCode, HistoryLost, ResultTooLarge, Unavailable, UsageError
 from reconcile.report.run_report import DriftReport
 from reconcile.runs import companion
 from reconcile.runs.context import ViewRun
@@ -54,12 +54,19 @@ class Audit:
 
     def execute(self) -> None:
         """Fill the report. Raises ReconcileError; drift is not an error."""
-        try:
-            self._compare(at_checkpoint=True)
-        except HistoryLost:
-            # The checkpoint's time could be read when this began; a source that keeps a second has let go of it since.
+        at_checkpoint = True
+        while True:
+            try:
+                self._compare(at_checkpoint=at_checkpoint)
+                return
+            except HistoryLost:
+                if not at_checkpoint:
+                    raise
+                # Its time could be read when this began; a source that keeps a second has let go of it since.
+                at_checkpoint = False
+            except ResultTooLarge as refused:
+                self.mapping, self.session = self.run.in_smaller_parts(refused), self.run.open_session()
             self.named.clear()
-            self._compare(at_checkpoint=False)
 
     def _compare(self, *, at_checkpoint: bool) -> None:
         run, report = self.run, self.run.report

@@ -8,7 +8,15 @@ import time
 from reconcile.core import decide, times
 from reconcile.core.decide import Delta, Snapshot
 from reconcile.core.times import MAX_TIMESTAMP, frontier_after
-from reconcile.errors import EvaluationFailed, ExitCode, HistoryLost, SafetyStop, Unavailable, UsageError
+from reconcile.errors import (
+    EvaluationFailed,
+    ExitCode,
+    HistoryLost,
+    ResultTooLarge,
+    SafetyStop,
+    Unavailable,
+    UsageError,
+)
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import DeltaRun, Doubt, TooLarge, Until
 from reconcile.runs.slices import Slices
@@ -40,13 +48,24 @@ class Work:
             mapping = run.describe(session)
         with run.leased():
             run.report.as_of_before = run.report.as_of = run.state.as_of if run.state is not None else None
+            while not self._in_mode(session, mapping):
+                session, mapping = run.open_session(), run.describe(session)
+        self._note_lag()
+
+    def _in_mode(self, session: Session, mapping: Mapping) -> bool:
+        """False when the view has to be read in smaller parts, from the beginning: at one time, or not at all."""
+        run = self._run
+        try:
             if run.request.mode == "snapshot":
                 self._snapshot_only(session, mapping)
             elif run.request.mode == "delta":
                 self._delta_only(session, mapping)
             else:
                 self._run_all(session, mapping)
-        self._note_lag()
+        except ResultTooLarge as refused:
+            run.in_smaller_parts(refused)
+            return False
+        return True
 
     # -- modes ---------------------------------------------------------------------------------------------------
 
@@ -231,10 +250,11 @@ class Work:
 
 
 def _followed(delta: DeltaRun, session: Session, until: Until) -> bool:
-    """False when more changed at one time than memory holds; what was received of it is let go of by then."""
+    """False when more changed at one time than memory holds, or than Materialize sends at once; what was received of
+    it is let go of by then."""
     try:
         with delta.subscription(session, until) as subscription:
             delta.follow(subscription, until)
-    except TooLarge:
+    except (TooLarge, ResultTooLarge):
         return False
     return True

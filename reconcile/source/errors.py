@@ -8,79 +8,131 @@ from collections.abc import Iterator
 
 import psycopg
 
-from reconcile.errors import AccessError, EvaluationFailed, HistoryLost, ReconcileError, Unavailable, UsageError
+from reconcile.errors import (
+    AccessError,
+    EvaluationFailed,
+    HistoryLost,
+    ReconcileError,
+    ResultTooLarge,
+    Unavailable,
+    UsageError,
+)
 from reconcile.stop import Stop
 
-_HISTORY_LOST = re.compile(r"is not valid for all inputs|could not find a valid timestamp")
-_DROPPED = re.compile(r"subscribe has been terminated because|dependency was removed|relation .* was dropped")
+_HISTORY_LOST = re.compile(
+    r"is not valid for all inputs|could not find a valid timestamp"
+    # Compaction between choosing the time and starting to read at it (compute-client/src/controller/error.rs).
+    r"|not beyond the since|insufficient read holds"
+)
+_DROPPED = re.compile(
+    r"subscribe has been terminated because|dependency was removed|was dropped|has been dropped"
+    r"|is not readable at any time"
+)
 _MISSING = re.compile(r"unknown (catalog item|schema|database|cluster|function)|does not exist|invalid id")
 _REFUSED = re.compile(
     r"invalid password|password authentication failed|authentication|role \".*\" does not exist|pg_hba"
+    # blocked organisations and network policies (adapter/src/error.rs), and libpq without any password
+    r"|login blocked|session denied|no password supplied"
 )
-_ACCESS_STATES = {"28P01", "28000", "42501"}
+_TLS = re.compile(r"certificate|TLS encryption is required|does not support SSL")
+_DATA = re.compile(r"(Evaluation|Decode|Source|Envelope) error: ")
+"""What a row makes impossible (storage-types/src/errors.rs: DataflowError)."""
+_VALUES = re.compile(r" ?\(original (?:text|bytes): .*|\"(?:.*\"|.*$)", re.DOTALL)
+"""Where such a text quotes the row: what could not be decoded, and what is no number, date or else."""
+_ACCESS_STATES = {"28P01", "28000", "42501", "MZ010", "MZ011"}
 _RETRY_STATES = {"57014", "25P03", "53000", "53200", "25006", "57P01", "57P02", "57P03"}
-_USAGE_CLASSES = ("42", "22", "0A", "2F", "54", "08P")
+_USAGE_CLASSES = ("42", "0A", "2F", "54", "08P")
 """Some of these psycopg calls OperationalError; but trying again does not help."""
 
 
 @contextlib.contextmanager
-def translated(stop: Stop, view: str | None = None) -> Iterator[None]:
-    """Turn psycopg errors inside into ours. A statement cancelled because the run ends becomes Incomplete."""
+def translated(stop: Stop, view: str | None = None, *, planning: bool = False) -> Iterator[None]:
+    """Turn psycopg errors inside into ours. A statement cancelled because the run ends becomes Incomplete.
+
+    planning: nothing is read inside, so that what Materialize has to say is about the query.
+    """
     try:
         yield
     except psycopg.Error as error:
         if stop.requested:
             stop.check()
-        raise translate(error, view) from error
+        meant = translate(error, view)
+        # Nearly all that planning can complain of has the SQLSTATE of an internal error (adapter/src/error.rs).
+        if planning and type(meant) is ReconcileError and error.sqlstate == "XX000":
+            meant = UsageError(f"Materialize refuses the query: {_first_line(error)}", hint=meant.hint, view=view)
+        raise meant from error
 
 
 def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
-    """What a psycopg error means for the user. The row values a server quotes in DETAIL are left out."""
+    """What a psycopg error means for the user. The row values a server quotes are left out."""
     state = error.sqlstate or ""
     text = _first_line(error)
-    hint = error.diag.message_hint
     if _HISTORY_LOST.search(text):
         return HistoryLost(f"Materialize no longer has the requested time: {text}", view=view)
-    if not state and "certificate" in text:
+    if not state or state.startswith(("08", "28", "MZ")) or state == "42501":
+        meant = _about_connecting(error, state, text, view)
+        if meant is not None:
+            return meant
+    if _DATA.match(text) or (state.startswith("22") and not text.startswith("subscription lower")):
+        return EvaluationFailed(
+            f"the view cannot be evaluated at the moment: {_VALUES.sub(_left_out, text)}",
+            hint="mend the data or the view; the checkpoint stays, the next run tries again",
+            view=view,
+        )
+    return _about_reading(error, state, text, view)
+
+
+def _about_connecting(error: psycopg.Error, state: str, text: str, view: str | None) -> ReconcileError | None:
+    """Sessions that do not come about, or are ended, for a reason of their own."""
+    if "authentication expired" in text:
+        return Unavailable(
+            f"Materialize ended the session: {text}", hint="the next run signs in again and goes on", view=view
+        )
+    if "protocol version" in text:
+        return UsageError(
+            f"Materialize speaks version 3.0 of the protocol only: {text}",
+            hint="leave max_protocol_version out of materialize.url",
+            view=view,
+        )
+    if (not state or state.startswith("08")) and _TLS.search(text):
         return UsageError(
             f"TLS to Materialize fails: {text}",
             hint="check sslmode, and sslrootcert where the certificate is not signed by a known authority",
             view=view,
         )
     if state in _ACCESS_STATES or (not state and _REFUSED.search(text)):
-        detail = error.diag.message_detail or ""
         return AccessError(
             f"Materialize refused access: {text}",
-            hint=detail or "check user, password and database in the configuration",
+            hint=error.diag.message_detail or "check user, password and database in the configuration",
             view=view,
         )
-    if text.startswith("Evaluation error"):
-        return EvaluationFailed(
-            f"the view cannot be evaluated at the moment: {text}",
-            hint="mend the data or the view; the checkpoint stays, the next run tries again",
-            view=view,
-        )
+    return None
+
+
+def _about_reading(error: psycopg.Error, state: str, text: str, view: str | None) -> ReconcileError:
+    hint = error.diag.message_hint
     if "same timedomain" in text:
         return UsageError(
             "Materialize reads objects of different schemas at different times, so they cannot be compared",
             hint="create the companion view (digest_view) in the schema of the view",
             view=view,
         )
-    if "no replicas available" in text or "target replica failed" in text:
+    if "no replicas available" in text or "target replica failed" in text or "fell behind" in text:
         return Unavailable(f"Materialize cannot run the query: {text}", hint=hint, view=view)
     if _DROPPED.search(text):
         return Unavailable(
-            f"the view was dropped or replaced while it was read: {text}",
+            f"the view, or what it is read from, was dropped or replaced: {text}",
             hint="the next run looks the view up again",
             view=view,
         )
     if "exceeds max size" in text:
-        return UsageError(
+        return ResultTooLarge(
             f"Materialize refuses a result of this size: {text}",
             hint="raise max_query_result_size for this role, or max_result_size",
             view=view,
         )
-    if state not in _RETRY_STATES and (_MISSING.search(text) or state.startswith(_USAGE_CLASSES)):
+    usage = _MISSING.search(text) or state.startswith((*_USAGE_CLASSES, "22"))
+    if state not in _RETRY_STATES and usage:
         return UsageError(
             f"Materialize refuses the query: {text}", hint=hint or "check `sql` in the configuration", view=view
         )
@@ -89,6 +141,10 @@ def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
             f"Materialize is not available: {text}", hint="is it running, and reachable from here?", view=view
         )
     return ReconcileError(f"Materialize reports {state}: {text}", hint=hint, view=view)
+
+
+def _left_out(quoted: re.Match[str]) -> str:
+    return "…" if quoted[0].startswith('"') else ""
 
 
 def _first_line(error: psycopg.Error) -> str:

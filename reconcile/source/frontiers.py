@@ -1,4 +1,10 @@
-"""What EXPLAIN TIMESTAMP AS JSON says (shape: transcripts `retain_history`, `transaction_snapshot`)."""
+"""What EXPLAIN TIMESTAMP AS JSON says (shape: transcripts `retain_history`, `transaction_snapshot`).
+
+since and upper are those of the objects listed under "sources", not those under "determination": inside a transaction
+the determination speaks for everything in the schemas of the query (adapter/src/coord/sequencer/inner/peek.rs,
+`timedomain_for`), so that a table beside the view, which keeps a second of history, would hide the view's hour. Outside
+of a transaction both are equal, in every transcript.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,8 @@ from reconcile.core.decide import Frontiers
 from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import ReconcileError
 
-_SOURCE_NAME = re.compile(r"(?P<name>.*) \((?P<id>[a-z]+\d+), (?P<kind>storage|compute)\)")
+_SOURCE_NAME = re.compile(r"(?P<name>.*) \((?P<id>[a-z]+\d+), (?P<kind>storage|compute)\)", re.DOTALL)
+"""As adapter/src/coord/sequencer/inner/explain_timestamp.rs writes it: nothing in the name is quoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +55,9 @@ def parse_explanation(text: str) -> Explained:
 
 
 def _parse(explained: dict[str, Any]) -> Explained:
-    determination = explained["determination"]
-    since = determination["since"]["elements"]
-    upper = determination["upper"]["elements"]
-    context = determination["timestamp_context"]
+    context = explained["determination"]["timestamp_context"]
     chosen = context["TimelineTimestamp"]["chosen_ts"] if isinstance(context, dict) else MAX_TIMESTAMP
+    since, uppers = 0, []
     objects = []
     for source in explained["sources"]:
         match = _SOURCE_NAME.fullmatch(source["name"])
@@ -61,9 +66,9 @@ def _parse(explained: dict[str, Any]) -> Explained:
             if match
             else SourceObject(source["name"], source["name"], "storage")
         )
-    frontiers = Frontiers(
-        since=int(since[0]) if since else MAX_TIMESTAMP,
-        upper=int(upper[0]) if upper else None,
-        now=int(chosen),
-    )
+        read, written = source["read_frontier"], source["write_frontier"]
+        # Nothing of a frontier without elements can be read, or nothing more is written.
+        since = max(since, int(read[0]) if read else MAX_TIMESTAMP)
+        uppers += [int(written[0])] if written else []
+    frontiers = Frontiers(since=since, upper=min(uppers, default=None), now=int(chosen))
     return Explained(frontiers, tuple(objects))

@@ -43,19 +43,28 @@ class Reading:
 
     def rows(self) -> Iterator[list[tuple[bytes | None, ...]]]:
         """All mapped rows (key, value) in chunks."""
-        yield from self._stream(self.mapping.mapped())
+        for statement in self.mapping.in_parts(self.mapping.mapped()):
+            yield from self._stream(statement)
 
     def hashed_rows(self) -> Iterator[list[tuple[bytes | None, ...]]]:
         """All mapped rows (key, value, source hash: 8 bytes) in chunks."""
-        yield from self._stream(self.mapping.hashed())
+        for statement in self.mapping.in_parts(self.mapping.hashed()):
+            yield from self._stream(statement)
 
     def rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
         """Mapped rows (key, value) of the chosen buckets in chunks."""
-        yield from self._stream(self.mapping.mapped() + self.mapping.within(chosen, buckets))
+        for some in self._in_parts(chosen):
+            yield from self._stream(self.mapping.mapped() + self.mapping.within(some, buckets))
 
     def hashed_rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
         """Mapped rows (key, value, source hash) of the chosen buckets in chunks."""
-        yield from self._stream(self.mapping.hashed() + self.mapping.within(chosen, buckets))
+        for some in self._in_parts(chosen):
+            yield from self._stream(self.mapping.hashed() + self.mapping.within(some, buckets))
+
+    def _in_parts(self, chosen: list[int]) -> list[list[int]]:
+        """The chosen buckets in as many lists as the view is read in results."""
+        parts = min(self.mapping.parts, len(chosen))
+        return [chosen[i::parts] for i in range(parts)]
 
     def fingerprints(self, buckets: int, companion: str | None = None) -> tuple[Fingerprints, list[int]]:
         """(fingerprint, rows) per bucket, from the companion view or by one GROUP BY. Raises DataError: NULL key."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import math
 import os
+import re
 import socket
 import struct
 import time
@@ -30,6 +32,7 @@ CHUNK_ROWS = 500
 """Rows per chunk of a finite read: a third of COPY's client cost (measured)."""
 _TCP_INFO_BYTES, _BYTES_RECEIVED = 136, 128
 """Size of the part of struct tcp_info that ends with tcpi_bytes_received, and that field's place (linux/tcp.h)."""
+_LIBPQ_WITH_VERSIONS = 180000
 IDLE_IN_TRANSACTION = "10min"
 """A read transaction may wait for Redis that long between two reads; the server's default is two minutes."""
 
@@ -67,17 +70,28 @@ class Session:
     def read_timeout_s(self) -> float:
         return self._settings.read_timeout_s
 
+    @property
+    def exposed(self) -> bool:
+        """Whether password and rows cross a network unencrypted. Materialize asks for the password in clear text
+        (pgwire/src/protocol.rs), and libpq goes on without TLS where the server has none, unless told otherwise."""
+        pgconn = self._connection.pgconn
+        address = pgconn.hostaddr.decode()
+        return bool(address) and not pgconn.ssl_in_use and not ipaddress.ip_address(address.split("%")[0]).is_loopback
+
     def heard(self) -> None:
         """Note that the server said something."""
         self._heard_at = time.monotonic()
 
     @contextlib.contextmanager
-    def bounded(self) -> Iterator[None]:
-        """Statements inside end when the run should end or the server is silent for too long."""
+    def bounded(self, *, planning: bool = False) -> Iterator[None]:
+        """Statements inside end when the run should end or the server is silent for too long.
+
+        planning: they only have the server look at a query.
+        """
         self.statements += 1
         self.heard()
         limit = self._settings.read_timeout_s
-        with translated(self._stop, self._view):
+        with translated(self._stop, self._view, planning=planning):
             try:
                 with self._stop.watch(
                     cancel=self._cancel, sever=self._sever, expires_at=lambda: self._heard_at + limit
@@ -102,8 +116,8 @@ class Session:
         self.fetch(statement)
 
     def columns(self, statement: str) -> list[Column]:
-        """Names and type oids of a statement's result."""
-        with self.bounded(), self._connection.cursor() as cursor:
+        """Names and type oids of a statement's result, which is not to read anything. Raises UsageError."""
+        with self.bounded(planning=True), self._connection.cursor() as cursor:
             cursor.execute(statement.encode())
             return [Column(item.name, item.type_code) for item in cursor.description or []]
 
@@ -213,7 +227,8 @@ def _conninfo(settings: MaterializeSettings, remaining_s: float | None) -> str:
         parts["password"] = settings.password.reveal()
     options = [str(parts.get("options") or ""), "--welcome_message=off"]
     if settings.cluster:
-        options.append(f"--cluster={settings.cluster}")
+        # Options are split at spaces that no backslash precedes (pgwire/src/protocol.rs: split_options).
+        options.append("--cluster=" + re.sub(r"([\\ ])", r"\\\1", settings.cluster))
     timeout_s = settings.connect_timeout_s if remaining_s is None else min(settings.connect_timeout_s, remaining_s)
     parts |= {
         "options": " ".join(option for option in options if option),
@@ -224,5 +239,8 @@ def _conninfo(settings: MaterializeSettings, remaining_s: float | None) -> str:
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
     }
+    if psycopg.pq.version() >= _LIBPQ_WITH_VERSIONS:
+        # Materialize speaks 3.0 and refuses all others (pgwire/src/protocol.rs), which the environment may ask for.
+        parts.setdefault("max_protocol_version", "3.0")
     given: dict[str, Any] = {name: value for name, value in parts.items() if value is not None}
     return make_conninfo("", **given)

@@ -19,7 +19,8 @@ from reconcile.source.session import Session
 
 PROGRESS_TIMEOUT_S = 60.0
 """Progress comes every second once the subscription runs; silence for this long is a broken source.
-Before the first data, the server may read the whole view (1–5 s per million rows), bounded by read_timeout."""
+Before that the server may read the whole view (1–5 s per million rows), bounded by read_timeout. The first progress row
+repeats AS OF and is sent before that (transcript `subscribe`; adapter/src/active_compute_sink.rs: initialize)."""
 
 
 class Subscription:
@@ -32,8 +33,12 @@ class Subscription:
         self._buffered: list[bytes] = []
         self.stream = UpdateStream(as_of, mapping.key.oid == BYTEA, mapping.value.oid == BYTEA)
         self.finished = False
-        self.started = False
         self._silent_since = time.monotonic()
+
+    @property
+    def started(self) -> bool:
+        """Whether more came than the first progress row, which repeats AS OF."""
+        return self.stream.updates > 0 or self.stream.frontier > self.stream.as_of + 1
 
     def read(self, timeout_s: float, max_bytes: int) -> bool:
         """Take in what arrives within timeout_s, until a range is closed, the stream ends or max_bytes are held.
@@ -48,19 +53,23 @@ class Subscription:
                 if closed or self.finished or self.stream.size_bytes > max_bytes:
                     return closed or self.finished
                 remaining = deadline - time.monotonic()
-                if remaining <= 0 or not self._wait(remaining):
-                    self._check_silence()
-                    return False
+                if remaining > 0 and self._wait(remaining):
+                    continue
+                closed = self._drain(max_bytes)
+                self._check_silence()
+                return closed or self.finished
 
     def _drain(self, max_bytes: int) -> bool:
         """Feed every line that is already here, closed ranges or not: fewer, larger commits. Stops at the limit."""
         pgconn = self._connection.pgconn
         feed = self.stream.feed
-        closed = False
+        closed = heard = False
         while True:
             size, data = pgconn.get_copy_data(1)
             if size > 0:
-                self.started = True
+                if not heard:
+                    heard = True
+                    self._silent_since = time.monotonic()
                 line = bytes(data)
                 if feed(line):
                     closed = True
@@ -73,11 +82,11 @@ class Subscription:
                 return True
 
     def _wait(self, timeout_s: float) -> bool:
+        """Whether something came. What TLS has decrypted already no socket tells of (seen with libpq 17.6 and 18.0,
+        and records above 8 kB): it is asked for after every wait."""
         pgconn = self._connection.pgconn
         ready, _, _ = select.select([pgconn.socket], [], [], timeout_s)
-        if ready:
-            pgconn.consume_input()
-            self._silent_since = time.monotonic()
+        pgconn.consume_input()
         return bool(ready)
 
     def _end(self) -> None:
@@ -100,10 +109,12 @@ class Subscription:
         limit = self._session.read_timeout_s
         if self.started:
             limit = min(limit, PROGRESS_TIMEOUT_S)
-        if time.monotonic() - self._silent_since > limit:
+        # The progress of a view WITH (REFRESH …) is the time of its next refresh: until then there is nothing to say.
+        since_frontier_s = time.time() - self.stream.frontier / 1000
+        if min(time.monotonic() - self._silent_since, since_frontier_s) > limit:
             raise Unavailable(
                 f"Materialize said nothing for {limit:g} s, not even progress",
-                hint="is the view's cluster running, and has it replicas?",
+                hint="is the view's cluster running, has it replicas, and do its sources receive anything?",
                 view=self._session.view,
             )
 
@@ -145,8 +156,8 @@ def _await_copy(session: Session) -> None:
                 hint="materialize.read_timeout; is the view's cluster running?",
                 view=session.view,
             )
-        if select.select([pgconn.socket], [], [], 0.1)[0]:
-            pgconn.consume_input()
+        select.select([pgconn.socket], [], [], 0.1)
+        pgconn.consume_input()
     result = pgconn.get_result()
     if result is None or result.status == pq.ExecStatus.FATAL_ERROR:
         if result is None:

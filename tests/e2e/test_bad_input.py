@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from tests.support.command import Command
 from tests.support.redis_servers import RedisServer, free_port, start_redis
@@ -100,6 +102,7 @@ def test_wrong_materialize_password(command: Command, redis_server: RedisServer,
         ("SELECT key, value FROM nosuchschema.v", "nosuchschema"),
         ("SELECT nokey, value FROM {schema}.v", "nokey"),
         ("SELECT key value FROM {schema}.v WHERE", "refuses the query"),
+        ("SELECT key, value FROM {schema}.v WHERE key", "refuses the query"),
         ("SELECT key AS k, value FROM {schema}.v", "no column 'key'"),
         ("SELECT key, value AS val FROM {schema}.v", "no column 'value'"),
         ("SELECT key, value, 1 AS more FROM {schema}.v", "columns that go nowhere: more"),
@@ -112,6 +115,20 @@ def test_bad_query(command: Command, redis_server: RedisServer, source: Source, 
     command.config["materialize"]["sql"] = query.format(schema=source.schema)
     refused(command, redis_server, 2, said)
     assert redis_server.client().dbsize() == 0
+
+
+libpq_with_versions = pytest.mark.skipif(psycopg.pq.version() < 180000, reason="this libpq speaks 3.0 only")
+
+
+@libpq_with_versions
+def test_a_protocol_that_materialize_does_not_speak(
+    command: Command, redis_server: RedisServer, source: Source
+) -> None:
+    """What the environment asks libpq for is not asked for; what the URL says is said to be the mistake."""
+    assert command("run", PGMAXPROTOCOLVERSION="latest").code == 0
+    redis_server.client().flushall()
+    command.config["materialize"]["url"] = make_conninfo(source.url, max_protocol_version="latest")
+    refused(command, redis_server, 2, "version 3.0 of the protocol only")
 
 
 def test_null_key(command: Command, redis_server: RedisServer, source: Source) -> None:

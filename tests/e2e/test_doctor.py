@@ -104,10 +104,11 @@ def test_missing_privileges(command: Command, source: Source) -> None:
         source.execute(f"DROP ROLE {role}")
 
 
-def test_unknown_cluster(command: Command, source: Source) -> None:
-    """Materialize says so in a notice only; the first query would fail."""
-    command.config["materialize"]["cluster"] = "nope"
-    assert "no cluster nope" in checks(command, expect=2)["cluster"]["message"]
+@pytest.mark.parametrize("name", ["nope", "no such one", "Back\\slash -- and it's \"quoted\""])
+def test_unknown_cluster(name: str, command: Command, source: Source) -> None:
+    """Materialize says so in a notice only; the first query would fail. The name arrives as it was given."""
+    command.config["materialize"]["cluster"] = name
+    assert f"no cluster {name}" in checks(command, expect=2)["cluster"]["message"]
 
 
 def test_wrong_columns(command: Command, source: Source) -> None:

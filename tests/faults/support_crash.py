@@ -256,7 +256,6 @@ def one_time_a_read() -> Iterator[None]:
                         subscription._end()
                     return size < 0
                 line = bytes(data)
-            subscription.started = True
             time_text, progressed, _ = line.split(b"\t", 2)
             if progressed != b"t" and int(time_text) > stream.frontier:
                 subscription._buffered.append(line)
