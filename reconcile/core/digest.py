@@ -17,8 +17,10 @@ compared with another fingerprint of the same bucket.
 
 from __future__ import annotations
 
+import sys
+from array import array
 from binascii import crc32
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from struct import unpack
 
 from xxhash import xxh3_64_intdigest
@@ -160,6 +162,44 @@ def decode_manifest(stored: bytes) -> list[int]:
     return [added(r) for r in records]
 
 
+def manifest_words(stored: bytes) -> array[int]:
+    """A stored manifest as 64-bit numbers, count and sum of bucket b at 2b and 2b + 1: a tenth of the memory that ints
+    take. Raises ValueError on a broken length."""
+    words = array("Q", stored)
+    if sys.byteorder == "little":
+        words.byteswap()
+    return words
+
+
+def encode_words(words: array[int]) -> bytes:
+    """The manifest to store."""
+    stored = array("Q", words)
+    if sys.byteorder == "little":
+        stored.byteswap()
+    return stored.tobytes()
+
+
+def digest_in_words(words: array[int], bucket: int) -> int:
+    """A bucket's digest, in added-up form."""
+    return (words[2 * bucket] << 96) | words[2 * bucket + 1]
+
+
+def total_of_words(words: array[int]) -> int:
+    """One digest over all buckets, in normal form."""
+    return (sum(words[::2]) << 64) | (sum(words[1::2]) & _M64)
+
+
+def add_to_words(words: array[int], more: Mapping[int, int]) -> bool:
+    """Add to digests in place. False, and nothing is right any more, when one would count less than no rows."""
+    for bucket, one in more.items():
+        rows = words[2 * bucket] + ((one + _HALF) >> 96)
+        if rows < 0:
+            return False
+        words[2 * bucket] = rows
+        words[2 * bucket + 1] = (words[2 * bucket + 1] + one) & _M64
+    return True
+
+
 def fingerprint(hash_sum: int) -> int:
     """The stored form of Materialize's sum of hashes: 1 .. 2^64−1, so that 0 can mean UNKNOWN."""
     return hash_sum % _M64 + 1
@@ -175,7 +215,7 @@ def encode_fingerprints(fingerprints: Iterable[int]) -> bytes:
     return b"".join([f.to_bytes(FINGERPRINT_BYTES, "big") for f in fingerprints])
 
 
-def decode_fingerprints(stored: bytes) -> list[int]:
+def decode_fingerprints(stored: bytes | bytearray) -> list[int]:
     """Raises ValueError on a broken length."""
     if len(stored) % FINGERPRINT_BYTES:
         raise ValueError("fingerprints length is not a multiple of its record")

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from reconcile.core import digest
-from reconcile.core.changes import Changes, consolidate
+from reconcile.core.changes import Changes
 from reconcile.core.state import Pending
 from reconcile.core.times import frontier_after
 from reconcile.errors import UsageError
 from reconcile.runs.context import ViewRun
-from reconcile.runs.delta import READ_AT_MOST_S, Doubt, TooLarge, check_deletes, check_inserts
+from reconcile.runs.delta import READ_AT_MOST_S, TooLarge, add_to_manifest, check_deletes, check_inserts
 from reconcile.source.query import Mapping
 from reconcile.source.subscription import open_subscription
 from reconcile.target import store
@@ -93,8 +92,8 @@ class Slices:
         limit = run.settings.limits.memory_max_bytes
         session = run.open_session()
         assert self._state.as_of is not None
-        bound = frontier_after(self._until)
-        with open_subscription(session, self._mapping, self._state.as_of, bound, part) as subscription:
+        buckets, as_of, bound = self._state.buckets, self._state.as_of, frontier_after(self._until)
+        with open_subscription(session, self._mapping, buckets, as_of, bound, part) as subscription:
             while not subscription.finished:
                 subscription.read(READ_AT_MOST_S, limit)
                 run.stop.check()
@@ -102,18 +101,13 @@ class Slices:
                     raise TooLarge
         session.close()
         run.report.updates += subscription.stream.updates
-        return consolidate(subscription.stream.take(), self._state.buckets)
+        return subscription.stream.take()
 
     def _commit(self) -> None:
         run, report = self._run, self._run.report
-        stored = self._manifest.read(self._digests)
-        if stored is None:
-            raise Doubt("the stored manifest is not the state's", set())
-        changed = {bucket: stored[bucket] + more for bucket, more in self._digests.items()}
-        if any(digest.count(new) < 0 for new in changed.values()):
-            raise Doubt("the changes do not fit the stored manifest", set(changed))
-        commands = self._manifest.change(changed)
-        commands += store.clear_fingerprints(run.keyspace, self._touched, self._state.buckets)
+        add_to_manifest(self._manifest, self._digests)
+        commands = self._manifest.commands(self._digests)
+        commands += run.stored.forget(run.keyspace, self._touched)
         new = dataclasses.replace(
             run.base_state,
             as_of=self._until,

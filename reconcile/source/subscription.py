@@ -25,12 +25,11 @@ Before the first data, the server may read the whole view (1–5 s per million r
 class Subscription:
     """Changes of the view after `as_of`. Made by `open_subscription`; `stream` holds what has arrived."""
 
-    def __init__(self, session: Session, mapping: Mapping, as_of: int, up_to: int | None) -> None:
+    def __init__(self, session: Session, mapping: Mapping, buckets: int, as_of: int, up_to: int | None) -> None:
         self._session = session
         self._connection = session.connection
         self._up_to = up_to
-        self._buffered: list[bytes] = []
-        self.stream = UpdateStream(as_of, mapping.key.oid == BYTEA, mapping.value.oid == BYTEA)
+        self.stream = UpdateStream(as_of, buckets, mapping.key.oid == BYTEA, mapping.value.oid == BYTEA)
         self.finished = False
         self.started = False
         self._silent_since = time.monotonic()
@@ -41,36 +40,32 @@ class Subscription:
         True when a range was closed (or the stream ended). Raises HistoryLost, Unavailable, Incomplete (the run ends).
         """
         deadline = time.monotonic() + timeout_s
-        closed = False
         with translated(self._session.stop, self._session.view):
             while True:
-                closed |= self._drain(max_bytes)
-                if closed or self.finished or self.stream.size_bytes > max_bytes:
-                    return closed or self.finished
+                closed = self._drain()
+                if closed or self.stream.size_bytes > max_bytes:
+                    return closed
                 remaining = deadline - time.monotonic()
                 if remaining <= 0 or not self._wait(remaining):
                     self._check_silence()
                     return False
 
-    def _drain(self, max_bytes: int) -> bool:
-        """Feed every line that is already here, closed ranges or not: fewer, larger commits. Stops at the limit."""
-        pgconn = self._connection.pgconn
-        feed = self.stream.feed
-        closed = False
+    def _drain(self) -> bool:
+        """Feed every line that is already here (some 16 KB at most), closed ranges or not: fewer, larger commits."""
+        get_copy_data = self._connection.pgconn.get_copy_data
+        lines: list[memoryview] = []
         while True:
-            size, data = pgconn.get_copy_data(1)
-            if size > 0:
-                self.started = True
-                line = bytes(data)
-                if feed(line):
-                    closed = True
-                if self.stream.size_bytes > max_bytes:
-                    return closed
-            elif size == 0:
-                return closed
-            else:
-                self._end()
-                return True
+            size, line = get_copy_data(1)
+            if size <= 0:
+                break
+            lines.append(line)
+        closed = False
+        if lines:
+            closed = self.stream.feed(lines)
+            self.started = closed or self.started or self.stream.updates > 0
+        if size < 0:
+            self._end()
+        return closed or self.finished
 
     def _wait(self, timeout_s: float) -> bool:
         pgconn = self._connection.pgconn
@@ -110,7 +105,12 @@ class Subscription:
 
 @contextlib.contextmanager
 def open_subscription(
-    session: Session, mapping: Mapping, as_of: int, up_to: int | None = None, part: tuple[int, int] | None = None
+    session: Session,
+    mapping: Mapping,
+    buckets: int,
+    as_of: int,
+    up_to: int | None = None,
+    part: tuple[int, int] | None = None,
 ) -> Iterator[Subscription]:
     """SUBSCRIBE to the changes after as_of (below up_to; of one part of the keys).
 
@@ -124,7 +124,7 @@ def open_subscription(
     pgconn = session.connection.pgconn
     with translated(session.stop, session.view):
         pgconn.send_query(statement.encode())
-        subscription = Subscription(session, mapping, as_of, up_to)
+        subscription = Subscription(session, mapping, buckets, as_of, up_to)
         _await_copy(session)
     try:
         yield subscription

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from reconcile.config.settings import LimitSettings
 from reconcile.core.changes import name_of
@@ -18,6 +19,7 @@ from reconcile.target.connection import Command, Wire
 from reconcile.target.fence import Fence
 from reconcile.target.keyspace import Keyspace
 
+BLOCK_ROWS = 200
 MSET_PAIRS = 1000
 MSET_BYTES = 1 << 20
 LARGE_VALUE_BYTES = 1 << 20
@@ -88,8 +90,17 @@ class Applier:
         self.deletes += 1
 
     def put_all(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        for key, value in rows:
-            self.put(key, value)
+        """Set keys to values; block by block, where a block fits into what is being collected."""
+        rows = iter(rows)
+        while block := list(islice(rows, BLOCK_ROWS)):
+            size_bytes = sum(map(len, chain.from_iterable(block)))
+            if size_bytes < LARGE_VALUE_BYTES and self._fits(len(block), size_bytes):
+                self._batch.puts.update(block)
+                self._batch.size_bytes += size_bytes
+                self.puts += len(block)
+                continue
+            for key, value in block:
+                self.put(key, value)
 
     def flush(self) -> None:
         """Write what is collected, under the pending mark, though the change is not complete."""
@@ -114,9 +125,12 @@ class Applier:
         if self._fence is not None:
             self._fence.commit([*data_commands(self._keyspace, batch), *commands])
 
+    def _fits(self, rows: int, size_bytes: int) -> bool:
+        limits, batch = self._limits, self._batch
+        return len(batch) + rows <= limits.batch_max_keys and batch.size_bytes + size_bytes <= limits.batch_max_bytes
+
     def _make_room(self, more_bytes: int) -> None:
-        full = len(self._batch) >= self._limits.batch_max_keys
-        if full or (len(self._batch) and self._batch.size_bytes + more_bytes > self._limits.batch_max_bytes):
+        if len(self._batch) and not self._fits(1, more_bytes):
             self.flush()
 
 
