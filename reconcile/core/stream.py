@@ -1,7 +1,7 @@
 """The text of COPY (SUBSCRIBE … WITH (PROGRESS)): lines in, closed ranges out. No I/O, no clock.
 
-A line is  mz_timestamp ⇥ mz_progressed ⇥ mz_diff ⇥ key ⇥ value ⏎  with COPY's escapes. Tabs and line ends in fields are escaped,
-so many lines can be cut into fields at once.
+A line is  mz_timestamp ⇥ mz_progressed ⇥ mz_diff ⇥ key ⇥ value ⏎  with COPY's escapes, also of tabs and
+line ends: so many lines can be cut into fields at once.
 
     progress row P     everything with time < P has arrived; the checkpoint may become P − 1, never P
     first progress row equals AS OF and proves nothing (it is sent before any data)

@@ -22,6 +22,10 @@ PROGRESS_TIMEOUT_S = 60.0
 Before the first data, the server may read the whole view (1–5 s per million rows), bounded by read_timeout."""
 
 
+FEED_BYTES = 1 << 16
+"""Lines of so many bytes are cut and netted together, if they are there."""
+
+
 class Subscription:
     """Changes of the view after `as_of`. Made by `open_subscription`; `stream` holds what has arrived."""
 
@@ -40,32 +44,44 @@ class Subscription:
         True when a range was closed (or the stream ended). Raises HistoryLost, Unavailable, Incomplete (the run ends).
         """
         deadline = time.monotonic() + timeout_s
+        frontier = self.stream.frontier
         with translated(self._session.stop, self._session.view):
             while True:
-                closed = self._drain()
+                came = self._drain(max_bytes)
+                closed = self.finished or self.stream.frontier > frontier
                 if closed or self.stream.size_bytes > max_bytes:
                     return closed
                 remaining = deadline - time.monotonic()
-                if remaining <= 0 or not self._wait(remaining):
+                if came and remaining > 0:
+                    continue
+                if came or remaining <= 0 or not self._wait(remaining):
                     self._check_silence()
                     return False
 
-    def _drain(self) -> bool:
-        """Feed every line that is already here (some 16 KB at most), closed ranges or not: fewer, larger commits."""
-        get_copy_data = self._connection.pgconn.get_copy_data
+    def _drain(self, max_bytes: int) -> bool:
+        """Feed lines that are already here, closed ranges or not: fewer, larger commits. False: there were none."""
+        pgconn = self._connection.pgconn
+        get_copy_data = pgconn.get_copy_data
+        room = max(0, min(FEED_BYTES, max_bytes - self.stream.size_bytes))
         lines: list[memoryview] = []
-        while True:
+        size_bytes, looked_at = 0, -1
+        while size_bytes <= room:
             size, line = get_copy_data(1)
-            if size <= 0:
+            if size > 0:
+                lines.append(line)
+                size_bytes += size
+            elif size < 0 or looked_at == size_bytes:
                 break
-            lines.append(line)
-        closed = False
+            else:
+                looked_at = size_bytes
+                pgconn.consume_input()  # what the socket has; never waits
         if lines:
+            self._silent_since = time.monotonic()
             closed = self.stream.feed(lines)
             self.started = closed or self.started or self.stream.updates > 0
         if size < 0:
             self._end()
-        return closed or self.finished
+        return bool(lines)
 
     def _wait(self, timeout_s: float) -> bool:
         pgconn = self._connection.pgconn

@@ -6,7 +6,7 @@ does not    MULTI state(pending) EXEC, MULTI data EXEC …, MULTI …, state EXE
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -92,14 +92,14 @@ class Applier:
     def put_all(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Set keys to values; block by block, where a block fits into what is being collected."""
         rows = iter(rows)
-        while block := list(islice(rows, BLOCK_ROWS)):
-            size_bytes = sum(map(len, chain.from_iterable(block)))
+        while block := dict(islice(rows, BLOCK_ROWS)):
+            size_bytes = sum(map(len, block)) + sum(map(len, block.values()))
             if size_bytes < LARGE_VALUE_BYTES and self._fits(len(block), size_bytes):
                 self._batch.puts.update(block)
                 self._batch.size_bytes += size_bytes
                 self.puts += len(block)
                 continue
-            for key, value in block:
+            for key, value in block.items():
                 self.put(key, value)
 
     def flush(self) -> None:
@@ -163,19 +163,27 @@ def data_commands(keyspace: Keyspace, batch: Batch) -> list[Command]:
     commands: list[Command] = []
     for start in range(0, len(batch.deletes), MSET_PAIRS):
         commands.append(("UNLINK", *batch.deletes[start : start + MSET_PAIRS]))
-    flat: list[bytes] = []
-    size = 0
-    for key, value in batch.puts.items():
-        if flat and (len(flat) >= 2 * MSET_PAIRS or size + len(value) > MSET_BYTES):
-            commands.append(("MSET", *flat))
-            flat, size = [], 0
-        flat += (key, value)
-        size += len(key) + len(value)
-    if flat:
-        commands.append(("MSET", *flat))
+    pairs = iter(batch.puts.items())
+    while block := list(chain.from_iterable(islice(pairs, MSET_PAIRS))):
+        commands += [("MSET", *part) for part in _parted(block)]
     if keyspace.ownership == "remembered":
         commands += _remember(keyspace, batch)
     return commands
+
+
+def _parted(flat: list[bytes]) -> Iterator[list[bytes]]:
+    """Keys and values of one MSET in parts of at most MSET_BYTES, or a single pair."""
+    if sum(map(len, flat)) <= MSET_BYTES:
+        yield flat
+        return
+    start = size = 0
+    for place in range(0, len(flat), 2):
+        more = len(flat[place]) + len(flat[place + 1])
+        if place > start and size + more > MSET_BYTES:
+            yield flat[start:place]
+            start, size = place, 0
+        size += more
+    yield flat[start:]
 
 
 def _remember(keyspace: Keyspace, batch: Batch) -> list[Command]:

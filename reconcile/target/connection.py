@@ -64,15 +64,8 @@ class Wire:
 
     def send(self, commands: Sequence[Command]) -> None:
         """Send without waiting for the answers: the caller reads as many with `receive`."""
-        self.send_packed(self.packed(commands))
-
-    def packed(self, commands: Sequence[Command]) -> list[bytes]:
-        """Commands as they are sent."""
-        return [pack_command(command) for command in commands]  # type: ignore[arg-type]
-
-    def send_packed(self, packed: Sequence[bytes]) -> None:
-        """`send` for what was packed before."""
-        self.commands += len(packed)
+        packed = [pack_command(command) for command in commands]  # type: ignore[arg-type]
+        self.commands += len(commands)
         self.bytes_sent += sum(map(len, packed))
         with self._in_use():
             self._connection.send_packed_command(packed)  # type: ignore[no-untyped-call]

@@ -42,10 +42,9 @@ class Fence:
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
         """Send a transaction without waiting for its outcome. Returns the replies of the one before."""
-        packed = self._wire.packed([("MULTI",), *commands, ("EXEC",), *self._arming])  # while the one before is at work
         replies = self.settle()
         self._lease.check()
-        self._wire.send_packed(packed)
+        self._wire.send([("MULTI",), *commands, ("EXEC",), *self._arming])
         self._under_way = len(commands)
         return replies
 
