@@ -173,10 +173,12 @@ def manifest_words(stored: bytes) -> array[int]:
 
 def encode_words(words: array[int]) -> bytes:
     """The manifest to store."""
-    stored = array("Q", words)
-    if sys.byteorder == "little":
-        stored.byteswap()
-    return stored.tobytes()
+    if sys.byteorder == "big":
+        return words.tobytes()
+    words.byteswap()  # and back: a copy would be megabytes
+    stored = words.tobytes()
+    words.byteswap()
+    return stored
 
 
 def digest_in_words(words: array[int], bucket: int) -> int:

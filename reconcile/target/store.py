@@ -40,20 +40,27 @@ class Stored:
         self.manifest_bytes = manifest_bytes
         self.legacy_frontier = legacy_frontier
         self._packed = None if fingerprints is None else bytearray(fingerprints)
+        self._listed: list[int] | None = None
+        """The same as numbers, once they were asked for: a delta never does, and they take five times the memory."""
 
     @property
     def fingerprints(self) -> list[int] | None:
         """UNKNOWN where nothing is known; None when there are none, or their number does not fit."""
-        return None if self._packed is None else digest.decode_fingerprints(self._packed)
+        if self._listed is None and self._packed is not None:
+            self._listed = digest.decode_fingerprints(self._packed)
+        return self._listed
 
     @fingerprints.setter
     def fingerprints(self, known: list[int] | None) -> None:
-        self._packed = None if known is None else bytearray(digest.encode_fingerprints(known))
+        self._listed, self._packed = known, None
 
     def forget(self, keyspace: Keyspace, touched: Collection[int]) -> list[Command]:
         """Commands that clear the touched buckets' fingerprints: their rows have changed since."""
-        if self._packed is None or not touched:
+        if not touched or (self._packed is None and self._listed is None):
             return []
+        if self._packed is None:
+            self._packed = bytearray(digest.encode_fingerprints(self._listed or []))
+        self._listed = None
         size = digest.FINGERPRINT_BYTES
         unknown = bytes(size)
         for bucket in touched:
