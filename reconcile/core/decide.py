@@ -43,12 +43,15 @@ Decision = Delta | Snapshot
 
 def decide(state: State | None, identity: Identity, frontiers: Frontiers) -> Decision:
     """What a run has to do to reach the present. Pure."""
-    if state is None or state.as_of is None or state.identity is None:
+    withheld = state is not None and state.pending is not None and state.pending.kind == "withheld"
+    if state is None or state.identity is None or (state.as_of is None and not withheld):
         return Snapshot("first contact", deep=True)
     if state.identity.mapping != identity.mapping:
         return Snapshot("the mapping to keys and values has changed", deep=True)
     if state.pending is not None and state.pending.kind == "snapshot":
         return Snapshot("an earlier snapshot was not finished", deep=True)
+    if withheld or state.as_of is None:
+        return Snapshot("deletes were withheld", deep=False)
     in_doubt = state.pending is not None
     if state.identity.source != identity.source:
         return Snapshot("the query, or an object it reads, is not the one of the checkpoint", deep=in_doubt)

@@ -22,6 +22,7 @@ from array import array
 from binascii import crc32
 from collections.abc import Iterable, Mapping, Sequence
 from struct import unpack
+from typing import TypeAlias
 
 from xxhash import xxh3_64_intdigest
 
@@ -39,6 +40,12 @@ ROWS_PER_BUCKET = 16
 
 UNKNOWN = 0
 """A fingerprint that says nothing: the bucket was touched since, or never fingerprinted."""
+
+Words: TypeAlias = "array[int]"
+"""A manifest as 64-bit numbers, count and sum of bucket b at 2b and 2b + 1: a tenth of the memory that ints take."""
+Fingerprints: TypeAlias = "array[int]"
+"""One per bucket, 8 bytes each: there may be 2^17 of them, several times over."""
+_UINT64 = "Q"
 
 Row = tuple[bytes, bytes]
 """(Redis key, Redis value)."""
@@ -94,14 +101,17 @@ def add_hashed_rows(packed: list[int], rows: Sequence[Sequence[bytes | None]]) -
             packed[crc32(key) & mask] += source_hash << _PACKED  # type: ignore[arg-type]
 
 
-def unpack_hashed(packed: Iterable[int]) -> tuple[list[int], list[int]]:
-    """(digests, sums of source hashes) of what add_hashed_rows collected."""
+def unpack_hashed(packed: list[int]) -> Fingerprints:
+    """Sums of the source's hashes, modulo 2^64 − 1, of what add_hashed_rows collected.
+
+    `packed` is left with the digests alone: there is no room for both forms of many buckets.
+    """
     low = (1 << _PACKED) - 1
-    digests, sums = [], []
-    for both in packed:
-        digests.append(both & low)
-        sums.append(both >> _PACKED)
-    return digests, sums
+    sums = array(_UINT64, bytes(8 * len(packed)))
+    for bucket, both in enumerate(packed):
+        sums[bucket] = (both >> _PACKED) % _M64
+        packed[bucket] = both & low
+    return sums
 
 
 def row_digest(key: bytes, value: bytes) -> int:
@@ -162,36 +172,29 @@ def decode_manifest(stored: bytes) -> list[int]:
     return [added(r) for r in records]
 
 
-def manifest_words(stored: bytes) -> array[int]:
-    """A stored manifest as 64-bit numbers, count and sum of bucket b at 2b and 2b + 1: a tenth of the memory that ints
-    take. Raises ValueError on a broken length."""
-    words = array("Q", stored)
-    if sys.byteorder == "little":
-        words.byteswap()
-    return words
+def manifest_words(stored: bytes) -> Words:
+    """A stored manifest. Raises ValueError on a broken length."""
+    return _swapped(array(_UINT64, stored))
 
 
-def encode_words(words: array[int]) -> bytes:
+def encode_words(words: Words) -> bytes:
     """The manifest to store."""
-    if sys.byteorder == "big":
-        return words.tobytes()
-    words.byteswap()  # and back: a copy would be megabytes
-    stored = words.tobytes()
-    words.byteswap()
+    stored = _swapped(words).tobytes()
+    _swapped(words)  # back: a copy would be megabytes
     return stored
 
 
-def digest_in_words(words: array[int], bucket: int) -> int:
+def digest_in_words(words: Words, bucket: int) -> int:
     """A bucket's digest, in added-up form."""
     return (words[2 * bucket] << 96) | words[2 * bucket + 1]
 
 
-def total_of_words(words: array[int]) -> int:
+def total_of_words(words: Words) -> int:
     """One digest over all buckets, in normal form."""
     return (sum(words[::2]) << 64) | (sum(words[1::2]) & _M64)
 
 
-def add_to_words(words: array[int], more: Mapping[int, int]) -> bool:
+def add_to_words(words: Words, more: Mapping[int, int]) -> bool:
     """Add to digests in place. False, and nothing is right any more, when one would count less than no rows."""
     for bucket, one in more.items():
         rows = words[2 * bucket] + ((one + _HALF) >> 96)
@@ -207,22 +210,31 @@ def fingerprint(hash_sum: int) -> int:
     return hash_sum % _M64 + 1
 
 
-def fingerprints_of(sums: Sequence[int], buckets: int) -> list[int]:
+def fingerprints_of(sums: Sequence[int], buckets: int) -> Fingerprints:
     """Fingerprints from the sums of add_hashed_rows, folded to fewer buckets."""
-    return [fingerprint(hash_sum) for hash_sum in fold(sums, buckets)]
+    return array(_UINT64, map(fingerprint, fold(sums, buckets)))
 
 
-def encode_fingerprints(fingerprints: Iterable[int]) -> bytes:
+def same_fingerprint(buckets: int, value: int) -> Fingerprints:
+    """The same fingerprint for every bucket."""
+    return array(_UINT64, [value]) * buckets
+
+
+def encode_fingerprints(fingerprints: Fingerprints) -> bytes:
     """FINGERPRINT_BYTES per bucket, big-endian."""
-    return b"".join([f.to_bytes(FINGERPRINT_BYTES, "big") for f in fingerprints])
+    return _swapped(fingerprints[:]).tobytes()
 
 
-def decode_fingerprints(stored: bytes | bytearray) -> list[int]:
+def decode_fingerprints(stored: bytes) -> Fingerprints:
     """Raises ValueError on a broken length."""
-    if len(stored) % FINGERPRINT_BYTES:
-        raise ValueError("fingerprints length is not a multiple of its record")
-    from_bytes = int.from_bytes
-    return [from_bytes(stored[i : i + FINGERPRINT_BYTES], "big") for i in range(0, len(stored), FINGERPRINT_BYTES)]
+    return _swapped(array(_UINT64, stored))
+
+
+def _swapped(numbers: array[int]) -> array[int]:
+    """Big-endian to the machine's order and back, in place."""
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers
 
 
 def mask_of(chosen: Iterable[int], buckets: int) -> bytes:

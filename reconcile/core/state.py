@@ -18,7 +18,7 @@ FORMAT = 1
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
-PendingKind = Literal["snapshot", "delta"]
+PendingKind = Literal["snapshot", "delta", "withheld"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,18 @@ class Pending:
     """A change too large for one transaction is being applied; until it is done Redis is between two times.
 
     delta: the changes of (as_of, until]; snapshot: the content at `until`.
+    withheld: Redis holds the content at `until` and keys that a human has to let go of; manifest and fingerprints say
+    exactly what it holds.
     """
 
     kind: PendingKind
     until: int
+
+    def __str__(self) -> str:
+        """For people."""
+        if self.kind == "withheld":
+            return "deletes are withheld: Redis holds keys that the view lacks, until --allow-deletes lets go of them"
+        return f"a {self.kind} is under way, or was cut short: the next run completes it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +149,7 @@ def _number(text: str) -> int:
 def _pending(text: str) -> Pending:
     stored = json.loads(text)
     kind, until = stored["kind"], stored["until"]
-    if kind not in ("snapshot", "delta") or type(until) is not int or not 0 <= until <= MAX_TIMESTAMP:
+    if kind not in ("snapshot", "delta", "withheld") or type(until) is not int or not 0 <= until <= MAX_TIMESTAMP:
         raise ValueError("pending")
     return Pending(kind, until)
 

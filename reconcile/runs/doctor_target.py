@@ -11,7 +11,7 @@ from reconcile.core.state import State
 from reconcile.core.times import frontier_after
 from reconcile.runs.doctor_source import report_clock
 from reconcile.runs.findings import Findings
-from reconcile.runs.repair import short
+from reconcile.runs.sweep import short
 from reconcile.stop import Stop
 from reconcile.target import connection, store
 from reconcile.target import keyspace as keyspaces
@@ -220,15 +220,17 @@ def _check_state(wire: Wire, keyspace: Keyspace, findings: Findings) -> State | 
     """What earlier runs left. Raises StateError."""
     stored = store.read_stored(wire, keyspace)
     state = stored.state
-    if state is None or state.as_of is None:
+    if state is None or (state.as_of is None and not stored.has_manifest):
         findings.ok("state", "nothing was synchronised yet: the first run loads everything")
     elif not stored.has_manifest:
         findings.warn(
             "state",
             "the manifest is missing or not this state's (evicted, or overwritten): the next run compares everything",
         )
+    elif state.pending is not None and state.pending.kind == "withheld":
+        findings.warn("state", str(state.pending), f"reconcile snapshot --view {keyspace.view} --allow-deletes")
     elif state.pending is not None:
-        findings.ok("state", f"a {state.pending.kind} is under way, or was cut short: the next run completes it")
+        findings.ok("state", str(state.pending))
     else:
         findings.ok("state", f"{state.keys:,} keys, {state.buckets:,} buckets")
     return state

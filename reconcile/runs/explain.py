@@ -110,7 +110,7 @@ class Explanation:
         if self.null_in_view:
             return "the view has the key with a NULL value: Redis holds no key for that"
         if self.state is not None and self.state.pending is not None:
-            return "a run is under way, or was cut short: Redis is between two times until the next one completes it"
+            return f"{self.state.pending}; until then Redis is between two times"
         return None
 
 
@@ -245,7 +245,7 @@ class _Look:
         """The bucket's rows in the view, and what Redis holds for the same keys."""
         if self._known is None or self._bucket is None:
             return
-        for chunk in reading.rows_of([self._bucket], self._known.buckets):
+        for chunk in reading.hashed_rows_of([self._bucket], self._known.buckets):
             rows.content.add(chunk)
             pairs = [(key, value) for key, value, *_ in chunk if key is not None and value is not None]
             for key, _, held in held_values(self._run, pairs):

@@ -6,12 +6,12 @@ the load stops and the deep comparison, which looks at every row, takes over at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reconcile.core import digest
 from reconcile.core.changes import null_key
-from reconcile.core.digest import MAX_BUCKETS
+from reconcile.core.digest import MAX_BUCKETS, Fingerprints
 from reconcile.core.state import Pending
 from reconcile.runs.context import ViewRun
 from reconcile.source.reading import Reading
@@ -38,7 +38,7 @@ class Content:
         """hashed: the source's hashes of the rows travel along."""
         self.hashed = hashed
         self._collected = [0] * MAX_BUCKETS
-        self._sums: list[int] = []
+        self._sums: Sequence[int] = ()
         self._done = False
 
     def add(self, chunk: Chunk) -> None:
@@ -55,11 +55,11 @@ class Content:
     def digests(self) -> list[int]:
         """Per finest bucket, once everything was added."""
         if self.hashed and not self._done:
-            self._collected, self._sums = digest.unpack_hashed(self._collected)
+            self._sums = digest.unpack_hashed(self._collected)
         self._done = True
         return self._collected
 
-    def fingerprints(self, buckets: int) -> list[int] | None:
+    def fingerprints(self, buckets: int) -> Fingerprints | None:
         """None when the source's hashes did not travel along."""
         return digest.fingerprints_of(self._sums, buckets) if self.digests and self.hashed else None
 

@@ -1,52 +1,32 @@
 """Make the rows of some buckets equal to the source: read them at T, compare with what Redis holds, put and delete.
 
+One statement reads all of them, however many there are, so the cost grows with the rows and not with their square.
 Deletes are found without an index of keys: what Redis holds in a bucket (known from the manifest, or from a scan) minus
 what was found under the source's keys must be nothing. Where something is left, a scan of the key names finds it.
 
     residual[b] = held[b] − Σ digest(old value of every key the source has in b)       0 → no key too many
+
+A key the source gives twice leaves a residual as well (its old value was subtracted twice), or is met while its first
+row is still on the way to Redis. So keys need not be held to notice it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
-
-from xxhash import xxh3_128_digest
+from collections.abc import Iterable, Sequence
 
 from reconcile.core import digest
 from reconcile.core.changes import duplicate_keys, name_of, null_key
-from reconcile.core.drift import groups_of
 from reconcile.core.guard import mass_delete, suspicious
 from reconcile.errors import DataError, SafetyStop, Unavailable
 from reconcile.runs.context import ViewRun
+from reconcile.runs.sweep import GROUP_ROWS, Changer, Sweep, short
 from reconcile.source.reading import Reading
-from reconcile.target import keyspace as keyspaces
 from reconcile.target.connection import Command
 
-GROUP_ROWS = 100_000
-"""Rows of one group: their keys are held at once, to notice a key with several rows."""
-LONG_KEY_BYTES = 64
 MGET_KEYS = 1000
 
-
-class Changer(Protocol):
-    """Where puts and deletes go."""
-
-    def put(self, key: bytes, value: bytes) -> None: ...
-
-    def delete(self, key: bytes) -> None: ...
-
-
-@dataclass(slots=True)
-class Repaired:
-    """Result: exact digests (added-up form) of the buckets at T, and buckets that hold keys the source lacks."""
-
-    digests: dict[int, int] = field(default_factory=dict)
-    residual: dict[int, int] = field(default_factory=dict)
-    """Bucket → number of keys too many (at least 1)."""
-    rows: int = 0
-    adopted: int = 0
+Row = tuple[bytes, bytes | None]
+"""(Redis key, value); None: Redis is not to hold the key."""
 
 
 class Repair:
@@ -57,81 +37,89 @@ class Repair:
         self._reading = reading
         self._buckets = buckets
         self._held = held
+        self._dirty: list[int] = []
+        self._wanted = [0] * buckets
+        """Exact digests (added-up form) of the dirty buckets at T. Lists: with many dirty buckets a dict is larger."""
+        self._residual: dict[int, int] = {}
+        """Bucket → digest (added-up form) of what Redis holds there beyond the source's keys; not nothing."""
+        self.adopted = 0
         self._foreign: list[bytes] = []
-        self._names: set[bytes] | None = None
-        self.result = Repaired()
+        self._repeated: list[bytes] = []
+        self._absent: set[bytes] = set()
+        self._unwanted: dict[bytes, int] = {}
+        """Keys that Redis holds and whose value at the source is NULL, with the digest of what it holds."""
+        self._names: set[bytes] | None = set()
+        """(Short) names of the keys that Redis is to hold; None when they are too many to be held."""
 
-    def put_rows(self, dirty: Iterable[int], rows_in: Sequence[int], changer: Changer) -> None:
+    def put_rows(self, dirty: list[int], changer: Changer) -> None:
         """First half: every row of the dirty buckets is right afterwards; finds out where keys are left over."""
-        groups = list(groups_of(dirty, rows_in, GROUP_ROWS))
-        for group in groups:
+        self._dirty = dirty
+        residual = [0] * self._buckets
+        for bucket in dirty:
+            residual[bucket] = self._held[bucket]
+        rows: list[Row] = []
+        for chunk in self._reading.rows_of(dirty, self._buckets):
             self._run.stop.check()
-            names = self._put_group(group, changer)
-            self._names = names if len(groups) == 1 else None
+            rows += self._checked(chunk)
+            if len(rows) >= MGET_KEYS:
+                self._compare(rows, residual, changer)
+                rows = []
+        self._compare(rows, residual, changer)
+        if self._repeated:
+            raise duplicate_keys(self._repeated)
         if self._foreign:
             raise self._not_ours()
+        self._residual = {bucket: residual[bucket] for bucket in dirty if digest.normal(residual[bucket])}
 
-    def _put_group(self, group: list[int], changer: Changer) -> set[bytes]:
-        """Put the rows of one group; the (short) names of the keys that Redis is to hold."""
-        names: set[bytes] = set()
-        absent: set[bytes] = set()
-        wanted = dict.fromkeys(group, 0)
-        found = dict.fromkeys(group, 0)
-        repeated: list[bytes] = []
-        for chunk in self._reading.rows_of(group, self._buckets):
-            self._run.stop.check()
-            rows = self._named(chunk, names, absent, repeated)
-            self._compare(rows, wanted, found, changer)
-        if repeated:
-            raise duplicate_keys(repeated)
-        self.result.digests.update(wanted)
-        for bucket in group:
-            left = self._held[bucket] - found[bucket]
-            if digest.normal(left):
-                self.result.residual[bucket] = max(1, digest.count(left))
-        return names
-
-    def _named(
-        self, chunk: list[tuple[bytes | None, ...]], names: set[bytes], absent: set[bytes], repeated: list[bytes]
-    ) -> list[tuple[bytes, bytes]]:
-        """The chunk's rows that Redis is to hold, after checking their keys. absent: keys whose value is NULL."""
-        rows: list[tuple[bytes, bytes]] = []
-        self.result.rows += len(chunk)
-        for key, value, _ in chunk:
+    def _checked(self, chunk: list[tuple[bytes | None, ...]]) -> list[Row]:
+        """The chunk's rows, after looking for keys that were met before, as far as names can be held."""
+        rows: list[Row] = []
+        names, absent = self._names, self._absent
+        for key, value in chunk:
             if key is None:
                 raise null_key()
+            rows.append((key, value))
+            if names is None:
+                continue
             name = short(key)
             if name in names or name in absent:
-                repeated.append(key)
-            if value is None:
-                absent.add(name)
-            else:
-                names.add(name)
-                rows.append((key, value))
+                self._repeated.append(key)
+            (absent if value is None else names).add(name)
+        if names is not None and len(names) + len(absent) > GROUP_ROWS:
+            self._names = None
+            absent.clear()
         return rows
 
-    def _compare(
-        self, rows: list[tuple[bytes, bytes]], wanted: dict[int, int], found: dict[int, int], changer: Changer
-    ) -> None:
-        for start in range(0, len(rows), MGET_KEYS):
-            page = rows[start : start + MGET_KEYS]
-            held = self._run.reader.call("MGET", *(key for key, _ in page))
-            ours = self._remembered(page, held)
-            for (key, value), old, is_ours in zip(page, held, ours, strict=True):
-                bucket = digest.bucket_of(key, self._buckets)
-                one = digest.row_digest(key, value)
-                wanted[bucket] += one
-                if is_ours:
-                    if old == value:
-                        found[bucket] += one
-                        continue
-                    if old is not None:
-                        found[bucket] += digest.row_digest(key, old)
-                elif not self._adopt(key, old == value):
+    def _compare(self, rows: list[Row], residual: list[int], changer: Changer) -> None:
+        """Compare rows with what Redis holds under their keys; what differs goes to the changer."""
+        if not rows:
+            return
+        held = self._run.reader.call("MGET", *(key for key, _ in rows))
+        ours = self._remembered(rows, held)
+        wanted = self._wanted
+        bucket_of, row_digest, buckets = digest.bucket_of, digest.row_digest, self._buckets
+        for (key, value), old, is_ours in zip(rows, held, ours, strict=True):
+            bucket = bucket_of(key, buckets)
+            if value is None:
+                if old is not None and is_ours and len(self._unwanted) < GROUP_ROWS:  # more: left to the sweep
+                    self._unwanted[key] = row_digest(key, old)
+                    residual[bucket] -= self._unwanted[key]
+                continue
+            one = row_digest(key, value)
+            wanted[bucket] += one
+            if is_ours:
+                if old == value:
+                    residual[bucket] -= one
                     continue
-                changer.put(key, value)
+                if old is not None:
+                    residual[bucket] -= row_digest(key, old)
+                elif changer.on_the_way(key):
+                    self._repeated.append(key)
+            elif not self._adopt(key, old == value):
+                continue
+            changer.put(key, value)
 
-    def _remembered(self, page: list[tuple[bytes, bytes]], held: list[bytes | None]) -> Iterable[bool]:
+    def _remembered(self, page: list[Row], held: list[bytes | None]) -> Iterable[bool]:
         """Whether each key may be written: absent, or known as ours."""
         keyspace = self._run.keyspace
         for key, _ in page:
@@ -151,7 +139,7 @@ class Repair:
     def _adopt(self, key: bytes, equal: bool) -> bool:
         """A key exists that nobody remembers as ours. Equal content, or mz-redis-sync's: it becomes ours."""
         if equal or self._run.request.adopt or self._run.stored.legacy_frontier is not None:
-            self.result.adopted += 1
+            self.adopted += 1
             return True
         self._foreign.append(key)
         return False
@@ -166,12 +154,25 @@ class Repair:
             view=self._run.view.name,
         )
 
+    def digests(self) -> dict[int, int]:
+        """Exact digests (added-up form) of the dirty buckets at T."""
+        return {bucket: self._wanted[bucket] for bucket in self._dirty}
+
+    def check(self, streamed: Sequence[int]) -> None:
+        """Two reads at one time must agree; if they do not, nothing may be committed. Raises Unavailable."""
+        if digest.differing([self._wanted[b] for b in self._dirty], [streamed[b] for b in self._dirty]):
+            raise Unavailable("Materialize gave two different contents for one time", hint="the next run tries again")
+
     # -- second half ---------------------------------------------------------------------------------------------
+
+    def _surplus_in(self, bucket: int) -> int:
+        """Number of keys too many in a bucket that has a residual: at least 1."""
+        return max(1, digest.count(self._residual[bucket]))
 
     @property
     def surplus(self) -> int:
         """Number of keys that Redis holds and the source lacks, as far as digests tell."""
-        return sum(self.result.residual.values())
+        return len(self._unwanted) + sum(map(self._surplus_in, self._residual))
 
     def guard(self, owned: int) -> SafetyStop | None:
         """The error that withholds the deletes, if there are too many of them."""
@@ -181,53 +182,20 @@ class Repair:
         return mass_delete(self.surplus, owned, run.view.max_delete_fraction, run.view.name)
 
     def delete_surplus(self, rows_in: Sequence[int], changer: Changer) -> None:
-        """Find by name the keys the source lacks, and remove them."""
-        residual = sorted(self.result.residual)
-        if self._names is not None:
-            self._sweep(set(residual), self._names, changer)
-            return
-        for group in groups_of(residual, rows_in, GROUP_ROWS):
-            names = {
-                short(key)
-                for chunk in self._reading.rows_of(group, self._buckets)
-                for key, value, _ in chunk
-                if key and value
-            }
-            self._sweep(set(group), names, changer)
+        """Remove the keys the source lacks: those it gives a NULL value by name, others by sweeping through Redis."""
+        for key in self._unwanted:
+            changer.delete(key)
+        left = {bucket: self._surplus_in(bucket) for bucket in self._residual}
+        Sweep(self._run, self._reading, self._buckets, rows_in, changer).remove(left, self._names)
 
-    def _sweep(self, group: set[int], names: set[bytes], changer: Changer) -> None:
-        if not group:
-            return
-        gone: set[bytes] = set()
-        bucket_of, buckets = digest.bucket_of, self._buckets
-        for keys in keyspaces.scan_keys(self._run.reader, self._run.keyspace):
-            self._run.stop.check()
-            for key in keys:
-                if bucket_of(key, buckets) in group and short(key) not in names and key not in gone:
-                    gone.add(key)
-                    changer.delete(key)
-
-
-def short(key: bytes) -> bytes:
-    """The key, or a 128-bit hash where it is long: a set of them stays small."""
-    return key if len(key) <= LONG_KEY_BYTES else xxh3_128_digest(key)
-
-
-def check_same_content(repaired: Repaired, streamed: Sequence[int]) -> None:
-    """Two reads at one time must agree; if they do not, nothing may be committed. Raises Unavailable."""
-    for bucket, exact in repaired.digests.items():
-        if digest.normal(exact) != digest.normal(streamed[bucket]):
-            raise Unavailable("Materialize gave two different contents for one time", hint="the next run tries again")
-
-
-def scan_digests(run: ViewRun, buckets: int, wanted: Callable[[bytes], bool] | None = None) -> list[int]:
-    """Digests of what Redis really holds: every owned (and wanted) key and value. Keys that hold no string count as
-    odd rows."""
-    digests = [0] * buckets
-    for page in keyspaces.scan_rows(run.reader, run.keyspace, wanted):
-        run.stop.check()
-        digest.add_rows(digests, page)
-        for key, value in page:
-            if value is None:
-                digests[digest.bucket_of(key, buckets)] += digest.odd_digest(key)
-    return digests
+    def held_with_surplus(self) -> tuple[dict[int, int], set[int]]:
+        """What Redis holds when nothing is deleted: digests of the dirty buckets, and those with keys too many."""
+        held = self.digests()
+        for bucket, more in self._residual.items():
+            held[bucket] += more
+        surplus = set(self._residual)
+        for key, more in self._unwanted.items():
+            bucket = digest.bucket_of(key, self._buckets)
+            held[bucket] += more
+            surplus.add(bucket)
+        return held, surplus

@@ -11,18 +11,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reconcile.core import decide, digest, drift
 from reconcile.core.companion import Companion
 from reconcile.core.decide import Snapshot
-from reconcile.core.digest import UNKNOWN
+from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.state import Identity, Pending, State
 from reconcile.errors import Incomplete, ReconcileError, SafetyStop
 from reconcile.runs import companion, load
 from reconcile.runs.context import ViewRun
 from reconcile.runs.load import Collision, Content
-from reconcile.runs.repair import Repair, check_same_content, scan_digests
+from reconcile.runs.repair import Repair
+from reconcile.runs.totals import add_both, add_rows
 from reconcile.source.reading import Reading
 from reconcile.target import store
 from reconcile.target.apply import Applier
@@ -38,8 +39,10 @@ class Outcome:
     manifest: list[int] | None
     """None: only `changed` differs from what is stored."""
     changed: dict[int, int]
-    fingerprints: list[int] | None
+    fingerprints: Fingerprints | None
     companion: str = ""
+    withheld: SafetyStop | None = None
+    """Deletes wait for a human: Redis holds the surplus keys too, and the digests say so."""
 
 
 class SnapshotRun:
@@ -65,15 +68,14 @@ class SnapshotRun:
         self._fence = run.new_fence()
         try:
             outcome = self._bring_about()
-        except _Withheld as withheld:
-            self._keep_puts()
-            raise withheld.error from None
         except Incomplete:
             self._keep_progress()
             raise
         first = run.state is None or run.state.as_of is None
         with report.phase("commit"):
             self._commit(outcome)
+        if outcome.withheld is not None:
+            raise outcome.withheld
         if first and run.keyspace.ownership == "remembered":
             self._note_others()
 
@@ -131,7 +133,7 @@ class SnapshotRun:
         run = self._run
         rows = content.rows
         buckets = self._choose_buckets(rows, using)
-        fingerprints: list[int] | None
+        fingerprints: Fingerprints | None
         if using is not None:
             fingerprints, _ = self._reading.fingerprints(buckets, using.name)
         else:
@@ -176,8 +178,9 @@ class SnapshotRun:
         if held is None:
             report.warnings.append("the stored manifest is not the state's: every row is compared instead")
             return None
-        changed = self._repair(dirty, state.buckets, held, rows_in, self._manifest.keys)
-        return Outcome(state.buckets, None, changed, now, using.identity if using else "")
+        repaired = self._repair(dirty, state.buckets, held, rows_in, self._manifest.keys)
+        identity = using.identity if using else ""
+        return _outcome(repaired, Outcome(state.buckets, None, repaired.digests, now, identity))
 
     # -- full and deep -------------------------------------------------------------------------------------------
 
@@ -185,25 +188,28 @@ class SnapshotRun:
         run, report = self._run, self._run.report
         using = companion.usable(run, self._reading)
         content = Content(hashed=using is None)
+        held = self._stored_manifest(run.state) if not deep and run.state is not None else None
+        report.deep = held is None
         with report.phase("read"):
-            for chunk in self._reading.hashed_rows() if content.hashed else self._reading.rows():
-                run.stop.check()
-                content.add(chunk)
-        held: Sequence[int] | None = None
-        if not deep and run.state is not None:
-            held = self._stored_manifest(run.state)
-        if held is None:
-            report.deep = True
-            with report.phase("scan"):
-                held = scan_digests(run, len(content.digests))
+            chunks = self._reading.hashed_rows() if content.hashed else self._reading.rows()
+            if held is None:
+                held = add_both(run, chunks, content)
+            else:
+                add_rows(run, chunks, content)
         outcome = self._whole(content, using)
         # The manifest can only be compared at its own granularity, a scan at any.
         compared = outcome.buckets if len(held) == len(content.digests) else len(held)
         held = digest.fold(held, compared)
         wanted = digest.fold(content.digests, compared)
         dirty = digest.differing(wanted, held)
-        self._repair(dirty, compared, held, drift.counts_of(wanted), digest.count(sum(held)), wanted)
-        return outcome
+        repaired = self._repair(dirty, compared, held, drift.counts_of(wanted), digest.count(sum(held)), wanted)
+        if repaired.withheld is None:
+            return outcome
+        # What Redis holds beyond the source is known at the granularity of the comparison only.
+        for bucket, kept in repaired.digests.items():
+            wanted[bucket] = kept
+        fingerprints = outcome.fingerprints if outcome.buckets == compared else content.fingerprints(compared)
+        return _outcome(repaired, Outcome(compared, wanted, {}, fingerprints, outcome.companion))
 
     def _stored_manifest(self, state: State) -> list[int] | None:
         manifest = store.Manifest(self._run.reader, self._run.keyspace, state)
@@ -220,29 +226,30 @@ class SnapshotRun:
         rows_in: Sequence[int],
         owned: int,
         streamed: Sequence[int] | None = None,
-    ) -> dict[int, int]:
-        """Exact digests of the dirty buckets. Raises _Withheld when the deletes need a human."""
+    ) -> _Repaired:
+        """Put what is missing or stale in the dirty buckets, and delete what is too many, unless the guard objects."""
         run, report = self._run, self._run.report
         report.buckets_read = len(dirty)
         applier = self._applier = self._new_applier()
         if not dirty:
-            return {}
+            return _Repaired({})
         repair = Repair(run, self._reading, buckets, held)
         try:
             with report.phase("repair"):
-                repair.put_rows(dirty, rows_in, applier)
+                repair.put_rows(dirty, applier)
                 if streamed is not None:
-                    check_same_content(repair.result, streamed)
+                    repair.check(streamed)
                 if stop := repair.guard(owned):
                     report.deletes_withheld = repair.surplus
-                    raise _Withheld(stop)
+                    kept, unsettled = repair.held_with_surplus()
+                    return _Repaired(kept, unsettled, stop)
                 repair.delete_surplus(rows_in, applier)
         finally:
             report.puts += applier.puts
             report.deletes += applier.deletes
-        if repair.result.adopted:
-            report.warnings.append(f"{repair.result.adopted} keys that existed already are now kept by this view")
-        return repair.result.digests
+        if repair.adopted:
+            report.warnings.append(f"{repair.adopted} keys that existed already are now kept by this view")
+        return _Repaired(repair.digests() if streamed is None else {})
 
     def _new_applier(self) -> Applier:
         run = self._run
@@ -258,18 +265,18 @@ class SnapshotRun:
             assert self._manifest is not None
             commands += self._manifest.change(outcome.changed)
             total = self._manifest.total
-        if outcome.fingerprints is None or outcome.fingerprints != run.stored.fingerprints:
-            commands += store.write_fingerprints(run.keyspace, outcome.fingerprints)
+        commands += store.write_fingerprints(run.keyspace, outcome.fingerprints, run.stored.fingerprints)
         base = run.base_state
         now = store.now_ms()
+        withheld = outcome.withheld is not None
         new = dataclasses.replace(
             base,
-            as_of=self._reading.as_of,
+            as_of=base.as_of if withheld else self._reading.as_of,
             identity=self._identity,
             buckets=outcome.buckets,
             keys=digest.count(total),
             digest=store.total_text(total),
-            pending=None,
+            pending=Pending("withheld", self._reading.as_of) if withheld else None,
             updated_at_ms=now,
             deep_at_ms=now if report.deep else base.deep_at_ms,
             companion=outcome.companion or base.companion,
@@ -277,7 +284,7 @@ class SnapshotRun:
         commands += store.write_state(run.keyspace, new)
         assert self._applier is not None
         self._applier.finish(commands)
-        report.as_of = self._reading.as_of
+        report.as_of = new.as_of
         report.keys = new.keys
         report.commits += 1
         run.stored.state = new
@@ -301,9 +308,21 @@ class SnapshotRun:
             )
 
 
-class _Withheld(Exception):  # noqa: N818
-    """Puts are done; the deletes wait for a human."""
+@dataclass(slots=True)
+class _Repaired:
+    """What a repair came to, and what is left to a human."""
 
-    def __init__(self, error: SafetyStop) -> None:
-        super().__init__(error.message)
-        self.error = error
+    digests: dict[int, int]
+    """Of the dirty buckets in Redis, where they are not known already."""
+    unsettled: set[int] = field(default_factory=set)
+    """Buckets that hold more than the source."""
+    withheld: SafetyStop | None = None
+
+
+def _outcome(repaired: _Repaired, outcome: Outcome) -> Outcome:
+    """The outcome of a repair: buckets with keys too many are looked at again by every run until they have none."""
+    outcome.withheld = repaired.withheld
+    if outcome.fingerprints is not None:
+        for bucket in repaired.unsettled:
+            outcome.fingerprints[bucket] = UNKNOWN
+    return outcome

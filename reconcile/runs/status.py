@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from reconcile.config.settings import Settings
+from reconcile.core.state import Pending
 from reconcile.core.times import MAX_TIMESTAMP, format_time
 from reconcile.errors import UsageError
 from reconcile.stop import Stop
@@ -76,7 +77,7 @@ def _lines(status: dict[str, Any]) -> list[str]:
             f"  last written {format_time(status['updated_at_ms'])}, {status['buckets']:,} buckets",
         ]
     if status["pending"]:
-        lines.append(f"  a {status['pending']} is being applied, or was cut short: the next run completes it")
+        lines.append(f"  {Pending(status['pending'], 0)}")
     if status["lease"]:
         lines.append(
             f"  being written by {status['lease']['owner']} ({status['lease']['left_ms'] / 1000:.1f} s lease left)"

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from reconcile.core import digest, drift
 from reconcile.core.changes import name_of
-from reconcile.core.digest import UNKNOWN
+from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.drift import Cause, Look, Verdict
 from reconcile.core.state import Pending, State
 from reconcile.errors import ExitCode, HistoryLost, Unavailable, UsageError
@@ -28,7 +28,7 @@ from reconcile.runs import companion
 from reconcile.runs.context import ViewRun
 from reconcile.runs.load import Content
 from reconcile.runs.look import BucketLook, Difference, look_at
-from reconcile.runs.repair import scan_digests
+from reconcile.runs.totals import add_both
 from reconcile.source.query import Mapping
 from reconcile.source.reading import Reading, explain, open_reading
 from reconcile.source.session import Session
@@ -85,7 +85,7 @@ class Audit:
             pending = stored.state.pending if stored.state is not None else None
             if pending is None:
                 return stored
-            if not self.run.reader.call("EXISTS", self.run.keyspace.lease):
+            if pending.kind == "withheld" or not self.run.reader.call("EXISTS", self.run.keyspace.lease):
                 self._note_unfinished(pending)
                 return stored
             self.run.stop.wait(LOOK_AGAIN_S * 4)
@@ -93,14 +93,14 @@ class Audit:
         raise Unavailable("another run has been applying a large change for too long", hint="verify again later")
 
     def _note_unfinished(self, pending: Pending) -> None:
-        self.run.report.warnings.append(
-            f"a {pending.kind} was cut short: Redis is between two times until the next run completes it"
-        )
+        if (warning := str(pending)) not in self.run.report.warnings:
+            self.run.report.warnings.append(warning)
 
     @contextlib.contextmanager
     def _reading(self, state: State | None) -> Iterator[tuple[Reading, bool]]:
-        """The view at the checkpoint's time if that can still be read, else at the present."""
-        if state is not None and state.as_of is not None and state.identity is not None:
+        """The view at the checkpoint's time if that can still be read and is Redis' time, else at the present."""
+        withheld = state is not None and state.pending is not None and state.pending.kind == "withheld"
+        if state is not None and state.as_of is not None and state.identity is not None and not withheld:
             explained = explain(self.session, self.mapping)
             same = state.identity == self.run.identity(self.mapping, explained)
             upper = explained.frontiers.upper
@@ -123,7 +123,7 @@ class Audit:
         using = companion.usable(run, reading)
         name = using.name if using is not None and using.buckets == state.buckets else None
         now, _ = reading.fingerprints(state.buckets, name)
-        known = run.stored.fingerprints or [UNKNOWN] * state.buckets
+        known = run.stored.fingerprints or digest.same_fingerprint(state.buckets, UNKNOWN)
         chosen = self._chosen(state.buckets)
         moved = sum(known[b] not in (UNKNOWN, now[b]) for b in chosen)
         unknown = sum(known[b] == UNKNOWN for b in chosen)
@@ -146,14 +146,21 @@ class Audit:
     # -- deep ----------------------------------------------------------------------------------------------------
 
     def _deep(self, reading: Reading, exact: bool) -> None:
+        suspects, buckets = self._suspects(reading, exact)
+        if suspects:
+            self.run.report.buckets_read = len(suspects)
+            with self.run.report.phase("confirm"):
+                self._confirm(suspects, buckets, reading, exact)
+
+    def _suspects(self, reading: Reading, exact: bool) -> tuple[list[int], int]:
+        """Buckets that seem to differ, and how many there are in all."""
         run, report = self.run, self.run.report
-        content = self._read_source(reading)
+        content, held_at_all = self._read(reading)
         state = run.state
         known = state is not None and state.as_of is not None and run.stored.has_manifest
         buckets = state.buckets if state is not None and known else digest.choose_buckets(content.rows)
         source = digest.fold(content.digests, buckets)
-        with report.phase("scan"):
-            held = digest.fold(self._scan(len(content.digests)), buckets)
+        held = digest.fold(held_at_all, buckets)
         report.keys = digest.count(sum(source[b] for b in self._chosen(buckets)))
         report.buckets = buckets
         suspects = [b for b in self._chosen(buckets) if digest.normal(source[b]) != digest.normal(held[b])]
@@ -161,39 +168,22 @@ class Audit:
             # Rows are read without the source's hashes: only suspects need fingerprints, and there seldom are any.
             now = None if exact else reading.fingerprints(buckets)[0]
             suspects = self._against_manifest(suspects, source, held, now, exact)
-        if suspects:
-            report.buckets_read = len(suspects)
-            with report.phase("confirm"):
-                self._confirm(suspects, buckets, drift.counts_of(source), reading, exact)
+        return suspects, buckets
 
-    def _read_source(self, reading: Reading) -> Content:
+    def _read(self, reading: Reading) -> tuple[Content, list[int]]:
+        """All rows of the slice, and digests of what Redis holds of it, at the finest granularity."""
         run = self.run
-        whole = self.subset[1] == 1 or run.state is None
-        content = Content(hashed=not whole)
-        with run.report.phase("read"):
-            if whole or run.state is None:
-                chunks = reading.rows()
-            else:
-                chunks = reading.rows_of(list(self._chosen(run.state.buckets)), run.state.buckets)
-            for chunk in chunks:
-                run.stop.check()
-                content.add(chunk)
-        return content
-
-    def _scan(self, buckets: int) -> list[int]:
-        run = self.run
+        content = Content(hashed=False)
         i, n = self.subset
-        wanted = None
-        if n > 1 and run.state is not None:
+        with run.report.phase("read"):
+            if n == 1 or run.state is None:
+                return content, add_both(run, reading.rows(), content)
             known = run.state.buckets
-
-            def wanted(key: bytes) -> bool:
-                return digest.bucket_of(key, known) % n == i
-
-        return scan_digests(run, buckets, wanted)
+            chunks = reading.rows_of(list(self._chosen(known)), known)
+            return content, add_both(run, chunks, content, lambda key: digest.bucket_of(key, known) % n == i)
 
     def _against_manifest(
-        self, suspects: list[int], source: list[int], held: list[int], now: list[int] | None, exact: bool
+        self, suspects: list[int], source: list[int], held: list[int], now: Fingerprints | None, exact: bool
     ) -> list[int]:
         """Drop what merely lags: Redis is what the manifest says, and the source's bucket has moved since."""
         run, report = self.run, self.run.report
@@ -224,13 +214,13 @@ class Audit:
 
     # -- confirm or clear ----------------------------------------------------------------------------------------
 
-    def _confirm(self, suspects: list[int], buckets: int, rows_in: list[int], reading: Reading, exact: bool) -> None:
+    def _confirm(self, suspects: list[int], buckets: int, reading: Reading, exact: bool) -> None:
         """Look closely at the suspects until the checkpoint stands still for the length of a look."""
         run = self.run
         for _ in range(MAX_LOOKS):
             before = self._settled()
             with self._again(before.state, reading, exact) as current:
-                looks = look_at(run, current, buckets, suspects, rows_in, run.request.max_report)
+                looks = look_at(run, current, buckets, suspects, run.request.max_report)
             after = store.read_stored(run.reader, run.keyspace)
             if _same_moment(before.state, after.state):
                 run.stored = after

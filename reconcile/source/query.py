@@ -3,7 +3,7 @@
     mapped        the Redis key and value, exactly as stored: SELECT 'p:' || key::text, value::text FROM (q)
     hashed        the same with the source's own hash of the row, to learn fingerprints while rows stream by
     fingerprints  GROUP BY bucket over that hash
-    masked        mapped rows of chosen buckets, by byte mask
+    within        keeps either to chosen buckets, by byte mask
 
 Casting to text in SQL, on every path, gives one text form: a boolean would be `true` on one path and `t` on another.
 """
@@ -117,10 +117,11 @@ class Mapping:
             f"FROM ({self.sql}) AS q"
         )
 
-    def masked(self, chosen: list[int], buckets: int) -> str:
-        """Hashed rows of chosen buckets. A byte mask costs the same for one bucket or all; IN lists cost minutes."""
+    def within(self, chosen: list[int], buckets: int) -> str:
+        """What keeps `mapped` or `hashed` to chosen buckets. A byte mask costs the same for one bucket or all; IN lists
+        cost minutes."""
         mask = bytes_literal(mask_of(chosen, buckets))
-        return f"{self.hashed()} WHERE get_byte({mask}, ({self.bucket_sql(buckets)})::int4) = 1"
+        return f" WHERE get_byte({mask}, ({self.bucket_sql(buckets)})::int4) = 1"
 
     def fingerprints(self, buckets: int) -> str:
         """(bucket, rows, fingerprint) per bucket that has rows; bucket NULL for rows without key."""

@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Iterator
 
 from reconcile.core.changes import null_key
-from reconcile.core.digest import fingerprint
+from reconcile.core.digest import Fingerprints, fingerprint, same_fingerprint
 from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import ReconcileError, Unavailable, UsageError
 from reconcile.source import query
@@ -50,25 +50,30 @@ class Reading:
         yield from self._stream(self.mapping.hashed())
 
     def rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
-        """Mapped rows (key, value, source hash) of the chosen buckets in chunks."""
-        yield from self._stream(self.mapping.masked(chosen, buckets))
+        """Mapped rows (key, value) of the chosen buckets in chunks."""
+        yield from self._stream(self.mapping.mapped() + self.mapping.within(chosen, buckets))
 
-    def fingerprints(self, buckets: int, companion: str | None = None) -> tuple[list[int], list[int]]:
+    def hashed_rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
+        """Mapped rows (key, value, source hash) of the chosen buckets in chunks."""
+        yield from self._stream(self.mapping.hashed() + self.mapping.within(chosen, buckets))
+
+    def fingerprints(self, buckets: int, companion: str | None = None) -> tuple[Fingerprints, list[int]]:
         """(fingerprint, rows) per bucket, from the companion view or by one GROUP BY. Raises DataError: NULL key."""
         statement = self.mapping.fingerprints(buckets) if companion is None else query.companion_rows(companion)
-        found = [fingerprint(0)] * buckets
+        found = same_fingerprint(buckets, fingerprint(0))
         rows = [0] * buckets
-        for bucket, count, hash_sum in self._fetch(statement):
-            if bucket is None:
-                raise null_key()
-            index = int(bucket)
-            if not 0 <= index < buckets:
-                raise UsageError(
-                    f"companion view {companion} was made for more than {buckets} buckets",
-                    hint="create it again: reconcile init --digest-view",
-                )
-            rows[index] = int(count or 0)
-            found[index] = fingerprint(int(hash_sum or 0))
+        for chunk in self._stream(statement, numbers=True):
+            for bucket, count, hash_sum in chunk:
+                if bucket is None:
+                    raise null_key()
+                index = int(bucket)
+                if not 0 <= index < buckets:
+                    raise UsageError(
+                        f"companion view {companion} was made for more than {buckets} buckets",
+                        hint="create it again: reconcile init --digest-view",
+                    )
+                rows[index] = int(count or 0)
+                found[index] = fingerprint(int(hash_sum or 0))
         return found, rows
 
     def largest_bucket(self, companion: str) -> int:
@@ -89,8 +94,8 @@ class Reading:
         self._check_time()
         return rows
 
-    def _stream(self, statement: str) -> Iterator[list[tuple[bytes | None, ...]]]:
-        yield from self._session.stream(query.as_of(statement, self._at))
+    def _stream(self, statement: str, *, numbers: bool = False) -> Iterator[list[tuple[bytes | None, ...]]]:
+        yield from self._session.stream(query.as_of(statement, self._at), numbers=numbers)
         self._check_time()
 
     def _check_time(self) -> None:

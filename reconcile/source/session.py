@@ -107,13 +107,16 @@ class Session:
             cursor.execute(statement.encode())
             return [Column(item.name, item.type_code) for item in cursor.description or []]
 
-    def stream(self, statement: str) -> Iterator[list[tuple[bytes | None, ...]]]:
-        """Rows of a large finite result in chunks of at most CHUNK_ROWS, text and bytea as their raw bytes."""
+    def stream(self, statement: str, *, numbers: bool = False) -> Iterator[list[tuple[bytes | None, ...]]]:
+        """Rows of a large finite result in chunks of at most CHUNK_ROWS, text and bytea as their raw bytes.
+
+        numbers: these are no rows of the view but numbers about it, wanted in the server's text form.
+        """
         self._stop.check()
         with self.bounded(), self._connection.cursor() as cursor:
-            rows = cursor.stream(statement.encode(), binary=True, size=CHUNK_ROWS)
+            rows = cursor.stream(statement.encode(), binary=not numbers, size=CHUNK_ROWS)
             while chunk := list(islice(rows, CHUNK_ROWS)):
-                self.rows_read += len(chunk)
+                self.rows_read += 0 if numbers else len(chunk)
                 self._heard_at = math.inf  # the caller's time is not the server's silence
                 try:
                     yield chunk

@@ -31,7 +31,8 @@ class Batch:
     """Puts and deletes waiting to be written."""
 
     puts: dict[bytes, bytes] = field(default_factory=dict)
-    deletes: list[bytes] = field(default_factory=list)
+    deletes: dict[bytes, None] = field(default_factory=dict)
+    """An ordered set."""
     size_bytes: int = 0
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -39,11 +40,14 @@ class Batch:
         self.size_bytes += len(key) + len(value)
 
     def delete(self, key: bytes) -> None:
-        self.deletes.append(key)
+        self.deletes[key] = None
         self.size_bytes += len(key)
 
     def __len__(self) -> int:
         return len(self.puts) + len(self.deletes)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.puts or key in self.deletes
 
 
 class Applier:
@@ -67,6 +71,8 @@ class Applier:
         self._pending = pending
         self._marked = base.pending == pending
         self._batch = Batch()
+        self._sent: set[bytes] = set()
+        """Keys of what was sent last: whether it is in Redis by now is not known before the next is sent."""
         self._value_limit = ValueLimit(reader, keyspace.view)
         self.puts = 0
         self.deletes = 0
@@ -88,6 +94,10 @@ class Applier:
         self._make_room(len(key))
         self._batch.delete(key)
         self.deletes += 1
+
+    def on_the_way(self, key: bytes) -> bool:
+        """Whether a put or delete of this key may not have reached Redis yet."""
+        return key in self._batch or key in self._sent
 
     def put_all(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Set keys to values; block by block, where a block fits into what is being collected."""
@@ -111,6 +121,7 @@ class Applier:
             return
         self.mark()
         self._fence.send(data_commands(self._keyspace, batch))
+        self._sent = {*batch.puts, *batch.deletes}
 
     def mark(self) -> None:
         """Tell readers, and the run after a crash, that Redis is between two times."""
@@ -161,8 +172,9 @@ class ValueLimit:
 def data_commands(keyspace: Keyspace, batch: Batch) -> list[Command]:
     """UNLINK before MSET: a full Redis (noeviction) refuses writes but takes deletes."""
     commands: list[Command] = []
-    for start in range(0, len(batch.deletes), MSET_PAIRS):
-        commands.append(("UNLINK", *batch.deletes[start : start + MSET_PAIRS]))
+    deletes = list(batch.deletes)
+    for start in range(0, len(deletes), MSET_PAIRS):
+        commands.append(("UNLINK", *deletes[start : start + MSET_PAIRS]))
     pairs = iter(batch.puts.items())
     while block := list(chain.from_iterable(islice(pairs, MSET_PAIRS))):
         commands += [("MSET", *part) for part in _parted(block)]

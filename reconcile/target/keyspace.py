@@ -7,16 +7,17 @@ are then remembered in REMEMBERED_GROUPS sets beside the state (costs memory; pr
 
 from __future__ import annotations
 
+import contextlib
 import re
 from binascii import crc32
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from redis.exceptions import RedisError
 
-from reconcile.errors import Unavailable
-from reconcile.target.connection import Command, Wire
+from reconcile.errors import ReconcileError, Unavailable
+from reconcile.target.connection import Command, Wire, checked
 
 STATE_PREFIX = b"reconcile:{"
 REMEMBERED_GROUPS = 256
@@ -82,6 +83,12 @@ class Keyspace:
         """Whether a key found in Redis is ours by its name (prefix or dedicated database)."""
         return key.startswith(self.prefix) and not key.startswith(STATE_PREFIX) and key != self.mz_timestamp_key
 
+    @property
+    def alone(self) -> bool:
+        """Whether every key under the prefix is ours: no name of our own state can begin with it."""
+        own = self.prefix.startswith(STATE_PREFIX) or STATE_PREFIX.startswith(self.prefix)
+        return not own and not (self.mz_timestamp_key or b"").startswith(self.prefix)
+
     def conflicts(self, key: bytes) -> bool:
         """Whether a key of the view has the name of one of our own state keys."""
         return key.startswith(STATE_PREFIX) or key == self.mz_timestamp_key
@@ -96,14 +103,17 @@ def scan_keys(wire: Wire, keyspace: Keyspace) -> Iterator[list[bytes]]:
     cursor = b"0"
     while True:
         cursor, keys = wire.call(*_scan_command(keyspace, cursor))
-        yield [key for key in keys if keyspace.owns(key)]
+        yield _chosen(keyspace, keys, None)
         if cursor == b"0":
             break
     _check_same_server(wire, server)
 
 
-def scan_rows(wire: Wire, keyspace: Keyspace, wanted: Callable[[bytes], bool] | None = None) -> Iterator[Page]:
-    """Owned (and wanted) keys with their values in pages: MGET of one page travels with SCAN of the next."""
+def scan_rows(
+    wire: Wire, keyspace: Keyspace, wanted: Callable[[bytes], bool] | None = None
+) -> Generator[Page, None, None]:
+    """Owned (and wanted) keys with their values in pages: MGET of one page travels with SCAN of the next, and Redis
+    looks them up while the caller works on the page before. Close it before the wire is used for anything else."""
     if keyspace.ownership == "remembered":
         for page in _remembered_keys(wire, keyspace):
             keys = page if wanted is None else [key for key in page if wanted(key)]
@@ -112,19 +122,43 @@ def scan_rows(wire: Wire, keyspace: Keyspace, wanted: Callable[[bytes], bool] | 
         return
     server = _run_id(wire)
     cursor, found = wire.call(*_scan_command(keyspace, b"0"))
-    while True:
-        keys = [key for key in found if keyspace.owns(key) and (wanted is None or wanted(key))]
-        commands: list[Command] = [("MGET", *keys)] if keys else []
-        last = cursor == b"0"
-        if not last:
-            commands.append(_scan_command(keyspace, cursor))
-        replies = wire.replies(commands) if commands else []
-        if keys:
-            yield list(zip(keys, replies[0], strict=True))
-        if last:
-            break
-        cursor, found = replies[-1]
+    keys = _chosen(keyspace, found, wanted)
+    under_way = _ask_for_page(wire, keyspace, keys, cursor)
+    try:
+        while under_way:
+            replies, under_way = wire.receive(under_way), 0
+            checked(replies)
+            rows: Page = list(zip(keys, replies[0], strict=True)) if keys else []
+            if cursor != b"0":
+                cursor, found = replies[-1]
+                keys = _chosen(keyspace, found, wanted)
+                under_way = _ask_for_page(wire, keyspace, keys, cursor)
+            if rows:
+                yield rows
+    finally:
+        if under_way and not wire.broken:
+            with contextlib.suppress(ReconcileError):
+                wire.receive(under_way)
     _check_same_server(wire, server)
+
+
+def _chosen(keyspace: Keyspace, found: list[bytes], wanted: Callable[[bytes], bool] | None) -> list[bytes]:
+    prefix = keyspace.prefix
+    if keyspace.alone:  # said shortly: this is done for every key of every scan
+        ours = [key for key in found if key.startswith(prefix)]
+    else:
+        ours = [key for key in found if keyspace.owns(key)]
+    return ours if wanted is None else [key for key in ours if wanted(key)]
+
+
+def _ask_for_page(wire: Wire, keyspace: Keyspace, keys: list[bytes], cursor: bytes) -> int:
+    """Ask for the values of these keys and for the next keys; how many answers will come."""
+    commands: list[Command] = [("MGET", *keys)] if keys else []
+    if cursor != b"0":
+        commands.append(_scan_command(keyspace, cursor))
+    if commands:
+        wire.send(commands)
+    return len(commands)
 
 
 def _scan_command(keyspace: Keyspace, cursor: bytes) -> Command:

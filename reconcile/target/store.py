@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from array import array
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from reconcile.core import digest, state
-from reconcile.core.digest import RECORD_BYTES
+from reconcile.core.digest import RECORD_BYTES, Fingerprints
 from reconcile.core.state import Pending, State
 from reconcile.core.times import frontier_after
 from reconcile.target.connection import Command, Wire, translate
@@ -22,59 +22,36 @@ REWRITE_FRACTION = 32
 bucket costs both sides as much as the records of some hundred."""
 
 
+@dataclass(slots=True)
 class Stored:
     """What Redis holds beside the data, as of the start of a run and kept up to date by it.
 
     manifest_bytes: length of the stored manifest.
+    fingerprints: UNKNOWN where nothing is known; None when there are none, or their number does not fit.
     legacy_frontier: what mz-redis-sync left in its timestamp key.
     """
 
-    def __init__(
-        self,
-        state: State | None,
-        manifest_bytes: int,
-        fingerprints: bytes | None,
-        legacy_frontier: bytes | None = None,
-    ) -> None:
-        self.state = state
-        self.manifest_bytes = manifest_bytes
-        self.legacy_frontier = legacy_frontier
-        self._packed = None if fingerprints is None else bytearray(fingerprints)
-        self._listed: list[int] | None = None
-        """The same as numbers, once they were asked for: a delta never does, and they take five times the memory."""
-
-    @property
-    def fingerprints(self) -> list[int] | None:
-        """UNKNOWN where nothing is known; None when there are none, or their number does not fit."""
-        if self._listed is None and self._packed is not None:
-            self._listed = digest.decode_fingerprints(self._packed)
-        return self._listed
-
-    @fingerprints.setter
-    def fingerprints(self, known: list[int] | None) -> None:
-        self._listed, self._packed = known, None
-
-    def forget(self, keyspace: Keyspace, touched: Collection[int]) -> list[Command]:
-        """Commands that clear the touched buckets' fingerprints: their rows have changed since."""
-        if not touched or (self._packed is None and self._listed is None):
-            return []
-        if self._packed is None:
-            self._packed = bytearray(digest.encode_fingerprints(self._listed or []))
-        self._listed = None
-        size = digest.FINGERPRINT_BYTES
-        unknown = bytes(size)
-        for bucket in touched:
-            self._packed[bucket * size : (bucket + 1) * size] = unknown
-        name = keyspace.fingerprints
-        if len(touched) * REWRITE_FRACTION * size > len(self._packed):
-            return [("SET", name, bytes(self._packed))]
-        return [("SETRANGE", name, bucket * size, unknown) for bucket in sorted(touched)]
+    state: State | None
+    manifest_bytes: int
+    fingerprints: Fingerprints | None
+    legacy_frontier: bytes | None = None
 
     @property
     def has_manifest(self) -> bool:
         """Whether there is a manifest that can be the state's."""
         known = self.state
-        return known is not None and known.as_of is not None and self.manifest_bytes == known.buckets * RECORD_BYTES
+        return known is not None and bool(known.digest) and self.manifest_bytes == known.buckets * RECORD_BYTES
+
+    def forget(self, keyspace: Keyspace, touched: Collection[int]) -> list[Command]:
+        """Commands that clear the touched buckets' fingerprints: their rows have changed since."""
+        known, name, size = self.fingerprints, keyspace.fingerprints, digest.FINGERPRINT_BYTES
+        if known is None:
+            return []
+        for bucket in touched:
+            known[bucket] = digest.UNKNOWN
+        if len(touched) * REWRITE_FRACTION > len(known):
+            return [("SET", name, digest.encode_fingerprints(known))]
+        return [("SETRANGE", name, bucket * size, bytes(size)) for bucket in sorted(touched)]
 
 
 def read_state(wire: Wire, keyspace: Keyspace) -> State | None:
@@ -113,9 +90,10 @@ def _fields(reply: list[bytes] | RedisError, view: str) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _fingerprints(known: State, stored: bytes | RedisError | None) -> bytes | None:
-    fits = isinstance(stored, bytes) and len(stored) == known.buckets * digest.FINGERPRINT_BYTES
-    return stored if fits else None  # type: ignore[return-value]
+def _fingerprints(known: State, stored: bytes | RedisError | None) -> Fingerprints | None:
+    if not isinstance(stored, bytes) or len(stored) != known.buckets * digest.FINGERPRINT_BYTES:
+        return None
+    return digest.decode_fingerprints(stored)
 
 
 class Manifest:
@@ -129,7 +107,7 @@ class Manifest:
         self._keyspace = keyspace
         self.buckets = known.buckets
         self._some: dict[int, int] = {}
-        self._all: array[int] | None = None
+        self._all: digest.Words | None = None
         self.total = digest.added(int(known.digest, 16)) if known.digest else 0
 
     def read(self, wanted: Iterable[int]) -> dict[int, int] | None:
@@ -232,9 +210,16 @@ def marked(base: State, pending: Pending) -> State:
     return dataclasses.replace(base, pending=pending, updated_at_ms=now_ms())
 
 
-def write_fingerprints(keyspace: Keyspace, fingerprints: list[int] | None) -> list[Command]:
-    """All fingerprints; None: nothing is known of any bucket."""
-    if fingerprints is None:
-        return [("DEL", keyspace.fingerprints)]
-    return [("SET", keyspace.fingerprints, digest.encode_fingerprints(fingerprints))]
+def write_fingerprints(keyspace: Keyspace, new: Fingerprints | None, stored: Fingerprints | None) -> list[Command]:
+    """What makes `new` out of what is stored. None: nothing is known of any bucket."""
+    name, size = keyspace.fingerprints, digest.FINGERPRINT_BYTES
+    if new == stored:
+        return []
+    if new is None:
+        return [("DEL", name)]
+    if stored is not None and len(stored) == len(new):
+        changed = [bucket for bucket, (ours, theirs) in enumerate(zip(new, stored, strict=True)) if ours != theirs]
+        if len(changed) * REWRITE_FRACTION <= len(new):
+            return [("SETRANGE", name, b * size, digest.encode_fingerprints(new[b : b + 1])) for b in changed]
+    return [("SET", name, digest.encode_fingerprints(new))]
 

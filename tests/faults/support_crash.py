@@ -23,6 +23,7 @@ from reconcile.runs import load as loads
 from reconcile.runs import look as looks
 from reconcile.runs import repair as repairs
 from reconcile.runs import slices
+from reconcile.runs import sweep as sweeps
 from reconcile.source import reading as readings
 from reconcile.source import session as sessions
 from reconcile.source import subscription as subscriptions
@@ -159,9 +160,9 @@ class Io:
         return asking
 
     def _streaming(self, stream: Any) -> Any:
-        def streaming(session: Session, statement: str) -> Iterator[Any]:
+        def streaming(session: Session, statement: str, *, numbers: bool = False) -> Iterator[Any]:
             self._end(self.gate("source.stream"), session)
-            for chunk in stream(session, statement):
+            for chunk in stream(session, statement, numbers=numbers):
                 yield chunk
                 self._end(self.gate("source.chunk"), session)
 
@@ -228,6 +229,8 @@ def small_pages() -> Iterator[None]:
         patch.setattr(loads, "BLOCKS_PER_TRANSACTION", 2)
         patch.setattr(repairs, "GROUP_ROWS", 20)
         patch.setattr(repairs, "MGET_KEYS", 15)
+        patch.setattr(sweeps, "GROUP_ROWS", 20)
+        patch.setattr(sweeps, "SIEVE_BITS", 128)
         patch.setattr(looks, "GROUP_ROWS", 20)
         patch.setattr(deltas, "EXISTS_KEYS", 3)
         patch.setattr(keyspaces, "SCAN_COUNT", 20)

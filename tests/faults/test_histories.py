@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 )
 
 from reconcile.report.run_report import ViewReport
+from reconcile.runs import totals
 from reconcile.runs import verify as audits
 from tests.faults.support_crash import Io, forgetful, one_time_a_read, small_pages
 from tests.faults.support_scene import STATE, TIME_KEY, Scene
@@ -553,7 +554,7 @@ def test_verify_with_a_run_in_between(
 def test_verify_looks_again_when_overtaken(
     source_server: SourceServer, redis_process: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runs commit between verify's two reads, and again while it confirms what seemed to differ: no drift."""
+    """Runs commit between the starts of verify's two reads, and again while it confirms what seemed to differ."""
     with new_history(source_server, redis_process) as history:
         scene = history.scene
         history.bulk(30)
@@ -570,7 +571,7 @@ def test_verify_looks_again_when_overtaken(
 
             return reading
 
-        monkeypatch.setattr(audits, "scan_digests", after_a_run("scan", audits.scan_digests))
+        monkeypatch.setattr(totals, "scan_rows", after_a_run("scan", totals.scan_rows))
         monkeypatch.setattr(audits, "look_at", after_a_run("look", audits.look_at))
         report = scene.execute("verify")
         assert left == {"scan": 0, "look": 0}

@@ -45,6 +45,11 @@ class Source:
         rows = self.execute("SELECT key::text, value::text FROM v WHERE value IS NOT NULL")
         return {key.encode(): value.encode() for key, value in rows}
 
+    def rows(self) -> int:
+        """How many rows the view has now."""
+        ((count,),) = self.execute("SELECT count(*) FROM v")
+        return int(count)
+
     def put(self, **rows: str | None) -> None:
         """Insert or update rows of t, one statement a row."""
         for key, value in rows.items():

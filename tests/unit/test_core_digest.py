@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from array import array
 from collections import Counter
 from itertools import pairwise
 
@@ -118,14 +119,14 @@ def test_hashed_rows_give_the_same_digests_and_the_source_s_fingerprints(
     """Fingerprints learned while rows stream by equal those Materialize computes by GROUP BY, NULL values included."""
     packed = [0] * buckets
     digest.add_hashed_rows(packed, [(key, value, h.to_bytes(8, "big")) for key, value, h in rows])
-    digests, sums = digest.unpack_hashed(packed)
+    sums = digest.unpack_hashed(packed)
     plain = [0] * buckets
     digest.add_rows(plain, [(key, value) for key, value, _ in rows])
-    assert digests == plain
+    assert packed == plain
     grouped = [0] * buckets
     for key, _, h in rows:
         grouped[zlib.crc32(key) % buckets] += h
-    assert digest.fingerprints_of(sums, buckets) == [digest.fingerprint(total) for total in grouped]
+    assert list(digest.fingerprints_of(sums, buckets)) == [digest.fingerprint(total) for total in grouped]
 
 
 @pytest.mark.parametrize("value", [b"v", None])
@@ -195,9 +196,9 @@ def test_a_manifest_survives_storage(rows: list[tuple[bytes, bytes]], buckets: i
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=40))
 def test_fingerprints_survive_storage(fingerprints: list[int]) -> None:
     """Encoding writes 8 bytes a bucket, big-endian; decoding gives the same numbers."""
-    stored = digest.encode_fingerprints(fingerprints)
+    stored = digest.encode_fingerprints(array("Q", fingerprints))
     assert stored == b"".join(f.to_bytes(8, "big") for f in fingerprints)
-    assert digest.decode_fingerprints(stored) == fingerprints
+    assert list(digest.decode_fingerprints(stored)) == fingerprints
 
 
 @pytest.mark.parametrize("length", [1, 7, 15, 17, 31])

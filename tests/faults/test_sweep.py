@@ -1,0 +1,131 @@
+"""Repairs of more rows than names can be held: surplus keys are found in turns, and a key with two rows is noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from reconcile.runs.sweep import Sweep
+from tests.faults.support_crash import small_pages
+from tests.faults.test_histories import History, new_history
+from tests.support.redis_servers import RedisServer
+from tests.support.sources import SourceServer
+
+ROWS = 240
+
+
+@pytest.fixture(autouse=True)
+def small() -> Iterator[None]:
+    """Names of 20 keys at once, and 128 bits for the rest: several turns, and collisions in each."""
+    with small_pages():
+        yield
+
+
+@pytest.fixture(params=[b"p:", b""], ids=["prefix", "remembered"])
+def history(
+    request: pytest.FixtureRequest, source_server: SourceServer, redis_process: RedisServer
+) -> Iterator[History]:
+    with new_history(source_server, redis_process, prefix=request.param) as made:
+        made.scene.write(f"INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, {ROWS}) AS n")
+        made.scene.ok("run")
+        yield made
+
+
+@pytest.mark.parametrize("batch", [3, 50_000])
+@pytest.mark.parametrize("mode", ["snapshot", "deep"])
+@pytest.mark.parametrize("gone", [1, 90, ROWS - 30, ROWS])
+def test_surplus_keys_are_removed_in_turns(
+    gone: int, mode: str, batch: int, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some, most or all rows go, others change or are new: what is left is the view, whatever shares a bit."""
+    turns: list[int] = []
+    by_sieve = Sweep._by_sieve
+
+    def counted(self: Sweep, left: dict[int, int], seed: int) -> int:
+        turns.append(sum(left.values()))
+        return by_sieve(self, left, seed)
+
+    monkeypatch.setattr(Sweep, "_by_sieve", counted)
+    scene = history.scene
+    scene.write(
+        f"DELETE FROM t WHERE substring(key, 2)::int <= {gone}",
+        "UPDATE t SET value = value || '!' WHERE key LIKE '%7'",
+        "INSERT INTO t SELECT 'new' || n, 'x' FROM generate_series(1, 25) AS n",
+    )
+    scene.batch_max_keys = batch
+    report = scene.ok("snapshot", deep=mode == "deep", allow_deletes=True)
+    assert report.deletes == gone
+    scene.check()
+    if gone == 90:  # 175 rows remain in buckets that have lost some: too many for names
+        assert len(turns) > 1, "nothing shared a bit: this proves nothing"
+        assert turns[1] < turns[0]
+
+
+@pytest.mark.parametrize("gone", [0, 100, ROWS])
+def test_drift_of_many_keys_is_counted_exactly(gone: int, history: History) -> None:
+    """Others have removed, edited and added more keys than names can be held: verify counts each, and names some."""
+    scene, client = history.scene, history.scene.client
+    at = [scene.prefix + f"k{n}".encode() for n in range(1, ROWS + 1)]
+    if gone:
+        client.delete(*at[:gone])
+    stale = at[gone : gone + 70]
+    for key in stale:
+        client.set(key, "edited")
+    extra = 60 if scene.prefix else 0  # without a prefix nothing says that these would be ours
+    for n in range(extra):
+        client.set(scene.prefix + f"stray{n}".encode(), "x")
+    report = scene.execute("verify", max_report=500)
+    assert report.drift is not None
+    assert (report.drift.missing, report.drift.stale, report.drift.extra) == (gone, len(stale), extra)
+    assert set(report.drift.causes) <= {"changed outside"}
+    named = {entry["key"]: entry["kind"] for entry in report.drift.keys}
+    assert len(named) == len(report.drift.keys)
+    strays = [key for key in named if named[key] == "extra"]
+    assert {key: kind for key, kind in named.items() if kind != "extra"} == {
+        **{key.decode(): "missing" for key in at[:gone]},
+        **{key.decode(): "stale" for key in stale},
+    }
+    assert all("stray" in key for key in strays)
+    assert bool(strays) == bool(extra)
+
+
+@pytest.mark.parametrize("mode", ["snapshot", "deep"])
+def test_keys_whose_value_became_null(mode: str, history: History) -> None:
+    """The source still names them: they are removed, and counted for the guard, without being searched for."""
+    scene = history.scene
+    scene.write("UPDATE t SET value = NULL WHERE key LIKE '%5'", "UPDATE t SET value = 'w' WHERE key LIKE '%6'")
+    report = scene.ok("snapshot", deep=mode == "deep")
+    assert (report.puts, report.deletes) == (ROWS // 10, ROWS // 10)
+    scene.check()
+    scene.write("UPDATE t SET value = NULL WHERE key NOT LIKE '%6'")
+    report = scene.execute("snapshot", deep=mode == "deep")
+    assert report.exit_code == 5
+    assert report.deletes_withheld == ROWS * 8 // 10
+    scene.ok("snapshot", allow_deletes=True)
+    scene.check()
+
+
+@pytest.mark.parametrize("second", ["same row", "other value", "null"])
+@pytest.mark.parametrize("first", ["there", "changed", "new"])
+@pytest.mark.parametrize("mode", ["snapshot", "deep"])
+def test_a_key_with_two_rows_among_many(mode: str, first: str, second: str, history: History) -> None:
+    """Its rows come far apart, in a repair of all other rows: the key is named, and the checkpoint stays."""
+    scene = history.scene
+    key = "k1" if first != "new" else "k0"
+    value = {"same row": "'v1'" if first == "there" else "'two'", "other value": "'three'", "null": "NULL"}[second]
+    if first == "changed":
+        scene.write("UPDATE t SET value = 'two' WHERE key = 'k1'")
+    elif first == "new":
+        scene.write("INSERT INTO t VALUES ('k0', 'two')")
+    scene.write(
+        "UPDATE t SET value = value || repeat('!', substring(key, 2)::int) WHERE key NOT IN ('k0', 'k1')",
+        f"INSERT INTO t VALUES ('{key}', {value})",
+    )
+    before = scene.see().state["as_of"]
+    scene.batch_max_keys = 3
+    report = scene.execute("snapshot", deep=mode == "deep")
+    assert report.exit_code == 5, report
+    assert report.error is not None
+    assert f"{scene.prefix.decode()}{key}" in report.error.message
+    assert scene.see().state["as_of"] == before
