@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from array import array
 from binascii import crc32
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from struct import unpack
 from typing import TypeAlias
 
@@ -41,6 +41,8 @@ ROWS_PER_BUCKET = 16
 UNKNOWN = 0
 """A fingerprint that says nothing: the bucket was touched since, or never fingerprinted."""
 
+Words: TypeAlias = "array[int]"
+"""A manifest as 64-bit numbers, count and sum of bucket b at 2b and 2b + 1: a tenth of the memory that ints take."""
 Fingerprints: TypeAlias = "array[int]"
 """One per bucket, 8 bytes each: there may be 2^17 of them, several times over."""
 _UINT64 = "Q"
@@ -170,6 +172,39 @@ def decode_manifest(stored: bytes) -> list[int]:
     return [added(r) for r in records]
 
 
+def manifest_words(stored: bytes) -> Words:
+    """A stored manifest. Raises ValueError on a broken length."""
+    return _swapped(array(_UINT64, stored))
+
+
+def encode_words(words: Words) -> bytes:
+    """The manifest to store."""
+    stored = _swapped(words).tobytes()
+    _swapped(words)  # back: a copy would be megabytes
+    return stored
+
+
+def digest_in_words(words: Words, bucket: int) -> int:
+    """A bucket's digest, in added-up form."""
+    return (words[2 * bucket] << 96) | words[2 * bucket + 1]
+
+
+def total_of_words(words: Words) -> int:
+    """One digest over all buckets, in normal form."""
+    return (sum(words[::2]) << 64) | (sum(words[1::2]) & _M64)
+
+
+def add_to_words(words: Words, more: Mapping[int, int]) -> bool:
+    """Add to digests in place. False, and nothing is right any more, when one would count less than no rows."""
+    for bucket, one in more.items():
+        rows = words[2 * bucket] + ((one + _HALF) >> 96)
+        if rows < 0:
+            return False
+        words[2 * bucket] = rows
+        words[2 * bucket + 1] = (words[2 * bucket + 1] + one) & _M64
+    return True
+
+
 def fingerprint(hash_sum: int) -> int:
     """The stored form of Materialize's sum of hashes: 1 .. 2^64−1, so that 0 can mean UNKNOWN."""
     return hash_sum % _M64 + 1
@@ -200,11 +235,11 @@ def decode_fingerprints(stored: bytes) -> Fingerprints:
     return _swapped(array(_UINT64, stored))
 
 
-def _swapped(fingerprints: Fingerprints) -> Fingerprints:
+def _swapped(numbers: array[int]) -> array[int]:
     """Big-endian to the machine's order and back, in place."""
     if sys.byteorder == "little":
-        fingerprints.byteswap()
-    return fingerprints
+        numbers.byteswap()
+    return numbers
 
 
 def mask_of(chosen: Iterable[int], buckets: int) -> bytes:

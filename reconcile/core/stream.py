@@ -1,7 +1,7 @@
 """The text of COPY (SUBSCRIBE … WITH (PROGRESS)): lines in, closed ranges out. No I/O, no clock.
 
-A line is  mz_timestamp ⇥ mz_progressed ⇥ mz_diff ⇥ key ⇥ value ⏎  with COPY's escapes. Rows are netted by their raw
-text; only rows that survive a closed range are split and unescaped.
+A line is  mz_timestamp ⇥ mz_progressed ⇥ mz_diff ⇥ key ⇥ value ⏎  with COPY's escapes, also of tabs and
+line ends: so many lines can be cut into fields at once.
 
     progress row P     everything with time < P has arrived; the checkpoint may become P − 1, never P
     first progress row equals AS OF and proves nothing (it is sent before any data)
@@ -11,16 +11,16 @@ text; only rows that survive a closed range are split and unescaped.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from reconcile.core.changes import Changes, Net
 from reconcile.errors import ReconcileError
 
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _UNESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"\\": b"\\", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 
-ENTRY_COST_BYTES = 120
-"""What an update costs in memory beside its own bytes (dict entry, bytes header)."""
+FIELDS = 5
 
 
 def unescape(field_: bytes) -> bytes | None:
@@ -45,33 +45,57 @@ class UpdateStream:
     """
 
     as_of: int
+    buckets: int
     key_is_bytes: bool = False
     value_is_bytes: bool = False
     frontier: int = field(init=False)
-    size_bytes: int = field(init=False, default=0)
     updates: int = field(init=False, default=0)
-    _open: dict[bytes, int] = field(init=False, default_factory=dict)
-    _closed: dict[bytes, int] = field(init=False, default_factory=dict)
+    _open: Net = field(init=False)
+    _closed: Net = field(init=False)
     _newest: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.frontier = self.as_of + 1
+        self._open, self._closed = Net(self.buckets), Net(self.buckets)
 
-    def feed(self, line: bytes) -> bool:
-        """Take one line in. True when it closed a range: `take` it now, or feed on and take more at once."""
-        time_text, progressed, diff, row = line.split(b"\t", 3)
-        if progressed == b"t":
-            return self._progress(int(time_text))
-        time = int(time_text)
-        if time > self._newest:
-            if time <= self.as_of:
-                raise ReconcileError(f"Materialize sent an update at {time}, not after AS OF {self.as_of}")
-            self._newest = time
-        net = self._open
-        net[row] = net.get(row, 0) + int(diff)
-        self.size_bytes += len(row) + ENTRY_COST_BYTES
-        self.updates += 1
-        return False
+    @property
+    def size_bytes(self) -> int:
+        """Memory that is held."""
+        return self._open.size_bytes + self._closed.size_bytes
+
+    def feed(self, lines: Sequence[bytes | memoryview]) -> bool:
+        """Take lines in. True when they closed a range: `take` it now, or feed on and take more at once."""
+        text = b"".join(lines)
+        fields = text.replace(b"\n", b"\t").split(b"\t")
+        count, rest = divmod(len(fields) - 1, FIELDS)
+        if rest:
+            raise ReconcileError("Materialize sent a line of another form than was asked for")
+        escaped = b"\\" in text
+        progressed = fields[1::FIELDS]
+        closed = False
+        start = 0
+        while start < count:
+            end = progressed.index(b"t", start) if b"t" in progressed[start:] else count
+            if end > start:
+                self._update(fields[FIELDS * start : FIELDS * end], escaped=escaped)
+            if end < count:
+                closed |= self._progress(int(fields[FIELDS * end]))
+            start = end + 1
+        return closed
+
+    def _update(self, fields: list[bytes], *, escaped: bool) -> None:
+        """Rows between two progress rows."""
+        times = [int(text) for text in set(fields[::FIELDS])]
+        if min(times) <= self.as_of:
+            raise ReconcileError(f"Materialize sent an update at {min(times)}, not after AS OF {self.as_of}")
+        self._newest = max(self._newest, *times)
+        keys: list[bytes | None] = fields[3::FIELDS]  # type: ignore[assignment]
+        values: list[bytes | None] = fields[4::FIELDS]  # type: ignore[assignment]
+        if escaped:
+            keys = _unescaped(fields[3::FIELDS], is_bytes=self.key_is_bytes)
+            values = _unescaped(fields[4::FIELDS], is_bytes=self.value_is_bytes)
+        self._open.update(keys, values, fields[2::FIELDS])
+        self.updates += len(keys)
 
     def _progress(self, frontier: int) -> bool:
         if frontier <= self.frontier or frontier <= self._newest:
@@ -81,35 +105,23 @@ class UpdateStream:
 
     def _close(self, frontier: int) -> None:
         self.frontier = frontier
-        closed, self._open = self._open, {}
-        if self._closed:
-            net = self._closed
-            for row, diff in closed.items():
-                net[row] = net.get(row, 0) + diff
-        else:
-            self._closed = closed
+        if not self._closed:
+            self._open, self._closed = self._closed, self._open
+        elif self._open:
+            self._closed.merge(self._open)
+            self._open = Net(self.buckets)
 
     def finish(self, up_to: int) -> None:
         """The stream ended by itself: the only proof that everything below UP TO has arrived."""
         self._close(up_to)
 
-    def take(self) -> Iterator[tuple[bytes | None, bytes | None, int]]:
-        """Netted updates (key, value, diff ≠ 0) below the frontier; what came after it is kept."""
-        net, self._closed = self._closed, {}
-        self.size_bytes = sum(map(len, self._open)) + len(self._open) * ENTRY_COST_BYTES
-        while net:  # what was handed out is let go of at once: the caller keeps its own form of it
-            row, diff = net.popitem()
-            if diff:
-                key, value = row.rstrip(b"\n").split(b"\t")
-                if b"\\" in row:
-                    yield self._key(key), self._value(value), diff
-                else:  # neither NULL nor bytea nor anything escaped: most rows
-                    yield key, value, diff
+    def take(self) -> Changes:
+        """The net changes below the frontier; what came after it is kept. Raises DataError."""
+        closed, self._closed = self._closed, Net(self.buckets)
+        return closed.changes()
 
-    def _key(self, field_: bytes) -> bytes | None:
-        key = unescape(field_)
-        return unhex(key) if self.key_is_bytes else key
 
-    def _value(self, field_: bytes) -> bytes | None:
-        value = unescape(field_)
-        return unhex(value) if self.value_is_bytes else value
+def _unescaped(fields: list[bytes], *, is_bytes: bool) -> list[bytes | None]:
+    """Fields as the bytes they stand for. A bytea always has its backslash; so has NULL."""
+    plain = [unescape(field_) if b"\\" in field_ else field_ for field_ in fields]
+    return [unhex(field_) for field_ in plain] if is_bytes else plain

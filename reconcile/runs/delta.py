@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 from reconcile.core import digest
-from reconcile.core.changes import Changes, consolidate
+from reconcile.core.changes import Changes
 from reconcile.core.guard import mass_delete, suspicious
 from reconcile.core.state import Pending
 from reconcile.core.times import MAX_TIMESTAMP, frontier_after
 from reconcile.runs.context import ViewRun
-from reconcile.source.query import Mapping
+from reconcile.source import query
 from reconcile.source.session import Session
 from reconcile.source.subscription import Subscription, open_subscription
 from reconcile.target import store
@@ -54,7 +54,7 @@ class Until:
 class DeltaRun:
     """Follows the source from the state's as_of. The lease is held (or this is a dry run)."""
 
-    def __init__(self, run: ViewRun, mapping: Mapping, *, repeat: bool = False) -> None:
+    def __init__(self, run: ViewRun, mapping: query.Mapping, *, repeat: bool = False) -> None:
         """repeat: the range was applied in part before; keys of it may exist already."""
         assert run.state is not None
         self._run = run
@@ -69,7 +69,7 @@ class DeltaRun:
         state = self._run.state
         assert state is not None
         assert state.as_of is not None
-        return open_subscription(session, self._mapping, state.as_of, until.up_to)
+        return open_subscription(session, self._mapping, state.buckets, state.as_of, until.up_to)
 
     def follow(self, subscription: Subscription, until: Until) -> None:
         """Commit what comes until the end. Raises Doubt, TooLarge."""
@@ -91,23 +91,14 @@ class DeltaRun:
             if subscription.finished or ended or run.stop.requested:
                 return
 
-    def commit(self, updates: Iterator[tuple[bytes | None, bytes | None, int]], frontier: int) -> None:
+    def commit(self, changes: Changes, frontier: int) -> None:
         """Apply a closed range and move the checkpoint to frontier − 1."""
-        run = self._run
-        state = run.state
-        assert state is not None
-        changes = consolidate(updates, state.buckets)
-        self._check_deletes(changes)
-        self._check_inserts(changes)
-        stored = self._manifest.read(changes.digests)
-        if stored is None:
-            raise Doubt("the stored manifest is not the state's", set())
-        changed = {bucket: stored[bucket] + more for bucket, more in changes.digests.items()}
-        if any(digest.count(new) < 0 for new in changed.values()):
-            raise Doubt("the changes do not fit the stored manifest", set(changed))
-        self._apply(changes, changed, frontier)
+        check_deletes(self._run, len(changes.deletes), self._manifest.keys)
+        check_inserts(self._run, changes, repeat=self._repeat)
+        add_to_manifest(self._manifest, changes.digests)
+        self._apply(changes, frontier)
 
-    def _apply(self, changes: Changes, changed: dict[int, int], frontier: int) -> None:
+    def _apply(self, changes: Changes, frontier: int) -> None:
         run, report = self._run, self._run.report
         base = run.base_state
         as_of = min(frontier - 1, MAX_TIMESTAMP)
@@ -115,9 +106,8 @@ class DeltaRun:
         for key in changes.deletes:
             applier.delete(key)
         applier.put_all(changes.puts.items())
-        commands: list[Command] = self._manifest.change(changed)
-        if changes.touched and run.stored.fingerprints is not None:
-            commands += store.clear_fingerprints(run.keyspace, changes.touched, base.buckets)
+        commands: list[Command] = self._manifest.commands(changes.digests)
+        commands += run.stored.forget(run.keyspace, changes.touched)
         new = dataclasses.replace(
             base,
             as_of=as_of,
@@ -135,11 +125,13 @@ class DeltaRun:
         report.as_of = as_of
         report.keys = new.keys
 
-    def _check_deletes(self, changes: Changes) -> None:
-        check_deletes(self._run, len(changes.deletes), self._manifest.keys)
 
-    def _check_inserts(self, changes: Changes) -> None:
-        check_inserts(self._run, changes, repeat=self._repeat)
+def add_to_manifest(manifest: store.Manifest, digests: Mapping[int, int]) -> None:
+    """Add what has changed to the buckets' digests. Raises Doubt when that does not fit what is stored."""
+    if not manifest.load(digests):
+        raise Doubt("the stored manifest is not the state's", set())
+    if not manifest.add(digests):
+        raise Doubt("the changes do not fit the stored manifest", set(digests))
 
 
 def check_deletes(run: ViewRun, deletes: int, owned: int) -> None:

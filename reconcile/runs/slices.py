@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from reconcile.core import digest
-from reconcile.core.changes import Changes, consolidate
+from reconcile.core.changes import Changes
 from reconcile.core.state import Pending
 from reconcile.core.times import frontier_after
 from reconcile.errors import ResultTooLarge, UsageError
 from reconcile.runs.context import ViewRun
-from reconcile.runs.delta import READ_AT_MOST_S, Doubt, TooLarge, check_deletes, check_inserts
+from reconcile.runs.delta import READ_AT_MOST_S, Doubt, TooLarge, add_to_manifest, check_deletes, check_inserts
 from reconcile.source.query import Mapping
 from reconcile.source.subscription import open_subscription
 from reconcile.target import store
@@ -44,8 +43,8 @@ class Slices:
             run.base_state,
             Pending("delta", until),
         )
-        self._digests: dict[int, int] = {}
-        self._touched: set[int] = set()
+        self._touched = bytearray(run.state.buckets)
+        """1 for buckets whose rows have changed: most of them, and there may be 2^17."""
 
     def execute(self) -> None:
         """Apply the range and move the checkpoint to `until`. Raises Doubt, SafetyStop."""
@@ -69,21 +68,25 @@ class Slices:
 
     def _puts(self, parts: int) -> list[int]:
         """Put everything, part by part; which parts have deletes."""
-        self._digests.clear()
-        self._touched.clear()
+        run, buckets = self._run, self._state.buckets
+        self._manifest = store.Manifest(run.reader, run.keyspace, self._state)
+        if not self._manifest.load(range(buckets)):
+            raise Doubt("the stored manifest is not the state's", set())
+        owned = self._manifest.keys
+        self._touched = bytearray(buckets)
         deletes = 0
         with_deletes = []
         for part in range(parts):
             changes = self._changes((part, parts))
             deletes += len(changes.deletes)
-            check_deletes(self._run, deletes, self._manifest.keys)
-            check_inserts(self._run, changes, repeat=self._repeat)
+            check_deletes(run, deletes, owned)
+            check_inserts(run, changes, repeat=self._repeat)
             if changes.deletes:
                 with_deletes.append(part)
             # Parts may share a bucket: there can be more parts than buckets.
-            for bucket, more in changes.digests.items():
-                self._digests[bucket] = self._digests.get(bucket, 0) + more
-            self._touched |= changes.touched
+            add_to_manifest(self._manifest, changes.digests)
+            for bucket in changes.touched:
+                self._touched[bucket] = 1
             self._applier.put_all(changes.puts.items())
         return with_deletes
 
@@ -93,8 +96,8 @@ class Slices:
         limit = run.settings.limits.memory_max_bytes
         session = run.open_session()
         assert self._state.as_of is not None
-        bound = frontier_after(self._until)
-        with open_subscription(session, self._mapping, self._state.as_of, bound, part) as subscription:
+        buckets, as_of, bound = self._state.buckets, self._state.as_of, frontier_after(self._until)
+        with open_subscription(session, self._mapping, buckets, as_of, bound, part) as subscription:
             while not subscription.finished:
                 subscription.read(READ_AT_MOST_S, limit)
                 run.stop.check()
@@ -102,18 +105,13 @@ class Slices:
                     raise TooLarge
         session.close()
         run.report.updates += subscription.stream.updates
-        return consolidate(subscription.stream.take(), self._state.buckets)
+        return subscription.stream.take()
 
     def _commit(self) -> None:
         run, report = self._run, self._run.report
-        stored = self._manifest.read(self._digests)
-        if stored is None:
-            raise Doubt("the stored manifest is not the state's", set())
-        changed = {bucket: stored[bucket] + more for bucket, more in self._digests.items()}
-        if any(digest.count(new) < 0 for new in changed.values()):
-            raise Doubt("the changes do not fit the stored manifest", set(changed))
-        commands = self._manifest.change(changed)
-        commands += store.clear_fingerprints(run.keyspace, self._touched, self._state.buckets)
+        touched = [bucket for bucket, is_touched in enumerate(self._touched) if is_touched]
+        commands = self._manifest.commands(touched)
+        commands += run.stored.forget(run.keyspace, touched)
         new = dataclasses.replace(
             run.base_state,
             as_of=self._until,

@@ -23,15 +23,18 @@ Before that the server may read the whole view (1–5 s per million rows), bound
 repeats AS OF and is sent before that (transcript `subscribe`; adapter/src/active_compute_sink.rs: initialize)."""
 
 
+FEED_BYTES = 1 << 16
+"""Lines of so many bytes are cut and netted together, if they are there."""
+
+
 class Subscription:
     """Changes of the view after `as_of`. Made by `open_subscription`; `stream` holds what has arrived."""
 
-    def __init__(self, session: Session, mapping: Mapping, as_of: int, up_to: int | None) -> None:
+    def __init__(self, session: Session, mapping: Mapping, buckets: int, as_of: int, up_to: int | None) -> None:
         self._session = session
         self._connection = session.connection
         self._up_to = up_to
-        self._buffered: list[bytes] = []
-        self.stream = UpdateStream(as_of, mapping.key.oid == BYTEA, mapping.value.oid == BYTEA)
+        self.stream = UpdateStream(as_of, buckets, mapping.key.oid == BYTEA, mapping.value.oid == BYTEA)
         self.finished = False
         self._silent_since = time.monotonic()
 
@@ -46,47 +49,50 @@ class Subscription:
         True when a range was closed (or the stream ended). Raises HistoryLost, Unavailable, Incomplete (the run ends).
         """
         deadline = time.monotonic() + timeout_s
-        closed = False
+        frontier = self.stream.frontier
         with translated(self._session.stop, self._session.view):
             while True:
-                closed |= self._drain(max_bytes)
-                if closed or self.finished or self.stream.size_bytes > max_bytes:
-                    return closed or self.finished
+                came = self._drain(max_bytes)
+                closed = self.finished or self.stream.frontier > frontier
+                if closed or self.stream.size_bytes > max_bytes:
+                    return closed
                 remaining = deadline - time.monotonic()
-                if remaining > 0 and self._wait(remaining):
+                if remaining > 0 and (came or self._wait(remaining)):
                     continue
-                closed = self._drain(max_bytes)
                 self._check_silence()
-                return closed or self.finished
+                return False
 
     def _drain(self, max_bytes: int) -> bool:
-        """Feed every line that is already here, closed ranges or not: fewer, larger commits. Stops at the limit."""
+        """Feed lines that are already here, closed ranges or not: fewer, larger commits. False: there were none."""
         pgconn = self._connection.pgconn
-        feed = self.stream.feed
-        closed = heard = False
-        while True:
-            size, data = pgconn.get_copy_data(1)
+        get_copy_data = pgconn.get_copy_data
+        room = max(0, min(FEED_BYTES, max_bytes - self.stream.size_bytes))
+        lines: list[memoryview] = []
+        size_bytes, looked_at = 0, -1
+        while size_bytes <= room:
+            size, line = get_copy_data(1)
             if size > 0:
-                if not heard:
-                    heard = True
-                    self._silent_since = time.monotonic()
-                line = bytes(data)
-                if feed(line):
-                    closed = True
-                if self.stream.size_bytes > max_bytes:
-                    return closed
-            elif size == 0:
-                return closed
+                lines.append(line)
+                size_bytes += size
+            elif size < 0 or looked_at == size_bytes:
+                break
             else:
-                self._end()
-                return True
+                looked_at = size_bytes
+                pgconn.consume_input()  # what socket and TLS have; never waits
+        if lines:
+            self._silent_since = time.monotonic()
+            self.stream.feed(lines)
+        if size < 0:
+            self._end()
+        return bool(lines)
 
     def _wait(self, timeout_s: float) -> bool:
         """Whether something came. What TLS has decrypted already no socket tells of (seen with libpq 17.6 and 18.0,
-        and records above 8 kB): it is asked for after every wait."""
+        and records above 8 kB): the next look asks for it, a short wait later."""
         pgconn = self._connection.pgconn
         ready, _, _ = select.select([pgconn.socket], [], [], timeout_s)
-        pgconn.consume_input()
+        if ready:
+            pgconn.consume_input()
         return bool(ready)
 
     def _end(self) -> None:
@@ -121,7 +127,12 @@ class Subscription:
 
 @contextlib.contextmanager
 def open_subscription(
-    session: Session, mapping: Mapping, as_of: int, up_to: int | None = None, part: tuple[int, int] | None = None
+    session: Session,
+    mapping: Mapping,
+    buckets: int,
+    as_of: int,
+    up_to: int | None = None,
+    part: tuple[int, int] | None = None,
 ) -> Iterator[Subscription]:
     """SUBSCRIBE to the changes after as_of (below up_to; of one part of the keys).
 
@@ -135,7 +146,7 @@ def open_subscription(
     pgconn = session.connection.pgconn
     with translated(session.stop, session.view):
         pgconn.send_query(statement.encode())
-        subscription = Subscription(session, mapping, as_of, up_to)
+        subscription = Subscription(session, mapping, buckets, as_of, up_to)
         _await_copy(session)
     try:
         yield subscription

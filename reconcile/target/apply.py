@@ -6,8 +6,9 @@ does not    MULTI state(pending) EXEC, MULTI data EXEC …, MULTI …, state EXE
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from reconcile.config.settings import LimitSettings
 from reconcile.core.changes import name_of
@@ -18,6 +19,7 @@ from reconcile.target.connection import Command, Wire
 from reconcile.target.fence import Fence
 from reconcile.target.keyspace import Keyspace
 
+BLOCK_ROWS = 200
 MSET_PAIRS = 1000
 MSET_BYTES = 1 << 20
 LARGE_VALUE_BYTES = 1 << 20
@@ -98,8 +100,17 @@ class Applier:
         return key in self._batch or key in self._sent
 
     def put_all(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        for key, value in rows:
-            self.put(key, value)
+        """Set keys to values; block by block, where a block fits into what is being collected."""
+        rows = iter(rows)
+        while block := dict(islice(rows, BLOCK_ROWS)):
+            size_bytes = sum(map(len, block)) + sum(map(len, block.values()))
+            if size_bytes < LARGE_VALUE_BYTES and self._fits(len(block), size_bytes):
+                self._batch.puts.update(block)
+                self._batch.size_bytes += size_bytes
+                self.puts += len(block)
+                continue
+            for key, value in block.items():
+                self.put(key, value)
 
     def flush(self) -> None:
         """Write what is collected, under the pending mark, though the change is not complete."""
@@ -125,9 +136,12 @@ class Applier:
         if self._fence is not None:
             self._fence.commit([*data_commands(self._keyspace, batch), *commands])
 
+    def _fits(self, rows: int, size_bytes: int) -> bool:
+        limits, batch = self._limits, self._batch
+        return len(batch) + rows <= limits.batch_max_keys and batch.size_bytes + size_bytes <= limits.batch_max_bytes
+
     def _make_room(self, more_bytes: int) -> None:
-        full = len(self._batch) >= self._limits.batch_max_keys
-        if full or (len(self._batch) and self._batch.size_bytes + more_bytes > self._limits.batch_max_bytes):
+        if len(self._batch) and not self._fits(1, more_bytes):
             self.flush()
 
 
@@ -161,19 +175,27 @@ def data_commands(keyspace: Keyspace, batch: Batch) -> list[Command]:
     deletes = list(batch.deletes)
     for start in range(0, len(deletes), MSET_PAIRS):
         commands.append(("UNLINK", *deletes[start : start + MSET_PAIRS]))
-    flat: list[bytes] = []
-    size = 0
-    for key, value in batch.puts.items():
-        if flat and (len(flat) >= 2 * MSET_PAIRS or size + len(value) > MSET_BYTES):
-            commands.append(("MSET", *flat))
-            flat, size = [], 0
-        flat += (key, value)
-        size += len(key) + len(value)
-    if flat:
-        commands.append(("MSET", *flat))
+    pairs = iter(batch.puts.items())
+    while block := list(chain.from_iterable(islice(pairs, MSET_PAIRS))):
+        commands += [("MSET", *part) for part in _parted(block)]
     if keyspace.ownership == "remembered":
         commands += _remember(keyspace, batch)
     return commands
+
+
+def _parted(flat: list[bytes]) -> Iterator[list[bytes]]:
+    """Keys and values of one MSET in parts of at most MSET_BYTES, or a single pair."""
+    if sum(map(len, flat)) <= MSET_BYTES:
+        yield flat
+        return
+    start = size = 0
+    for place in range(0, len(flat), 2):
+        more = len(flat[place]) + len(flat[place + 1])
+        if place > start and size + more > MSET_BYTES:
+            yield flat[start:place]
+            start, size = place, 0
+        size += more
+    yield flat[start:]
 
 
 def _remember(keyspace: Keyspace, batch: Batch) -> list[Command]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,14 @@ from reconcile.core.times import frontier_after
 from reconcile.target.connection import Command, Wire, translate
 from reconcile.target.keyspace import Keyspace
 
-REWRITE_FRACTION = 8
-"""When more than one bucket in so many is wanted or changed, the whole manifest is read or written at once."""
+REWRITE_FRACTION = 32
+"""When more than one bucket in so many is wanted or changed, all records are read or written at once: a command for one
+bucket costs both sides as much as the records of some hundred."""
 
 
 @dataclass(slots=True)
 class Stored:
-    """What Redis held at the start of a run.
+    """What Redis holds beside the data, as of the start of a run and kept up to date by it.
 
     manifest_bytes: length of the stored manifest.
     fingerprints: UNKNOWN where nothing is known; None when there are none, or their number does not fit.
@@ -40,6 +41,17 @@ class Stored:
         """Whether there is a manifest that can be the state's."""
         known = self.state
         return known is not None and bool(known.digest) and self.manifest_bytes == known.buckets * RECORD_BYTES
+
+    def forget(self, keyspace: Keyspace, touched: Collection[int]) -> list[Command]:
+        """Commands that clear the touched buckets' fingerprints: their rows have changed since."""
+        known, name, size = self.fingerprints, keyspace.fingerprints, digest.FINGERPRINT_BYTES
+        if known is None:
+            return []
+        for bucket in touched:
+            known[bucket] = digest.UNKNOWN
+        if len(touched) * REWRITE_FRACTION > len(known):
+            return [("SET", name, digest.encode_fingerprints(known))]
+        return [("SETRANGE", name, bucket * size, bytes(size)) for bucket in sorted(touched)]
 
 
 def read_state(wire: Wire, keyspace: Keyspace) -> State | None:
@@ -94,45 +106,69 @@ class Manifest:
         self._wire = wire
         self._keyspace = keyspace
         self.buckets = known.buckets
-        self._digests: dict[int, int] = {}
-        self._whole = False
+        self._some: dict[int, int] = {}
+        self._all: digest.Words | None = None
         self.total = digest.added(int(known.digest, 16)) if known.digest else 0
 
     def read(self, wanted: Iterable[int]) -> dict[int, int] | None:
-        """Digests (added-up form) of the wanted buckets at least; None when what is stored cannot be trusted."""
-        missing = [bucket for bucket in wanted if bucket not in self._digests]
+        """Digests (added-up form) of the wanted buckets; None when what is stored cannot be trusted."""
+        chosen = list(wanted)
+        return {bucket: self._digest(bucket) for bucket in chosen} if self.load(chosen) else None
+
+    def load(self, wanted: Iterable[int]) -> bool:
+        """Have the wanted buckets' digests here; False when what is stored cannot be trusted."""
+        if self._all is not None:
+            return True
+        missing = [bucket for bucket in wanted if bucket not in self._some]
         if len(missing) * REWRITE_FRACTION > self.buckets:
-            return self._digests if self._read_whole() else None
+            return self._load_all()
         commands: list[Command] = [
             ("GETRANGE", self._keyspace.manifest, b * RECORD_BYTES, (b + 1) * RECORD_BYTES - 1) for b in missing
         ]
         replies = self._wire.pipeline(commands) if commands else []
         for bucket, reply in zip(missing, replies, strict=True):
             if not isinstance(reply, bytes) or len(reply) != RECORD_BYTES:
-                return None
-            (self._digests[bucket],) = digest.decode_manifest(reply)
-        return self._digests
+                return False
+            (self._some[bucket],) = digest.decode_manifest(reply)
+        return True
 
-    def _read_whole(self) -> bool:
+    def _load_all(self) -> bool:
         (reply,) = self._wire.pipeline([("GET", self._keyspace.manifest)])
         if not isinstance(reply, bytes) or len(reply) != self.buckets * RECORD_BYTES:
             return False
-        stored = digest.decode_manifest(reply)
         # Buckets this run has changed and written already are in what was just read.
-        self._digests = dict(enumerate(stored))
-        self._whole = digest.normal(sum(stored)) == digest.normal(self.total)
-        return self._whole
+        self._all = digest.manifest_words(reply)
+        self._some.clear()
+        return digest.total_of_words(self._all) == digest.normal(self.total)
+
+    def _digest(self, bucket: int) -> int:
+        return self._some[bucket] if self._all is None else digest.digest_in_words(self._all, bucket)
 
     def change(self, changed: Mapping[int, int]) -> list[Command]:
-        """Set the changed buckets to new digests (added-up form); the commands that store them, as absolute values:
-        a repeated transaction must change nothing. The buckets must have been read before."""
-        for bucket, new in changed.items():
-            self.total += new - self._digests[bucket]
-            self._digests[bucket] = new
+        """Set the changed buckets to new digests (added-up form); the commands that store them. The buckets must have
+        been read before."""
+        self.add({bucket: new - self._digest(bucket) for bucket, new in changed.items()})
+        return self.commands(changed)
+
+    def add(self, more: Mapping[int, int]) -> bool:
+        """Add to the digests of loaded buckets. False when one would count less than no rows: nothing is right then."""
+        if self._all is not None:
+            fits = digest.add_to_words(self._all, more)
+        else:
+            sums = {bucket: self._some[bucket] + one for bucket, one in more.items()}
+            fits = all(digest.count(one) >= 0 for one in sums.values())
+            self._some.update(sums)
+        self.total += sum(more.values())
+        return fits
+
+    def commands(self, changed: Collection[int]) -> list[Command]:
+        """Commands that store these buckets, as absolute values: a repeated transaction must change nothing."""
         name = self._keyspace.manifest
-        if self._whole and len(changed) * REWRITE_FRACTION > self.buckets:
-            return [("SET", name, digest.encode_manifest(self._digests[b] for b in range(self.buckets)))]
-        return [("SETRANGE", name, b * RECORD_BYTES, digest.encode_manifest([changed[b]])) for b in sorted(changed)]
+        if self._all is not None and len(changed) * REWRITE_FRACTION > self.buckets:
+            return [("SET", name, digest.encode_words(self._all))]
+        return [
+            ("SETRANGE", name, b * RECORD_BYTES, digest.encode_manifest([self._digest(b)])) for b in sorted(changed)
+        ]
 
     @property
     def keys(self) -> int:
@@ -187,12 +223,3 @@ def write_fingerprints(keyspace: Keyspace, new: Fingerprints | None, stored: Fin
             return [("SETRANGE", name, b * size, digest.encode_fingerprints(new[b : b + 1])) for b in changed]
     return [("SET", name, digest.encode_fingerprints(new))]
 
-
-def clear_fingerprints(keyspace: Keyspace, touched: set[int], buckets: int) -> list[Command]:
-    """Forget the touched buckets' fingerprints: their rows have changed since."""
-    if len(touched) * REWRITE_FRACTION > buckets:
-        return [("DEL", keyspace.fingerprints)]
-    unknown = bytes(digest.FINGERPRINT_BYTES)
-    return [
-        ("SETRANGE", keyspace.fingerprints, bucket * digest.FINGERPRINT_BYTES, unknown) for bucket in sorted(touched)
-    ]

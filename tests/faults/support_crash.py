@@ -244,12 +244,13 @@ def one_time_a_read() -> Iterator[None]:
     A real server may do so; the emulator gives a closed past in one piece.
     """
 
+    ahead: dict[Subscription, bytes] = {}
+
     def drain(subscription: Subscription, max_bytes: int) -> bool:
         stream = subscription.stream
         while True:
-            if subscription._buffered:
-                line = subscription._buffered.pop()
-            else:
+            line = ahead.pop(subscription, b"")
+            if not line:
                 size, data = subscription._connection.pgconn.get_copy_data(1)
                 if size <= 0:
                     if size < 0:
@@ -258,10 +259,10 @@ def one_time_a_read() -> Iterator[None]:
                 line = bytes(data)
             time_text, progressed, _ = line.split(b"\t", 2)
             if progressed != b"t" and int(time_text) > stream.frontier:
-                subscription._buffered.append(line)
-                assert stream.feed(time_text + b"\tt\t\\N\t\\N\t\\N\n")
+                ahead[subscription] = line
+                assert stream.feed([time_text + b"\tt\t\\N\t\\N\t\\N\n"])
                 return True
-            if stream.feed(line):
+            if stream.feed([line]):
                 return True
             if stream.size_bytes > max_bytes:
                 return False

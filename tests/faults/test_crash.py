@@ -337,6 +337,26 @@ def freeze_at(scene: Scene, kind: Kind, n: int) -> int | None:
     return int(report.exit_code)
 
 
+def test_snapshot_after_a_delta_does_not_trust_what_the_delta_cleared(
+    source: Source, redis_server: RedisServer
+) -> None:
+    """A delta writes a value, then gives up; at the source the value is back to what it was at the run's start. Its
+    bucket's fingerprint is that of the start again, but Redis holds the value in between."""
+    scene = Scene(source, redis_server, memory_max_bytes=3000)
+    loaded(scene)
+    scene.ok("run")
+    scene.ok("snapshot")
+    before = scene.check().data[b"p:k7"].decode()
+    both = f"CASE key WHEN 'k7' THEN '{before}' ELSE '{'large' * 1000}' END WHERE key IN ('k7', 'k8')"
+    scene.write("UPDATE t SET value = 'for a while' WHERE key = 'k7'", f"UPDATE t SET value = {both}")
+    with one_time_a_read():
+        report = scene.ok("run")
+    assert (report.action, report.reason) == ("snapshot", "more changed at one time than memory_max holds")
+    assert not report.deep
+    scene.forget_what_was_seen()
+    assert scene.check().data[b"p:k7"].decode() == before
+
+
 def test_changes_too_large_for_memory_while_following(source: Source, redis_server: RedisServer) -> None:
     """A time too large for memory that comes during `delta --for` is applied in slices, and followed on from."""
     scene = Scene(source, redis_server, buckets=16)

@@ -193,6 +193,30 @@ def test_a_manifest_survives_storage(rows: list[tuple[bytes, bytes]], buckets: i
     assert digest.total(digests) == digest.normal(sum(digest.decode_manifest(stored)))
 
 
+@given(st.lists(ROWS, max_size=40, unique=True), st.data(), BUCKETS)
+def test_a_manifest_in_words_is_the_same_manifest(
+    rows: list[tuple[bytes, bytes]], data: st.DataObject, buckets: int
+) -> None:
+    """Rows that go and rows that come change it as they change digests, across 2^64; too many that go are noticed."""
+    digests = [0] * buckets
+    digest.add_rows(digests, rows)
+    words = digest.manifest_words(digest.encode_manifest(digests))
+    gone = data.draw(st.sets(st.sampled_from(rows))) if rows else set()
+    come = data.draw(st.lists(ROWS, max_size=10))
+    more: dict[int, int] = {}
+    for sign, some in ((-1, gone), (1, come)):
+        for key, value in some:
+            bucket = digest.bucket_of(key, buckets)
+            more[bucket] = more.get(bucket, 0) + sign * digest.row_digest(key, value)
+            digests[bucket] += sign * digest.row_digest(key, value)
+    assert digest.add_to_words(words, more)
+    assert digest.encode_words(words) == digest.encode_manifest(digests)
+    in_words = [digest.normal(digest.digest_in_words(words, bucket)) for bucket in range(buckets)]
+    assert in_words == [digest.normal(one) for one in digests]
+    assert digest.total_of_words(words) == digest.total(digests)
+    assert not digest.add_to_words(words, {0: -(digest.count(digests[0]) + 1) * digest.ONE})
+
+
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=40))
 def test_fingerprints_survive_storage(fingerprints: list[int]) -> None:
     """Encoding writes 8 bytes a bucket, big-endian; decoding gives the same numbers."""

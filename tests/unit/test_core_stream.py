@@ -6,6 +6,7 @@ The lines are rendered as Materialize was recorded to send them (transcripts sub
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconcile.core import digest
-from reconcile.core.changes import MAX_EXAMPLES, Changes, consolidate, duplicate_keys, name_of
-from reconcile.core.stream import ENTRY_COST_BYTES, UpdateStream, unescape, unhex
+from reconcile.core.changes import ENTRY_COST_BYTES, MAX_EXAMPLES, Changes, Net, duplicate_keys, name_of
+from reconcile.core.stream import UpdateStream, unescape, unhex
 from reconcile.errors import DataError, ExitCode, ReconcileError
 
 Row = tuple[bytes | None, bytes | None]
@@ -172,11 +173,11 @@ def digests_of(held: dict[bytes, bytes]) -> list[int]:
 @given(histories(), st.booleans())
 def test_every_checkpoint_equals_the_view_at_that_time(history: History, as_bytea: bool) -> None:
     """At each closed range Redis and the manifest are exactly the view just before the frontier."""
-    stream = UpdateStream(AS_OF, as_bytea, as_bytea)
+    stream = UpdateStream(AS_OF, BUCKETS, as_bytea, as_bytea)
     target = Target.of(history.initial)
     for each in history.lines(as_bytea=as_bytea):
-        if stream.feed(each):
-            target.apply(consolidate(stream.take(), BUCKETS))
+        if stream.feed([each]):
+            target.apply(stream.take())
             target.check(history.at(stream.frontier))
     assert stream.frontier == max(AS_OF + 1, *history.cuts)
     target.check(history.at(stream.frontier))
@@ -185,25 +186,72 @@ def test_every_checkpoint_equals_the_view_at_that_time(history: History, as_byte
 @given(histories(), st.data())
 def test_coalescing_closed_ranges_equals_taking_each(history: History, data: st.DataObject) -> None:
     """Whether a run commits at every progress row or at a few of them, it ends with the same content and manifest."""
-    stream = UpdateStream(AS_OF)
+    stream = UpdateStream(AS_OF, BUCKETS)
     target = Target.of(history.initial)
     taken = 0
     for each in history.lines():
-        if stream.feed(each) and data.draw(st.booleans()):
-            target.apply(consolidate(stream.take(), BUCKETS))
+        if stream.feed([each]) and data.draw(st.booleans()):
+            target.apply(stream.take())
             target.check(history.at(stream.frontier))
             taken += 1
-    target.apply(consolidate(stream.take(), BUCKETS))
+    target.apply(stream.take())
     target.check(history.at(stream.frontier))
+
+
+@given(histories(), st.data())
+def test_how_lines_arrive_changes_nothing(history: History, data: st.DataObject) -> None:
+    """One at a time or many at once, progress rows between them or not: the content and the manifest are the same."""
+    lines = history.lines()
+    ends = data.draw(st.sets(st.integers(1, len(lines)))) | {len(lines)}
+    stream = UpdateStream(AS_OF, BUCKETS)
+    target = Target.of(history.initial)
+    start = 0
+    for end in sorted(ends):
+        if stream.feed(lines[start:end]):
+            target.apply(stream.take())
+            target.check(history.at(stream.frontier))
+        start = end
+    target.check(history.at(stream.frontier))
+    assert stream.frontier == max(AS_OF + 1, *history.cuts)
+    assert stream.size_bytes == 0
+
+
+@given(histories(sound=False), st.data())
+@settings(max_examples=300)
+def test_a_net_is_what_a_plain_count_of_rows_says(history: History, data: st.DataObject) -> None:
+    """Whatever came and went, in however many ranges: the same changes, or the same refusal, as counting all rows."""
+    count: Counter[Row] = Counter()
+    for _, diff, row in history.updates:
+        count[row] += diff
+    net, later = Net(BUCKETS), Net(BUCKETS)
+    for _, diff, row in history.updates:
+        later.update([row[0]], [row[1]], [b"%d" % diff])
+        if data.draw(st.booleans()):
+            net.merge(later)
+            later = Net(BUCKETS)
+    net.merge(later)
+    left = {row: diff for row, diff in count.items() if diff}
+    came = Counter(key for (key, _), diff in left.items() for _ in range(diff))
+    went = Counter(key for (key, _), diff in left.items() for _ in range(-diff))
+    if None in came or None in went or max([*came.values(), *went.values()], default=0) > 1:
+        with pytest.raises(DataError):
+            net.changes()
+        return
+    changes = net.changes()
+    new = {key: value for (key, value), diff in left.items() if diff > 0 and value is not None}
+    old = {key for (key, value), diff in left.items() if diff < 0 and value is not None}
+    assert changes.puts == new
+    assert sorted(changes.deletes) == sorted(old - new.keys())  # type: ignore[type-var]
+    assert sorted(changes.inserts) == sorted(new.keys() - old)  # type: ignore[type-var]
 
 
 @given(histories())
 def test_touched_buckets_are_those_whose_rows_changed(history: History) -> None:
     """A bucket's fingerprint stays known exactly when its rows, NULL values included, are the same as before."""
-    stream = UpdateStream(AS_OF)
+    stream = UpdateStream(AS_OF, BUCKETS)
     for each in history.lines():
-        stream.feed(each)
-    changes = consolidate(stream.take(), BUCKETS)
+        stream.feed([each])
+    changes = stream.take()
     before, after = history.initial, history.at(stream.frontier)
     changed = (before - after) + (after - before)
     assert changes.touched == {digest.bucket_of(key, BUCKETS) for key, _ in changed if key is not None}
@@ -219,14 +267,14 @@ def test_rows_after_the_last_progress_row_are_never_handed_out(history: History,
     """They may be half of a transaction: whatever they are, they change nothing until progress passes them."""
     last = history.cuts[-1]
     history.tail = sorted(((last + more, diff, row) for more, diff, row in tail), key=lambda update: update[0])
-    stream = UpdateStream(AS_OF)
-    closed = [stream.feed(each) for each in history.lines()]
+    stream = UpdateStream(AS_OF, BUCKETS)
+    closed = [stream.feed([each]) for each in history.lines()]
     assert not any(closed[len(closed) - len(tail) :])
     target = Target.of(history.initial)
-    target.apply(consolidate(stream.take(), BUCKETS))
+    target.apply(stream.take())
     assert stream.frontier == max(last, AS_OF + 1)
     target.check(history.at(stream.frontier))
-    assert list(stream.take()) == []
+    assert not stream.take()
 
 
 @given(histories(sound=False))
@@ -234,17 +282,17 @@ def test_rows_after_the_last_progress_row_are_never_handed_out(history: History,
 def test_bad_rows_are_refused_at_the_first_closed_range_where_they_exist(history: History) -> None:
     """A NULL key or a key with several rows stops the run before that range is applied, and no earlier; what the
     changes alone cannot show (the other row was there before) shows as an insert of a key that exists."""
-    stream = UpdateStream(AS_OF)
+    stream = UpdateStream(AS_OF, BUCKETS)
     target = Target.of(history.initial)
     values = dict(history.initial.keys())
     for each in history.lines():
-        if not stream.feed(each):
+        if not stream.feed([each]):
             continue
         content = history.at(stream.frontier)
         keys = Counter(key for key, _ in content.elements())
         sound = None not in keys and max(keys.values(), default=0) <= 1
         try:
-            changes = consolidate(stream.take(), BUCKETS)
+            changes = stream.take()
         except DataError:
             assert not sound
             return
@@ -291,9 +339,9 @@ SUBSCRIBE = recorded(
 
 def test_the_recorded_subscription() -> None:
     """The transcript `subscribe`, closed at once: duplicates that came and went within the range are no error."""
-    stream = UpdateStream(T["T1"])
-    assert [stream.feed(each) for each in SUBSCRIBE] == [False] * 12 + [True, True]
-    changes = consolidate(stream.take(), BUCKETS)
+    stream = UpdateStream(T["T1"], BUCKETS)
+    assert [stream.feed([each]) for each in SUBSCRIBE] == [False] * 12 + [True, True]
+    changes = stream.take()
     assert changes.puts == {b"a": b"1b", b"d": b"4", b"e": b"5", b"f": b"6"}
     assert (changes.deletes, sorted(changes.inserts)) == ([b"b"], [b"d", b"e", b"f"])
     assert (stream.frontier, stream.updates) == (T["T15"], 11)
@@ -301,80 +349,80 @@ def test_the_recorded_subscription() -> None:
 
 def test_the_recorded_subscription_closed_between_its_duplicates() -> None:
     """Had progress come while the key had two values, the run would have stopped there and named it."""
-    stream = UpdateStream(T["T1"])
+    stream = UpdateStream(T["T1"], BUCKETS)
     for each in SUBSCRIBE[:10]:
-        stream.feed(each)
-    assert stream.feed(progress(T["T7"] + 1))
+        stream.feed([each])
+    assert stream.feed([progress(T["T7"] + 1)])
     with pytest.raises(DataError, match="one key has several rows: c") as caught:
-        consolidate(stream.take(), BUCKETS)
+        stream.take()
     assert caught.value.exit_code == ExitCode.SAFETY_STOP
 
 
 def test_the_first_progress_row_closes_nothing() -> None:
     """It equals AS OF, is sent before any data and proves nothing: the frontier stays at as_of + 1."""
-    stream = UpdateStream(AS_OF)
-    assert not stream.feed(progress(AS_OF))
-    assert not stream.feed(progress(AS_OF + 1)), "nothing new is known either"
+    stream = UpdateStream(AS_OF, BUCKETS)
+    assert not stream.feed([progress(AS_OF)])
+    assert not stream.feed([progress(AS_OF + 1)]), "nothing new is known either"
     assert stream.frontier == AS_OF + 1
-    assert stream.feed(progress(AS_OF + 2))
+    assert stream.feed([progress(AS_OF + 2)])
     assert stream.frontier == AS_OF + 2
 
 
 def test_progress_closes_what_is_strictly_below_it() -> None:
     """Rows at P may still come after progress P, so rows already there at P are not handed out with it."""
-    stream = UpdateStream(AS_OF)
-    stream.feed(line(AS_OF + 5, 1, (b"k", b"v")))
-    assert not stream.feed(progress(AS_OF + 5))
-    assert stream.feed(progress(AS_OF + 6))
-    assert list(stream.take()) == [(b"k", b"v", 1)]
+    stream = UpdateStream(AS_OF, BUCKETS)
+    stream.feed([line(AS_OF + 5, 1, (b"k", b"v"))])
+    assert not stream.feed([progress(AS_OF + 5)])
+    assert stream.feed([progress(AS_OF + 6)])
+    assert stream.take().puts == {b"k": b"v"}
 
 
 def test_only_the_end_proves_the_bound() -> None:
     """With UP TO no progress row comes at the bound: `finish` closes the rest and makes it the frontier."""
-    stream = UpdateStream(AS_OF)
-    stream.feed(progress(AS_OF))
-    assert not stream.feed(line(AS_OF + 3, 1, (b"b", b"2")))
-    assert list(stream.take()) == []
+    stream = UpdateStream(AS_OF, BUCKETS)
+    stream.feed([progress(AS_OF)])
+    assert not stream.feed([line(AS_OF + 3, 1, (b"b", b"2"))])
+    assert not stream.take()
     stream.finish(AS_OF + 4)
     assert stream.frontier == AS_OF + 4
-    assert list(stream.take()) == [(b"b", b"2", 1)]
+    assert stream.take().puts == {b"b": b"2"}
 
 
 def test_an_empty_bounded_stream_still_moves_the_frontier() -> None:
     """Nothing changed below UP TO: the checkpoint moves nevertheless, or it would age out of the history."""
-    stream = UpdateStream(AS_OF)
-    stream.feed(progress(AS_OF))
+    stream = UpdateStream(AS_OF, BUCKETS)
+    stream.feed([progress(AS_OF)])
     stream.finish(AS_OF + 1_000)
     assert stream.frontier == AS_OF + 1_000
-    assert not consolidate(stream.take(), BUCKETS)
+    assert not stream.take()
 
 
 def test_an_update_at_as_of_is_refused() -> None:
     """It would mean the server sent the snapshot, or goes back in time: applying it twice would be wrong."""
-    stream = UpdateStream(AS_OF)
+    stream = UpdateStream(AS_OF, BUCKETS)
     with pytest.raises(ReconcileError, match="not after AS OF"):
-        stream.feed(line(AS_OF, 1, (b"k", b"v")))
+        stream.feed([line(AS_OF, 1, (b"k", b"v"))])
 
 
 def test_taking_keeps_what_is_open() -> None:
     """Taking a closed range, partly or not at all, loses nothing of the open one."""
-    stream = UpdateStream(AS_OF)
-    stream.feed(line(AS_OF + 1, 1, (b"a", b"1")))
-    stream.feed(progress(AS_OF + 2))
-    stream.feed(line(AS_OF + 2, 1, (b"b", b"2")))
-    assert list(stream.take()) == [(b"a", b"1", 1)]
-    stream.feed(progress(AS_OF + 3))
-    assert list(stream.take()) == [(b"b", b"2", 1)]
+    stream = UpdateStream(AS_OF, BUCKETS)
+    stream.feed([line(AS_OF + 1, 1, (b"a", b"1"))])
+    stream.feed([progress(AS_OF + 2)])
+    stream.feed([line(AS_OF + 2, 1, (b"b", b"2"))])
+    assert stream.take().puts == {b"a": b"1"}
+    stream.feed([progress(AS_OF + 3)])
+    assert stream.take().puts == {b"b": b"2"}
 
 
 def test_held_bytes_are_counted_and_let_go() -> None:
     """The memory bound sees every row held, and sees it go when it is taken."""
-    stream = UpdateStream(AS_OF)
+    stream = UpdateStream(AS_OF, BUCKETS)
     assert stream.size_bytes == 0
-    stream.feed(line(AS_OF + 1, 1, (b"a", b"x" * 1000)))
+    stream.feed([line(AS_OF + 1, 1, (b"a", b"x" * 1000))])
     assert stream.size_bytes >= 1000 + ENTRY_COST_BYTES
-    stream.feed(progress(AS_OF + 2))
-    list(stream.take())
+    stream.feed([progress(AS_OF + 2)])
+    stream.take()
     assert stream.size_bytes == 0
 
 
@@ -398,10 +446,16 @@ COPY_TEXT = [
 @pytest.mark.parametrize(("text", "key", "value"), COPY_TEXT)
 def test_the_recorded_copy_text(text: str, key: bytes | None, value: bytes | None) -> None:
     """Every line of the transcript `copy_text` means what the same query's SELECT returned."""
-    stream = UpdateStream(AS_OF)
-    stream.feed(f"{AS_OF + 1}\tf\t1\t{text}\n".encode())
+    stream = UpdateStream(AS_OF, BUCKETS)
+    stream.feed([f"{AS_OF + 1}\tf\t1\t{text}\n".encode()])
     stream.finish(AS_OF + 2)
-    assert list(stream.take()) == [(key, value, 1)]
+    if key is None:
+        with pytest.raises(DataError, match="key is NULL"):
+            stream.take()
+        return
+    changes = stream.take()
+    assert changes.puts == ({} if value is None else {key: value})
+    assert changes.touched == {digest.bucket_of(key, BUCKETS)}
 
 
 @given(st.one_of(st.none(), st.binary(max_size=20), TEXTS))
@@ -419,6 +473,13 @@ def test_bytea_is_read_from_its_hexadecimal_form(value: bytes | None) -> None:
 # -- errors and names ------------------------------------------------------------------------------------------------
 
 
+def consolidated(updates: Sequence[tuple[bytes | None, bytes | None, int]]) -> Changes:
+    keys, values, diffs = zip(*updates, strict=True)
+    net = Net(BUCKETS)
+    net.update(keys, values, [b"%d" % diff for diff in diffs])
+    return net.changes()
+
+
 @pytest.mark.parametrize(
     "updates",
     [
@@ -432,14 +493,14 @@ def test_bytea_is_read_from_its_hexadecimal_form(value: bytes | None) -> None:
 def test_a_key_with_several_rows_is_refused(updates: list[tuple[bytes, bytes, int]]) -> None:
     """Silently picking one value would be a wrong cache: the error names the key and exits 5."""
     with pytest.raises(DataError, match="several rows: k"):
-        consolidate(updates, BUCKETS)
+        consolidated(updates)
 
 
 @pytest.mark.parametrize("diff", [1, -1])
 def test_a_null_key_is_refused(diff: int) -> None:
     """A row without key cannot be stored: exit 5 with a hint how to filter it."""
     with pytest.raises(DataError, match="key is NULL") as caught:
-        consolidate([(None, b"v", diff)], BUCKETS)
+        consolidated([(None, b"v", diff)])
     assert "IS NOT NULL" in (caught.value.hint or "")
 
 
@@ -467,5 +528,5 @@ def test_keys_are_shown_without_harm(key: bytes, shown: str) -> None:
 
 def test_the_size_of_changes_is_that_of_what_is_written() -> None:
     """Keys and values of puts, keys of deletes."""
-    changes = consolidate([(b"abc", b"12345", 1), (b"gone", b"x", -1)], BUCKETS)
+    changes = consolidated([(b"abc", b"12345", 1), (b"gone", b"x", -1)])
     assert changes.size_bytes == 3 + 5 + 4

@@ -66,7 +66,7 @@ def subscribed(server: Server, as_of: int, read_timeout_s: float) -> Subscriptio
     session: Any = SimpleNamespace(
         connection=SimpleNamespace(pgconn=server), stop=Stop(), view="v", read_timeout_s=read_timeout_s
     )
-    return Subscription(session, MAPPING, as_of, None)
+    return Subscription(session, MAPPING, 16, as_of, None)
 
 
 def past() -> int:
