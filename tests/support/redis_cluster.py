@@ -44,6 +44,7 @@ class Cluster:
 
     nodes: list[RedisServer]
     buses: list[int] = field(default_factory=list)
+    _clients: list[redis.Redis] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -52,18 +53,22 @@ class Cluster:
     @property
     def clients(self) -> list[redis.Redis]:
         """One per node that runs."""
-        return [node.client() for node in self.nodes if node.process is not None]
+        return [client for client, node in zip(self._clients, self.nodes, strict=True) if node.process is not None]
 
     def primaries(self) -> list[redis.Redis]:
-        return [client for client in self.clients if client.role()[0] == b"master"]
+        return [client for client in self.clients if client.execute_command("ROLE")[0] in (b"master", "master")]
 
     def owner(self, key: bytes) -> redis.Redis:
         """The primary that serves the key."""
-        slot = slot_of(key)
+        port = self._owners()[slot_of(key)]
+        return next(client for client, node in zip(self._clients, self.nodes, strict=True) if node.port == port)
+
+    def _owners(self) -> list[int]:
+        """The port of the primary, by slot."""
+        owners = [0] * SLOTS
         for first, last, (_, port, *_), *_ in self.clients[0].execute_command("CLUSTER", "SLOTS"):
-            if first <= slot <= last:
-                return next(node for node in self.nodes if node.port == port).client()
-        raise AssertionError(f"slot {slot} is not served")
+            owners[first : last + 1] = [port] * (last + 1 - first)
+        return owners
 
     def set(self, key: bytes, value: bytes) -> None:
         self.owner(key).set(key, value)
@@ -73,22 +78,31 @@ class Cluster:
 
     def everything(self) -> dict[bytes, bytes]:
         """Every key of every primary, serialised."""
-        found: dict[bytes, bytes] = {}
-        for client in self.primaries():
-            for key in client.scan_iter("*", count=1000):
-                found[key] = client.dump(key)
-        return found
+        return self._each(b"*", redis.client.Pipeline.dump)
 
     def strings(self, prefix: bytes = b"p:") -> dict[bytes, bytes]:
-        """Every string under the prefix."""
+        """Every key under the prefix, all of them strings, with its value."""
+        return self._each(prefix + b"*", redis.client.Pipeline.get)
+
+    def _each(self, pattern: bytes, ask: Callable[[Any, bytes], object]) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         for client in self.primaries():
-            keys = list(client.scan_iter(prefix + b"*", count=1000))
+            keys = sorted(client.scan_iter(pattern, count=1000))
             with client.pipeline(transaction=False) as pipe:
                 for key in keys:
-                    pipe.get(key)
+                    ask(pipe, key)
                 found |= dict(zip(keys, pipe.execute(), strict=True))
         return found
+
+    def restore(self, saved: dict[bytes, bytes]) -> None:
+        """Bring back what `everything` gave, into an emptied cluster."""
+        owners = self._owners()
+        for client in self.primaries():
+            with client.pipeline(transaction=False) as pipe:
+                for key, dump in saved.items():
+                    if owners[slot_of(key)] == client.connection_pool.connection_kwargs["port"]:
+                        pipe.restore(key, 0, dump)
+                pipe.execute()
 
     def state(self, view: str = "default") -> dict[str, str]:
         key = f"reconcile:{{{view}}}:state".encode()
@@ -143,6 +157,7 @@ def start_cluster(directory: Path, *options: str, replicas: int = 0) -> Iterator
             server.start()
             cluster.nodes.append(server)
             cluster.buses.append(bus)
+            cluster._clients.append(server.client())
         _join(cluster)
         for number in range(replicas):
             _replicate(cluster, number)
