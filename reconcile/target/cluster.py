@@ -15,17 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from redis.exceptions import AskError, ClusterDownError, MovedError, RedisError, TryAgainError
+from redis.exceptions import RedisError
 
 from reconcile.config.settings import RedisSettings, Secret
 from reconcile.core.slots import SLOTS, Node, SlotMap, read_slots, slot_of
 from reconcile.errors import ReconcileError, Unavailable, UsageError
 from reconcile.stop import Stop
-from reconcile.target.connection import Arg, Command, Wire, checked, dial
+from reconcile.target.connection import ELSEWHERE, Arg, Command, Wire, checked, dial
 
 KEYLESS = frozenset(["CONFIG", "EXEC", "INFO", "MULTI", "TIME", "UNWATCH"])
 """Commands without a key that any one node may answer: they go to where the transaction or the WATCH is."""
-REDIRECTIONS = (MovedError, AskError, TryAgainError, ClusterDownError)
 
 Join = Callable[[list[Any]], Any]
 
@@ -52,10 +51,10 @@ class NodeWire(Wire):
     def receive(self, count: int) -> list[Any]:
         replies = super().receive(count)
         for reply in replies:
-            if isinstance(reply, REDIRECTIONS):
+            if type(reply) in ELSEWHERE:
                 self.broken = True
                 raise Unavailable(
-                    f"slots of the Redis Cluster are being moved, or a node is down: {str(reply).split(' ')[0]}",
+                    f"slots of the Redis Cluster are being moved, or a node is down: {ELSEWHERE[type(reply)]} {reply}",
                     hint="the next run asks where they are; reconcile doctor shows the cluster",
                 )
         return replies

@@ -18,13 +18,18 @@ import redis
 from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -38,6 +43,9 @@ ErrorReply = RedisError
 """An error among the answers of `Wire.pipeline`, for callers that expect some commands to be refused."""
 
 W = TypeVar("W", bound="Wire")
+
+ELSEWHERE = {MovedError: "MOVED", AskError: "ASK", TryAgainError: "TRYAGAIN", ClusterDownError: "CLUSTERDOWN"}
+"""What nodes of a cluster say about slots that they do not serve; redis-py takes the name off the text."""
 
 
 class Wire:
@@ -236,9 +244,9 @@ def translate(error: Exception) -> ReconcileError:
         return Unavailable(
             f"Redis is out of memory: {text}", hint="raise maxmemory or make room; nothing of this batch was written"
         )
-    if upper.startswith(("MOVED", "ASK", "CLUSTERDOWN", "CROSSSLOT", "TRYAGAIN")):
+    if type(error) in ELSEWHERE or isinstance(error, ClusterCrossSlotError):
         return UsageError(
-            f"this is a node of a Redis Cluster: {text}",
+            f"this is a node of a Redis Cluster: {ELSEWHERE.get(type(error), '')} {text}",
             hint="set redis.cluster: true (RECONCILE_REDIS__CLUSTER=true); reconcile doctor shows the rest",
         )
     if upper.startswith(("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN")) or isinstance(

@@ -44,9 +44,7 @@ HOWS: tuple[How, ...] = ("dies_before", "dies_after", "torn", "times_out")
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)
-def test_every_io_call(
-    name: str, size: int, source: Source, cluster: Cluster, request: pytest.FixtureRequest
-) -> None:
+def test_every_io_call(name: str, size: int, source: Source, cluster: Cluster, request: pytest.FixtureRequest) -> None:
     """Whatever call is the last one, the next run converges, and no reader ever saw a dishonest checkpoint."""
     soak = request.config.getoption("--soak")
     if not soak and (name, size) not in IN_CI:
@@ -58,7 +56,7 @@ def test_every_io_call(
         writes = calls[n - 1] == "redis.write"
         some = HOWS if soak else HOWS[n % 4 : n % 4 + 1]
         if not writes:
-            some = ("times_out",) if soak or n % 3 == 0 else ()
+            some = ("times_out",) if soak or n % 5 == 0 else ()
         for how in some:
             assert crash.crash_at(scene, kind, n, how) or not writes
 

@@ -131,6 +131,11 @@ class Cluster:
         for client in [target, *self.primaries()]:
             client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self.node_id(target))
 
+    def leave_slot(self, slot: int) -> None:
+        """It was not meant."""
+        for client in self.primaries():
+            client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+
     def move_slot(self, slot: int, source: redis.Redis, target: redis.Redis) -> None:
         self.open_slot(slot, source, target)
         self.move_keys(slot, source, target)
