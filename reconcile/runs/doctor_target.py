@@ -61,9 +61,9 @@ def _server_name(info: Info) -> str:
 
 
 def _check_role(wire: Wire, info: Info, findings: Findings) -> None:
-    if wire.clustered:
+    if wire.cluster:
         wire.identity()
-        findings.ok("role", wire.describe())
+        findings.ok("role", wire.cluster)
     elif info.get("role") == "slave":
         primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
         findings.fail("role", "this Redis is a replica", f"connect to its primary, {primary}")
@@ -137,6 +137,8 @@ def check_view(wire: Wire, settings: Settings, view: ViewSettings, findings: Fin
     )
     with findings.checking("rights"):
         _check_rights(wire, keyspace, settings.redis.username, findings)
+        if wire.cluster:
+            _check_scripts(wire, keyspace)
     state = None
     with findings.checking("state"):
         state = _check_state(wire, keyspace, findings)
@@ -154,7 +156,7 @@ def _check_rights(wire: Wire, keyspace: Keyspace, username: str | None, findings
     """
     scratch = keyspace.state.removesuffix(b"state") + b"doctor"
     tried = _scratch_commands(scratch)
-    if wire.clustered:
+    if wire.cluster:
         tried.append(("EVAL", "return redis.call('HMGET', KEYS[1], 'token', 'mark')", 1, scratch))
     outside: list[Command] = [
         ("SCAN", 0, "COUNT", 1),
@@ -183,6 +185,13 @@ def _check_rights(wire: Wire, keyspace: Keyspace, username: str | None, findings
         raise connection.translate(error)
     names = {command[0] for command in [*tried, *outside]}
     _check_prefix_rights(wire, keyspace, user, len(names), findings)
+
+
+def _check_scripts(wire: Wire, keyspace: Keyspace) -> None:
+    """In a cluster data is written by scripts that not every service carries out. Raises UsageError."""
+    from reconcile.target.cluster_fence import try_script
+
+    try_script(wire, keyspace)
 
 
 def _scratch_commands(key: bytes) -> list[Command]:

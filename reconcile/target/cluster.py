@@ -63,8 +63,6 @@ class NodeWire(Wire):
 class ClusterWire(Wire):
     """A cluster for one thread. Use `connection.connect`."""
 
-    clustered = True
-
     def __init__(self, settings: RedisSettings, stop: Stop, slots: SlotMap, known: dict[int, NodeWire]) -> None:
         """known: nodes that a connection exists to."""
         self._settings = settings
@@ -74,6 +72,8 @@ class ClusterWire(Wire):
         self._patience_s: float | None = None
         self._under_way: deque[tuple[list[Plan], dict[int, int]]] = deque()
         self.slots = slots
+        count = len(slots.nodes)
+        self.cluster = f"cluster of {count} primar{'y' if count == 1 else 'ies'}, all {SLOTS:,} slots served"
         self.broken = False
         self.round_trips = 0
         self.commands = 0
@@ -177,11 +177,6 @@ class ClusterWire(Wire):
                 told += [run_id[1] if run_id else b"", _own_slots(nodes)]
         self.round_trips += 1
         return b" ".join(told)
-
-    def describe(self) -> str:
-        """The cluster, for people."""
-        count = len(self.slots.nodes)
-        return f"cluster of {count} primar{'y' if count == 1 else 'ies'}, all {SLOTS:,} slots served"
 
     def answer_within(self, seconds: float) -> None:
         self._patience_s = seconds

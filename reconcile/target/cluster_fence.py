@@ -20,10 +20,10 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import ClusterCrossSlotError, RedisError
 
-from reconcile.core.slots import tags_for
-from reconcile.errors import Unavailable
+from reconcile.core.slots import SLOTS, tags_for
+from reconcile.errors import Unavailable, UsageError
 from reconcile.target.cluster import ClusterWire
 from reconcile.target.connection import Arg, Command, Wire, checked
 from reconcile.target.fence import Fence
@@ -161,6 +161,8 @@ class ClusterFence(Fence):
         for reply in replies:
             if isinstance(reply, RedisError) and "non local key" in str(reply):
                 raise Unavailable("slots of the Redis Cluster were moved", hint="the next run asks where they are")
+            if (refusal := _refusal(reply)) is not None:
+                raise refusal
         checked(replies)
         if -1 in replies:
             raise lease_lost(self._lease.keyspace.view)
@@ -174,6 +176,31 @@ class ClusterFence(Fence):
                 "the nodes of the Redis Cluster have changed since the run began", hint="the next run goes on"
             )
         return self._tags[node]
+
+
+def try_script(wire: Wire, keyspace: Keyspace) -> None:
+    """A script as `WRITE` uses its keys, that writes nothing. Raises UsageError where such scripts are refused."""
+    assert isinstance(wire, ClusterWire)
+    fence = keyspace.fence(b"0")
+    node = wire.slots.owner_of(fence)
+    others = (keyspace.fence(b"%d" % number) for number in range(1, SLOTS))
+    other = next((key for key in others if wire.slots.owner_of(key) == node), fence)
+    (reply,) = wire.pipeline([("EVAL", "return redis.call('EXISTS', ARGV[1])", 1, fence, other)])
+    if (refusal := _refusal(reply)) is not None:
+        raise refusal
+    checked([reply])
+
+
+def _refusal(reply: Any) -> UsageError | None:
+    """The error where the answer to a script says that it may not use keys of several slots."""
+    text = str(reply).lower()
+    refused = isinstance(reply, RedisError) and ("undeclared" in text or "same slot" in text or "cross slot" in text)
+    if not refused and not isinstance(reply, ClusterCrossSlotError):
+        return None
+    return UsageError(
+        f"this Redis Cluster refuses scripts that use keys of several slots: {str(reply).splitlines()[0]}",
+        hint="ElastiCache Serverless and some proxies do; use a cluster of nodes (docs/operations.md)",
+    )
 
 
 # -- taking the lease -------------------------------------------------------------------------------------------------

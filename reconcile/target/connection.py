@@ -51,8 +51,8 @@ ELSEWHERE = {MovedError: "MOVED", AskError: "ASK", TryAgainError: "TRYAGAIN", Cl
 class Wire:
     """A Redis connection for one thread. Use `connect`."""
 
-    clustered = False
-    """Whether there are several servers behind it, so that not everything can be one transaction."""
+    cluster = ""
+    """What the cluster behind it is, for people. Empty: one server, where everything can be one transaction."""
 
     def __init__(self, connection: redis.Connection, stop: Stop) -> None:
         self._connection = connection
@@ -119,10 +119,6 @@ class Wire:
         (reply,) = self.pipeline([("INFO", "server")])
         match = None if isinstance(reply, RedisError) else re.search(rb"run_id:(\w+)", reply)
         return match[1] if match else b""
-
-    def describe(self) -> str:
-        """The servers behind it, for people."""
-        return "one server"
 
     def answer_within(self, seconds: float) -> None:
         """From now on no answer is waited for longer."""
@@ -232,7 +228,7 @@ def translate(error: Exception) -> ReconcileError:
         )
     if isinstance(error, AuthenticationError) or upper.startswith(("WRONGPASS", "NOAUTH")):
         return AccessError(f"Redis refused access: {text}", hint="check redis.username and redis.password")
-    if isinstance(error, NoPermissionError):
+    if isinstance(error, NoPermissionError) or upper.startswith("ACL FAILURE"):
         return AccessError(
             f"Redis refused a command: {text}", hint="docs/operations.md lists the ACL rules reconcile needs"
         )

@@ -87,7 +87,7 @@ class Fence:
 
 def open_fence(wire: Wire, lease: Lease) -> Fence:
     """The way to write over this connection."""
-    if wire.clustered:
+    if wire.cluster:
         from reconcile.target.cluster_fence import ClusterFence  # nobody else pays for it
 
         return ClusterFence(wire, lease)

@@ -140,7 +140,7 @@ def acquire(
     commands += [("HSET", keyspace.state, "token", token), ("EXEC",)]
     if wire.replies(commands)[-1] is None:
         raise held(wire, keyspace)
-    if wire.clustered:
+    if wire.cluster:
         from reconcile.target.cluster_fence import raise_fences  # nobody else pays for it
 
         token = raise_fences(wire, keyspace, token)

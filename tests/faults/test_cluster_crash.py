@@ -56,7 +56,7 @@ def test_every_io_call(name: str, size: int, source: Source, cluster: Cluster, r
         writes = calls[n - 1] == "redis.write"
         some = HOWS if soak else HOWS[n % 4 : n % 4 + 1]
         if not writes:
-            some = ("times_out",) if soak or n % 5 == 0 else ()
+            some = ("times_out",) if soak or n % 8 == 0 else ()
         for how in some:
             assert crash.crash_at(scene, kind, n, how) or not writes
 
