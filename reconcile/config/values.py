@@ -147,7 +147,6 @@ def bytes_short(count: int) -> str:
 
 def choice(*allowed: str, fold: Callable[[str], str] = str) -> Kind:
     """The kind whose values are these words; `fold` is applied before looking."""
-
     def parse(raw: Raw) -> str:
         text = fold(_text(raw))
         if text not in allowed:

@@ -178,7 +178,7 @@ class Catalog:
             self.check(role, f"schema {item.schema}", "USAGE", self.schemas[item.schema],
                        f"SCHEMA \"{DATABASE}.{item.schema}\"")  # fmt: skip
         for item in items:
-            self.check(role, item.key, "SELECT", item.owner, f'{item.label} "{item.full_name}"')
+            self.check(role, item.key, "SELECT", item.owner, f"{item.label} \"{item.full_name}\"")
 
     def check(self, role: str, key: str, privilege: str, owner: str, shown: str) -> None:
         """Raise unless the role has a privilege."""

@@ -275,12 +275,12 @@ class Connection:
 
     def _statement(self, name: str) -> Prepared:
         if name not in self._prepared:
-            raise SqlError(f'prepared statement "{name}" does not exist', "26000")
+            raise SqlError(f"prepared statement \"{name}\" does not exist", "26000")
         return self._prepared[name]
 
     def _portal(self, name: str) -> Portal:
         if name not in self._portals:
-            raise SqlError(f'portal "{name}" does not exist', "34000")
+            raise SqlError(f"portal \"{name}\" does not exist", "34000")
         return self._portals[name]
 
     def _describe(self, reader: wire.Reader) -> None:
@@ -354,3 +354,4 @@ _HANDLERS: dict[bytes, Callable[[Connection, wire.Reader], None]] = {
     b"S": Connection._sync,
     b"H": Connection._flush_request,
 }
+

@@ -55,7 +55,7 @@ def subscription(session: Session, plan: Plan, statement: s.Subscribe) -> Subscr
         as_of = store.clock.read_ts
     if up_to is not None and up_to < as_of and plan.facts.tables:
         raise SqlError(
-            f'subscription lower ("as of") bound is beyond its upper ("up to") bound: {up_to} < {as_of}', "22000"
+            f"subscription lower (\"as of\") bound is beyond its upper (\"up to\") bound: {up_to} < {as_of}", "22000"
         )
     if up_to == as_of:
         session.notice(

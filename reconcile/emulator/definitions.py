@@ -146,7 +146,9 @@ class Parser(StatementParser):
         start = self.token.start
         query = self.query()
         body = self.sql[start : self.tokens[self.at - 1].end]
-        return s.CreateView(name, columns, query, body, start, materialized, replace, exists, cluster, retain, text)
+        return s.CreateView(
+            name, columns, query, body, start, materialized, replace, exists, cluster, retain, text
+        )
 
     def _create_index(self, named: bool) -> s.Statement:
         exists = self._if_not_exists()

@@ -84,7 +84,9 @@ class Dispatcher:
         if isinstance(statement, s.Transaction):
             return self._transaction(statement)
         if session.failed:
-            raise SqlError("current transaction is aborted, commands ignored until end of transaction block", "25P02")
+            raise SqlError(
+                "current transaction is aborted, commands ignored until end of transaction block", "25P02"
+            )
         ddl = _DDL.get(type(statement))
         if ddl is not None:
             if session.transaction is not None:
@@ -174,7 +176,7 @@ class Dispatcher:
         if transaction is None:
             raise SqlError("DECLARE CURSOR can only be used in transaction blocks", "25P01")
         if statement.name in transaction.cursors:
-            raise SqlError(f'cursor "{statement.name}" already exists', "42P03")
+            raise SqlError(f"cursor \"{statement.name}\" already exists", "42P03")
         plan = self._plan(statement.inner.query, ())
         columns = plan.columns
         if isinstance(statement.inner, s.Subscribe):
@@ -187,7 +189,7 @@ class Dispatcher:
         transaction = self._session.transaction
         found = None if transaction is None else transaction.cursors.get(name)
         if found is None:
-            raise SqlError(f'cursor "{name}" does not exist', "34000")
+            raise SqlError(f"cursor \"{name}\" does not exist", "34000")
         assert isinstance(found, Cursor)
         return found
 

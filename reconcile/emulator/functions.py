@@ -228,7 +228,7 @@ def call(name: str, args: Args) -> Typed:
         return builder(args)
     signatures = _SIGNATURES.get(_ALIASES.get(name, name))
     if signatures is None:
-        raise SqlError(f'function "{name}" does not exist', "42883")
+        raise SqlError(f"function \"{name}\" does not exist", "42883")
     for signature in signatures:
         if len(signature.kinds) == len(args) and all(map(_matches, signature.kinds, args)):
             coerced = map(_coerce, signature.kinds, args)
@@ -345,7 +345,7 @@ def _in_list(parts: list[str]) -> str:
     start = parts[0][: parts[0].find("=") + 1]
     same = all(p.startswith(start) for p in parts)
     if same and len(parts) > 1 and re.fullmatch(r"\(ŧ\d+ŧ\.c\d+=", start):
-        return f"{start[:-1]} IN ({','.join(p[len(start) : -1] for p in parts)}))"
+        return f"{start[:-1]} IN ({','.join(p[len(start):-1] for p in parts)}))"
     return f"({' OR '.join(parts)})"
 
 

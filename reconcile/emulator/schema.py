@@ -31,7 +31,7 @@ def _taken(session: Session, place: tuple[str, str], if_not_exists: bool) -> boo
         return False
     if not if_not_exists:
         raise SqlError(f"catalog item '{place[1]}' already exists", "42710")
-    session.notice(Notice(f'relation "{place[1]}" already exists, skipping', "42710"))
+    session.notice(Notice(f"relation \"{place[1]}\" already exists, skipping", "42710"))
     return True
 
 
@@ -51,8 +51,10 @@ def create_table(session: Session, statement: s.CreateTable) -> str:
     names = [name for name, _ in columns]
     repeated = next((n for n in names if names.count(n) > 1), None)
     if repeated is not None:
-        raise SqlError(f'column "{repeated}" specified more than once', "42701")
-    item = Item(session.catalog.new_id(), "table", *place, session.role, columns=columns, retain_ms=statement.retain_ms)
+        raise SqlError(f"column \"{repeated}\" specified more than once", "42701")
+    item = Item(
+        session.catalog.new_id(), "table", *place, session.role, columns=columns, retain_ms=statement.retain_ms
+    )
     session.store.create_table(item)
     _add(session, item)
     return "CREATE TABLE"
@@ -73,7 +75,7 @@ def create_view(session: Session, statement: s.CreateView) -> str:
     names[: len(statement.columns)] = statement.columns
     repeated = next((n for n in names if names.count(n) > 1), None)
     if repeated is not None:
-        raise SqlError(f'column "{repeated}" specified more than once', "42701")
+        raise SqlError(f"column \"{repeated}\" specified more than once", "42701")
     if existing is not None:
         drop_item(session, existing, cascade=False)
     _add(
@@ -112,7 +114,7 @@ def create_named(session: Session, statement: s.CreateNamed) -> str:
     if name in holder:
         if not statement.if_not_exists:
             raise SqlError(f"{kind} '{name}' already exists", "42P06" if kind == "schema" else "42710")
-        session.notice(Notice(f'{kind} "{name}" already exists, skipping', "42P06"))
+        session.notice(Notice(f"{kind} \"{name}\" already exists, skipping", "42P06"))
         return f"CREATE {kind.upper()}"
     holder[name] = catalog.new_id() if kind == "role" else session.role
     if kind == "schema":
@@ -137,8 +139,8 @@ def drop_item(session: Session, item: Item, *, cascade: bool) -> None:
     for dependent in catalog.dependents(item):
         if dependent.kind != "index" and not cascade:
             raise SqlError(
-                f'cannot drop {item.kind.replace("-", " ")} "{item.name}": still depended upon by '
-                f'{dependent.kind.replace("-", " ")} "{dependent.name}"',
+                f"cannot drop {item.kind.replace('-', ' ')} \"{item.name}\": still depended upon by "
+                f"{dependent.kind.replace('-', ' ')} \"{dependent.name}\"",
                 "2BP01",
             )
     for dependent in catalog.dependents(item):
@@ -160,10 +162,10 @@ def drop(session: Session, statement: s.Drop) -> str:
         if item is None:
             if not statement.if_exists:
                 raise SqlError(f"unknown catalog item '{'.'.join(name)}'")
-            session.notice(Notice(f'{statement.kind} "{name[-1]}" does not exist, skipping'))
+            session.notice(Notice(f"{statement.kind} \"{name[-1]}\" does not exist, skipping"))
             continue
         if item.label.lower() != statement.kind:
-            raise SqlError(f'"{item.full_name}" is a {item.label.lower()} not a {statement.kind}', "42809")
+            raise SqlError(f"\"{item.full_name}\" is a {item.label.lower()} not a {statement.kind}", "42809")
         drop_item(session, item, cascade=statement.cascade)
     session.store.save_catalog()
     session.store.clock.wake()
@@ -175,7 +177,7 @@ def _drop_named(session: Session, statement: s.Drop, name: str) -> None:
     holder = {"schema": catalog.schemas, "role": catalog.roles, "cluster": catalog.clusters}[kind]
     if name not in holder:
         if statement.if_exists:
-            session.notice(Notice(f'{kind} "{name}" does not exist, skipping'))
+            session.notice(Notice(f"{kind} \"{name}\" does not exist, skipping"))
             return
         raise SqlError(f"unknown {kind} '{name}'")
     if kind == "schema":

@@ -45,7 +45,7 @@ class Scope:
             if entry_name == name and (alias == entry_alias or (alias is None and i not in self.merged))
         ]
         if len(matches) > 1:
-            raise SqlError(f'column reference "{name}" is ambiguous', "42702")
+            raise SqlError(f"column reference \"{name}\" is ambiguous", "42702")
         return matches[0] if matches else None
 
     def _missing(self, parts: tuple[str, ...]) -> SqlError:
@@ -56,10 +56,10 @@ class Scope:
         hint = None
         if near:
             hint = (
-                f'The similarly named column "{near[0]}" does exist. '
+                f"The similarly named column \"{near[0]}\" does exist. "
                 "Make sure to surround case sensitive names in double quotes."
             )
-        return SqlError(f'column "{shown}" does not exist', hint=hint)
+        return SqlError(f"column \"{shown}\" does not exist", hint=hint)
 
     def star(self, qualifier: str | None) -> list[tuple[str, Typed]]:
         """What `*` or `q.*` stands for."""
@@ -69,5 +69,5 @@ class Scope:
             if (qualifier is None and i not in self.merged) or (qualifier is not None and alias == qualifier)
         ]
         if qualifier is not None and not found:
-            raise SqlError(f'no table named "{qualifier}" in scope')
+            raise SqlError(f"no table named \"{qualifier}\" in scope")
         return found

@@ -159,7 +159,7 @@ class Server:
             if not secrets.compare_digest(given.encode(), self._settings.password.encode()):
                 return SqlError("invalid password", "28P01", severity="FATAL")
         if role not in self.store.catalog.roles:
-            return SqlError(f'role "{role}" does not exist', "28000", severity="FATAL")
+            return SqlError(f"role \"{role}\" does not exist", "28000", severity="FATAL")
         return None
 
     def _apply_options(self, session: Session, options: dict[str, str]) -> None:
@@ -198,3 +198,4 @@ def _exactly(sock: socket.socket, size: int) -> bytes:
             raise Closed
         data += more
     return data
+

@@ -114,7 +114,7 @@ class Session:
         if self.cluster not in self.catalog.clusters:
             self.notice(
                 Notice(
-                    f'cluster "{self.cluster}" does not exist',
+                    f"cluster \"{self.cluster}\" does not exist",
                     "MZ007",
                     "Create the cluster with CREATE CLUSTER or pick an extant cluster with SET CLUSTER = name. "
                     "List available clusters with SHOW CLUSTERS.",
@@ -168,7 +168,7 @@ class Session:
             raise SqlError(f"unknown cluster '{self.cluster}'")
         if facts.tables and self.cluster in self.catalog.empty_clusters:
             raise SqlError(
-                f'CLUSTER "{self.cluster}" has no replicas available to service request',
+                f"CLUSTER \"{self.cluster}\" has no replicas available to service request",
                 "0A000",
                 hint="Use ALTER CLUSTER to adjust the replication factor of the cluster. "
                 "Example:`ALTER CLUSTER <cluster-name> SET (REPLICATION FACTOR 1)`",
@@ -217,7 +217,7 @@ class Session:
         elif facts.tables and transaction.kind == "catalog":
             names = ", ".join(f'"{i.full_name}"' for i in facts.reads)
             raise SqlError(
-                f'querying the following items {names} is not allowed from the "mz_catalog_server" cluster',
+                f"querying the following items {names} is not allowed from the \"mz_catalog_server\" cluster",
                 "2F003",
                 detail="The transaction is executing on the mz_catalog_server cluster, maybe having been routed there "
                 "by the first statement in the transaction.",

@@ -41,7 +41,7 @@ class Options:
 def _key_positions(names: list[str], keys: tuple[str, ...]) -> list[int]:
     for key in keys:
         if key not in names:
-            raise SqlError(f'column "{key}" does not exist')
+            raise SqlError(f"column \"{key}\" does not exist")
     return [names.index(key) for key in keys]
 
 
@@ -110,7 +110,7 @@ class Subscription:
     def _check_dropped(self) -> None:
         for item_id, name in self._watched.items():
             if item_id not in self._store.catalog.items:
-                raise SqlError(f'subscribe has been terminated because underlying relation "{name}" was dropped')
+                raise SqlError(f"subscribe has been terminated because underlying relation \"{name}\" was dropped")
 
     def _finite(self) -> Iterator[Rows]:
         if self._snapshot_due:

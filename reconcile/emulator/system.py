@@ -37,7 +37,9 @@ def _of_kind(kind: str) -> Callable[[Store], Rows]:
 
 def _schemas(store: Store) -> Rows:
     catalog = store.catalog
-    return [(catalog.schema_ids[name], "u1", name, catalog.roles.get(owner)) for name, owner in catalog.schemas.items()]
+    return [
+        (catalog.schema_ids[name], "u1", name, catalog.roles.get(owner)) for name, owner in catalog.schemas.items()
+    ]
 
 
 def _frontiers(store: Store) -> Rows:
@@ -135,6 +137,8 @@ _RELATIONS: dict[str, tuple[str, Callable[[Store], Rows]]] = {
     "mz_object_dependencies": ("object_id text, referenced_object_id text", _dependencies),
     "mz_subscriptions": ("id text, session_id text, cluster_id text", _nothing),
 }  # fmt: skip
+
+
 
 
 def relation(store: Store, parts: tuple[str, ...]) -> Relation | None:

@@ -106,7 +106,7 @@ def named(name: str) -> Type:
         return Type(f"{element.name} list", _LIST_OID, -1, "TEXT", element.name)
     found = _TYPES.get(_ALIASES.get(name, name))
     if found is None:
-        raise SqlError(f'type "{name}" does not exist', "42704")
+        raise SqlError(f"type \"{name}\" does not exist", "42704")
     return found
 
 

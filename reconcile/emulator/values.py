@@ -24,7 +24,7 @@ _MICRO = dt.timedelta(microseconds=1)
 def invalid(type_name: str, text: str, detail: str = "") -> SqlError:
     """A text that is not a value of its type."""
     tail = f": {detail}" if detail else ""
-    return SqlError(f'invalid input syntax for type {type_name}{tail}: "{text}"', "22P02")
+    return SqlError(f"invalid input syntax for type {type_name}{tail}: \"{text}\"", "22P02")
 
 
 def decimal_text(number: Decimal) -> str:
@@ -53,7 +53,7 @@ def _parse_int(name: str, long: str) -> Callable[[str], Value]:
         except ValueError:
             raise invalid(long, text, "invalid digit found in string") from None
         if not low <= number <= high:
-            raise SqlError(f'"{text}" {long} out of range', "22003")
+            raise SqlError(f"\"{text}\" {long} out of range", "22003")
         return str(number) if name == "uint8" else number
 
     return parse

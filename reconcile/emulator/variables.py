@@ -36,7 +36,7 @@ class Variables:
         """A value by any case of its name."""
         found = self._values.get(self._key(name))
         if found is None:
-            raise SqlError(f'unrecognized configuration parameter "{name}"', "42704")
+            raise SqlError(f"unrecognized configuration parameter \"{name}\"", "42704")
         return found
 
     def set(self, name: str, value: str | None) -> None:

@@ -23,7 +23,7 @@ def _table(session: Session, name: tuple[str, ...], privilege: str) -> Item:
     item = session.catalog.get(name, session.search_path)
     if item.kind != "table":
         raise SqlError(f"cannot mutate {item.label.lower()} '{item.full_name}'")
-    session.catalog.check(session.role, item.key, privilege, item.owner, f'{item.label} "{item.full_name}"')
+    session.catalog.check(session.role, item.key, privilege, item.owner, f"{item.label} \"{item.full_name}\"")
     return item
 
 
@@ -31,7 +31,7 @@ def _positions(item: Item, columns: tuple[str, ...]) -> list[int]:
     names = [name for name, _ in item.columns]
     for column in columns:
         if column not in names:
-            raise SqlError(f'column "{column}" does not exist')
+            raise SqlError(f"column \"{column}\" does not exist")
     return [names.index(c) for c in columns] if columns else list(range(len(names)))
 
 

@@ -113,7 +113,8 @@ class Mapping:
 
     def hashed(self) -> str:
         return (
-            f"SELECT {self.key_sql} AS key, {self.value_sql} AS value, {self.hash_sql} AS hash FROM ({self.sql}) AS q"
+            f"SELECT {self.key_sql} AS key, {self.value_sql} AS value, {self.hash_sql} AS hash "
+            f"FROM ({self.sql}) AS q"
         )
 
     def masked(self, chosen: list[int], buckets: int) -> str:

@@ -242,7 +242,7 @@ def translate(error: Exception) -> ReconcileError:
         )
     if type(error) in ELSEWHERE or isinstance(error, ClusterCrossSlotError):
         return UsageError(
-            f"this is a node of a Redis Cluster: {ELSEWHERE.get(type(error), '')} {text}",
+            f"this is a node of a Redis Cluster: {ELSEWHERE.get(type(error), 'CROSSSLOT')} {text}",
             hint="set redis.cluster: true (RECONCILE_REDIS__CLUSTER=true); reconcile doctor shows the rest",
         )
     if upper.startswith(("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN")) or isinstance(

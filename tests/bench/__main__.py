@@ -88,7 +88,9 @@ def print_size(results: Results, took_s: float) -> None:
     print("\n" + table.aligned(head, [table.counter_cells(entry) for entry in results.counters]), flush=True)
 
 
-def to_document(measured: list[Results], grown: list[Figure], servers: dict[str, Any], repeat: int) -> dict[str, Any]:
+def to_document(
+    measured: list[Results], grown: list[Figure], servers: dict[str, Any], repeat: int
+) -> dict[str, Any]:
     """Everything as JSON."""
     return {
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
