@@ -95,8 +95,8 @@ class ClusterWire(Wire):
         with self._in_use():
             for node, some in outgoing.items():
                 self._node(node).send(some)
-                self.bytes_sent += sum(len(part) for command in some for part in command if isinstance(part, bytes))
                 self.commands += len(some)
+        self.bytes_sent = sum(wire.bytes_sent for wire in self._known.values())
         self._under_way.append((plans, {node: len(some) for node, some in outgoing.items()}))
 
     def receive(self, count: int) -> list[Any]:
