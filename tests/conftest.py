@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.command import Command
+from tests.support.redis_cluster import Cluster, start_cluster
 from tests.support.redis_servers import RedisServer, start_redis
 from tests.support.sources import Source, SourceServer, start_source
 
@@ -47,6 +48,20 @@ def redis_server(redis_process: RedisServer) -> RedisServer:
     """A real server of the Redis protocol, emptied."""
     redis_process.client().flushall()
     return redis_process
+
+
+@pytest.fixture(scope="session")
+def cluster_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One Redis Cluster for the whole session."""
+    with start_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(cluster_process: Cluster) -> Cluster:
+    """A real Redis Cluster of three primaries, emptied."""
+    cluster_process.flush()
+    return cluster_process
 
 
 @pytest.fixture

@@ -54,6 +54,8 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
         built[section] = _section(section, merged, reader, origins, file)
     views = _views(file_layer, {**variables["view"], **flags["view"]}, named, reader, origins, file)
     ownership.check(views, origins, dedicated=built["redis"].dedicated)
+    if built["redis"].cluster:
+        ownership.check_cluster(built["redis"], views, origins)
     origins = {name: place for name, place in origins.items() if "[" not in name}
     return Settings(**built, views=tuple(views), origins=origins)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reconcile.config.settings import ViewSettings
+from reconcile.config.settings import RedisSettings, ViewSettings
 from reconcile.errors import ConfigError
 
 _STATE = "reconcile:"
@@ -23,6 +23,28 @@ def check(views: Sequence[ViewSettings], origins: dict[str, str], *, dedicated: 
                 )
             _check_timestamps(view, earlier, _place(view, "mz_timestamp_key", n, origins))
             _check_prefixes(earlier, view, _place(view, "key_prefix", n, origins), dedicated=dedicated)
+
+
+def check_cluster(redis: RedisSettings, views: Sequence[ViewSettings], origins: dict[str, str]) -> None:
+    """Refuse what a Redis Cluster does not have: databases, sockets, and one place to remember all keys in."""
+    cluster = f"redis.cluster ({origins['redis.cluster']})"
+    if redis.db:
+        raise ConfigError(
+            f"{origins['redis.db']}: redis.db: a Redis Cluster has only database 0, found {redis.db}",
+            hint=f"leave the database out, or {cluster}",
+        )
+    if redis.url is not None and redis.url.reveal().startswith("unix:"):
+        raise ConfigError(
+            f"{origins['redis.url']}: redis.url: a Redis Cluster is reached by host and port",
+            hint=f"give redis://host:port, or leave out {cluster}",
+        )
+    for n, view in enumerate(views):
+        if not view.key_prefix and not redis.dedicated:
+            raise ConfigError(
+                f"{_place(view, 'key_prefix', n, origins)}: missing; in a Redis Cluster the keys of a view are told by "
+                "their prefix",
+                hint="give the view a key_prefix, or set redis.dedicated: true if no other keys are there",
+            )
 
 
 def _place(view: ViewSettings, field: str, n: int, origins: dict[str, str]) -> str:

@@ -91,6 +91,7 @@ SECTIONS: Final[dict[str, tuple[Key, ...]]] = {
         Key("tls_cert", values.optional(values.LINE)),
         Key("tls_key", values.optional(values.LINE)),
         Key("dedicated", values.BOOLEAN),
+        Key("cluster", values.BOOLEAN),
         Key("connect_timeout", _PATIENCE, "connect_timeout_s"),
         Key("timeout", _PATIENCE, "timeout_s"),
         Key("key_prefix", Kind("text on one line", _prefix, "quote it"), view=True),

@@ -73,6 +73,8 @@ class RedisSettings:
     tls_key: str | None = None
     dedicated: bool = False
     """The whole database is ours: keys the view does not have are removed, whoever wrote them."""
+    cluster: bool = False
+    """The address is that of a node of a Redis Cluster, which tells the others."""
     connect_timeout_s: float = 5.0
     timeout_s: float = 30.0
     """A command without answer for longer has failed."""

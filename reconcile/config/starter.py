@@ -27,6 +27,7 @@ redis:
   # password_file: /run/secrets/redis
   # username: reconcile
   # tls: true
+  # cluster: true                      # a Redis Cluster (ElastiCache in cluster mode, MemoryDB); host: any of its nodes
 
 views:
   - name: default

@@ -24,7 +24,7 @@ from reconcile.stop import Stop
 from reconcile.target import connection, store
 from reconcile.target import lease as leases
 from reconcile.target.connection import Wire
-from reconcile.target.fence import Fence
+from reconcile.target.fence import Fence, open_fence
 from reconcile.target.keyspace import Keyspace
 from reconcile.target.lease import Lease
 from reconcile.target.store import Stored
@@ -230,7 +230,7 @@ class ViewRun:
 
     def new_fence(self) -> Fence | None:
         """The way to write; None in a dry run. Its connection serves nothing else."""
-        return None if self.lease is None else Fence(self._open_wire(), self.lease)
+        return None if self.lease is None else open_fence(self._open_wire(), self.lease)
 
     @property
     def state(self) -> State | None:

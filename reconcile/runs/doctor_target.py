@@ -37,7 +37,7 @@ def open_target(settings: Settings, stop: Stop, findings: Findings) -> Wire | No
         wire = connection.connect(settings.redis, stop)
         info = read_info(wire)
         findings.ok("redis", _server_name(info))
-        _check_role(info, findings)
+        _check_role(wire, info, findings)
         _check_eviction(info, findings)
         _check_persistence(info, findings)
         _check_clock(wire, findings)
@@ -60,12 +60,15 @@ def _server_name(info: Info) -> str:
     return "it answers, but does not tell its version (INFO)"
 
 
-def _check_role(info: Info, findings: Findings) -> None:
-    if info.get("role") == "slave":
+def _check_role(wire: Wire, info: Info, findings: Findings) -> None:
+    if wire.cluster:
+        wire.identity()
+        findings.ok("role", wire.cluster)
+    elif info.get("role") == "slave":
         primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
         findings.fail("role", "this Redis is a replica", f"connect to its primary, {primary}")
     elif info.get("redis_mode") == "cluster" or info.get("cluster_enabled") == "1":
-        findings.fail("role", "this is a node of a Redis Cluster", "reconcile works on a single Redis instance")
+        findings.fail("role", "this is a node of a Redis Cluster", "set redis.cluster: true")
     elif "role" in info:
         findings.ok("role", "primary, not a cluster")
 
@@ -134,6 +137,8 @@ def check_view(wire: Wire, settings: Settings, view: ViewSettings, findings: Fin
     )
     with findings.checking("rights"):
         _check_rights(wire, keyspace, settings.redis.username, findings)
+        if wire.cluster:
+            _check_scripts(wire, keyspace)
     state = None
     with findings.checking("state"):
         state = _check_state(wire, keyspace, findings)
@@ -151,6 +156,8 @@ def _check_rights(wire: Wire, keyspace: Keyspace, username: str | None, findings
     """
     scratch = keyspace.state.removesuffix(b"state") + b"doctor"
     tried = _scratch_commands(scratch)
+    if wire.cluster:
+        tried.append(("EVAL", "return redis.call('HMGET', KEYS[1], 'token', 'mark')", 1, scratch))
     outside: list[Command] = [
         ("SCAN", 0, "COUNT", 1),
         ("DBSIZE",),
@@ -178,6 +185,13 @@ def _check_rights(wire: Wire, keyspace: Keyspace, username: str | None, findings
         raise connection.translate(error)
     names = {command[0] for command in [*tried, *outside]}
     _check_prefix_rights(wire, keyspace, user, len(names), findings)
+
+
+def _check_scripts(wire: Wire, keyspace: Keyspace) -> None:
+    """In a cluster data is written by scripts that not every service carries out. Raises UsageError."""
+    from reconcile.target.cluster_fence import try_script
+
+    try_script(wire, keyspace)
 
 
 def _scratch_commands(key: bytes) -> list[Command]:

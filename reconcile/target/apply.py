@@ -2,6 +2,8 @@
 
 fits        MULTI data, manifest, fingerprints, state EXEC                     a reader never sees half a time
 does not    MULTI state(pending) EXEC, MULTI data EXEC …, MULTI …, state EXEC  pending tells readers to beware
+
+In a cluster nothing that touches data fits.
 """
 
 from __future__ import annotations
@@ -133,8 +135,12 @@ class Applier:
     def finish(self, commands: list[Command]) -> None:
         """Write the rest together with `commands` (manifest, fingerprints, state) in one transaction."""
         batch, self._batch = self._batch, Batch()
-        if self._fence is not None:
-            self._fence.commit([*data_commands(self._keyspace, batch), *commands])
+        if self._fence is None:
+            return
+        whole = [*data_commands(self._keyspace, batch), *commands]
+        if not self._fence.is_one_step(whole):
+            self.mark()
+        self._fence.commit(whole)
 
     def _fits(self, rows: int, size_bytes: int) -> bool:
         limits, batch = self._limits, self._batch

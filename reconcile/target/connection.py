@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import re
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -36,9 +42,17 @@ Command = tuple[Arg, ...]
 ErrorReply = RedisError
 """An error among the answers of `Wire.pipeline`, for callers that expect some commands to be refused."""
 
+W = TypeVar("W", bound="Wire")
+
+ELSEWHERE = {MovedError: "MOVED", AskError: "ASK", TryAgainError: "TRYAGAIN", ClusterDownError: "CLUSTERDOWN"}
+"""What nodes of a cluster say about slots that they do not serve; redis-py takes the name off the text."""
+
 
 class Wire:
     """A Redis connection for one thread. Use `connect`."""
+
+    cluster = ""
+    """What the cluster behind it is, for people. Empty: one server, where everything can be one transaction."""
 
     def __init__(self, connection: redis.Connection, stop: Stop) -> None:
         self._connection = connection
@@ -100,6 +114,12 @@ class Wire:
                 ) from error
             raise translate(error) from error
 
+    def identity(self) -> bytes:
+        """Which server process answers; empty where INFO does not tell (managed services)."""
+        (reply,) = self.pipeline([("INFO", "server")])
+        match = None if isinstance(reply, RedisError) else re.search(rb"run_id:(\w+)", reply)
+        return match[1] if match else b""
+
     def answer_within(self, seconds: float) -> None:
         """From now on no answer is waited for longer."""
         with contextlib.suppress(Exception):
@@ -124,16 +144,25 @@ class Wire:
 
 def connect(settings: RedisSettings, stop: Stop) -> Wire:
     """Open a connection. Raises AccessError, UsageError (no such database), Unavailable."""
-    stop.check()
-    wire = Wire(_new_connection(settings), stop)
+    if settings.cluster:
+        from reconcile.target import cluster  # nobody else pays for it
 
-    def dial() -> Wire:
+        return cluster.connect(settings, stop)
+    return dial(settings, stop, Wire)
+
+
+def dial(settings: RedisSettings, stop: Stop, kind: type[W]) -> W:
+    """Open a connection to one server."""
+    stop.check()
+    wire = kind(_new_connection(settings), stop)
+
+    def connected() -> W:
         wire._connection.connect()  # type: ignore[no-untyped-call]
         return wire
 
     try:
         # Name lookup, TCP, TLS, authentication: all of it within the limit, whatever each of them would wait for.
-        return stop.abandonable(dial, Wire.close, settings.connect_timeout_s)
+        return stop.abandonable(connected, Wire.close, settings.connect_timeout_s)
     except builtins.TimeoutError as error:
         raise Unavailable(
             f"Redis did not answer within {settings.connect_timeout_s:g} s of connecting",
@@ -199,7 +228,7 @@ def translate(error: Exception) -> ReconcileError:
         )
     if isinstance(error, AuthenticationError) or upper.startswith(("WRONGPASS", "NOAUTH")):
         return AccessError(f"Redis refused access: {text}", hint="check redis.username and redis.password")
-    if isinstance(error, NoPermissionError):
+    if isinstance(error, NoPermissionError) or upper.startswith("ACL FAILURE"):
         return AccessError(
             f"Redis refused a command: {text}", hint="docs/operations.md lists the ACL rules reconcile needs"
         )
@@ -211,9 +240,10 @@ def translate(error: Exception) -> ReconcileError:
         return Unavailable(
             f"Redis is out of memory: {text}", hint="raise maxmemory or make room; nothing of this batch was written"
         )
-    if upper.startswith(("MOVED", "ASK", "CLUSTERDOWN", "CROSSSLOT", "TRYAGAIN")):
+    if type(error) in ELSEWHERE or isinstance(error, ClusterCrossSlotError):
         return UsageError(
-            f"this is a node of a Redis Cluster: {text}", hint="reconcile works on a single Redis instance"
+            f"this is a node of a Redis Cluster: {ELSEWHERE.get(type(error), 'CROSSSLOT')} {text}",
+            hint="set redis.cluster: true (RECONCILE_REDIS__CLUSTER=true); reconcile doctor shows the rest",
         )
     if upper.startswith(("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN")) or isinstance(
         error, BusyLoadingError

@@ -35,6 +35,10 @@ class Fence:
         state = self._lease.keyspace.state
         return [("WATCH", state), ("HGET", state, "token")]
 
+    def is_one_step(self, commands: Sequence[Command]) -> bool:
+        """Whether `commit` carries these out all at once: a reader sees all of them or none."""
+        return True
+
     def commit(self, commands: Sequence[Command]) -> list[Any]:
         """Carry out all commands in one transaction. Returns their replies. Raises LeaseLost: nothing was written."""
         self.send(commands)
@@ -44,12 +48,18 @@ class Fence:
         """Send a transaction without waiting for its outcome. Returns the replies of the one before."""
         replies = self.settle()
         self._lease.check()
-        self._wire.send([("MULTI",), *commands, ("EXEC",), *self._arming])
-        self._under_way = len(commands)
+        self._transmit(commands)
         return replies
 
     def settle(self) -> list[Any]:
         """Read the outcome of the transaction under way, if any; returns its replies."""
+        return self._collect()
+
+    def _transmit(self, commands: Sequence[Command]) -> None:
+        self._wire.send([("MULTI",), *commands, ("EXEC",), *self._arming])
+        self._under_way = len(commands)
+
+    def _collect(self) -> list[Any]:
         if not self._under_way:
             return []
         count, self._under_way = self._under_way, 0
@@ -73,6 +83,15 @@ class Fence:
         checked(replies)
         if replies[1] != str(self._lease.token).encode():
             self._lease.lost = True
+
+
+def open_fence(wire: Wire, lease: Lease) -> Fence:
+    """The way to write over this connection."""
+    if wire.cluster:
+        from reconcile.target.cluster_fence import ClusterFence  # nobody else pays for it
+
+        return ClusterFence(wire, lease)
+    return Fence(wire, lease)
 
 
 def _half_applied(error: RedisError) -> ReconcileError:

@@ -1,6 +1,6 @@
 """Names in Redis, and which keys are ours.
 
-All state keys of a view share the hash tag {view}: one slot, should this ever run on a cluster.
+All state keys of a view share the hash tag {view}: one slot of a cluster. Its fences (cluster_fence.py) are elsewhere.
 Owned keys, in this order: those under key_prefix; all of a dedicated database; else the keys this view wrote, which
 are then remembered in REMEMBERED_GROUPS sets beside the state (costs memory; prefix and `dedicated` do not).
 """
@@ -13,8 +13,6 @@ from binascii import crc32
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
-
-from redis.exceptions import RedisError
 
 from reconcile.errors import ReconcileError, Unavailable
 from reconcile.target.connection import Command, Wire, checked
@@ -65,6 +63,19 @@ class Keyspace:
     def audit(self) -> bytes:
         return self._name("audit")
 
+    @property
+    def fences(self) -> bytes:
+        """In a cluster: which fences there are, and what was last written under each."""
+        return self._name("fences")
+
+    def fence(self, tag: bytes) -> bytes:
+        """In a cluster: the fence in the slot of this hash tag."""
+        return STATE_PREFIX + tag + b"}:fence:" + self.view.encode()
+
+    def is_state(self, key: object) -> bool:
+        """Whether a key lies in the slot of the state, as one of ours."""
+        return isinstance(key, bytes) and key.startswith(self._name(""))
+
     def remembered(self, key: bytes) -> bytes:
         """The set that remembers this key as ours."""
         return self._name(f"keys:{crc32(key) % REMEMBERED_GROUPS}")
@@ -99,7 +110,7 @@ def scan_keys(wire: Wire, keyspace: Keyspace) -> Iterator[list[bytes]]:
     if keyspace.ownership == "remembered":
         yield from _remembered_keys(wire, keyspace)
         return
-    server = _run_id(wire)
+    server = wire.identity()
     cursor = b"0"
     while True:
         cursor, keys = wire.call(*_scan_command(keyspace, cursor))
@@ -120,7 +131,7 @@ def scan_rows(
             if keys:
                 yield list(zip(keys, wire.call("MGET", *keys), strict=True))
         return
-    server = _run_id(wire)
+    server = wire.identity()
     cursor, found = wire.call(*_scan_command(keyspace, b"0"))
     keys = _chosen(keyspace, found, wanted)
     under_way = _ask_for_page(wire, keyspace, keys, cursor)
@@ -179,14 +190,9 @@ def _remembered_keys(wire: Wire, keyspace: Keyspace) -> Iterator[list[bytes]]:
                 break
 
 
-def _run_id(wire: Wire) -> bytes:
-    """Identity of the server process; empty where INFO does not tell (managed services)."""
-    (reply,) = wire.pipeline([("INFO", "server")])
-    match = None if isinstance(reply, RedisError) else re.search(rb"run_id:(\w+)", reply)
-    return match[1] if match else b""
-
-
 def _check_same_server(wire: Wire, server: bytes) -> None:
     """A SCAN cursor means nothing to another server: half a scan here and half there loses keys without an error."""
-    if _run_id(wire) != server:
-        raise Unavailable("Redis was replaced by another server during a scan", hint="the next run scans again")
+    if wire.identity() != server:
+        raise Unavailable(
+            "Redis was replaced by another server, or slots were moved, during a scan", hint="the next run scans again"
+        )

@@ -120,7 +120,7 @@ def acquire(
     lease_ms = max(1, round(lease_s * 1000))
     (taken,) = wire.replies([("SET", keyspace.lease, owner, "NX", "PX", lease_ms)])
     if taken is None:
-        raise _held(wire, keyspace)
+        raise held(wire, keyspace)
     (token,) = wire.replies([("INCR", keyspace.token)])
     _, known, holder = wire.pipeline(
         [("WATCH", keyspace.state), ("HGET", keyspace.state, "token"), ("GET", keyspace.lease)]
@@ -129,7 +129,7 @@ def acquire(
         raise translate(known)
     if holder != owner:
         wire.replies([("UNWATCH",)])
-        raise _held(wire, keyspace)
+        raise held(wire, keyspace)
     commands: list[Command] = [("MULTI",)]
     if reset:
         commands.append(("DEL", keyspace.state, keyspace.manifest, keyspace.fingerprints, keyspace.audit))
@@ -139,7 +139,11 @@ def acquire(
         commands.append(("SET", keyspace.token, token))
     commands += [("HSET", keyspace.state, "token", token), ("EXEC",)]
     if wire.replies(commands)[-1] is None:
-        raise _held(wire, keyspace)
+        raise held(wire, keyspace)
+    if wire.cluster:
+        from reconcile.target.cluster_fence import raise_fences  # nobody else pays for it
+
+        token = raise_fences(wire, keyspace, token)
     return Lease(keyspace, owner, token, lease_ms)
 
 
@@ -168,7 +172,8 @@ def lease_lost(view: str) -> LeaseLost:
     )
 
 
-def _held(wire: Wire, keyspace: Keyspace) -> LeaseHeld:
-    held = holder_of(wire, keyspace)
-    who = f"{held[0]} for another {max(0, held[1]) / 1000:.1f} s unless renewed" if held else "another run"
+def held(wire: Wire, keyspace: Keyspace) -> LeaseHeld:
+    """The error of a run that found another at work."""
+    holder = holder_of(wire, keyspace)
+    who = f"{holder[0]} for another {max(0, holder[1]) / 1000:.1f} s unless renewed" if holder else "another run"
     return LeaseHeld(f"view {keyspace.view} is being written by {who}", view=keyspace.view)

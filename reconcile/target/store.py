@@ -14,7 +14,7 @@ from reconcile.core import digest, state
 from reconcile.core.digest import RECORD_BYTES, Fingerprints
 from reconcile.core.state import Pending, State
 from reconcile.core.times import frontier_after
-from reconcile.target.connection import Command, Wire, translate
+from reconcile.target.connection import Command, Wire, checked, translate
 from reconcile.target.keyspace import Keyspace
 
 REWRITE_FRACTION = 32
@@ -62,17 +62,17 @@ def read_state(wire: Wire, keyspace: Keyspace) -> State | None:
 
 def read_stored(wire: Wire, keyspace: Keyspace) -> Stored:
     """State and fingerprints as one consistent set. Raises StateError."""
-    replies = wire.replies(
+    replies = wire.pipeline(
         [
             ("MULTI",),
             ("HGETALL", keyspace.state),
             ("STRLEN", keyspace.manifest),
             ("GET", keyspace.fingerprints),
-            *([("GET", keyspace.mz_timestamp_key)] if keyspace.mz_timestamp_key else []),
             ("EXEC",),
+            *([("GET", keyspace.mz_timestamp_key)] if keyspace.mz_timestamp_key else []),
         ]
     )
-    fields, manifest_bytes, fingerprints, *rest = replies[-1]
+    (fields, manifest_bytes, fingerprints), *rest = [*checked(replies[:5])[4:], *replies[5:]]
     known = state.decode(_fields(fields, keyspace.view), keyspace.view)
     legacy = next((reply for reply in rest if isinstance(reply, bytes)), None)
     if known is None:
@@ -194,10 +194,10 @@ def now_ms() -> int:
 def write_state(keyspace: Keyspace, new: State) -> list[Command]:
     """Commands that make `new` the state, mz-redis-sync's timestamp key included."""
     fields: list[Any] = [part for pair in state.encode(new).items() for part in pair]
-    commands: list[Command] = [("HSET", keyspace.state, *fields)]
+    commands: list[Command] = []
     if keyspace.mz_timestamp_key and new.as_of is not None and new.pending is None:
         commands.append(("SET", keyspace.mz_timestamp_key, frontier_after(new.as_of)))
-    return commands
+    return [*commands, ("HSET", keyspace.state, *fields)]
 
 
 def write_manifest(keyspace: Keyspace, digests: list[int]) -> list[Command]:

@@ -39,7 +39,7 @@ How = Literal["dies_before", "dies_after", "torn", "times_out", "freezes"]
 PATIENCE_S = 60.0
 READS = frozenset(
     ["EXISTS", "GET", "GETRANGE", "HGET", "HGETALL", "INFO", "MGET", "SCAN", "SISMEMBER", "SSCAN", "STRLEN", "DBSIZE",
-     "CONFIG", "WATCH", "UNWATCH", "MULTI", "EXEC"]
+     "CONFIG", "CLUSTER", "WATCH", "UNWATCH", "MULTI", "EXEC"]
 )  # fmt: skip
 
 

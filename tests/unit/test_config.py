@@ -796,3 +796,27 @@ def test_shipped_kubernetes_configuration_loads() -> None:
     if not shipped.exists():
         pytest.skip("not there yet")
     assert load(str(shipped), {name: value for name, value in URLS.items() if name.endswith("_URL")}).views
+
+
+@pytest.mark.parametrize(
+    ("redis", "view", "expected"),
+    [
+        ("host: r, db: 3", "key_prefix: a", "config.yaml:2: redis.db: a Redis Cluster has only database 0, found 3"),
+        ("url: 'redis://r/3'", "key_prefix: a", "a Redis Cluster has only database 0, found 3"),
+        ("url: 'unix:///s'", "key_prefix: a", "config.yaml:2: redis.url: a Redis Cluster is reached by host and port"),
+        ("host: r", "key: k", "views[0].key_prefix: missing; in a Redis Cluster the keys of a view are told by"),
+    ],
+)
+def test_what_a_cluster_does_not_have(redis: str, view: str, expected: str) -> None:
+    """Databases, sockets, and one place to remember all keys in; the place is named."""
+    text = f"materialize: {{host: m}}\nredis: {{{redis}, cluster: true}}\nviews: [{{sql: SELECT 1, {view}}}]\n"
+    error = refused(text)
+    assert expected in error.message
+    assert error.hint
+
+
+def test_a_cluster_with_a_dedicated_database() -> None:
+    """Then no prefix is needed; the environment can say both."""
+    environ = {"RECONCILE_REDIS__CLUSTER": "true", "RECONCILE_REDIS__DEDICATED": "true"}
+    settings = loaded(BASE + "views: [{sql: SELECT 1}]\n", environ)
+    assert (settings.redis.cluster, settings.redis.dedicated) == (True, True)

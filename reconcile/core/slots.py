@@ -1,0 +1,79 @@
+"""Which slot of a Redis Cluster a key belongs to, and which primary serves it."""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+SLOTS = 16384
+
+UNSERVED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A primary, by the address that clients are told to use."""
+
+    node_id: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotMap:
+    """owners[slot] is the place in `nodes` of the primary that serves it, UNSERVED where there is none."""
+
+    nodes: tuple[Node, ...]
+    owners: tuple[int, ...]
+
+    @property
+    def unserved(self) -> int:
+        return self.owners.count(UNSERVED)
+
+    def owner_of(self, key: bytes) -> int:
+        return self.owners[slot_of(key)]
+
+
+def slot_of(key: bytes) -> int:
+    """CRC16 of the key, or of what stands between its first { and the next }, unless that is nothing."""
+    start = key.find(b"{")
+    if start >= 0:
+        end = key.find(b"}", start + 1)
+        if end > start + 1:
+            key = key[start + 1 : end]
+    return crc_hqx(key, 0) & (SLOTS - 1)
+
+
+def read_slots(reply: Iterable[Any], asked: str) -> SlotMap:
+    """The answer to CLUSTER SLOTS. asked: the host that gave it, which may call itself nothing.
+
+    Raises ValueError, TypeError or IndexError for anything else.
+    """
+    nodes: dict[str, Node] = {}
+    places: dict[str, int] = {}
+    owners = [UNSERVED] * SLOTS
+    for first, last, (host, port, node_id, *_), *_ in sorted(reply):
+        name = node_id.decode()
+        if name not in nodes:
+            places[name] = len(nodes)
+            nodes[name] = Node(name, (host or b"").decode() or asked, int(port))
+        owners[first : last + 1] = [places[name]] * (last + 1 - first)
+    if len(owners) != SLOTS:
+        raise ValueError("slots")
+    return SlotMap(tuple(nodes.values()), tuple(owners))
+
+
+def tags_for(slots: SlotMap, nodes: set[int]) -> Iterator[tuple[int, bytes]]:
+    """(node, hash tag) for each of the nodes: the smallest number whose slot it serves. The same for the same map."""
+    missing = set(nodes)
+    for number in count():
+        if not missing:
+            return
+        tag = str(number).encode()
+        node = slots.owner_of(tag)
+        if node in missing:
+            missing.remove(node)
+            yield node, tag
