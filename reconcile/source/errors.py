@@ -17,6 +17,11 @@ _MISSING = re.compile(r"unknown (catalog item|schema|database|cluster|function)|
 _REFUSED = re.compile(
     r"invalid password|password authentication failed|authentication|role \".*\" does not exist|pg_hba"
 )
+_TLS = re.compile(
+    r"certificate|private key|does not support SSL|TLS encryption is required|alert (unknown ca|handshake)"
+)
+_MISUSED = re.compile(r"connection is bad: (invalid|weak)|could not match")
+"""libpq's words for a connection string it does not accept; it connects to nobody then."""
 _ACCESS_STATES = {"28P01", "28000", "42501"}
 _RETRY_STATES = {"57014", "25P03", "53000", "53200", "25006", "57P01", "57P02", "57P03"}
 _USAGE_CLASSES = ("42", "22", "0A", "2F", "54", "08P")
@@ -41,12 +46,10 @@ def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
     hint = error.diag.message_hint
     if _HISTORY_LOST.search(text):
         return HistoryLost(f"Materialize no longer has the requested time: {text}", view=view)
-    if not state and "certificate" in text:
-        return UsageError(
-            f"TLS to Materialize fails: {text}",
-            hint="check sslmode, and sslrootcert where the certificate is not signed by a known authority",
-            view=view,
-        )
+    if not state and _MISUSED.search(text):
+        return UsageError(f"materialize.url is not usable: {text}", hint="see libpq's connection parameters", view=view)
+    if not state and _TLS.search(text):
+        return UsageError(f"TLS to Materialize fails: {text}", hint=_tls_hint(text), view=view)
     if state in _ACCESS_STATES or (not state and _REFUSED.search(text)):
         detail = error.diag.message_detail or ""
         return AccessError(
@@ -89,6 +92,22 @@ def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
             f"Materialize is not available: {text}", hint="is it running, and reachable from here?", view=view
         )
     return ReconcileError(f"Materialize reports {state}: {text}", hint=hint, view=view)
+
+
+def _tls_hint(text: str) -> str:
+    if "does not support SSL" in text:
+        return "sslmode=prefer or disable where this server has no TLS; or another port"
+    if "TLS encryption is required" in text:
+        return "sslmode=require; better verify-full"
+    if "alert" in text or "private key" in text:
+        return "it seems to ask for a client certificate: sslcert and sslkey in materialize.url"
+    if "does not match host name" in text:
+        return "connect by a name that the server's certificate was made for"
+    # psycopg's own OpenSSL does not know where this system keeps its authorities.
+    return (
+        "sslrootcert: a file with the authorities to trust (the system's own: /etc/ssl/certs/ca-certificates.crt, "
+        "not `system`); or has the certificate expired?"
+    )
 
 
 def _first_line(error: psycopg.Error) -> str:
