@@ -27,6 +27,7 @@ DEFAULT_FILE = "config.yaml"
 DEFAULT_VIEW = "default"
 
 _NO_OVERRIDES: Mapping[str, object] = MappingProxyType({})
+_TLS_FILES = ("tls_ca_cert", "tls_cert", "tls_key")
 CLASSES: dict[str, Any] = {
     "materialize": MaterializeSettings,
     "redis": RedisSettings,
@@ -120,6 +121,7 @@ def _section(section: str, merged: dict[str, Given], reader: _Reader, origins: d
         decided = _address(section, merged, reader, address.materialize_parts)
     elif section == "redis":
         decided = _address(section, merged, reader, address.redis_parts)
+        _refuse_unused_tls(merged, decided, reader)
     if section in ("materialize", "redis") and "host" not in merged and "url" not in merged:
         raise ConfigError(
             f"{file or 'no configuration file'}: {section}.host: missing",
@@ -169,6 +171,8 @@ def _address(
     except Wrong as error:
         raise url.error(error.problem, error.hint) from None
     lower = {"port"} if "host" in parts.names else set()
+    if parts.values.get("tls") is False:
+        lower |= {*_TLS_FILES}  # they belong to the server that the URL replaces
     for name in sorted(parts.names | lower):
         given = merged.get(name)
         if given is None:
@@ -183,6 +187,18 @@ def _address(
         del merged[name]
     decided: dict[str, tuple[object, str]] = {name: (part, url.place) for name, part in parts.values.items()}
     return decided | {"url": (value, url.place)}
+
+
+def _refuse_unused_tls(merged: dict[str, Given], decided: Mapping[str, tuple[object, str]], reader: _Reader) -> None:
+    """Whoever names certificates wants TLS: better no connection than one without."""
+    if "tls" in decided:
+        on = decided["tls"][0]
+    else:
+        keys = {key.target: key for key in schema.SECTIONS["redis"]}
+        on = "tls" in merged and reader.value(keys["tls"], merged["tls"])
+    for name in _TLS_FILES:
+        if name in merged and not on:
+            raise merged[name].error("given, but TLS is off", "tls: true, or rediss:// in place of redis://")
 
 
 def _views(

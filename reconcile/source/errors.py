@@ -34,7 +34,11 @@ _REFUSED = re.compile(
     # blocked organisations and network policies (adapter/src/error.rs), and libpq without any password
     r"|login blocked|session denied|no password supplied"
 )
-_TLS = re.compile(r"certificate|TLS encryption is required|does not support SSL")
+_TLS = re.compile(
+    r"certificate|private key|does not support SSL|TLS encryption is required|alert (unknown ca|handshake)"
+)
+_MISUSED = re.compile(r"connection is bad: (invalid|weak)|could not match")
+"""libpq's words for a connection string it does not accept; it connects to nobody then."""
 _DATA = re.compile(r"(Evaluation|Decode|Source|Envelope) error: ")
 """What a row makes impossible (storage-types/src/errors.rs: DataflowError)."""
 _VALUES = re.compile(r" ?\(original (?:text|bytes): .*|\"(?:.*\"|.*$)", re.DOTALL)
@@ -94,12 +98,10 @@ def _about_connecting(error: psycopg.Error, state: str, text: str, view: str | N
             hint="leave max_protocol_version out of materialize.url",
             view=view,
         )
+    if not state and _MISUSED.search(text):
+        return UsageError(f"materialize.url is not usable: {text}", hint="see libpq's connection parameters", view=view)
     if (not state or state.startswith("08")) and _TLS.search(text):
-        return UsageError(
-            f"TLS to Materialize fails: {text}",
-            hint="check sslmode, and sslrootcert where the certificate is not signed by a known authority",
-            view=view,
-        )
+        return UsageError(f"TLS to Materialize fails: {text}", hint=_tls_hint(text), view=view)
     if state in _ACCESS_STATES or (not state and _REFUSED.search(text)):
         return AccessError(
             f"Materialize refused access: {text}",
@@ -145,6 +147,22 @@ def _about_reading(error: psycopg.Error, state: str, text: str, view: str | None
 
 def _left_out(quoted: re.Match[str]) -> str:
     return "…" if quoted[0].startswith('"') else ""
+
+
+def _tls_hint(text: str) -> str:
+    if "does not support SSL" in text:
+        return "sslmode=prefer or disable where this server has no TLS; or another port"
+    if "TLS encryption is required" in text:
+        return "sslmode=require; better verify-full"
+    if "alert" in text or "private key" in text:
+        return "it seems to ask for a client certificate: sslcert and sslkey in materialize.url"
+    if "does not match host name" in text:
+        return "connect by a name that the server's certificate was made for"
+    # psycopg's own OpenSSL does not know where this system keeps its authorities.
+    return (
+        "sslrootcert: a file with the authorities to trust (the system's own: /etc/ssl/certs/ca-certificates.crt, "
+        "not `system`); or has the certificate expired?"
+    )
 
 
 def _first_line(error: psycopg.Error) -> str:

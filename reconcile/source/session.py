@@ -209,20 +209,18 @@ def _load_text_as_bytes(connection: psycopg.Connection[Any]) -> None:
 
 
 def _conninfo(settings: MaterializeSettings, remaining_s: float | None) -> str:
-    parts: dict[str, Any] = {}
+    # libpq's own defaults are PostgreSQL's: port 5432, the operating system's user.
+    parts: dict[str, Any] = {
+        "port": settings.port,
+        "user": settings.user,
+        "dbname": settings.database,
+        "sslmode": settings.sslmode,
+        "sslrootcert": settings.sslrootcert,
+    }
     if settings.url is not None:
-        # libpq's own defaults are PostgreSQL's: port 5432, the operating system's user.
-        parts = {"port": settings.port, "user": settings.user, "dbname": settings.database}
         parts |= conninfo_to_dict(settings.url.reveal())
     else:
-        parts = {
-            "host": settings.host,
-            "port": settings.port,
-            "user": settings.user,
-            "dbname": settings.database,
-            "sslmode": settings.sslmode,
-            "sslrootcert": settings.sslrootcert,
-        }
+        parts["host"] = settings.host
     if settings.password is not None and not parts.get("password"):
         parts["password"] = settings.password.reveal()
     options = [str(parts.get("options") or ""), "--welcome_message=off"]

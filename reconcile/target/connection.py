@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import os
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -132,9 +133,14 @@ class Wire:
             yield
 
     def sever(self) -> None:
-        """Shut the socket from another thread; whoever waits on it gets an error."""
+        """Shut the socket from another thread; whoever waits on it gets an error.
+
+        The socket below TLS: shutting an SSLSocket first takes its encryption away, from under a thread that writes.
+        """
         with contextlib.suppress(Exception):
-            self._connection._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+            number = os.dup(self._connection._sock.fileno())  # type: ignore[attr-defined]
+            with socket.socket(fileno=number) as duplicate:
+                duplicate.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up; a connection that is broken already is fine."""
@@ -154,22 +160,36 @@ def connect(settings: RedisSettings, stop: Stop) -> Wire:
 def dial(settings: RedisSettings, stop: Stop, kind: type[W]) -> W:
     """Open a connection to one server."""
     stop.check()
-    wire = kind(_new_connection(settings), stop)
+    connection = _new_connection(settings)
+    wire = kind(connection, stop)
 
     def connected() -> W:
-        wire._connection.connect()  # type: ignore[no-untyped-call]
+        connection.connect()  # type: ignore[no-untyped-call]
         return wire
 
     try:
         # Name lookup, TCP, TLS, authentication: all of it within the limit, whatever each of them would wait for.
         return stop.abandonable(connected, Wire.close, settings.connect_timeout_s)
-    except builtins.TimeoutError as error:
-        raise Unavailable(
+    except (RedisError, OSError, TypeError, ValueError) as error:  # the last two: a key without certificate
+        raise _not_connected(error, connection, settings, stop) from error
+
+
+def _not_connected(error: Exception, connection: redis.Connection, settings: RedisSettings, stop: Stop) -> Exception:
+    """What it means that connecting failed."""
+    translated = translate(error)
+    if isinstance(error, builtins.TimeoutError):
+        translated = Unavailable(
             f"Redis did not answer within {settings.connect_timeout_s:g} s of connecting",
             hint="is it reachable from here? redis.connect_timeout",
-        ) from error
-    except (RedisError, OSError) as error:
-        raise translate(error) from error
+        )
+    if not isinstance(translated, Unavailable) or isinstance(error, BusyLoadingError):
+        return translated
+    from reconcile.target import tls  # only those whose connection fails pay for it
+
+    try:
+        return stop.abandonable(lambda: tls.reason(error, connection), lambda _: None, 3 * tls.PROBE_S) or translated
+    except builtins.TimeoutError:
+        return translated
 
 
 def _new_connection(settings: RedisSettings) -> redis.Connection:
@@ -187,26 +207,31 @@ def _new_connection(settings: RedisSettings) -> redis.Connection:
         options["username"] = settings.username
     if settings.password is not None:
         options["password"] = settings.password.reveal()
-    tls = {
+    files = {
         "ssl_ca_certs": settings.tls_ca_cert,
         "ssl_certfile": settings.tls_cert,
         "ssl_keyfile": settings.tls_key,
     }
-    chosen_tls = {name: value for name, value in tls.items() if value}
+    chosen = {name: value for name, value in files.items() if value}
     try:
         if settings.url is not None:
             secure = settings.url.reveal().startswith("rediss:")
-            pool = redis.ConnectionPool.from_url(settings.url.reveal(), **options, **(chosen_tls if secure else {}))
+            pool = redis.ConnectionPool.from_url(settings.url.reveal(), **options, **(chosen if secure else {}))
         else:
             kind = redis.SSLConnection if settings.tls else redis.Connection
             options |= {"host": settings.host, "port": settings.port, "db": settings.db}
-            options |= chosen_tls if settings.tls else {}
+            options |= chosen if settings.tls else {}
             pool = redis.ConnectionPool(kind, **options)
-        return pool.make_connection()  # type: ignore[return-value]
-    except (ValueError, TypeError) as error:
+        connection = pool.make_connection()
+    except (ValueError, TypeError, RedisError) as error:
         raise UsageError(
             f"redis.url is not usable: {type(error).__name__}", hint="redis://[user:password@]host:port/db"
         ) from error
+    # The driver's name and version: two round trips, and a command that servers before 7.2 do not know in ACL rules.
+    # An option for it has been renamed (redis-py 7); the attributes are all that versions have in common.
+    for name in ("driver_info", "lib_name", "lib_version"):
+        setattr(connection, name, None)
+    return connection  # type: ignore[return-value]
 
 
 def checked(replies: list[Any]) -> list[Any]:
@@ -221,11 +246,6 @@ def translate(error: Exception) -> ReconcileError:
     """What a Redis error means for the user."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     upper = text.upper()
-    if "CERTIFICATE" in upper:
-        return UsageError(
-            f"TLS to Redis fails: {text}",
-            hint="check redis.tls_ca_cert where the certificate is not signed by a known authority",
-        )
     if isinstance(error, AuthenticationError) or upper.startswith(("WRONGPASS", "NOAUTH")):
         return AccessError(f"Redis refused access: {text}", hint="check redis.username and redis.password")
     if isinstance(error, NoPermissionError) or upper.startswith("ACL FAILURE"):

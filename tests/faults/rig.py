@@ -29,6 +29,7 @@ from tests.faults.proxy import Proxy
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import prefixed, state
 from tests.support.sources import Source
+from tests.support.tls import Certificate, TlsFront
 
 SEED = int(os.environ.get("RECONCILE_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
 """Of every random choice here. A failing test prints it; RECONCILE_TEST_SEED=n in the environment repeats it."""
@@ -85,6 +86,8 @@ class Rig:
     view: dict[str, Any] = field(default_factory=dict)
     materialize: dict[str, Any] = field(default_factory=dict)
     redis: dict[str, Any] = field(default_factory=dict)
+    tls_ca: str | None = None
+    """Both proxies pass TLS on, of servers that this authority vouches for."""
 
     def impatient(self) -> None:
         """Short timeouts. For runs that are to fail: a loaded machine may exceed them."""
@@ -101,15 +104,20 @@ class Rig:
     def config(self, *, direct: bool) -> dict[str, Any]:
         """The configuration file's content."""
         source_url, redis_url = self.source.url, self.server.url
+        source_tls, redis_tls = {}, {}
         if not direct:
             source_url = _through(source_url, self.source_proxy.port)
             redis_url = _through(redis_url, self.redis_proxy.port)
+        if not direct and self.tls_ca is not None:
+            redis_url = redis_url.replace("redis://", "rediss://", 1)
+            source_tls = {"sslmode": "verify-full", "sslrootcert": self.tls_ca}
+            redis_tls = {"tls_ca_cert": self.tls_ca}
         return {
             "materialize": {
-                "url": source_url, **({} if direct else self.materialize),
+                "url": source_url, **source_tls, **({} if direct else self.materialize),
             },
             "redis": {
-                "url": redis_url, **({} if direct else self.redis),
+                "url": redis_url, **redis_tls, **({} if direct else self.redis),
             },
             "limits": self.limits,
             "views": [{"name": "default", "sql": self.source.sql, "key_prefix": "p", **self.view}],
@@ -186,13 +194,18 @@ def _through(url: str, port: int) -> str:
 
 
 @contextlib.contextmanager
-def new_rig(source: Source, server: RedisServer, directory: Path) -> Iterator[Rig]:
-    """A rig with a proxy before each server."""
+def new_rig(source: Source, server: RedisServer, directory: Path, *, tls: Certificate | None = None) -> Iterator[Rig]:
+    """A rig with a proxy before each server. tls: what passes the proxies is TLS, under this certificate."""
     there = conninfo_to_dict(source.url)
-    host, port = str(there.get("host", "127.0.0.1")), int(str(there.get("port", 6875)))
+    ours = str(there.get("host", "127.0.0.1")), int(str(there.get("port", 6875)))
     kept = server.client().connection_pool.connection_kwargs
-    with Proxy(host, port) as source_proxy, Proxy(str(kept["host"]), int(kept["port"])) as redis_proxy:
-        yield Rig(source, server, directory, source_proxy, redis_proxy)
+    theirs = str(kept["host"]), int(kept["port"])
+    with contextlib.ExitStack() as fronts:
+        if tls is not None:
+            ours = "127.0.0.1", fronts.enter_context(TlsFront(*ours, tls, postgres=True)).port
+            theirs = "127.0.0.1", fronts.enter_context(TlsFront(*theirs, tls)).port
+        with Proxy(*ours) as source_proxy, Proxy(*theirs) as redis_proxy:
+            yield Rig(source, server, directory, source_proxy, redis_proxy, tls_ca=tls.ca if tls else None)
 
 
 # -- scenarios ---------------------------------------------------------------------------------------------------

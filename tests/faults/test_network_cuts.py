@@ -37,7 +37,11 @@ def positions(total: int, count: int, *seed: object) -> list[int]:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_cut_anywhere(name: str, rig: Rig, request: pytest.FixtureRequest) -> None:
     """A connection that breaks after N bytes ends the run with exit 6 at once, and the next one converges."""
-    count = SOAK_POSITIONS if request.config.getoption("--soak") else POSITIONS
+    cut_anywhere(name, rig, SOAK_POSITIONS if request.config.getoption("--soak") else POSITIONS)
+
+
+def cut_anywhere(name: str, rig: Rig, count: int) -> None:
+    """Break a scenario's connections at that many positions of each side and direction."""
     scenario = prepare(rig, name)
     scenario.start(rig)
     rig.source_proxy.heal()

@@ -65,7 +65,11 @@ def patient(rig: Rig) -> None:
 @pytest.mark.usefixtures("short_grace")
 def test_black_hole_anywhere(name: str, rig: Rig, request: pytest.FixtureRequest) -> None:
     """From byte N on nothing arrives any more: exit 6 after the timeout, or 4 after the deadline; then it converges."""
-    count = SOAK_POSITIONS if request.config.getoption("--soak") else POSITIONS
+    black_holes_anywhere(name, rig, SOAK_POSITIONS if request.config.getoption("--soak") else POSITIONS)
+
+
+def black_holes_anywhere(name: str, rig: Rig, count: int) -> None:
+    """Let a scenario's servers fall silent at that many positions of each side."""
     random = rng(name, "black holes")
     scenario = prepare(rig, name)
     scenario.start(rig)
@@ -126,13 +130,18 @@ CONNECTING = [
     pytest.param("source", Fault("down", 30, "black_hole"), id="Materialize: parameters, then nothing"),
     pytest.param("redis", Fault("up", 0, "black_hole"), id="Redis: nothing at all"),
     pytest.param("redis", Fault("down", 0, "black_hole"), id="Redis: no answer to AUTH or CLIENT SETNAME"),
-    pytest.param("redis", Fault("down", 5, "black_hole"), id="Redis: half of the handshake"),
+    pytest.param("redis", Fault("down", 3, "black_hole"), id="Redis: half of the handshake"),
 ]
 
 
 @pytest.mark.parametrize(("side", "fault"), CONNECTING)
 def test_connecting_into_a_black_hole(side: str, fault: Fault, rig: Rig) -> None:
     """The connect timeout bounds the whole handshake, however long an answer may take later."""
+    connect_into_a_black_hole(side, fault, rig)
+
+
+def connect_into_a_black_hole(side: str, fault: Fault, rig: Rig) -> None:
+    """A run that meets silence as it connects, and the one after it."""
     rig.source.put(a="1")
     rig.materialize = {"read_timeout": "1h", "connect_timeout": CONNECT_TIMEOUT_S}
     rig.redis = {"timeout": "1h", "connect_timeout": CONNECT_TIMEOUT_S}
@@ -149,6 +158,11 @@ def test_connecting_into_a_black_hole(side: str, fault: Fault, rig: Rig) -> None
 @pytest.mark.parametrize("how", ["deadline", "signal"])
 def test_connecting_ends_with_the_run(side: str, fault: Fault, how: str, rig: Rig) -> None:
     """A deadline or a signal ends a connect under way at once: exit 4, no grace needed for a connection nobody has."""
+    connecting_ends_with_the_run(side, fault, how, rig)
+
+
+def connecting_ends_with_the_run(side: str, fault: Fault, how: str, rig: Rig) -> None:
+    """A run that should end while it connects."""
     patient(rig)
     rig.proxy(side).arm(fault)
     stop = Stop(0.5 if how == "deadline" else None)

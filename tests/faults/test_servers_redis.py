@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import signal
 import threading
@@ -16,7 +15,7 @@ import redis
 
 from tests.faults.proxy import Proxy
 from tests.faults.rig import Ended, Rig, Stored, new_rig
-from tests.support.command import Command
+from tests.support.acl import PASSWORD, RULES, USER
 from tests.support.redis_servers import start_redis
 from tests.support.redis_state import state
 from tests.support.sources import Source
@@ -279,60 +278,17 @@ def test_an_evicted_part_of_the_state(what: str, new: MakeRig) -> None:
     rig.in_sync()
 
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-ACL = re.search(r"ACL SETUSER reconcile ([^*]*\*[^*]*\*[^*]*?)\n\n", DOCUMENT)[1].split()  # type: ignore[index]
-"""As docs/operations.md lists them."""
-
-
-def test_the_least_a_user_needs(new: MakeRig) -> None:
-    """Every command works with the ACL rules that docs/operations.md lists, beside foreign keys."""
-    rig = new()
-    rig.client.execute_command("ACL", "SETUSER", "reconcile", *ACL)
-    rig.redis = {"username": "reconcile", "password": "password"}
-    rig.client.set("foreign:1", "x")
-    rig.source.retain_history()
-    rig.fill(300)
-    assert rig.run().code == 0
-    rig.source.put(k1="new", k2=None)
-    rig.source.execute("DELETE FROM t WHERE key = 'k3'")
-    assert rig.run("delta").code == 0
-    rig.source.put(k1="newer")
-    rig.source.execute("DELETE FROM t WHERE key = 'k4'")
-    assert rig.run("snapshot").code == 0
-    rig.client.set("p:stray", "x")
-    assert rig.run("verify").code == 3
-    assert rig.run("snapshot", deep=True).code == 0
-    assert rig.run("verify", fast=True).code == 0
-    rig.limits["batch_max_keys"] = 20
-    rig.source.execute("UPDATE t SET value = value || '?'")
-    ended = rig.run("run", follow_s=2.5)  # long enough for the lease to be renewed
-    assert ended.code == 0, ended.told
-    rig.in_sync()
-    assert rig.client.get("foreign:1") == b"x"
-    doctor = Command(rig.directory, "", "", "")
-    doctor.config = rig.config(direct=False)
-    found = doctor("doctor").report["checks"]
-    assert [check for check in found if check["check"] == "rights" and check["level"] != "ok"] == []
-    rig.client.flushall()
-    rig.client.execute_command("ACL", "SETUSER", "reconcile", "~*")
-    rig.view = {"key_prefix": ""}
-    assert rig.run().code == 0
-    rig.source.execute("DELETE FROM t WHERE key = 'k5'")
-    assert rig.run().code == 0
-    assert rig.run("verify").code == 0
-
-
 @pytest.mark.parametrize("command", ["msetnx", "incr"])
 def test_a_missing_privilege_is_named(command: str, new: MakeRig) -> None:
     """A command the ACL refuses: exit 2, names the command, points at the list; the lease is not left behind."""
     rig = new()
-    rig.client.execute_command("ACL", "SETUSER", "reconcile", *(rule for rule in ACL if rule != f"+{command}"))
-    rig.redis = {"username": "reconcile", "password": "password"}
+    rig.client.execute_command("ACL", "SETUSER", USER, *(rule for rule in RULES if rule != f"+{command}"))
+    rig.redis = {"username": USER, "password": PASSWORD}
     rig.limits["lease"] = "1h"
     rig.source.put(a="1")
     failed(rig.run(), 2, command, "docs/operations.md")
     assert not rig.client.exists("reconcile:{default}:lease")
-    rig.redis = {"username": "reconcile", "password": "wrong"}
+    rig.redis = {"username": USER, "password": "wrong"}
     failed(rig.run(), 2, "Redis refused access")
 
 

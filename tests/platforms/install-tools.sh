@@ -1,11 +1,15 @@
 #!/bin/sh
-# What the tests in this folder need besides Python packages: systemd-analyze. Installs it where that is possible (root, apt-get)
-# and says nothing; the tests themselves decide what a missing tool means.
+# What tests need besides Python packages: systemd-analyze, and openssl for certificates. Installs them where that is possible
+# (root, apt-get) and says nothing; the tests themselves decide what a missing tool means.
 set -eu
-command -v systemd-analyze >/dev/null 2>&1 && exit 0
+packages=
+command -v systemd-analyze >/dev/null 2>&1 || packages="$packages systemd"
+command -v openssl >/dev/null 2>&1 || packages="$packages openssl"
+[ -n "$packages" ] || exit 0
 [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || exit 0
 export DEBIAN_FRONTEND=noninteractive
 {
     apt-get update
-    apt-get install --yes --no-install-recommends systemd
+    # shellcheck disable=SC2086 # several words
+    apt-get install --yes --no-install-recommends $packages
 } >/dev/null 2>&1 || true

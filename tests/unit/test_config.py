@@ -657,6 +657,21 @@ def test_a_url_wins_over_parts_of_lower_layers() -> None:
     assert config.origins["redis.db"] == "env REDIS_URL"
 
 
+@pytest.mark.parametrize("name", ["tls_ca_cert", "tls_cert", "tls_key"])
+def test_certificates_need_tls(name: str) -> None:
+    """Files of certificates beside a server without TLS are a mistake, unless a higher URL has replaced that server."""
+    redis = f"redis: {{host: h, {name}: /x.pem"
+    error = refused(f"materialize: {{host: h, sql: SELECT 1}}\n{redis}}}\n")
+    assert error.message == f"config.yaml:2: redis.{name}: given, but TLS is off"
+    assert "rediss://" in str(error.hint)
+    with_tls = f"materialize: {{host: h, sql: SELECT 1}}\n{redis}, tls: true}}\n"
+    assert getattr(loaded(with_tls).redis, name) == "/x.pem"
+    assert getattr(loaded(with_tls, {"REDIS_URL": "rediss://r"}).redis, name) == "/x.pem"
+    assert getattr(loaded(with_tls, {"REDIS_URL": "redis://r"}).redis, name) is None
+    beside = {"REDIS_URL": "redis://r", f"RECONCILE_REDIS__{name.upper()}": "/y.pem"}
+    assert refused(with_tls, beside).message == f"RECONCILE_REDIS__{name.upper()}: given, but TLS is off"
+
+
 @pytest.mark.parametrize(
     ("environ", "message"),
     [

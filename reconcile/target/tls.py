@@ -1,0 +1,156 @@
+"""Why a connection to Redis did not come about, where TLS is the reason.
+
+Redis says little: a server that expects TLS hangs up on those who speak without it, one that has none waits for the end
+of what it takes for a command, and one that wants a client certificate may hang up before its reason has been read. So
+when a connection fails, this finds out. That costs nothing where nothing fails.
+
+Only what somebody has to set right is told. An alert that a broken network brings about says nothing of the kind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import ssl
+from collections.abc import Callable
+
+import redis
+from redis.exceptions import RedisError
+
+from reconcile.errors import UsageError
+
+PROBE_S = 1.0
+"""How long one question to a port waits for its answer; two are asked at most."""
+
+_TRUST = "redis.tls_ca_cert: the authorities (PEM) to trust, or the server's certificate if it signed itself"
+_NAME = "connect by a name that the server's certificate was made for (its subjectAltName)"
+_DATES = "renew the server's certificate; or is the clock of this host wrong?"
+_VERIFY_HINTS = {62: _NAME, 64: _NAME, 9: _DATES, 10: _DATES}
+"""By OpenSSL's X509_V_ERR_…: HOSTNAME_MISMATCH, IP_ADDRESS_MISMATCH, CERT_NOT_YET_VALID, CERT_HAS_EXPIRED."""
+_NO_TLS = re.compile("WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|RECORD_LAYER_FAILURE")
+_CLIENT_REFUSED = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE|ACCESS_DENIED)")
+_DISAGREED = re.compile("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|NO_SHARED_CIPHER|UNRECOGNIZED_NAME")
+
+
+def reason(error: Exception, connection: redis.Connection) -> UsageError | None:
+    """What is wrong about TLS when connecting failed with this error; None: nothing that can be told.
+
+    May ask the server, for 2 * PROBE_S and a little.
+    """
+    if not isinstance(connection, redis.SSLConnection):
+        is_socket = not hasattr(connection, "port")
+        return None if is_socket or not _speaks_tls(connection.host, connection.port) else _tls_expected()
+    if (found := _wrong_files(connection) or _explained(_tls_error(error))) is not None:
+        return found
+    if _speaks_plainly(connection.host, connection.port):
+        return _no_tls_here()
+    return _explained(_verdict(connection))
+
+
+def _wrong_files(connection: redis.SSLConnection) -> UsageError | None:
+    """What is wrong with a certificate or key of ours."""
+    authorities, cert, key = connection.ca_certs, connection.certfile, connection.keyfile
+    password = connection.certificate_password or ""  # without one OpenSSL would ask the terminal
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    loads: list[tuple[str, object, Callable[[], object]]] = [
+        (f"redis.tls_ca_cert ({authorities})", authorities, lambda: context.load_verify_locations(authorities)),
+        (
+            f"redis.tls_cert ({cert or 'not given'}), redis.tls_key ({key or 'not given'})",
+            cert or key,
+            lambda: context.load_cert_chain(cert or "", key, password),
+        ),
+    ]
+    for what, given, load in loads:
+        try:
+            if given:
+                load()
+        except OSError as error:  # an SSLError is one
+            text = _text(error) if isinstance(error, ssl.SSLError) else error.strerror
+            return UsageError(
+                f"{what}: {text}", hint="PEM files; certificate and key belong together, and one file may hold both"
+            )
+    return None
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """The TLS error below what redis-py made of it."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _explained(error: ssl.SSLError | None) -> UsageError | None:
+    what = "" if error is None else error.reason or ""
+    if error is None or not what:
+        return None
+    if isinstance(error, ssl.SSLCertVerificationError):
+        hint = _VERIFY_HINTS.get(error.verify_code, _TRUST)
+        return UsageError(f"TLS to Redis fails: {_text(error)}", hint=hint)
+    if _NO_TLS.search(what):
+        return _no_tls_here()
+    if _CLIENT_REFUSED.search(what):
+        return UsageError(
+            f"TLS to Redis fails: the server says: {_text(error)}",
+            hint="it seems to ask for a client certificate: redis.tls_cert and redis.tls_key, signed by whom it trusts",
+        )
+    if _DISAGREED.search(what):
+        return UsageError(
+            f"TLS to Redis fails: {_text(error)}", hint="versions, ciphers or the host name that the server supports"
+        )
+    return None
+
+
+def _text(error: ssl.SSLError) -> str:
+    """OpenSSL's words alone."""
+    return re.sub(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$", "", str(error.args[-1]))
+
+
+def _tls_expected() -> UsageError:
+    return UsageError(
+        "this port of Redis expects TLS", hint="redis.tls: true, or rediss:// in place of redis://; or another port"
+    )
+
+
+def _no_tls_here() -> UsageError:
+    return UsageError(
+        "TLS to Redis fails: this port does not speak it",
+        hint="redis:// in place of rediss://, or without redis.tls; or another port",
+    )
+
+
+def _speaks_tls(host: str, port: int) -> bool:
+    """Whether this port answers a TLS greeting. Nothing is sent afterwards, so nobody need be trusted."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), PROBE_S) as plain, context.wrap_socket(plain):
+            return True
+    except ssl.SSLError as error:
+        return "ALERT" in (error.reason or "")
+    except OSError:
+        return False
+
+
+def _speaks_plainly(host: str, port: int) -> bool:
+    """Whether this port answers a Redis command without TLS."""
+    with contextlib.suppress(OSError), socket.create_connection((host, port), PROBE_S) as plain:
+        plain.sendall(b"PING\r\n")
+        return plain.recv(1) in (b"+", b"-")
+    return False
+
+
+def _verdict(connection: redis.SSLConnection) -> ssl.SSLError | None:
+    """What the server thinks of our certificate, or of our having none.
+
+    In TLS 1.3 it says so after we believe the handshake done. Whoever goes on to write then may find the connection
+    reset before the reason was read; so this one only listens.
+    """
+    try:
+        with connection._connect() as secure:  # type: ignore[no-untyped-call]
+            secure.settimeout(PROBE_S)
+            secure.recv(1)
+    except (OSError, RedisError) as error:
+        return _tls_error(error)
+    return None
