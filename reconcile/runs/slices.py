@@ -88,6 +88,7 @@ class Slices:
             for bucket in changes.touched:
                 self._touched[bucket] = 1
             self._applier.put_all(changes.puts.items())
+            del changes  # before the next part comes: each may be as large as memory_max
         return with_deletes
 
     def _changes(self, part: tuple[int, int]) -> Changes:

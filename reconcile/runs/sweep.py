@@ -8,7 +8,8 @@ many rows   one bit per row is held (a sieve): a scanned key whose bit is not se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from binascii import crc32
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
@@ -96,7 +97,7 @@ class Sweep:
         for key in self._keys_of(list(left)):
             sieve.add(key)
         removed = 0
-        for key in self._scanned():
+        for key in self._scanned(left):
             bucket = digest.bucket_of(key, self._buckets)
             if bucket not in left or key in sieve:
                 continue
@@ -108,17 +109,18 @@ class Sweep:
         return removed
 
     def _by_names(self, group: set[int], names: set[bytes]) -> None:
-        bucket_of, buckets = digest.bucket_of, self._buckets
-        for key in self._scanned():
-            if bucket_of(key, buckets) in group and short(key) not in names:
+        for key in self._scanned(group):
+            if short(key) not in names:
                 self._changer.delete(key)
 
-    def _scanned(self) -> Iterator[bytes]:
-        """Owned keys in Redis, none that was removed before. A scan may name a key twice, but none that is gone; and
-        what is not gone yet when a page comes is on the way then."""
+    def _scanned(self, group: Container[int]) -> Iterator[bytes]:
+        """Owned keys of these buckets in Redis, none that was removed before. A scan may name a key twice, but none
+        that is gone; and what is not gone yet when a page comes is on the way then."""
+        mask = self._buckets - 1
         for keys in keyspaces.scan_keys(self._run.reader, self._run.keyspace):
             self._run.stop.check()
-            yield from [key for key in dict.fromkeys(keys) if not self._changer.on_the_way(key)]
+            here = [key for key in keys if crc32(key) & mask in group]  # bucket_of, said shortly: every key comes by
+            yield from [key for key in dict.fromkeys(here) if not self._changer.on_the_way(key)]
 
     def _keys_of(self, group: Iterable[int]) -> Iterator[bytes]:
         """Keys that the source gives a value."""

@@ -20,7 +20,6 @@ from reconcile.errors import (
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import DeltaRun, Doubt, TooLarge, Until
 from reconcile.runs.slices import Slices
-from reconcile.runs.snapshot import SnapshotRun
 from reconcile.source.query import Mapping
 from reconcile.source.reading import Reading, explain, open_reading
 from reconcile.source.session import Session
@@ -162,6 +161,9 @@ class Work:
                 if isinstance(decision, Snapshot)
                 else Snapshot("asked for", deep=run.base_state.pending is not None)
             )
+        # Here, not at the top: by now Materialize is at work, and a delta does without it.
+        from reconcile.runs.snapshot import SnapshotRun
+
         snapshot = SnapshotRun(run, reading, identity, decided)
         snapshot.suspects |= self._doubted
         snapshot.execute()

@@ -234,6 +234,7 @@ def small_pages() -> Iterator[None]:
         patch.setattr(looks, "GROUP_ROWS", 20)
         patch.setattr(deltas, "EXISTS_KEYS", 3)
         patch.setattr(keyspaces, "SCAN_COUNT", 20)
+        patch.setattr(keyspaces, "NAMES_COUNT", 20)
         yield
 
 
