@@ -22,7 +22,7 @@ from reconcile.core.changes import name_of
 from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.drift import Cause, Look, Verdict
 from reconcile.core.state import Pending, State
-from reconcile.errors import ExitCode, HistoryLost, ResultTooLarge, Unavailable, UsageError
+from reconcile.errors import ExitCode, HistoryLost, Incomplete, ResultTooLarge, Unavailable, UsageError
 from reconcile.report.run_report import DriftReport
 from reconcile.runs import companion
 from reconcile.runs.context import ViewRun
@@ -93,13 +93,20 @@ class Audit:
             if pending is None:
                 return stored
             if pending.kind == "withheld" or not self.run.reader.call("EXISTS", self.run.keyspace.lease):
-                self._note_unfinished(pending)
+                self._note_unfinished(pending, stored)
                 return stored
             self.run.stop.wait(LOOK_AGAIN_S * 4)
             self.run.stop.check()
         raise Unavailable("another run has been applying a large change for too long", hint="verify again later")
 
-    def _note_unfinished(self, pending: Pending) -> None:
+    def _note_unfinished(self, pending: Pending, stored: Stored) -> None:
+        """Raises Incomplete where nothing can be told: a key that differs may be one that was not written yet."""
+        if pending.kind != "withheld" and stored.state is not None and stored.state.as_of is not None:
+            raise Incomplete(
+                f"{pending}; until then Redis is between two times, and what differs is no drift",
+                hint=f"run: reconcile run --view {self.run.view.name}; then verify again",
+                view=self.run.view.name,
+            )
         if (warning := str(pending)) not in self.run.report.warnings:
             self.run.report.warnings.append(warning)
 

@@ -53,6 +53,20 @@ def test_what_redis_holds_decides(history: History) -> None:
     scene.check()
 
 
+def test_verify_says_nothing_about_a_redis_between_two_times(history: History) -> None:
+    """Some keys hold a later value than the checkpoint's: that is no drift. Exit 4, until the next run is through."""
+    scene = history.scene
+    cut_short(history)
+    scene.write("UPDATE t SET value = 'later' WHERE key = 'k1'")
+    scene.client.set("p:k1", "later")
+    report = scene.execute("verify")
+    assert (report.exit_code, report.drift) == (4, None)
+    assert report.error is not None
+    assert "between two times" in report.error.message
+    scene.ok("run")
+    scene.ok("verify")
+
+
 def test_what_is_done_is_not_read_again(history: History) -> None:
     """Neither side has changed: no row is read."""
     cut_short(history)
