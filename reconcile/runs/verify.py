@@ -87,14 +87,18 @@ class Audit:
 
     def _settled(self) -> Stored:
         """State and fingerprints, once no other run is in the middle of applying a larger change."""
+        reader, keyspace = self.run.reader, self.run.keyspace
         for _ in range(MAX_LOOKS):
-            stored = store.read_stored(self.run.reader, self.run.keyspace)
+            stored = store.read_stored(reader, keyspace)
             pending = stored.state.pending if stored.state is not None else None
             if pending is None:
                 return stored
-            if pending.kind == "withheld" or not self.run.reader.call("EXISTS", self.run.keyspace.lease):
-                self._note_unfinished(pending, stored)
-                return stored
+            if pending.kind == "withheld" or not reader.call("EXISTS", keyspace.lease):
+                # Whoever held the lease may have finished in between.
+                if store.read_state(reader, keyspace) == stored.state:
+                    self._note_unfinished(pending, stored)
+                    return stored
+                continue
             self.run.stop.wait(LOOK_AGAIN_S * 4)
             self.run.stop.check()
         raise Unavailable("another run has been applying a large change for too long", hint="verify again later")
