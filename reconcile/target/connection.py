@@ -228,7 +228,7 @@ def _new_connection(settings: RedisSettings) -> redis.Connection:
             f"redis.url is not usable: {type(error).__name__}", hint="redis://[user:password@]host:port/db"
         ) from error
     # The driver's name and version: two round trips, and a command that servers before 7.2 do not know in ACL rules.
-    # An option for it has been renamed (redis-py 7); the attributes are all that versions have in common.
+    # The option for it has another name in newer versions of redis-py; setting the attributes works with all of them.
     for name in ("driver_info", "lib_name", "lib_version"):
         setattr(connection, name, None)
     return connection  # type: ignore[return-value]
