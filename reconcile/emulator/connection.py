@@ -86,8 +86,9 @@ class Connection:
 
     def _alive(self) -> bool:
         if not hasattr(self._sock, "pending"):
-            readable, _, _ = select.select([self._sock], [], [], 0)
-            if readable:
+            waiting = select.poll()  # select() takes no descriptor above 1023
+            waiting.register(self._sock, select.POLLIN)
+            if waiting.poll(0):
                 try:
                     return self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
                 except BlockingIOError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from reconcile.emulator.aggregates import AGGREGATES, collate_decimal
@@ -40,14 +41,21 @@ class Engine:
         self.connection.create_collation("mz_decimal", collate_decimal)
 
     def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        known = weakref.ref(self)  # what a connection calls is not seen by the collector: it would keep both for ever
+
+        def failed(problem: SqlError) -> None:
+            engine = known()
+            if engine is not None:
+                engine._problem = problem
+
         def call(*args: Any) -> Any:
             try:
                 return function(*args)
             except SqlError as problem:
-                self._problem = problem
+                failed(problem)
                 raise
             except (ArithmeticError, ValueError, TypeError, KeyError) as problem:
-                self._problem = SqlError.evaluation(str(problem))
+                failed(SqlError.evaluation(str(problem)))
                 raise
 
         return call

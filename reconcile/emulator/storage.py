@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,8 @@ class Store:
     def drop_table(self, item: Item) -> None:
         """Forget a table's rows."""
         self.writer.execute(f"DROP TABLE IF EXISTS {table_name(item)}")
-        self._columns.pop(item.id, None)
+        if self._columns.pop(item.id, None) is not None:
+            gc.collect()  # they lie in cycles, with two open files, and the collector hardly ever comes (foreground.py)
 
     def commit(self, work: Callable[[int], Iterable[Item]]) -> int:
         """Do some writing at one new time; `work` gets the time and gives the tables it changed."""
