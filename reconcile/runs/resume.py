@@ -36,7 +36,6 @@ class Resume:
     ) -> None:
         """choose_buckets: number of buckets for so many rows."""
         self._run = run
-        self._reading = reading
         state = run.state
         known = state.buckets if state is not None and run.stored.has_manifest else 0
         known = known if run.view.buckets in (None, known) else 0
