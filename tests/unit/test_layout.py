@@ -27,7 +27,7 @@ LAYERS = {
     "target": {"errors", "stop", "core", "config.settings"},
     "report": {"errors", "core"},
     "runs": {"errors", "stop", "core", "config", "source", "target", "report"},
-    "cli": {"errors", "stop", "logs", "core", "config", "report", "runs", "emulator", "demo"},
+    "cli": {"errors", "stop", "logs", "core", "config", "report", "runs"},
 }
 """Room → what it may import of ours, beside itself and the package's version. emulator and demo are exempt."""
 DEVELOPMENT = {"emulator", "demo"}

@@ -1,0 +1,54 @@
+"""`demo` and `emulator`: commands that come with the stand-in for Materialize, a distribution of its own.
+
+They are entry points, looked up when one of them is called by name: reading what is installed takes longer than
+everything else that `reconcile --help` does.
+"""
+
+from __future__ import annotations
+
+import click
+
+from reconcile.cli_options import shown_errors
+from reconcile.errors import UsageError
+
+ENTRY_POINTS = "reconcile.commands"
+COMMANDS = {
+    "demo": "See it work: the stand-in, a real Redis server, the whole story.",
+    "emulator": "Serve the stand-in for Materialize on a port.",
+}
+INSTALL = "pip install ./tests/standin, from a checkout of reconcile's repository"
+
+
+class Commands(click.Group):
+    """The product's commands, and those of the stand-in where it is installed."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name; for one of the stand-in, without it, a command that says how to get it."""
+        found = super().get_command(ctx, cmd_name)
+        return _development_command(cmd_name) if found is None and cmd_name in COMMANDS else found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands in two sections; those of the stand-in without looking whether it is there."""
+        super().format_commands(ctx, formatter)
+        with formatter.section("Development (pip install ./tests/standin)"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _development_command(name: str) -> click.Command:
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=ENTRY_POINTS, name=name):
+        command = entry.load()
+        assert isinstance(command, click.Command)
+        return command
+    return click.Command(
+        name,
+        callback=_missing,
+        help=f"{COMMANDS[name]} Not installed: {INSTALL}.",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+
+
+def _missing() -> None:
+    with shown_errors(False):
+        raise UsageError("the stand-in for Materialize is not installed", hint=INSTALL)
