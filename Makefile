@@ -24,9 +24,9 @@ soak: $(STAMP)
 lambda-zip: $(STAMP)
 	$(MAKE) -C functions $@
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml tests/standin/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' -e tests/standin
 	touch $@
 
 clean:

@@ -32,8 +32,6 @@ SHIPPED = {
     "google-cloud": ["main.py"],
     "azure-functions": ["function_app.py", "host.json", ".funcignore"],
 }
-# Development only, never on the path of a production run.
-LEFT_OUT = ("emulator", "__pycache__")
 # Lambda's Python 3.11 runs on Amazon Linux 2 (glibc 2.26), later ones on Amazon Linux 2023 (glibc 2.34).
 NEWER_TAGS = ("manylinux_2_28", "manylinux_2_34")
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -125,7 +123,7 @@ def install(tree: Path, python: str, arch: str) -> None:
 
 def copy_sources(tree: Path, platform: str, config: Path | None) -> None:
     """`reconcile`, the platform's adapter and the files beside it."""
-    shutil.copytree(ROOT / "reconcile", tree / "reconcile", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(ROOT / "reconcile", tree / "reconcile", ignore=shutil.ignore_patterns("__pycache__"))
     (tree / "functions").mkdir()
     for name in ("__init__.py", "event.py", ADAPTERS[platform]):
         shutil.copy(HERE / name, tree / "functions" / name)

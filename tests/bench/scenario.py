@@ -140,5 +140,5 @@ def described(world: World) -> str:
     info = world.clients[PLAIN].info("server")
     assert isinstance(info, dict)
     server = f"valkey {info['valkey_version']}" if "valkey_version" in info else f"redis {info['redis_version']}"
-    source = "emulator" if world.source.emulated else f"Materialize {version}"
+    source = "stand-in" if world.source.is_standin else f"Materialize {version}"
     return json.dumps({"source": source, "redis": server})

@@ -90,7 +90,7 @@ class World:
                 self.source.execute(statement)
 
     def warm(self) -> None:
-        """The emulator computes a row's hashes once and remembers them; that is not to be measured."""
+        """The stand-in computes a row's hashes once and remembers them; that is not to be measured."""
         fingerprints = self.mapping.fingerprints(choose_buckets(self.rows))
         for statement in (self.mapping.hashed(), fingerprints, f"SELECT * FROM {self.digest_view}"):
             self.launcher.run(python("stream", self.source.url, statement))

@@ -1,4 +1,4 @@
-"""One server for the module: the emulator, or the Materialize at MATERIALIZE_URL."""
+"""One server for the module: the stand-in, or the Materialize at MATERIALIZE_URL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from reconcile.emulator import Emulator
+from reconcile_standin import StandIn
 
 Row = tuple[object, ...]
 
@@ -20,8 +20,8 @@ def url() -> Iterator[str]:
     if given:
         yield given
         return
-    with Emulator() as emulator:
-        yield emulator.url
+    with StandIn() as standin:
+        yield standin.url
 
 
 @pytest.fixture

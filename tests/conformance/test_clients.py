@@ -14,10 +14,10 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from reconcile.emulator import Emulator
+from reconcile_standin import StandIn
 from tests.conformance.conftest import Row
 
-emulator_only = pytest.mark.skipif("MATERIALIZE_URL" in os.environ, reason="starts and stops the server")
+standin_only = pytest.mark.skipif("MATERIALIZE_URL" in os.environ, reason="starts and stops the server")
 HASH = "seahash(length(q.key::text)::text || ':' || q.key::text || coalesce('=' || q.value::text, ''))"
 
 
@@ -121,11 +121,11 @@ def test_fingerprints_and_masked_rows_agree_with_the_rows(client: psycopg.Connec
     assert len(masked) == expected[3][0] + expected[9][0]
 
 
-@emulator_only
+@standin_only
 def test_content_survives_a_kill(tmp_path: Path) -> None:
-    emulator = Emulator(data_dir=str(tmp_path))
-    with emulator:
-        with psycopg.connect(emulator.url, autocommit=True) as client:
+    standin = StandIn(data_dir=str(tmp_path))
+    with standin:
+        with psycopg.connect(standin.url, autocommit=True) as client:
             client.execute("CREATE TABLE t (key text, value text)")
             client.execute("CREATE MATERIALIZED VIEW v WITH (RETAIN HISTORY FOR '1hr') AS SELECT key, value FROM t")
             client.execute("INSERT INTO t VALUES ('a', '1')")
@@ -134,27 +134,27 @@ def test_content_survives_a_kill(tmp_path: Path) -> None:
             as_of = client.execute("SELECT mz_now()::text").fetchone()[0]
             client.execute("COMMIT")
             client.execute("UPDATE t SET value = '2'")
-        port = emulator.port
-        emulator.kill()
-        emulator.start()
-        assert emulator.port == port
-        with psycopg.connect(emulator.url, autocommit=True) as client:
+        port = standin.port
+        standin.kill()
+        standin.start()
+        assert standin.port == port
+        with psycopg.connect(standin.url, autocommit=True) as client:
             assert client.execute("SELECT key, value FROM v").fetchall() == [("a", "2")]
             assert client.execute(f"SELECT key, value FROM v AS OF {as_of}").fetchall() == [("a", "1")]
 
 
-@emulator_only
+@standin_only
 def test_refused_password() -> None:
-    with Emulator(password="right") as emulator:
-        psycopg.connect(emulator.url).close()
+    with StandIn(password="right") as standin:
+        psycopg.connect(standin.url).close()
         with pytest.raises(psycopg.OperationalError, match="invalid password"):
-            psycopg.connect(emulator.url.replace("right", "wrong"))
+            psycopg.connect(standin.url.replace("right", "wrong"))
 
 
-@emulator_only
+@standin_only
 def test_the_server_ends_with_its_parent() -> None:
     script = (
-        "import os, reconcile.emulator as e; s = e.Emulator(); s.start(); "
+        "import os, reconcile_standin as e; s = e.StandIn(); s.start(); "
         "print(s.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)

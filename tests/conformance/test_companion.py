@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reconcile.emulator import Emulator
+from reconcile_standin import StandIn
 from tests.conformance.conftest import Row
 
 Client = psycopg.Connection[Row]
@@ -231,7 +231,7 @@ def test_a_materialized_view_is_maintained_too(history: Client) -> None:
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     if "MATERIALIZE_URL" in os.environ:
-        pytest.skip("restarts the emulator")
+        pytest.skip("restarts the stand-in")
     return tmp_path
 
 
@@ -255,15 +255,15 @@ def test_restart(directory: Path, how: str) -> None:
 
 class _Restarted:
     def __init__(self, directory: Path) -> None:
-        self._emulator = Emulator(data_dir=str(directory))
-        self._emulator.start()
+        self._standin = StandIn(data_dir=str(directory))
+        self._standin.start()
 
     def connect(self) -> Client:
-        return psycopg.connect(self._emulator.url, autocommit=True)
+        return psycopg.connect(self._standin.url, autocommit=True)
 
     def restart(self, how: str) -> None:
-        getattr(self._emulator, how)()
-        self._emulator.start()
+        getattr(self._standin, how)()
+        self._standin.start()
 
     def close(self) -> None:
-        self._emulator.stop()
+        self._standin.stop()

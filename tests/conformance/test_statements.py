@@ -44,8 +44,8 @@ SAMPLES: dict[int, tuple[str, str]] = {
 }
 BUCKETS = 16
 NOT_EMULATED = (18, 19, 1083)
-"""Types the emulator does not have: "char", name, time."""
-real_only = pytest.mark.skipif("MATERIALIZE_URL" not in os.environ, reason="the emulator does not have this")
+"""Types the stand-in does not have: "char", name, time."""
+real_only = pytest.mark.skipif("MATERIALIZE_URL" not in os.environ, reason="the stand-in does not have this")
 
 
 def each(oids: dict[int, str]) -> list[Any]:

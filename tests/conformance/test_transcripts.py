@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from reconcile.emulator import Emulator
+from reconcile_standin import StandIn
 from tests.conformance.replay import OUT_OF_SCOPE, TRANSCRIPTS, Replay
 
 
 def _replayed(path: Path) -> Replay:
-    with Emulator() as emulator:
-        return Replay(path, emulator.url).run()
+    with StandIn() as standin:
+        return Replay(path, standin.url).run()
 
 
 @pytest.fixture(scope="module")
 def replays() -> Iterator[dict[str, Future[Replay]]]:
-    """All replays. They mostly sleep: on emulators, one each, side by side; on a real Materialize one after another."""
+    """All replays. They mostly sleep: on stand-ins, one each, side by side; on a real Materialize one after another."""
     url = os.environ.get("MATERIALIZE_URL")
     with ThreadPoolExecutor(1 if url else len(TRANSCRIPTS)) as pool:
         if url:
@@ -36,7 +36,7 @@ def test_transcript(replays: dict[str, Future[Replay]], path: Path) -> None:
     assert replay.compared == sum("sql" in step for step in replay.steps), "a statement was skipped"
 
 
-@pytest.mark.skipif("MATERIALIZE_URL" in os.environ, reason="what is out of the emulator's scope works there")
+@pytest.mark.skipif("MATERIALIZE_URL" in os.environ, reason="what is out of the stand-in's scope works there")
 def test_out_of_scope_is_out_of_scope(replays: dict[str, Future[Replay]]) -> None:
     surprises = [s for replay in replays.values() for s in replay.result().surprises]
     assert surprises == []

@@ -82,11 +82,11 @@ def test_wrong_redis_password(command: Command, redis_server: RedisServer, tmp_p
 
 def test_wrong_materialize_password(command: Command, redis_server: RedisServer, source: Source) -> None:
     """A refused password at the source is a configuration error and does not show the password."""
-    if not source.emulated:
+    if not source.is_standin:
         pytest.skip("needs a server that asks for a password")
-    from reconcile.emulator import Emulator
+    from reconcile_standin import StandIn
 
-    with Emulator(port=0, password="right-one") as locked:
+    with StandIn(port=0, password="right-one") as locked:
         command.config["materialize"]["url"] = locked.url.replace("materialize@", "materialize:hunter2@").replace(
             "right-one", "hunter2"
         )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from reconcile.emulator import Emulator
+from reconcile_standin import StandIn
 from tests.support.command import Command, Result
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source
@@ -263,10 +263,10 @@ def test_a_client_certificate_for_materialize(
 
 
 def test_a_subscription_is_cancelled_over_tls(command: Command, wallet: Wallet) -> None:
-    """A run that follows ends in time although the cancel request needs TLS too; and the emulator's own TLS."""
-    with Emulator(port=0, tls=(wallet.server.cert, wallet.server.key)) as emulator:
+    """A run that follows ends in time although the cancel request needs TLS too; and the stand-in's own TLS."""
+    with StandIn(port=0, tls=(wallet.server.cert, wallet.server.key)) as standin:
         command.config["materialize"] = {
-            "url": f"{emulator.url}?sslmode=verify-full&sslrootcert={wallet.server.ca}",
+            "url": f"{standin.url}?sslmode=verify-full&sslrootcert={wallet.server.ca}",
             "sql": "SELECT mz_objects.id AS key, name AS value FROM mz_objects",
         }
         command("snapshot")

@@ -242,7 +242,7 @@ def small_pages() -> Iterator[None]:
 def one_time_a_read() -> Iterator[None]:
     """The source reports progress before every time that has updates, and each arrives on its own.
 
-    A real server may do so; the emulator gives a closed past in one piece.
+    A real server may do so; the stand-in gives a closed past in one piece.
     """
 
     ahead: dict[Subscription, bytes] = {}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reconcile.emulator import Emulator
 from reconcile.source import query
+from reconcile_standin import StandIn
 from tests.faults.rig import Ended, Rig, new_rig
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import state
@@ -26,15 +26,15 @@ def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[R
 
 
 @pytest.fixture
-def restartable(redis_server: RedisServer, tmp_path: Path) -> Iterator[tuple[Rig, Emulator]]:
-    """A rig on an emulator of its own that keeps its content over restarts."""
+def restartable(redis_server: RedisServer, tmp_path: Path) -> Iterator[tuple[Rig, StandIn]]:
+    """A rig on a stand-in of its own that keeps its content over restarts."""
     (tmp_path / "data").mkdir()
     with (
-        Emulator(data_dir=str(tmp_path / "data")) as emulator,
-        SourceServer(emulator.url, emulator).new_source() as source,
+        StandIn(data_dir=str(tmp_path / "data")) as standin,
+        SourceServer(standin.url, standin).new_source() as source,
         new_rig(source, redis_server, tmp_path) as made,
     ):
-        yield made, emulator
+        yield made, standin
 
 
 def failed(ended: Ended, code: int, *texts: str) -> None:
@@ -70,16 +70,16 @@ def reconnect(rig: Rig) -> None:
     rig.source.execute(f"SET search_path = {rig.source.schema}")
 
 
-def test_restart_between_runs(restartable: tuple[Rig, Emulator]) -> None:
+def test_restart_between_runs(restartable: tuple[Rig, StandIn]) -> None:
     """Retained history survives a restart: down is exit 6, afterwards the delta goes on where it stopped."""
-    rig, emulator = restartable
+    rig, standin = restartable
     rig.source.retain_history()
     rig.fill(100)
     assert rig.run().code == 0
     rig.source.put(k1="before the restart")
-    emulator.kill()
+    standin.kill()
     failed(unchanged(rig, rig.run), 6, "Materialize is not available")
-    emulator.start()
+    standin.start()
     reconnect(rig)
     rig.source.put(k2="after it")
     ended = rig.run()
@@ -87,9 +87,9 @@ def test_restart_between_runs(restartable: tuple[Rig, Emulator]) -> None:
     rig.in_sync()
 
 
-def test_restart_while_followed(restartable: tuple[Rig, Emulator]) -> None:
+def test_restart_while_followed(restartable: tuple[Rig, StandIn]) -> None:
     """The subscription breaks: exit 6 at once, progress is committed, the next run continues."""
-    rig, emulator = restartable
+    rig, standin = restartable
     rig.source.retain_history()
     rig.fill(100)
     assert rig.run().code == 0
@@ -98,7 +98,7 @@ def test_restart_while_followed(restartable: tuple[Rig, Emulator]) -> None:
         time.sleep(1.0)
         rig.source.put(k1="committed")
         time.sleep(1.0)
-        emulator.kill()
+        standin.kill()
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -107,7 +107,7 @@ def test_restart_while_followed(restartable: tuple[Rig, Emulator]) -> None:
     failed(ended, 6, "Materialize")
     assert ended.seconds < 15
     assert rig.client.get("p:k1") == b"committed"
-    emulator.start()
+    standin.start()
     reconnect(rig)
     rig.source.put(k2="after it")
     ended = rig.run()
@@ -115,19 +115,19 @@ def test_restart_while_followed(restartable: tuple[Rig, Emulator]) -> None:
     rig.in_sync()
 
 
-def test_restart_during_a_load(restartable: tuple[Rig, Emulator]) -> None:
+def test_restart_during_a_load(restartable: tuple[Rig, StandIn]) -> None:
     """The read breaks: exit 6; the next run writes only what is not there yet."""
-    rig, emulator = restartable
+    rig, standin = restartable
     rig.fill(30000)
     rig.source_proxy.down_bytes_per_s = 2_000_000
     sent = rig.redis_proxy.on(b"MSETNX")
-    thread = threading.Thread(target=lambda: (sent.seen.wait(30), time.sleep(0.2), emulator.kill()))
+    thread = threading.Thread(target=lambda: (sent.seen.wait(30), time.sleep(0.2), standin.kill()))
     thread.start()
     failed(rig.run(), 6, "Materialize is not available")
     thread.join()
     there = len(list(rig.client.scan_iter("p:*", count=1000)))
     assert state(rig.client)["as_of"] == ""
-    emulator.start()
+    standin.start()
     reconnect(rig)
     ended = rig.run(direct=True)
     assert (ended.code, ended.view.puts) == (0, 30000 - there)
@@ -137,8 +137,8 @@ def test_restart_during_a_load(restartable: tuple[Rig, Emulator]) -> None:
 def test_a_cluster_without_replicas(rig: Rig) -> None:
     """Nothing can run: exit 6 with Materialize's hint; with a replica the next run goes on."""
     cluster = f"c_{rig.source.schema}"
-    if not rig.source.emulated:
-        pytest.skip("the emulator's cluster has a replica again by one statement; a real one takes minutes")
+    if not rig.source.is_standin:
+        pytest.skip("the stand-in's cluster has a replica again by one statement; a real one takes minutes")
     rig.source.execute(f"CREATE CLUSTER {cluster} REPLICAS ()")
     rig.source.retain_history()
     rig.source.put(a="1")
@@ -361,7 +361,7 @@ def test_as_of_in_the_future(rig: Rig) -> None:
 
 def test_credentials_are_revoked(rig: Rig) -> None:
     """SELECT taken away: exit 2 with the privilege's name; Redis untouched; given back, the next run goes on."""
-    if not rig.source.emulated:
+    if not rig.source.is_standin:
         pytest.skip("needs to create roles")
     source = rig.source
     role = f"r_{source.schema}"

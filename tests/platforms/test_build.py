@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,12 +27,12 @@ def names(archive: Path) -> list[str]:
 
 
 def test_the_zip_holds_the_code_and_only_that(lambda_zip: Path) -> None:
-    """Ours, the one adapter, the dependencies; no emulator, no pip leftovers, no configuration unless asked."""
+    """Ours, the one adapter, the dependencies; no pip leftovers, no configuration unless asked."""
     found = names(lambda_zip)
     assert {"functions/event.py", "functions/aws_lambda.py", "reconcile/errors.py", "reconcile/runs/entry.py"} <= {
         *found
     }
-    assert not [name for name in found if name.startswith(("reconcile/emulator/", "bin/"))]
+    assert not [name for name in found if name.startswith("bin/")]
     assert not [name for name in found if re.search(r"functions/(gcp|azure|build)|config\.yaml|RECORD$", name)]
     assert {name.split("/")[0] for name in found} >= {"psycopg", "psycopg_binary", "redis", "hiredis", "xxhash", "yaml"}
 
@@ -97,6 +98,21 @@ def test_constraints_are_what_the_project_needs_and_nothing_else() -> None:
     assert needed == set(pins)
 
 
+def test_the_wheel_holds_the_product_alone(tmp_path: Path) -> None:
+    """All of `reconcile`, and neither the functions nor the stand-in beside it, whose commands come with it."""
+    tree = tmp_path / "checkout"
+    shutil.copytree(build.ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist"))
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*pip, "--wheel-dir", str(tmp_path), str(tree)], timeout=120, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    found = [name for name in names(wheel) if ".dist-info/" not in name]
+    product = (tree / "reconcile").rglob("*")
+    assert sorted(found) == sorted(str(path.relative_to(tree)) for path in product if path.is_file())
+    with zipfile.ZipFile(wheel) as archive:
+        (entry_points,) = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
+        assert "[reconcile.commands]" not in archive.read(entry_points).decode()
+
+
 @pytest.mark.parametrize("platform", ["google-cloud", "azure-functions"])
 def test_source_directories_are_complete(platform: str, tmp_path: Path) -> None:
     """The entry point the platform looks for, the adapter, `reconcile`, and requirements with versions."""
@@ -110,7 +126,6 @@ def test_source_directories_are_complete(platform: str, tmp_path: Path) -> None:
     assert (tree / "config.yaml").read_text() == "views: []\n"
     requirements = (tree / "requirements.txt").read_text().splitlines()
     assert set(build.pinned()) < set(requirements)
-    assert not (tree / "reconcile" / "emulator").exists()
     assert not list(tree.rglob("*.pyc"))
 
 
@@ -129,7 +144,7 @@ print(round(1000 * (time.perf_counter() - started)), sorted(sys.modules))
 
 
 def test_what_a_cold_start_imports(lambda_task: Path) -> None:
-    """The drivers, but nothing of the command line, the emulator, or what only some configurations need."""
+    """The drivers, but nothing of the command line, or what only some configurations need."""
     result = subprocess.run(
         [sys.executable, "-S", "-c", IMPORTING],
         cwd=lambda_task,
@@ -141,7 +156,7 @@ def test_what_a_cold_start_imports(lambda_task: Path) -> None:
     )
     modules = set(re.findall(r"'([\w.]+)'", result.stdout))
     assert {"psycopg", "redis", "hiredis", "xxhash"} <= modules
-    unwanted = ("click", "reconcile.cli", "reconcile.emulator", "boto3", "flask", "azure", "numpy", "sqlglot", "rich")
+    unwanted = ("click", "reconcile.cli", "boto3", "flask", "azure", "rich")
     assert not [name for name in unwanted if name in modules]
     print("import of functions.aws_lambda from the artifact, ms:", result.stdout.split()[0])
 

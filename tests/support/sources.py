@@ -1,4 +1,4 @@
-"""The source of every e2e test: a real Materialize when one is named, else the emulator."""
+"""The source of every e2e test: a real Materialize when one is named, else the stand-in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from reconcile.emulator import Emulator
+from reconcile_standin import StandIn
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Source:
     url: str
     schema: str
     connection: psycopg.Connection[Any]
-    emulated: bool
+    is_standin: bool
 
     @property
     def relation(self) -> str:
@@ -72,7 +72,7 @@ class SourceServer:
     """Where sources are made."""
 
     url: str
-    emulator: Emulator | None
+    standin: StandIn | None
 
     @contextlib.contextmanager
     def new_source(self) -> Iterator[Source]:
@@ -84,7 +84,7 @@ class SourceServer:
             connection.execute("CREATE TABLE t (key text, value text)")
             connection.execute("CREATE MATERIALIZED VIEW v AS SELECT key, value FROM t")
             try:
-                yield Source(self.url, schema, connection, self.emulator is not None)
+                yield Source(self.url, schema, connection, self.standin is not None)
             finally:
                 with contextlib.suppress(psycopg.Error), psycopg.connect(self.url, autocommit=True) as last:
                     last.execute(f"DROP SCHEMA {schema} CASCADE".encode())
@@ -92,10 +92,10 @@ class SourceServer:
 
 @contextlib.contextmanager
 def start_source(url: str | None) -> Iterator[SourceServer]:
-    """The Materialize at `url`, or an emulator."""
+    """The Materialize at `url`, or a stand-in."""
     if url:
         conninfo_to_dict(url)
         yield SourceServer(url, None)
         return
-    with Emulator(port=0) as emulator:
-        yield SourceServer(emulator.url, emulator)
+    with StandIn(port=0) as standin:
+        yield SourceServer(standin.url, standin)

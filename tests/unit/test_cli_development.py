@@ -24,7 +24,7 @@ def test_without_the_stand_in_a_command_says_how_to_get_it(name: str, monkeypatc
 def test_what_help_lists_is_what_the_stand_in_brings() -> None:
     """Help reads a fixed list, so that list must be right."""
     brought = {entry.name: entry.load() for entry in metadata.entry_points(group=ENTRY_POINTS)}
-    assert brought.keys() == COMMANDS.keys()
+    assert brought.keys() == COMMANDS.keys(), "make .venv/.installed"
     assert all(isinstance(command, click.Command) for command in brought.values())
     assert all(f"  {name}  " in CliRunner().invoke(cli, ["--help"]).output for name in COMMANDS)
 

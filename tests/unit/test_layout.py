@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "reconcile"
+STANDIN = ROOT / "tests" / "standin" / "reconcile_standin"
 
 MAX_MODULE_LINES = 400
 MAX_BODY_LINES = 60
@@ -29,8 +30,7 @@ LAYERS = {
     "runs": {"errors", "stop", "core", "config", "source", "target", "report"},
     "cli": {"errors", "stop", "logs", "core", "config", "report", "runs"},
 }
-"""Room → what it may import of ours, beside itself and the package's version. emulator and demo are exempt."""
-DEVELOPMENT = {"emulator", "demo"}
+"""Room → what it may import of ours, beside itself and the package's version."""
 DRIVER_OF = {"psycopg": "source", "redis": "target", "hiredis": "target"}
 """Package → the only room that may import it."""
 THIRD_PARTY = {
@@ -42,11 +42,6 @@ THIRD_PARTY = {
     "cli": {"click"},
 }
 """Room → packages from outside the standard library that it may import, others none. boto3: Lambda's own."""
-
-
-def modules(*, development: bool = False) -> list[Path]:
-    found = sorted(PACKAGE.rglob("*.py"))
-    return [path for path in found if development or room_of(path) not in DEVELOPMENT]
 
 
 def name_of(path: Path) -> str:
@@ -79,10 +74,12 @@ def ids(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
-MODULES = modules()
-ALL_MODULES = modules(development=True)
+MODULES = sorted(PACKAGE.rglob("*.py"))
+STANDIN_MODULES = sorted(STANDIN.rglob("*.py"))
+ALL_MODULES = MODULES + STANDIN_MODULES
 each_module = pytest.mark.parametrize("path", MODULES, ids=ids(MODULES))
 every_module = pytest.mark.parametrize("path", ALL_MODULES, ids=ids(ALL_MODULES))
+"""The product's, and those of the stand-in too: what makes code readable holds for both."""
 
 
 def test_every_room_has_its_layer() -> None:
@@ -114,6 +111,12 @@ def test_drivers_stay_in_their_room(path: Path) -> None:
             assert room == DRIVER_OF[package], f"line {line}: {name}"
         if package != "reconcile" and package not in sys.stdlib_module_names:
             assert package in THIRD_PARTY.get(room, set()), f"line {line}: {name}"
+
+
+@pytest.mark.parametrize("path", STANDIN_MODULES, ids=ids(STANDIN_MODULES))
+def test_the_stand_in_knows_nothing_of_the_product(path: Path) -> None:
+    """A double that shares code with what it is tested against would share its mistakes."""
+    assert [name for _, name in imports(path) if name.split(".")[0] == "reconcile"] == []
 
 
 CLOCKS_AND_IO = {
@@ -158,7 +161,7 @@ def test_functions_are_short(path: Path) -> None:
             assert lines <= MAX_BODY_LINES, f"{node.name}: {lines} lines"
 
 
-@each_module
+@every_module
 def test_what_is_public_is_documented(path: Path) -> None:
     """Every module with content, public function and public class says what it is for."""
     tree = parsed(path)
@@ -191,7 +194,7 @@ def test_everything_is_typed_and_synchronous(path: Path) -> None:
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "handler", "process", "data", "common", "misc"}
 
 
-@each_module
+@every_module
 def test_names_say_something(path: Path) -> None:
     """One noun per module, and none that fits anything."""
     assert path.stem not in FORBIDDEN_NAMES
