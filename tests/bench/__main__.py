@@ -18,6 +18,7 @@ from tests.bench import plot, scenario, table
 from tests.bench.figures import Figure, figures, growth
 from tests.bench.measure import BenchError, Launcher, Results
 from tests.bench.world import World
+from tests.support import environment
 from tests.support.redis_servers import start_redis
 from tests.support.sources import start_source
 
@@ -40,6 +41,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure at every number of rows, smallest first."""
     options = arguments()
+    environment.separate()
     os.environ["RECONCILE_TEST_REDIS"] = options.redis
     sizes = sorted({int(text) for text in options.rows.split(",")} | ({HUGE_ROWS} if options.huge else set()))
     measured: list[Results] = []
@@ -71,7 +73,7 @@ def measure(rows: int, repeat: int) -> tuple[Results, dict[str, Any]]:
         launcher = Launcher(directory)
         stack.callback(launcher.close)
         server = stack.enter_context(start_redis(directory))
-        source = stack.enter_context(start_source(os.environ.get("MATERIALIZE_URL")))
+        source = stack.enter_context(start_source(environment.source_url()))
         made = stack.enter_context(source.new_source())
         world = World(made, server, launcher, directory, rows)
         scenario.play(world, repeat)

@@ -1,14 +1,14 @@
-"""One server for the module: the stand-in, or the Materialize at MATERIALIZE_URL."""
+"""One server for the module: the stand-in, or the Materialize the environment names."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from reconcile_standin import StandIn
+from tests.support import environment
 
 Row = tuple[object, ...]
 
@@ -16,7 +16,7 @@ Row = tuple[object, ...]
 @pytest.fixture(scope="session")
 def url() -> Iterator[str]:
     """Where to connect to."""
-    given = os.environ.get("MATERIALIZE_URL")
+    given = environment.source_url()
     if given:
         yield given
         return

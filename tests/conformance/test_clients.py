@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,9 @@ from psycopg import errors
 
 from reconcile_standin import StandIn
 from tests.conformance.conftest import Row
+from tests.support import environment
 
-standin_only = pytest.mark.skipif("MATERIALIZE_URL" in os.environ, reason="starts and stops the server")
+standin_only = pytest.mark.skipif(environment.source_url() is not None, reason="starts and stops the server")
 HASH = "seahash(length(q.key::text)::text || ':' || q.key::text || coalesce('=' || q.value::text, ''))"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from reconcile_standin import StandIn
 from tests.conformance.conftest import Row
+from tests.support import environment
 
 Client = psycopg.Connection[Row]
 Content = dict[int | None, tuple[int, object]]
@@ -230,7 +230,7 @@ def test_a_materialized_view_is_maintained_too(history: Client) -> None:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    if "MATERIALIZE_URL" in os.environ:
+    if environment.source_url() is not None:
         pytest.skip("restarts the stand-in")
     return tmp_path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from typing import Any
 
@@ -13,6 +12,7 @@ from psycopg import errors
 from reconcile.source import query
 from reconcile.source.query import KEY_TYPES, VALUE_TYPES, Column, Mapping
 from tests.conformance.conftest import Row
+from tests.support import environment
 
 Client = psycopg.Connection[Row]
 
@@ -45,7 +45,7 @@ SAMPLES: dict[int, tuple[str, str]] = {
 BUCKETS = 16
 NOT_EMULATED = (18, 19, 1083)
 """Types the stand-in does not have: "char", name, time."""
-real_only = pytest.mark.skipif("MATERIALIZE_URL" not in os.environ, reason="the stand-in does not have this")
+real_only = pytest.mark.skipif(environment.source_url() is None, reason="the stand-in does not have this")
 
 
 def each(oids: dict[int, str]) -> list[Any]:

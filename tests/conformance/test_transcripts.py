@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from reconcile_standin import StandIn
 from tests.conformance.replay import OUT_OF_SCOPE, TRANSCRIPTS, Replay
+from tests.support import environment
 
 
 def _replayed(path: Path) -> Replay:
@@ -21,7 +21,7 @@ def _replayed(path: Path) -> Replay:
 @pytest.fixture(scope="module")
 def replays() -> Iterator[dict[str, Future[Replay]]]:
     """All replays. They mostly sleep: on stand-ins, one each, side by side; on a real Materialize one after another."""
-    url = os.environ.get("MATERIALIZE_URL")
+    url = environment.source_url()
     with ThreadPoolExecutor(1 if url else len(TRANSCRIPTS)) as pool:
         if url:
             yield {path.stem: pool.submit(Replay(path, url).run) for path in TRANSCRIPTS}
@@ -36,7 +36,7 @@ def test_transcript(replays: dict[str, Future[Replay]], path: Path) -> None:
     assert replay.compared == sum("sql" in step for step in replay.steps), "a statement was skipped"
 
 
-@pytest.mark.skipif("MATERIALIZE_URL" in os.environ, reason="what is out of the stand-in's scope works there")
+@pytest.mark.skipif(environment.source_url() is not None, reason="what is out of the stand-in's scope works there")
 def test_out_of_scope_is_out_of_scope(replays: dict[str, Future[Replay]]) -> None:
     surprises = [s for replay in replays.values() for s in replay.result().surprises]
     assert surprises == []

@@ -36,8 +36,8 @@ TALLY: Counter[str] = Counter()
 FOLLOWED_TOO_SHORTLY = (4, "follow")
 """`--for` was over before the present was reached; what was committed is right."""
 PHASES = [Phase.generate]
-"""No shrinking: it takes longer than reading the history that failed. RECONCILE_SHRINK=1 asks for it."""
-if os.environ.get("RECONCILE_SHRINK"):
+"""No shrinking: it takes longer than reading the history that failed. RECONCILE_TEST_SHRINK=1 asks for it."""
+if os.environ.get("RECONCILE_TEST_SHRINK"):
     PHASES.append(Phase.shrink)
 
 KEYS = st.sampled_from([f"k{n}" for n in range(8)])

@@ -12,6 +12,7 @@ import yaml
 from functions import aws_lambda, build
 from functions import event as events
 from tests.platforms import shipped
+from tests.support import environment
 
 AWS = shipped.FUNCTIONS / "aws-lambda"
 
@@ -191,10 +192,10 @@ def test_the_workflow_uses_the_compose_file_as_it_is() -> None:
     text = (shipped.ROOT / ".github" / "workflows" / "test.yml").read_text()
     for found in re.findall(r"docker compose (?:build|run --rm|exec -T|up [\w -]*?\d+) ([\w ]+)", text):
         assert found.split()[0] in compose["services"], found
-    real = next(step for step in workflow["jobs"]["real"]["steps"] if "MATERIALIZE_URL" in step.get("env", {}))
-    conftest = (shipped.ROOT / "tests" / "conftest.py").read_text()
+    real = next(step for step in workflow["jobs"]["real"]["steps"] if environment.SOURCE_URL in step.get("env", {}))
+    known = (shipped.ROOT / "tests" / "conftest.py").read_text()
     for name, url in real["env"].items():
-        assert name in conftest
+        assert name in known
         port = re.search(r":(\d+)/", url)
         assert port is not None
         published = [entry for service in compose["services"].values() for entry in service.get("ports", [])]
