@@ -10,8 +10,10 @@ import functools
 import json
 import logging
 import os
+import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -23,30 +25,17 @@ from reconcile.config.settings import Settings
 from reconcile.errors import ExitCode, ReconcileError, UsageError
 from reconcile.report.run_report import RunReport
 from reconcile.runs.entry import execute
-from reconcile.runs.request import IfLeased, Mode, Request
+from reconcile.runs.request import OPTIONS, Mode, Request, parse
 from reconcile.stop import GRACE_S, Stop
 
-_EVERY = frozenset(get_args(Mode))
-_WRITERS = _EVERY - {"verify"}
-
-# Field of Request → (its JSON type, the modes it belongs to). Left out on purpose: `show_values` and `max_report`,
-# because what a function returns ends up in the platform's logs, where row values must not be.
-FIELDS: dict[str, tuple[tuple[type, ...], frozenset[str]]] = {
-    "mode": ((str,), _EVERY),
-    "views": ((list,), _EVERY),
-    "follow_s": ((int, float), frozenset({"run", "delta"})),
-    "until_current": ((bool,), frozenset({"delta"})),
-    "as_of": ((str,), frozenset({"snapshot"})),
-    "deep": ((bool,), frozenset({"snapshot", "verify"})),
-    "reset_state": ((bool,), frozenset({"snapshot"})),
-    "fast": ((bool,), frozenset({"verify"})),
-    "subset": ((str,), frozenset({"verify"})),
-    "dry_run": ((bool,), _WRITERS),
-    "allow_deletes": ((bool,), _WRITERS),
-    "adopt": ((bool,), _WRITERS),
-    "if_leased": ((str,), _WRITERS),
-}
-CHOICES: dict[str, tuple[str, ...]] = {"mode": get_args(Mode), "if_leased": get_args(IfLeased)}
+FIELDS = ("mode", *(field for field, option in OPTIONS.items() if option.events))
+"""The keys of an event: names of `Request`'s fields. Row values (show_values) are not asked for here: what a function
+returns ends up in the platform's logs."""
+CONSENTS = frozenset(field for field, option in OPTIONS.items() if option.consents)
+"""Keys that need the environment's permission: whoever may send an event is often not who may have data deleted."""
+ALLOWS = "RECONCILE_EVENT_ALLOWS"
+# Where a rule or schedule of EventBridge has no Input, AWS sends an event of its own making.
+_BARE_TICKS = ("aws.events", "aws.scheduler")
 # What schedulers can fill in about the tick itself (EventBridge: <aws.scheduler.scheduled-time>). Logged, nothing more.
 TICK = ("scheduled", "execution")
 # Words people try, because the command line says them.
@@ -87,29 +76,39 @@ def parse_json(body: bytes | str) -> object:
         raise UsageError("the event is not JSON", hint='send a JSON object such as {"mode": "run"}') from None
 
 
-def to_request(event: object) -> Request:
-    """The request an event makes; UsageError for anything it cannot mean."""
+def to_request(event: object, allowed: frozenset[str] = frozenset()) -> Request:
+    """The request an event makes; allowed: those of CONSENTS it may ask for. UsageError for anything it cannot mean."""
     if event is None:
         event = {}
     if not isinstance(event, dict):
         raise UsageError("the event is not a JSON object", hint='send an object such as {"mode": "run"}')
-    if event.get("source") == "aws.events" and "detail-type" in event:
-        event = {}  # an EventBridge rule without an Input: a bare tick
+    if event.get("source") in _BARE_TICKS and "detail-type" in event:
+        event = {}
     for key in event:
         if key not in FIELDS and key not in TICK:
             raise _unknown(str(key))
-    asked: dict[str, Any] = {"mode": "run"} | {key: value for key, value in event.items() if key in FIELDS}
+    asked = {key: value for key, value in event.items() if key in FIELDS}
+    mode = asked.pop("mode", "run")
+    _check_kind("mode", mode, str)
+    _check_choice("mode", mode, get_args(Mode))
     for key, value in asked.items():
-        _check_type(key, value)
-        _check_choice(key, value)
-        if asked["mode"] not in FIELDS[key][1]:
+        _check_kind(key, value, OPTIONS[key].kind)
+        _check_choice(key, value, OPTIONS[key].choices)
+    request = parse(mode, asked, time.time_ns() // 1_000_000, lambda field: f"event key {field!r}")
+    for key in sorted(CONSENTS - allowed):
+        if asked.get(key):
             raise UsageError(
-                f"event key {key!r} does not belong to mode {asked['mode']!r}", hint=f"modes: {sorted(FIELDS[key][1])}"
+                f"event key {key!r} is not allowed here", hint=f"who may set the environment allows it: {ALLOWS}={key}"
             )
-    for one, other in (("deep", "fast"), ("follow_s", "until_current")):
-        if asked.get(one) and asked.get(other):
-            raise UsageError(f"event keys {one!r} and {other!r} exclude each other")
-    return Request(**{**asked, "views": tuple(asked.get("views", ()))})
+    return request
+
+
+def allowed_by(environ: Mapping[str, str]) -> frozenset[str]:
+    """What events may ask for beside what is harmless: RECONCILE_EVENT_ALLOWS=allow_deletes,adopt. UsageError."""
+    names = frozenset(name for name in re.split(r"[,\s]+", environ.get(ALLOWS, "")) if name)
+    if unknown := sorted(names - CONSENTS):
+        raise UsageError(f"{ALLOWS}: unknown name {unknown[0]!r}", hint=f"known: {', '.join(sorted(CONSENTS))}")
+    return names
 
 
 def budget_s(platform_s: float, max_runtime_s: float | None) -> float:
@@ -145,7 +144,8 @@ def log_line(line: dict[str, Any]) -> None:
 def run(event: object, platform_s: float, run_id: str | None = None) -> Outcome:
     """Carry out one event (values, or JSON text) within the platform's limit. Nothing stays open afterwards."""
     try:
-        request = to_request(parse_json(event) if isinstance(event, bytes | str) else event)
+        given = parse_json(event) if isinstance(event, bytes | str) else event
+        request = to_request(given, allowed_by(os.environ))
         loaded = settings()
     except ReconcileError as error:
         report = RunReport(run_id or "", "refused", time.time_ns() // 1_000_000)
@@ -164,19 +164,16 @@ def _unknown(key: str) -> UsageError:
     return UsageError(f"unknown event key {key[:100]!r}", hint=f"did you mean {meant!r}? {known}" if meant else known)
 
 
-def _check_type(key: str, value: Any) -> None:
-    types, _ = FIELDS[key]
-    if type(value) not in types:  # exact: true is no number
-        raise UsageError(f"event key {key!r} must be of type {_type_name(types[0])}, not {_type_name(type(value))}")
-    if key == "views" and not all(isinstance(name, str) for name in value):
-        raise UsageError("event key 'views' must be an array of strings")
-    if key == "follow_s" and not 0 <= value < float("inf"):
-        raise UsageError("event key 'follow_s' must be a number of seconds, 0 or more")
+def _check_kind(key: str, value: Any, kind: type) -> None:
+    kinds = (int, float) if kind is float else (kind,)
+    if type(value) not in kinds:  # exact: true is no number
+        raise UsageError(f"event key {key!r} must be of type {_type_name(kind)}, not {_type_name(type(value))}")
+    if kind is list and not all(isinstance(name, str) for name in value):
+        raise UsageError(f"event key {key!r} must be an array of strings")
 
 
-def _check_choice(key: str, value: Any) -> None:
-    choices = CHOICES.get(key)
-    if choices is not None and value not in choices:
+def _check_choice(key: str, value: Any, choices: tuple[str, ...]) -> None:
+    if choices and value not in choices:
         near = difflib.get_close_matches(value.lower(), choices, n=1)
         hint = (f"did you mean {near[0]!r}? " if near else "") + f"one of: {', '.join(choices)}"
         raise UsageError(f"event key {key!r} cannot be {value[:100]!r}", hint=hint)

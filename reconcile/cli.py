@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -148,13 +149,14 @@ def _work(
     """Load the configuration, run, print, exit."""
     from reconcile.report.run_report import RunReport
     from reconcile.runs.entry import execute
-    from reconcile.runs.request import Request
+    from reconcile.runs.request import parse
     from reconcile.stop import Stop
 
     report: RunReport
     try:
         settings = load_settings(config_path, log_level, {"limits.max_runtime_s": max_runtime})
-        request = Request(mode=mode, views=views, **request_options)  # type: ignore[arg-type]
+        given = {"views": views, **request_options}
+        request = parse(mode, given, time.time_ns() // 1_000_000, lambda field: f"--{field}".replace("_", "-"))
         stop = Stop(settings.limits.max_runtime_s)
         with ended_by_signals(stop):
             report = execute(settings, request, stop)

@@ -13,7 +13,7 @@ from reconcile.errors import ConfigError
 PREFIX: Final = "RECONCILE_"
 
 # Ours, but not keys of the configuration.
-OWN: Final = frozenset({"RECONCILE_CONFIG"})
+OWN: Final = frozenset({"RECONCILE_CONFIG", "RECONCILE_RUN_ID", "RECONCILE_EVENT_ALLOWS"})
 OWN_PREFIXES: Final = ("RECONCILE_TEST_",)
 
 # What Kubernetes puts into every pod beside a Service that happens to be called reconcile(-something).

@@ -18,7 +18,7 @@ _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def parse_as_of(text: str, now_ms: int) -> int | None:
-    """Milliseconds meant by `--as-of`: now (None) | <ms> | RFC 3339 | -5m. Raises UsageError."""
+    """Milliseconds meant by a time as people write it: now (None) | <ms> | RFC 3339 | -5m. Raises UsageError."""
     text = text.strip()
     if text == "now":
         return None
@@ -31,13 +31,13 @@ def parse_as_of(text: str, now_ms: int) -> int | None:
             moment = datetime.datetime.fromisoformat(text)
         except ValueError:
             raise UsageError(
-                f"--as-of {text!r} is not a time", hint="use now, milliseconds, RFC 3339 with zone, or -5m"
+                f"{text!r} is not a time", hint="use now, milliseconds, RFC 3339 with zone, or -5m"
             ) from None
         if moment.tzinfo is None:
-            raise UsageError(f"--as-of {text!r} has no time zone", hint=f"write {text}Z or {text}+02:00")
+            raise UsageError(f"{text!r} has no time zone", hint=f"write {text}Z or {text}+02:00")
         value = round((moment - _EPOCH) / _MILLISECOND)
     if not 0 <= value <= MAX_TIMESTAMP:
-        raise UsageError(f"--as-of {text!r} is out of range")
+        raise UsageError(f"{text!r} is out of range")
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import gc
 import logging
 import os
@@ -78,14 +79,20 @@ def _execute_view(
 
 
 def chosen_views(settings: Settings, names: tuple[str, ...]) -> list[ViewSettings]:
-    """The named views; none named: all. Raises UsageError."""
+    """The views with these names or matching these patterns (price-*), in that order, each once; none named: all.
+
+    Raises UsageError, also for a pattern that matches nothing.
+    """
     known = {view.name: view for view in settings.views}
     if not known:
         raise UsageError("no view is configured", hint="materialize.sql, or a list of views; see docs/configuration.md")
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UsageError(f"no view is named {unknown[0]!r}", hint=f"configured: {', '.join(known)}")
-    return [known[name] for name in names] if names else list(known.values())
+    chosen: dict[str, ViewSettings] = {} if names else known
+    for name in names:
+        found = [name] if name in known else [one for one in known if fnmatch.fnmatchcase(one, name)]
+        if not found:
+            raise UsageError(f"no view is named {name!r}", hint=f"configured: {', '.join(known)}")
+        chosen |= {one: known[one] for one in found}
+    return list(chosen.values())
 
 
 def _calm_collector() -> None:

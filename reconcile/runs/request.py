@@ -1,42 +1,135 @@
-"""What one invocation is asked to do, whoever asks: the command line, a function adapter, a test."""
+"""What one invocation is asked to do, whoever asks: the command line, a function's event, a test.
+
+`OPTIONS` is the one table of what fits which mode. The command line makes its flags from it, events are checked
+against it, and both hand what they were given to `parse`.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
+
+from reconcile.core import times
+from reconcile.errors import UsageError
 
 Mode = Literal["run", "snapshot", "delta", "verify"]
 IfLeased = Literal["skip", "wait", "fail"]
+Subset = tuple[int, int] | Literal["next"]
+"""(i, n): the buckets b with b mod n = i; 'next': the slice after the one audited last."""
+
+MODES: frozenset[str] = frozenset(get_args(Mode))
+_WRITERS = MODES - {"verify"}
+_FOLLOWERS = frozenset({"run", "delta"})
+_SNAPSHOT = frozenset({"snapshot"})
+_VERIFY = frozenset({"verify"})
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One invocation. Options that do not belong to `mode` are ignored by it; the CLI refuses them."""
+    """One invocation, all values parsed. Options that do not belong to `mode` have their default."""
 
     mode: Mode
     views: tuple[str, ...] = ()
-    """Names of the views to work on; empty: all of the configuration."""
+    """Names, or patterns such as 'price-*', of the views to work on; empty: all of the configuration."""
     follow_s: float | None = None
-    """run, delta: follow the source for this many seconds."""
+    """Follow the source until this many seconds after the start."""
     until_current: bool = False
-    """delta: stop once caught up with the present."""
-    as_of: str = "now"
-    """snapshot: now | milliseconds | RFC 3339 | -5m."""
+    """Stop once caught up with the present: what delta does without follow_s."""
+    as_of: int | None = None
+    """Milliseconds; None: the present."""
     deep: bool = False
-    """snapshot: compare every row with Redis."""
+    """Compare every row with Redis."""
     fast: bool = False
-    """verify: fingerprints and manifest only, no rows."""
-    subset: str | None = None
-    """verify: 'i/n' or 'next'."""
+    """Fingerprints and manifest only, no rows."""
+    subset: Subset | None = None
+    """Audit a slice of the buckets; None: all."""
     dry_run: bool = False
     allow_deletes: bool = False
     """Carry out deletes that the guard would withhold."""
     adopt: bool = False
     """Without prefix and `dedicated`: take over existing keys of the view that nobody remembers as ours."""
     reset_state: bool = False
-    """snapshot: forget what is stored about earlier runs (corrupt, or written by a newer format)."""
+    """Forget what is stored about earlier runs (corrupt, or written by a newer format)."""
     if_leased: IfLeased = "skip"
     show_values: bool = False
-    """verify: row values in the report."""
+    """Row values in the report."""
     max_report: int = 20
-    """verify: at most this many keys named."""
+    """At most this many keys named."""
+
+
+def _parse_subset(text: str, _now_ms: int) -> Subset:
+    if text == "next":
+        return "next"
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise UsageError(f"{text!r} is not a slice", hint="write i/n with 0 <= i < n, such as 0/24, or next")
+    return int(match[1]), int(match[2])
+
+
+def _parse_follow(seconds: float, _now_ms: int) -> float:
+    if not 0 <= seconds < float("inf"):
+        raise UsageError("must be a number of seconds, 0 or more")
+    return float(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """Which modes one field of `Request` belongs to, and who may set it."""
+
+    kind: type
+    """What is written: str, float, int, bool, or list (of strings)."""
+    modes: frozenset[str]
+    parse: Callable[[Any, int], Any] | None = None
+    """(what was written, now in milliseconds) → the field's value; None: it is the value."""
+    choices: tuple[str, ...] = ()
+    consents: bool = False
+    """Allows what a run refuses by itself: an event needs its environment's permission."""
+    events: bool = True
+    """False: not for functions, whose answers end up in logs."""
+
+
+OPTIONS: Mapping[str, Option] = {
+    "views": Option(list, MODES),
+    "follow_s": Option(float, _FOLLOWERS, _parse_follow),
+    "until_current": Option(bool, frozenset({"delta"})),
+    "as_of": Option(str, _SNAPSHOT, times.parse_as_of),
+    "deep": Option(bool, _SNAPSHOT),
+    "adopt": Option(bool, _SNAPSHOT, consents=True),
+    "reset_state": Option(bool, _SNAPSHOT, consents=True),
+    "dry_run": Option(bool, _WRITERS),
+    "allow_deletes": Option(bool, _WRITERS, consents=True),
+    "if_leased": Option(str, _WRITERS, choices=get_args(IfLeased)),
+    "fast": Option(bool, _VERIFY),
+    "subset": Option(str, _VERIFY, _parse_subset),
+    "show_values": Option(bool, _VERIFY, events=False),
+    "max_report": Option(int, _VERIFY, events=False),
+}
+"""Field of Request → where it belongs."""
+EXCLUSIVE = (("follow_s", "until_current"),)
+
+
+def parse(mode: str, given: Mapping[str, Any], now_ms: int, called: Callable[[str], str]) -> Request:
+    """The request that somebody made.
+
+    given: field of OPTIONS → what was written; a field that is absent or None was not asked for.
+    now_ms: what relative times count from. called: field → the asker's name for it, for messages.
+    Raises UsageError.
+    """
+    assert mode in MODES, mode
+    asked = {field: value for field, value in given.items() if value is not None}
+    for field, value in asked.items():
+        option = OPTIONS[field]
+        if mode not in option.modes:
+            modes = ", ".join(sorted(option.modes))
+            raise UsageError(f"{called(field)} does not belong to mode {mode!r}", hint=f"it belongs to: {modes}")
+        if option.parse is not None:
+            try:
+                asked[field] = option.parse(value, now_ms)
+            except UsageError as error:
+                raise UsageError(f"{called(field)}: {error.message}", hint=error.hint) from None
+    for one, other in EXCLUSIVE:
+        if asked.get(one) and asked.get(other):
+            raise UsageError(f"{called(one)} and {called(other)} exclude each other")
+    return Request(**{**asked, "mode": mode, "views": tuple(asked.get("views", ()))})

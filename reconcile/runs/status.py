@@ -8,7 +8,7 @@ from typing import Any
 from reconcile.config.settings import Settings
 from reconcile.core.state import Pending
 from reconcile.core.times import MAX_TIMESTAMP, format_time
-from reconcile.errors import UsageError
+from reconcile.runs.entry import chosen_views
 from reconcile.stop import Stop
 
 
@@ -16,15 +16,11 @@ def read_status(settings: Settings, names: tuple[str, ...]) -> list[dict[str, An
     """One JSON-ready dict per view. Raises AccessError, StateError, Unavailable, UsageError."""
     from reconcile.target import connection
 
-    unknown = set(names) - {view.name for view in settings.views}
-    if unknown:
-        raise UsageError(f"no view is named {min(unknown)!r}")
+    views = chosen_views(settings, names)
     wire = connection.connect(settings.redis, Stop())
     try:
         with wire.bounded():
-            return [
-                _view_status(wire, settings, view.name) for view in settings.views if not names or view.name in names
-            ]
+            return [_view_status(wire, settings, view.name) for view in views]
     finally:
         wire.close()
 

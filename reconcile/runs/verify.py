@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -343,21 +342,21 @@ def verify(run: ViewRun) -> None:
 
 def _subset(run: ViewRun) -> tuple[int, int]:
     """Which slice to audit. Raises UsageError."""
-    text = run.request.subset
-    if text is None:
+    asked = run.request.subset
+    if asked is None:
         return 0, 1
     state = store.read_state(run.reader, run.keyspace)
     if state is None or not state.buckets:
         raise UsageError("there is no checkpoint to audit a slice of", hint="run: reconcile snapshot")
-    if text == "next":
+    if asked == "next":
         cursor = run.reader.call("HGET", run.keyspace.audit, "cursor")
         i = int(cursor) + 1 if cursor is not None and cursor.isdigit() else 0
         n = min(ROLLING_SLICES, state.buckets)
         return i % n, n
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None or not 0 <= int(match[1]) < int(match[2]) <= state.buckets:
-        raise UsageError(f"--subset {text!r} is not a slice", hint=f"i/n with 0 <= i < n <= {state.buckets}, or next")
-    return int(match[1]), int(match[2])
+    i, n = asked
+    if n > state.buckets:
+        raise UsageError(f"--subset {i}/{n}: view {run.view.name} has {state.buckets} buckets, not {n}")
+    return i, n
 
 
 def _remember(run: ViewRun, subset: tuple[int, int]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from reconcile.core import decide, times
+from reconcile.core import decide
 from reconcile.core.decide import Delta, Snapshot
 from reconcile.core.times import MAX_TIMESTAMP, frontier_after
 from reconcile.errors import (
@@ -69,7 +69,7 @@ class Work:
     # -- modes ---------------------------------------------------------------------------------------------------
 
     def _snapshot_only(self, session: Session, mapping: Mapping) -> None:
-        as_of = times.parse_as_of(self._run.request.as_of, store.now_ms())
+        as_of = self._run.request.as_of
         self._check_patience(session, mapping, as_of)
         with open_reading(session, mapping, as_of) as reading:
             self._snapshot(reading, None)

@@ -14,7 +14,7 @@ import pytest
 
 from functions import event as events
 from reconcile.errors import UsageError
-from reconcile.runs.request import Request
+from reconcile.runs.request import OPTIONS, Request
 from reconcile.stop import GRACE_S, Stop
 from tests.platforms import shipped
 
@@ -44,10 +44,12 @@ def test_a_bare_tick_is_a_plain_run(event: object) -> None:
     assert events.to_request(event) == Request(mode="run")
 
 
-def test_an_eventbridge_rule_without_input_is_a_bare_tick() -> None:
-    """The event AWS sends when a rule has no Input of its own."""
-    rule = json.loads((shipped.FUNCTIONS / "aws-lambda" / "events" / "rule.json").read_text())
-    assert events.to_request(rule) == Request(mode="run")
+@pytest.mark.parametrize("name", ["rule.json", "schedule.json"])
+def test_eventbridge_without_input_is_a_bare_tick(name: str) -> None:
+    """The event AWS sends when a rule, or a schedule, has no Input of its own."""
+    tick = json.loads((shipped.FUNCTIONS / "aws-lambda" / "events" / name).read_text())
+    assert tick["detail-type"] == "Scheduled Event"
+    assert events.to_request(tick) == Request(mode="run")
 
 
 def test_every_option_arrives() -> None:
@@ -56,9 +58,48 @@ def test_every_option_arrives() -> None:
         mode="verify", views=("a", "b"), fast=True, subset="next"
     )
     assert events.to_request(
-        {"mode": "snapshot", "as_of": "-5m", "deep": True, "allow_deletes": True, "if_leased": "wait"}
-    ) == Request(mode="snapshot", as_of="-5m", deep=True, allow_deletes=True, if_leased="wait")
+        {"mode": "snapshot", "as_of": "1760000000000", "deep": True, "if_leased": "wait"}
+    ) == Request(mode="snapshot", as_of=1760000000000, deep=True, if_leased="wait")
+    assert events.to_request({"mode": "verify", "subset": "3/24"}).subset == (3, 24)
     assert events.to_request({"mode": "delta", "follow_s": 1.5}) == Request(mode="delta", follow_s=1.5)
+
+
+CONSENTS = [("run", "allow_deletes"), ("delta", "allow_deletes"), ("snapshot", "adopt"), ("snapshot", "reset_state")]
+
+
+@pytest.mark.parametrize(("mode", "key"), CONSENTS)
+def test_consent_needs_the_environment(mode: str, key: str) -> None:
+    """Whoever may send an event must not be able to have data deleted, unless the function's owner says so."""
+    assert {field for _, field in CONSENTS} == events.CONSENTS
+    with pytest.raises(UsageError, match="not allowed here") as caught:
+        events.to_request({"mode": mode, key: True}, events.CONSENTS - {key})
+    assert f"RECONCILE_EVENT_ALLOWS={key}" in (caught.value.hint or "")
+    allowed = events.allowed_by({"RECONCILE_EVENT_ALLOWS": f"{key}, "})
+    assert getattr(events.to_request({"mode": mode, key: True}, allowed), key) is True
+    assert events.to_request({"mode": mode, key: False}) == Request(mode=mode)  # type: ignore[arg-type]
+
+
+def test_a_misspelled_consent_is_refused() -> None:
+    """RECONCILE_EVENT_ALLOWS is checked at every tick, not when its name is first needed."""
+    assert events.allowed_by({}) == frozenset()
+    with pytest.raises(UsageError, match="unknown name 'allow_delete'"):
+        events.allowed_by({"RECONCILE_EVENT_ALLOWS": "adopt,allow_delete"})
+
+
+@pytest.mark.usefixtures("configured")
+def test_an_invocation_asks_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused without, carried out with RECONCILE_EVENT_ALLOWS, which is no unknown variable to the configuration."""
+    seen: list[Request] = []
+
+    def execute(_settings: Any, request: Request, _stop: Stop, _run_id: str | None) -> FakeReport:
+        seen.append(request)
+        return FakeReport()
+
+    monkeypatch.setattr(events, "execute", execute)
+    assert events.run({"allow_deletes": True}, 60.0).code == 2
+    monkeypatch.setenv("RECONCILE_EVENT_ALLOWS", "allow_deletes")
+    assert events.run({"allow_deletes": True}, 60.0).code == 0
+    assert seen == [Request(mode="run", allow_deletes=True)]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +123,10 @@ def test_every_option_arrives() -> None:
         ({"dry_run": None}, "must be of type boolean, not null", None),
         ({"mode": "run", "subset": "next"}, "does not belong to mode 'run'", "verify"),
         ({"mode": "verify", "allow_deletes": True}, "does not belong to mode 'verify'", None),
-        ({"mode": "verify", "deep": True, "fast": True}, "exclude each other", None),
+        ({"mode": "verify", "deep": True}, "does not belong to mode 'verify'", "it belongs to: snapshot"),
+        ({"mode": "run", "adopt": False}, "does not belong to mode 'run'", "it belongs to: snapshot"),
+        ({"mode": "snapshot", "as_of": "noon"}, "event key 'as_of': 'noon' is not a time", "-5m"),
+        ({"mode": "verify", "subset": "4/4"}, "event key 'subset': '4/4' is not a slice", "0 <= i < n"),
         ({"mode": "delta", "follow_s": 5, "until_current": True}, "exclude each other", None),
         ([], "not a JSON object", None),
         ("run", "not JSON", None),
@@ -98,10 +142,9 @@ def test_what_it_cannot_mean_is_refused_with_a_suggestion(event: object, message
     assert hint is None or hint in (caught.value.hint or "")
 
 
-def test_fields_are_those_of_request() -> None:
-    """A new field of Request has to be decided on here; row values stay out of a function's response."""
-    names = {field.name for field in dataclasses.fields(Request)}
-    assert set(events.FIELDS) | {"show_values", "max_report"} == names
+def test_row_values_cannot_be_asked_for() -> None:
+    """Everything else that the command line offers can."""
+    assert set(OPTIONS) - set(events.FIELDS) == {"show_values", "max_report"}
 
 
 @pytest.mark.parametrize("path", sorted(shipped.FUNCTIONS.glob("*/events/*.json")), ids=lambda path: path.name)
