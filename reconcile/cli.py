@@ -148,6 +148,7 @@ def _work(
 ) -> NoReturn:
     """Load the configuration, run, print, exit."""
     from reconcile.report.run_report import RunReport
+    from reconcile.report.watch import watched
     from reconcile.runs.entry import execute
     from reconcile.runs.request import parse
     from reconcile.stop import Stop
@@ -158,8 +159,8 @@ def _work(
         given = {"views": views, **request_options}
         request = parse(mode, given, time.time_ns() // 1_000_000, lambda field: f"--{field}".replace("_", "-"))
         stop = Stop(settings.limits.max_runtime_s)
-        with ended_by_signals(stop):
-            report = execute(settings, request, stop)
+        with ended_by_signals(stop), watched(terminal=sys.stderr.isatty() and not quiet) as progress:
+            report = execute(settings, request, stop, progress=progress)
     except ReconcileError as error:
         report = RunReport("", mode, 0)
         report.fail(error)

@@ -6,14 +6,17 @@ docs/report.md documents `to_dict`, which is the `--json` output; fields are add
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from reconcile import __version__
 from reconcile.core.times import format_time
 from reconcile.errors import ExitCode, ReconcileError, worst
+from reconcile.report.audit import AuditReport, HeatMap
+from reconcile.report.progress import SILENT, Progress
 
 SCHEMA_VERSION = 1
 
@@ -41,10 +44,14 @@ class DriftReport:
     """Cause → number of buckets."""
     keys: list[dict[str, Any]] = field(default_factory=list)
     """{key, kind, cause[, source, redis]}; the values only with --show-values."""
+    heat: HeatMap = field(default_factory=HeatMap)
 
     @property
     def total(self) -> int:
         return self.missing + self.stale + self.extra
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"heat": self.heat.to_dict()}
 
 
 @dataclass(slots=True)
@@ -87,12 +94,22 @@ class ViewReport:
     redis_commands: int = 0
     redis_round_trips: int = 0
     drift: DriftReport | None = None
+    audit: AuditReport | None = None
+    """What verify noted beside the drift."""
     warnings: list[str] = field(default_factory=list)
+    duration_ms: int = 0
+    """How long this view was worked on."""
     phases_ms: dict[str, int] = field(default_factory=dict)
+    phases_rows: dict[str, int] = field(default_factory=dict)
+    """Rows that went through a phase, where rows do."""
     exit_code: ExitCode = ExitCode.OK
     skipped: bool = False
     dry_run: bool = False
     error: ErrorReport | None = None
+    progress: Progress = field(default=SILENT, repr=False, compare=False)
+    """Who watches; told of every phase and of rows."""
+    _phases: list[str] = field(default_factory=list, repr=False, compare=False)
+    """The phases one is in, the innermost last."""
 
     def fail(self, error: ReconcileError) -> None:
         """Note why this view's work ended early."""
@@ -108,20 +125,48 @@ class ViewReport:
         return _STATUS_OF.get(self.exit_code, "failed")
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to a named phase."""
+    def timed(self) -> Iterator[None]:
+        """All the work on this view; whoever watches is told of its beginning and its end."""
         started = time.monotonic()
+        self.progress.begin(self.view)
+        try:
+            yield
+        finally:
+            self.duration_ms = round((time.monotonic() - started) * 1000)
+            self.progress.end(self.view)
+
+    @contextmanager
+    def phase(self, name: str, total_rows: int | None = None) -> Iterator[None]:
+        """Add the time spent inside to a named phase. total_rows: how many rows there will be, where that is known."""
+        started = time.monotonic()
+        self._phases.append(name)
+        self.progress.phase(self.view, name, total_rows)
         try:
             yield
         finally:
             self.phases_ms[name] = self.phases_ms.get(name, 0) + round((time.monotonic() - started) * 1000)
+            self._phases.pop()
+            if self._phases:
+                self.progress.phase(self.view, self._phases[-1], None)
+
+    def advance(self, rows: int) -> None:
+        """So many rows more went through the phase under way. Called per chunk, not per row."""
+        if self._phases:
+            name = self._phases[-1]
+            self.phases_rows[name] = self.phases_rows.get(name, 0) + rows
+        self.progress.advance(self.view, rows)
 
     def to_dict(self) -> dict[str, Any]:
-        result = asdict(self)
-        result["status"] = self.status
-        result["exit_code"] = int(self.exit_code)
-        result["as_of_text"] = None if self.as_of is None else format_time(self.as_of)
-        return result
+        shown = {one.name: getattr(self, one.name) for one in fields(self)}
+        del shown["progress"], shown["_phases"]
+        return shown | {
+            "status": self.status,
+            "exit_code": int(self.exit_code),
+            "as_of_text": None if self.as_of is None else format_time(self.as_of),
+            "drift": self.drift.to_dict() if self.drift else None,
+            "audit": asdict(self.audit) if self.audit else None,
+            "error": asdict(self.error) if self.error else None,
+        }
 
 
 @dataclass(slots=True)
@@ -154,6 +199,11 @@ class RunReport:
         return next((view.status for view in self.views if view.exit_code == code), "failed")
 
     @property
+    def views_by_code(self) -> dict[int, int]:
+        """Exit code → number of views that ended with it."""
+        return {int(code): n for code, n in sorted(Counter(view.exit_code for view in self.views).items())}
+
+    @property
     def retryable(self) -> bool:
         """Whether running the same again soon may succeed without anyone doing anything."""
         return self.exit_code in (ExitCode.BUG, ExitCode.UNAVAILABLE)
@@ -169,5 +219,6 @@ class RunReport:
             "started_ms": self.started_ms,
             "finished_ms": self.finished_ms,
             "error": asdict(self.error) if self.error else None,
+            "views_by_exit_code": {str(code): n for code, n in self.views_by_code.items()},
             "views": [view.to_dict() for view in self.views],
         }

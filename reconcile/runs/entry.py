@@ -11,6 +11,7 @@ import uuid
 
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.errors import ExitCode, LeaseHeld, ReconcileError, UsageError
+from reconcile.report.progress import SILENT, Progress
 from reconcile.report.run_report import RunReport, ViewReport
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
@@ -22,7 +23,9 @@ COLLECT_AFTER = 50_000
 _RUN_ID_VARIABLES = ("RECONCILE_RUN_ID", "INVOCATION_ID", "CLOUD_RUN_EXECUTION")
 
 
-def execute(settings: Settings, request: Request, stop: Stop, run_id: str | None = None) -> RunReport:
+def execute(
+    settings: Settings, request: Request, stop: Stop, run_id: str | None = None, progress: Progress = SILENT
+) -> RunReport:
     """Work on the requested views, one after another. Never raises for an expected failure: the report says it."""
     started = time.monotonic()
     _calm_collector()
@@ -33,9 +36,10 @@ def execute(settings: Settings, request: Request, stop: Stop, run_id: str | None
         report.fail(error)
         views = []
     for view in views:
-        one = ViewReport(view.name, dry_run=request.dry_run)
+        one = ViewReport(view.name, dry_run=request.dry_run, progress=progress)
         report.views.append(one)
-        _execute_view(settings, view, request, stop, one, started)
+        with one.timed():
+            _execute_view(settings, view, request, stop, one, started)
     report.finished_ms = time.time_ns() // 1_000_000
     return report
 

@@ -38,6 +38,7 @@ THIRD_PARTY = {
     "config": {"yaml", "boto3"},
     "source": {"psycopg"},
     "target": {"redis", "hiredis"},
+    "report": {"tqdm"},
     "runs": {"xxhash"},
     "cli": {"click"},
 }

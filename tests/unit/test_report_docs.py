@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from reconcile.core.drift import Cause
 from reconcile.core.explanation import Verdict
 from reconcile.report import metrics
+from reconcile.report.audit import AuditReport, Coverage, Duplicates, RedisCounters, SliceCompared, Surplus
 from reconcile.report.run_report import DriftReport, ErrorReport, RunReport, ViewReport
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -38,6 +40,20 @@ def test_every_field_and_cause_of_drift() -> None:
     """Drift's fields and causes are in the third and fourth."""
     fields = ViewReport("v", drift=DriftReport()).to_dict()["drift"].keys()
     assert documented("Drift") == fields | {cause.value for cause in Cause} | {"manifest damaged"}
+
+
+@pytest.mark.parametrize(
+    "value", [RedisCounters(), Surplus("v", "p:", 1), Duplicates(1), SliceCompared(0, 1, "verify"), Coverage(1)]
+)
+def test_every_field_of_an_audits_parts(value: RedisCounters | Surplus | Duplicates | SliceCompared | Coverage) -> None:
+    """The parts of an audit are described in the row of the field that holds them."""
+    (section,) = re.findall(r"^## An audit\n(.*?)(?=^## )", (DOCS / "report.md").read_text("utf-8"), re.M | re.S)
+    assert {f"`{one.name}`" for one in dataclasses.fields(value)} <= set(re.findall(r"`\w+`", section))
+
+
+def test_every_field_of_an_audit() -> None:
+    """An audit's fields are in a table of their own."""
+    assert documented("An audit") == {one.name for one in dataclasses.fields(AuditReport)}
 
 
 @pytest.mark.parametrize("name", [*ErrorReport.__dataclass_fields__, *(verdict.value for verdict in Verdict)])
