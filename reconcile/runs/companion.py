@@ -36,7 +36,7 @@ def _check(run: ViewRun, reading: Reading, name: str) -> Companion | None:
     if checked == objects and buckets_text.isdigit():
         return Companion(name, int(buckets_text), stored)
     for buckets in _candidates(run, reading, name):
-        theirs = reading.fingerprints(buckets, name)
+        theirs = reading.fingerprints(buckets, companion=name)
         if theirs == reading.fingerprints(buckets):
             return Companion(name, buckets, f"{objects} {buckets}")
     return None

@@ -306,7 +306,7 @@ def _check_companion(
         if buckets > MAX_BUCKETS or largest >= buckets:
             matches = False
         else:
-            matches = schedule.quick or reading.fingerprints(buckets, name) == reading.fingerprints(buckets)
+            matches = schedule.quick or reading.fingerprints(buckets, companion=name) == reading.fingerprints(buckets)
     if not matches:
         findings.warn(
             "digest view",

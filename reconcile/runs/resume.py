@@ -41,7 +41,7 @@ class Resume:
         known = known if run.view.buckets in (None, known) else 0
         with run.report.phase("fingerprints"):
             asked = using.buckets if using is not None else known or MAX_BUCKETS
-            self.now, rows_in = reading.fingerprints(asked, using.name if using is not None else None)
+            self.now, rows_in = reading.fingerprints(asked, companion=using.name if using is not None else None)
         self.buckets = asked if using is not None or known else choose_buckets(sum(rows_in))
         self.now = digest.fold_fingerprints(self.now, self.buckets)
         self.rows_in = digest.fold(rows_in, self.buckets)

@@ -140,7 +140,7 @@ class SnapshotRun:
         buckets = self._choose_buckets(rows, using)
         fingerprints: Fingerprints | None
         if using is not None:
-            fingerprints, _ = self._reading.fingerprints(buckets, using.name)
+            fingerprints, _ = self._reading.fingerprints(buckets, companion=using.name)
         else:
             fingerprints = content.fingerprints(buckets)
         run.report.buckets = buckets
@@ -171,7 +171,7 @@ class SnapshotRun:
         if using is not None and using.buckets != state.buckets:
             return None
         with report.phase("fingerprints"):
-            now, rows_in = self._reading.fingerprints(state.buckets, using.name if using else None)
+            now, rows_in = self._reading.fingerprints(state.buckets, companion=using.name if using else None)
         if run.view.buckets is None and using is None and digest.outgrown(sum(rows_in), state.buckets):
             return None
         dirty = sorted({b for b, (x, y) in enumerate(zip(now, known, strict=True)) if x != y} | self.suspects)

@@ -139,7 +139,7 @@ class Audit:
             raise UsageError("nothing was synchronised yet", hint="run: reconcile snapshot")
         using = companion.usable(run, reading)
         name = using.name if using is not None and using.buckets == state.buckets else None
-        now, _ = reading.fingerprints(state.buckets, name)
+        now, _ = reading.fingerprints(state.buckets, companion=name)
         known = run.stored.fingerprints or digest.same_fingerprint(state.buckets, UNKNOWN)
         chosen = self._chosen(state.buckets)
         moved = sum(known[b] not in (UNKNOWN, now[b]) for b in chosen)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from reconcile.core.digest import mask_of
 from reconcile.errors import SchemaError
 
+UNSALTED = "0" * 32
+"""The salt of a source hash that anybody may know."""
 BYTEA = 17
 _NUMERIC = {
     20: "bigint",
@@ -105,12 +107,11 @@ class Mapping:
         name = f"q.{identifier(self.value.name)}"
         return name if self.value.oid == BYTEA else f"{name}::text"
 
-    @property
-    def hash_sql(self) -> str:
-        """Materialize's 64-bit hash of a row. The key is framed by its length; a NULL value is not an empty one."""
+    def hash_sql(self, salt: str) -> str:
+        """Materialize's 64-bit hash of a row (docs/adr/0012): SALT key SALT value, without the second part for NULL."""
         key = self._key_text if self.key.oid != BYTEA else f"encode({self._key_text}, 'hex')"
         value = self.value_sql if self.value.oid != BYTEA else f"encode({self.value_sql}, 'hex')"
-        return f"seahash(length({key})::text || ':' || {key} || coalesce('=' || {value}, ''))"
+        return f"seahash('{salt}' || {key} || coalesce('{salt}' || {value}, ''))"
 
     def bucket_sql(self, buckets: int) -> str:
         return f"crc32({self.key_sql}) % {buckets}::uint4"
@@ -118,9 +119,9 @@ class Mapping:
     def mapped(self) -> str:
         return f"SELECT {self.key_sql} AS key, {self.value_sql} AS value FROM ({self.sql}) AS q"
 
-    def hashed(self) -> str:
+    def hashed(self, salt: str = UNSALTED) -> str:
         return (
-            f"SELECT {self.key_sql} AS key, {self.value_sql} AS value, {self.hash_sql} AS hash "
+            f"SELECT {self.key_sql} AS key, {self.value_sql} AS value, {self.hash_sql(salt)} AS hash "
             f"FROM ({self.sql}) AS q"
         )
 
@@ -130,10 +131,10 @@ class Mapping:
         mask = bytes_literal(mask_of(chosen, buckets))
         return f" WHERE get_byte({mask}, ({self.bucket_sql(buckets)})::int4) = 1"
 
-    def fingerprints(self, buckets: int) -> str:
+    def fingerprints(self, buckets: int, salt: str = UNSALTED) -> str:
         """(bucket, rows, fingerprint) per bucket that has rows; bucket NULL for rows without key."""
         return (
-            f"SELECT {self.bucket_sql(buckets)} AS bucket, count(*) AS rows, sum({self.hash_sql}) AS fingerprint "
+            f"SELECT {self.bucket_sql(buckets)} AS bucket, count(*) AS rows, sum({self.hash_sql(salt)}) AS fingerprint "
             f"FROM ({self.sql}) AS q GROUP BY 1"
         )
 
@@ -194,11 +195,11 @@ def _check_type(column: Column, supported: dict[int, str], role: str, view: str)
         )
 
 
-def companion_ddl(mapping: Mapping, name: str, buckets: int) -> str:
+def companion_ddl(mapping: Mapping, name: str, buckets: int, salt: str = UNSALTED) -> str:
     """Statements that create the companion view, so that Materialize maintains the fingerprints."""
     index = name.rsplit(".", 1)[-1].strip('"') + "_by_bucket"
     return (
-        f"CREATE VIEW {name} AS\n  {mapping.fingerprints(buckets)};\n"
+        f"CREATE VIEW {name} AS\n  {mapping.fingerprints(buckets, salt)};\n"
         f"CREATE INDEX {identifier(index)} ON {name} (bucket);\n"
     )
 

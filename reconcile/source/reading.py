@@ -66,9 +66,14 @@ class Reading:
         parts = min(self.mapping.parts, len(chosen))
         return [chosen[i::parts] for i in range(parts)]
 
-    def fingerprints(self, buckets: int, companion: str | None = None) -> tuple[Fingerprints, list[int]]:
-        """(fingerprint, rows) per bucket, from the companion view or by one GROUP BY. Raises DataError: NULL key."""
-        statement = self.mapping.fingerprints(buckets) if companion is None else query.companion_rows(companion)
+    def fingerprints(
+        self, buckets: int, salt: str = query.UNSALTED, companion: str | None = None
+    ) -> tuple[Fingerprints, list[int]]:
+        """(fingerprint, rows) per bucket, from the companion view (made with that salt) or by one GROUP BY.
+
+        salt: 32 hexadecimal characters. Raises DataError: NULL key.
+        """
+        statement = self.mapping.fingerprints(buckets, salt) if companion is None else query.companion_rows(companion)
         found = same_fingerprint(buckets, fingerprint(0))
         rows = [0] * buckets
         for chunk in self._stream(statement, numbers=True):
@@ -89,6 +94,16 @@ class Reading:
         """The highest bucket the companion view has a row for; 0 when it is empty."""
         ((largest,),) = self._fetch(query.companion_largest(companion))
         return int(largest or 0)
+
+    def still(self) -> bool:
+        """Whether the query reads the same objects as in the beginning: a view may be swapped between two statements.
+
+        To be asked before what was read is committed.
+        """
+        try:
+            return explain(self._session, self.mapping, self._at).ids == self.explained.ids
+        except UsageError:  # dropped, or replaced by something that this transaction cannot read
+            return False
 
     def end(self) -> None:
         """Let go of the time before the block ends: nothing more is read, and something else holds it if need be."""
@@ -140,6 +155,14 @@ def explain(session: Session, mapping: Mapping, as_of: int | None = None) -> Exp
     """Frontiers and objects of the view's query; with as_of also checks that time."""
     ((text,),) = session.fetch(query.as_of(query.current_of(mapping.sql), as_of))
     return parse_explanation(str(text or b"", "utf-8"))
+
+
+def still(session: Session, mapping: Mapping, ids: list[str]) -> bool:
+    """Whether the query reads these objects: to be asked, on another session, once a subscription has started."""
+    try:
+        return explain(session, mapping).ids == ids
+    except UsageError:
+        return False
 
 
 def companion_ids(session: Session, companion: str) -> str:

@@ -11,9 +11,9 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -28,11 +28,18 @@ from reconcile.stop import GRACE_S, Stop
 
 logger = logging.getLogger(__name__)
 
-CHUNK_ROWS = 500
-"""Rows per chunk of a finite read: a third of COPY's client cost (measured)."""
+Chunk: TypeAlias = "list[tuple[bytes | None, ...]]"
+"""Some rows of a result, as the server sent them."""
+CHUNK_ROWS, CHUNK_BYTES = 500, 1 << 20
+"""A chunk of a finite read has no more rows and bytes than this, but for a single row that is larger."""
+ROWS_AT_ONCE = 16
+"""Rows libpq hands over together; it holds all of them, and so do we. 16 cost the client no more than 500 do, one by
+one costs five times as much (measured: 0.19, 0.17, 0.95 s for 500,000 rows of 120 bytes)."""
 _TCP_INFO_BYTES, _BYTES_RECEIVED = 136, 128
 """Size of the part of struct tcp_info that ends with tcpi_bytes_received, and that field's place (linux/tcp.h)."""
 _LIBPQ_WITH_VERSIONS = 180000
+LOOK_UP_S = 2.0
+"""What a connection may take beyond connect_timeout for each host, which libpq does not apply to looking up names."""
 IDLE_IN_TRANSACTION = "10min"
 """A read transaction may wait for Redis that long between two reads; the server's default is two minutes."""
 
@@ -49,6 +56,7 @@ class Session:
         self._stop = stop
         self._view = view
         self._heard_at = time.monotonic()
+        self._rows_at_once = ROWS_AT_ONCE
         self.rows_read = 0
         self.bytes_received = 0
         """Known after `close`, as Linux counts them; 0 where it cannot be told."""
@@ -121,19 +129,44 @@ class Session:
             cursor.execute(statement.encode())
             return [Column(item.name, item.type_code) for item in cursor.description or []]
 
-    def stream(self, statement: str, *, numbers: bool = False) -> Iterator[list[tuple[bytes | None, ...]]]:
-        """Rows of a large finite result in chunks of at most CHUNK_ROWS, text and bytea as their raw bytes.
+    def stream(self, statement: str, *, numbers: bool = False) -> Iterator[Chunk]:
+        """Rows of a large finite result, text and bytea as their raw bytes.
+
+        In chunks of at most CHUNK_ROWS and CHUNK_BYTES, or of one larger row.
 
         numbers: these are no rows of the view but numbers about it, wanted in the server's text form.
         """
+        held: Chunk = []
+        held_bytes = 0
+        with contextlib.closing(self._results(statement, numbers=numbers)) as results:
+            for rows in results:
+                size = sum([len(field) for row in rows for field in row if field is not None])
+                if held and (held_bytes + size > CHUNK_BYTES or len(held) + len(rows) > CHUNK_ROWS):
+                    yield held
+                    held, held_bytes = [], 0
+                if size <= CHUNK_BYTES:
+                    held += rows
+                    held_bytes += size
+                    continue
+                # The next statement asks for fewer at once; libpq lets nobody change that while a result comes.
+                self._rows_at_once = max(1, min(self._rows_at_once, len(rows) * CHUNK_BYTES // size))
+                rows.reverse()
+                while rows:
+                    yield [rows.pop()]  # held by nobody else once the caller lets go of it
+            if held:
+                yield held
+
+    def _results(self, statement: str, *, numbers: bool) -> Generator[Chunk]:
+        """The rows as libpq hands them over."""
         self._stop.check()
         with self.bounded(), self._connection.cursor() as cursor:
-            rows = cursor.stream(statement.encode(), binary=not numbers, size=CHUNK_ROWS)
-            while chunk := list(islice(rows, CHUNK_ROWS)):
-                self.rows_read += 0 if numbers else len(chunk)
+            size = CHUNK_ROWS if numbers else self._rows_at_once
+            rows = cursor.stream(statement.encode(), binary=not numbers, size=size)
+            while some := list(islice(rows, size)):
+                self.rows_read += 0 if numbers else len(some)
                 self._heard_at = math.inf  # the caller's time is not the server's silence
                 try:
-                    yield chunk
+                    yield some
                 except GeneratorExit:
                     # The caller gave up. psycopg cancels the statement and reads to its end: not without a bound.
                     self._heard_at = time.monotonic() - self._settings.read_timeout_s + GRACE_S
@@ -180,10 +213,22 @@ def connect(settings: MaterializeSettings, stop: Stop, view: str) -> Session:
         conninfo = _conninfo(settings, stop.remaining_s())
     except psycopg.ProgrammingError as error:
         raise UsageError("materialize.url is not a connection string libpq understands", view=view) from error
-    with translated(stop, view):
-        connection: psycopg.Connection[Any] = stop.abandonable(
-            lambda: psycopg.connect(conninfo, autocommit=True, prepare_threshold=None), lambda late: late.close()
-        )
+    # libpq bounds what it does with each address by connect_timeout, but not the look-up of the name before that.
+    hosts = 1 + str(conninfo_to_dict(conninfo).get("host", "")).count(",")
+    limit_s = hosts * settings.connect_timeout_s + LOOK_UP_S
+    try:
+        with translated(stop, view):
+            connection: psycopg.Connection[Any] = stop.abandonable(
+                lambda: psycopg.connect(conninfo, autocommit=True, prepare_threshold=None),
+                lambda late: late.close(),
+                limit_s,
+            )
+    except TimeoutError as error:
+        raise Unavailable(
+            f"Materialize could not be reached within {limit_s:g} s",
+            hint="the look-up of the host's name did not end; materialize.connect_timeout",
+            view=view,
+        ) from error
     # Every value travels as the bytes the server sends: text and bytea need no decoding on their way to Redis.
     for name in ("text", "varchar", "bytea", "int8", "uuid"):
         connection.adapters.register_loader(name, ByteaBinaryLoader)

@@ -1,8 +1,12 @@
-"""A live SUBSCRIBE, read as it comes, with waits the caller bounds."""
+"""A live SUBSCRIBE. Nothing in it waits but `read` and `open_subscription`, so that one thread can follow many views.
+
+    begin_subscription ──started()──▶ poll(), whenever fileno() is readable or `has_more` ──▶ finished
+"""
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import select
 import time
 from collections.abc import Iterator
@@ -21,99 +25,176 @@ PROGRESS_TIMEOUT_S = 60.0
 """Progress comes every second once the subscription runs; silence for this long is a broken source.
 Before that the server may read the whole view (1–5 s per million rows), bounded by read_timeout. The first progress row
 repeats AS OF and is sent before that (transcript `subscribe`; adapter/src/active_compute_sink.rs: initialize)."""
-
-
 FEED_BYTES = 1 << 16
 """Lines of so many bytes are cut and netted together, if they are there."""
+POLL_BYTES = 1 << 20
+"""A poll takes in no more than this, so that one busy view does not keep the others waiting."""
+EMPTY_LOOKS = 1
+EMPTY_LOOKS_TLS = 3
+"""What TLS has decrypted no socket tells of (seen with libpq 17.6 and 18.0): a record of 16 kB may take this many
+looks, each of which makes room for 8 kB (libpq/fe-misc.c: pqReadData)."""
+_LOOK_EVERY_S = 0.1
+
+
+class _Phase(enum.Enum):
+    STARTING = enum.auto()
+    COPYING = enum.auto()
+    ENDING = enum.auto()
+    FINISHED = enum.auto()
+    FAILED = enum.auto()
 
 
 class Subscription:
-    """Changes of the view after `as_of`. Made by `open_subscription`; `stream` holds what has arrived."""
+    """Changes of the view after `as_of`; `stream` holds what has arrived."""
 
     def __init__(self, session: Session, mapping: Mapping, buckets: int, as_of: int, up_to: int | None) -> None:
         self._session = session
-        self._connection = session.connection
+        self._pgconn = session.connection.pgconn
         self._up_to = up_to
-        self.stream = UpdateStream(as_of, buckets, mapping.key.oid == BYTEA, mapping.value.oid == BYTEA)
-        self.finished = False
+        self._phase = _Phase.STARTING
         self._silent_since = time.monotonic()
+        self.stream = UpdateStream(as_of, buckets, mapping.key.oid == BYTEA, mapping.value.oid == BYTEA)
+        self.has_more = False
+        """Whether the last poll left something behind: poll again without waiting for the socket."""
+
+    def fileno(self) -> int:
+        """The socket to select for reading."""
+        return int(self._pgconn.socket)
 
     @property
-    def started(self) -> bool:
-        """Whether more came than the first progress row, which repeats AS OF."""
+    def finished(self) -> bool:
+        """Whether the stream reached its bound."""
+        return self._phase is _Phase.FINISHED
+
+    @property
+    def hydrated(self) -> bool:
+        """Whether the server has read the view: more came than the first progress row, which repeats AS OF."""
         return self.stream.updates > 0 or self.stream.frontier > self.stream.as_of + 1
 
-    def read(self, timeout_s: float, max_bytes: int) -> bool:
-        """Take in what arrives within timeout_s, until a range is closed, the stream ends or max_bytes are held.
+    def started(self) -> bool:
+        """Whether the server has begun the stream; from then on it holds as_of. Never waits.
+
+        Raises HistoryLost, Unavailable, UsageError.
+        """
+        if self._phase is not _Phase.STARTING:
+            return True
+        with translated(self._session.stop, self._session.view):
+            return self._begun()
+
+    def poll(self, max_bytes: int) -> bool:
+        """Take in what is here, until a range is closed, the stream ends or max_bytes are held. Never waits.
 
         True when a range was closed (or the stream ended). Raises HistoryLost, Unavailable, Incomplete (the run ends).
         """
-        deadline = time.monotonic() + timeout_s
         frontier = self.stream.frontier
         with translated(self._session.stop, self._session.view):
-            while True:
-                came = self._drain(max_bytes)
-                closed = self.finished or self.stream.frontier > frontier
-                if closed or self.stream.size_bytes > max_bytes:
-                    return closed
-                remaining = deadline - time.monotonic()
-                if remaining > 0 and (came or self._wait(remaining)):
-                    continue
-                self._check_silence()
+            if self._phase is _Phase.STARTING and not self._begun():
                 return False
+            taken, self.has_more = 0, True
+            while self.has_more and taken < POLL_BYTES and self.stream.size_bytes <= max_bytes:
+                taken += self._take_in(max_bytes)
+                if self.finished or self.stream.frontier > frontier:
+                    return True
+            if not taken:
+                self._check_silence()
+        return False
 
-    def _drain(self, max_bytes: int) -> bool:
-        """Feed lines that are already here, closed ranges or not: fewer, larger commits. False: there were none."""
-        pgconn = self._connection.pgconn
+    def read(self, timeout_s: float, max_bytes: int) -> bool:
+        """`poll` until it has something to tell, max_bytes are held, or timeout_s have passed."""
+        deadline = time.monotonic() + timeout_s
+        while not self.poll(max_bytes):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or self.stream.size_bytes > max_bytes:
+                return False
+            if not self.has_more:
+                select.select([self], [], [], remaining)
+        return True
+
+    def cancel(self) -> None:
+        """End it before its bound. The connection is closed: what it still sends is of no use."""
+        if self._phase not in (_Phase.FINISHED, _Phase.FAILED):
+            with contextlib.suppress(psycopg.Error, OSError):
+                self._session.connection.cancel_safe(timeout=2.0)
+            self._session.close()
+
+    def _begun(self) -> bool:
+        """Whether the answer to the statement is here: COPY OUT, or an error to raise."""
+        pgconn = self._pgconn
+        pgconn.flush()
+        pgconn.consume_input()
+        if pgconn.is_busy():
+            if time.monotonic() - self._silent_since > self._session.read_timeout_s:
+                raise Unavailable(
+                    f"Materialize did not start the subscription within {self._session.read_timeout_s:g} s",
+                    hint="materialize.read_timeout; is the view's cluster running?",
+                    view=self._session.view,
+                )
+            return False
+        result = pgconn.get_result()
+        if result is None:
+            raise ReconcileError("Materialize did not answer the subscription")
+        self._raise_error(result)
+        self._phase = _Phase.COPYING
+        self._silent_since = time.monotonic()
+        return True
+
+    def _take_in(self, max_bytes: int) -> int:
+        """Feed lines that are already here, closed ranges or not: fewer, larger commits. The number of their bytes."""
+        if self._phase is _Phase.ENDING:
+            self._pgconn.consume_input()
+            self._end()
+            return 0
+        pgconn = self._pgconn
         get_copy_data = pgconn.get_copy_data
         room = max(0, min(FEED_BYTES, max_bytes - self.stream.size_bytes))
         lines: list[memoryview] = []
-        size_bytes, looked_at = 0, -1
+        size_bytes = empty_looks = size = 0
+        looks = EMPTY_LOOKS_TLS if pgconn.ssl_in_use else EMPTY_LOOKS
         while size_bytes <= room:
             size, line = get_copy_data(1)
             if size > 0:
                 lines.append(line)
                 size_bytes += size
-            elif size < 0 or looked_at == size_bytes:
+                empty_looks = 0
+            elif size < 0 or empty_looks == looks:
                 break
             else:
-                looked_at = size_bytes
+                empty_looks += 1
                 pgconn.consume_input()  # what socket and TLS have; never waits
+        self.has_more = size_bytes > room
         if lines:
             self._silent_since = time.monotonic()
             self.stream.feed(lines)
         if size < 0:
+            self._phase = _Phase.ENDING
             self._end()
-        return bool(lines)
-
-    def _wait(self, timeout_s: float) -> bool:
-        """Whether something came. What TLS has decrypted already no socket tells of (seen with libpq 17.6 and 18.0,
-        and records above 8 kB): the next look asks for it, a short wait later."""
-        pgconn = self._connection.pgconn
-        ready, _, _ = select.select([pgconn.socket], [], [], timeout_s)
-        if ready:
-            pgconn.consume_input()
-        return bool(ready)
+        return size_bytes
 
     def _end(self) -> None:
-        """COPY is over: by its bound, or with an error that the result carries."""
-        pgconn = self._connection.pgconn
-        result = pgconn.get_result()
-        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-            raise psycopg.errors.error_from_result(result, encoding="utf-8")
-        while pgconn.get_result() is not None:
-            pass
-        self.finished = True
-        if self._up_to is not None:
+        """COPY is over: by its bound, or with an error that the result carries. That may still be on its way."""
+        self.has_more = False
+        pgconn = self._pgconn
+        while not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is not None:
+                self._raise_error(result)
+                continue
+            if self._up_to is None:
+                raise Unavailable(
+                    "Materialize ended the subscription", hint="the next run goes on from here", view=self._session.view
+                )
+            self._phase = _Phase.FINISHED
             self.stream.finish(self._up_to)
-        else:
-            raise Unavailable(
-                "Materialize ended the subscription", hint="the next run goes on from here", view=self._session.view
-            )
+            return
+
+    def _raise_error(self, result: pq.abc.PGresult) -> None:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            self._phase = _Phase.FAILED
+            raise psycopg.errors.error_from_result(result, encoding="utf-8")
 
     def _check_silence(self) -> None:
         limit = self._session.read_timeout_s
-        if self.started:
+        if self.hydrated:
             limit = min(limit, PROGRESS_TIMEOUT_S)
         # The progress of a view WITH (REFRESH …) is the time of its next refresh: until then there is nothing to say.
         since_frontier_s = time.time() - self.stream.frontier / 1000
@@ -125,6 +206,25 @@ class Subscription:
             )
 
 
+def begin_subscription(
+    session: Session,
+    mapping: Mapping,
+    buckets: int,
+    as_of: int,
+    up_to: int | None = None,
+    part: tuple[int, int] | None = None,
+) -> Subscription:
+    """Send SUBSCRIBE to the changes after as_of (below up_to; of one part of the keys), without waiting for the answer.
+
+    Once it has `started`, a read transaction that kept as_of readable may end. The caller ends it with `cancel`.
+    """
+    session.statements += 1
+    session.stop.check()
+    with translated(session.stop, session.view):
+        session.connection.pgconn.send_query(query.subscribe(mapping, as_of, up_to, part).encode())
+    return Subscription(session, mapping, buckets, as_of, up_to)
+
+
 @contextlib.contextmanager
 def open_subscription(
     session: Session,
@@ -134,50 +234,19 @@ def open_subscription(
     up_to: int | None = None,
     part: tuple[int, int] | None = None,
 ) -> Iterator[Subscription]:
-    """SUBSCRIBE to the changes after as_of (below up_to; of one part of the keys).
+    """`begin_subscription`, started when this returns and ended with the block.
 
     Raises HistoryLost at once when as_of is gone.
-
-    The read hold is in place when this returns: a read transaction that kept as_of readable may end.
     """
-    statement = query.subscribe(mapping, as_of, up_to, part)
-    session.statements += 1
-    session.stop.check()
-    pgconn = session.connection.pgconn
-    with translated(session.stop, session.view):
-        pgconn.send_query(statement.encode())
-        subscription = Subscription(session, mapping, buckets, as_of, up_to)
-        _await_copy(session)
+    subscription = begin_subscription(session, mapping, buckets, as_of, up_to, part)
     try:
+        _await_start(subscription, session)
         yield subscription
     finally:
-        if not subscription.finished:
-            _cancel(session)
+        subscription.cancel()
 
 
-def _await_copy(session: Session) -> None:
-    """Wait until the server answers with COPY OUT or an error."""
-    pgconn = session.connection.pgconn
-    deadline = time.monotonic() + session.read_timeout_s
-    while pgconn.flush() or pgconn.is_busy():
+def _await_start(subscription: Subscription, session: Session) -> None:
+    while not subscription.started():
         session.stop.check()
-        if time.monotonic() > deadline:
-            raise Unavailable(
-                f"Materialize did not start the subscription within {session.read_timeout_s:g} s",
-                hint="materialize.read_timeout; is the view's cluster running?",
-                view=session.view,
-            )
-        select.select([pgconn.socket], [], [], 0.1)
-        pgconn.consume_input()
-    result = pgconn.get_result()
-    if result is None or result.status == pq.ExecStatus.FATAL_ERROR:
-        if result is None:
-            raise ReconcileError("Materialize did not answer the subscription")
-        raise psycopg.errors.error_from_result(result, encoding="utf-8")
-
-
-def _cancel(session: Session) -> None:
-    """End a running subscription. The connection is closed: what it still sends is of no use."""
-    with contextlib.suppress(psycopg.Error, OSError):
-        session.connection.cancel_safe(timeout=2.0)
-    session.close()
+        select.select([subscription], [], [], _LOOK_EVERY_S)

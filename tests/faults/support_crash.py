@@ -114,8 +114,8 @@ class Io:
             patch.setattr(Session, "columns", self._asking("source.columns", Session.columns))
             patch.setattr(Session, "stream", self._streaming(Session.stream))
             patch.setattr(Subscription, "read", self._reading(Subscription.read))
-            patch.setattr(subscriptions, "_await_copy", self._subscribing(subscriptions._await_copy))
-            patch.setattr(subscriptions, "_cancel", self._cancelling(subscriptions._cancel))
+            patch.setattr(subscriptions, "_await_start", self._subscribing(subscriptions._await_start))
+            patch.setattr(Subscription, "cancel", self._cancelling(Subscription.cancel))
             patch.setattr(connection, "connect", self._connecting("redis.connect", connection.connect))
             patch.setattr(sessions, "connect", self._connecting("source.connect", sessions.connect))
             yield self
@@ -176,20 +176,20 @@ class Io:
 
         return reading
 
-    def _subscribing(self, await_copy: Any) -> Any:
-        def subscribing(session: Session) -> None:
+    def _subscribing(self, await_start: Any) -> Any:
+        def subscribing(subscription: Subscription, session: Session) -> None:
             how = self.gate("source.subscribe")
-            await_copy(session)
+            await_start(subscription, session)
             self._end(how, session)
 
         return subscribing
 
     def _cancelling(self, cancel: Any) -> Any:
-        def cancelling(session: Session) -> None:
+        def cancelling(subscription: Subscription) -> None:
             if self.dead and threading.get_ident() == self.thread:
-                session.close()
+                subscription._session.close()
             else:
-                cancel(session)
+                cancel(subscription)
 
         return cancelling
 
@@ -247,29 +247,37 @@ def one_time_a_read() -> Iterator[None]:
 
     ahead: dict[Subscription, bytes] = {}
 
-    def drain(subscription: Subscription, max_bytes: int) -> bool:
+    really_take_in = Subscription._take_in
+
+    def take_in(subscription: Subscription, max_bytes: int) -> int:
+        if subscription._phase is subscriptions._Phase.ENDING:
+            return really_take_in(subscription, max_bytes)
         stream = subscription.stream
-        while True:
+        taken = 0
+        subscription._pgconn.consume_input()
+        while stream.size_bytes <= max_bytes:
             line = ahead.pop(subscription, b"")
             if not line:
-                size, data = subscription._connection.pgconn.get_copy_data(1)
+                size, data = subscription._pgconn.get_copy_data(1)
                 if size <= 0:
+                    subscription.has_more = False
                     if size < 0:
+                        subscription._phase = subscriptions._Phase.ENDING
                         subscription._end()
-                    return size < 0
+                    break
                 line = bytes(data)
+            taken += len(line)
             time_text, progressed, _ = line.split(b"\t", 2)
             if progressed != b"t" and int(time_text) > stream.frontier:
                 ahead[subscription] = line
                 assert stream.feed([time_text + b"\tt\t\\N\t\\N\t\\N\n"])
-                return True
+                break
             if stream.feed([line]):
-                return True
-            if stream.size_bytes > max_bytes:
-                return False
+                break
+        return taken
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Subscription, "_drain", drain)
+        patch.setattr(Subscription, "_take_in", take_in)
         yield
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from psycopg import pq
 
 from reconcile.errors import Unavailable
 from reconcile.source import subscription as subscriptions
@@ -28,10 +29,13 @@ def progress(time_ms: int) -> bytes:
 class Server:
     """libpq's side of a COPY OUT that stays open: gives the lines, then nothing more."""
 
+    ssl_in_use = True
+
     def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair()
         self.socket = self._ours.fileno()
         self.lines: list[bytes] = []
+        self.starting = False
         self.decrypted: list[bytes] = []
         """What TLS holds back: given by the next consume_input, and no socket tells of it."""
 
@@ -49,6 +53,15 @@ class Server:
             return 0, memoryview(b"")
         line = self.lines.pop(0)
         return len(line), memoryview(line)
+
+    def flush(self) -> int:
+        return 0
+
+    def is_busy(self) -> bool:
+        return self.starting
+
+    def get_result(self) -> Any:
+        return SimpleNamespace(status=pq.ExecStatus.COPY_OUT)
 
     def close(self) -> None:
         self._ours.close()
