@@ -147,15 +147,20 @@ def _work(
     **request_options: Any,
 ) -> NoReturn:
     """Load the configuration, run, print, exit."""
+    from reconcile.config.settings import MetricsSettings
     from reconcile.report.run_report import RunReport
+    from reconcile.report.sinks import publish
     from reconcile.report.watch import watched
     from reconcile.runs.entry import execute
     from reconcile.runs.request import parse
     from reconcile.stop import Stop
 
     report: RunReport
+    destinations = MetricsSettings(file=metrics_path)
     try:
-        settings = load_settings(config_path, log_level, {"limits.max_runtime_s": max_runtime})
+        flags = {"limits.max_runtime_s": max_runtime, "metrics.file": metrics_path}
+        settings = load_settings(config_path, log_level, flags)
+        destinations = settings.metrics
         given = {"views": views, **request_options}
         request = parse(mode, given, time.time_ns() // 1_000_000, lambda field: f"--{field}".replace("_", "-"))
         stop = Stop(settings.limits.max_runtime_s)
@@ -170,27 +175,21 @@ def _work(
         code = ExitCode.DRIFT
         for view in report.views:
             view.exit_code = ExitCode.DRIFT if view.puts or view.deletes else view.exit_code
-    _write_files(report, html_path, metrics_path)
+    if html_path is not None:
+        _write_page(report, html_path)
+    publish(report, destinations)
     _print_report(report, as_json=as_json, quiet=quiet)
     sys.exit(int(code))
 
 
-def _write_files(report: RunReport, html_path: str | None, metrics_path: str | None) -> None:
+def _write_page(report: RunReport, path: str) -> None:
     """A file that cannot be written is a warning: what the run did, and its exit code, stand."""
-    try:
-        if html_path is not None:
-            from reconcile.report.html import write_page
+    from reconcile.report.html import write_page
 
-            write_page(report, html_path)
-    except OSError as error:
-        logger.warning("cannot write the report page %s: %s", html_path, error.strerror)
     try:
-        if metrics_path is not None:
-            from reconcile.report.metrics import write_textfile
-
-            write_textfile(report, metrics_path)
+        write_page(report, path)
     except OSError as error:
-        logger.warning("cannot write the metrics file %s: %s", metrics_path, error.strerror)
+        logger.warning("cannot write the report page %s: %s", path, error.strerror)
 
 
 def _print_report(report: RunReport, *, as_json: bool, quiet: bool) -> None:

@@ -15,6 +15,7 @@ from reconcile.config.settings import (
     LimitSettings,
     LoggingSettings,
     MaterializeSettings,
+    MetricsSettings,
     RedisSettings,
     Secret,
     Settings,
@@ -33,6 +34,7 @@ CLASSES: dict[str, Any] = {
     "redis": RedisSettings,
     "logging": LoggingSettings,
     "limits": LimitSettings,
+    "metrics": MetricsSettings,
     "view": ViewSettings,
 }
 
@@ -50,7 +52,7 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, o
     flags, named = layers.of_flags(overrides)
     origins: dict[str, str] = {}
     built: dict[str, Any] = {}
-    for section in ("materialize", "redis", "logging", "limits"):
+    for section in ("materialize", "redis", "logging", "limits", "metrics"):
         merged = file_layer.sections[section] | variables[section] | flags[section]
         built[section] = _section(section, merged, reader, origins, file)
     views = _views(file_layer, {**variables["view"], **flags["view"]}, named, reader, origins, file)

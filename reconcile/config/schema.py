@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +62,16 @@ def _prefix(raw: Raw) -> str:
     return bare + ":" if bare else ""
 
 
+def _web_address(raw: Raw) -> str:
+    if isinstance(raw, bool) or not raw.isascii() or not raw.isprintable() or " " in raw:
+        raise ValueError
+    parts = urllib.parse.urlsplit(raw)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError
+    return raw
+
+
+_WEB_ADDRESS = Kind("a URL with http:// or https://", _web_address, "for example https://host/path")
 _PORT = values.whole(1, 65_535)
 _PATIENCE = values.duration(0.1, 86_400)
 
@@ -108,6 +119,12 @@ SECTIONS: Final[dict[str, tuple[Key, ...]]] = {
         Key("batch_max_keys", values.whole(1, 10_000_000)),
         Key("max_runtime", values.duration(1, 604_800, off=True), "max_runtime_s"),
         Key("lease", values.duration(1, 3_600), "lease_s"),
+    ),
+    "metrics": (
+        Key("file", values.optional(values.LINE)),
+        Key("pushgateway", values.optional(_WEB_ADDRESS), secret=True),
+        Key("emf", values.optional(values.LINE)),
+        Key("ping", values.optional(_WEB_ADDRESS), secret=True),
     ),
     "view": (
         Key("name", Kind("a name", _name, _NAME_HINT)),

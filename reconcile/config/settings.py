@@ -129,6 +129,20 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Where the numbers of a run go when it has ended; None: not there."""
+
+    file: str | None = None
+    """For node_exporter's textfile collector."""
+    pushgateway: Secret | None = None
+    """http(s)://[user:password@]host[:port][/path]"""
+    emf: str | None = None
+    """File that lines in CloudWatch's embedded metric format are added to; '-': stderr."""
+    ping: Secret | None = None
+    """http(s) URL that is fetched after a run that succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration. `origins` maps a dotted path ('redis.host') to where its value came from."""
 
@@ -137,6 +151,7 @@ class Settings:
     views: tuple[ViewSettings, ...] = ()
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     origins: dict[str, str] = field(default_factory=dict, compare=False)
 
 

@@ -16,7 +16,7 @@ _PLAIN = frozenset(
     {"host", "port", "user", "dbname", "sslmode", "sslrootcert", "connect_timeout", "db", "ssl_cert_reqs"}
 )
 _OFF = frozenset({"max_runtime_s", "deep_every_s"})
-_SECTIONS = ("materialize", "redis", "logging", "limits")
+_SECTIONS = ("materialize", "redis", "logging", "limits", "metrics")
 
 
 def render(settings: Settings) -> list[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""A report as Prometheus metrics, in a file for node_exporter's textfile collector.
+"""A report as Prometheus metrics: a file for node_exporter's textfile collector, groups for a Pushgateway.
 
 Labels are `view` and `mode`: a file may be shared by several schedules (`run` every minute, `verify` every night), and
 files of several schedules may lie in one directory, where equal series would spoil the whole scrape.
@@ -21,13 +21,19 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 """A file larger than this is not one of ours; it is not read, but replaced."""
 
 LAST_SUCCESS = "last_success_timestamp_seconds"
+DRIFT, SURPLUS, COMPARED = "drift_keys", "surplus_keys", "oldest_compare_timestamp_seconds"
+OUTLIVING = frozenset({LAST_SUCCESS, DRIFT, SURPLUS, COMPARED})
+"""What a run that cannot say it anew leaves as it was: an alert about drift is not over because Redis is away."""
 HELP = {
     LAST_SUCCESS: "When a run last ended with exit code 0 and was neither skipped nor a dry run.",
     "last_run_timestamp_seconds": "When a run last ended, however it did.",
-    "last_duration_seconds": "How long the last run took, all its views together.",
+    "last_duration_seconds": "How long the last run worked on this view.",
     "exit_code": "Exit code of the last run for this view.",
     "rows": "Rows read and changed by the last run; withheld: deletes that the safety limit kept back.",
-    "drift_keys": "Keys that differ, as found by the last verify.",
+    "keys": "Keys of the view in Redis, as the last run left or found them.",
+    DRIFT: "Keys that differ, as found by the last verify that came to an end.",
+    SURPLUS: "Keys in Redis that neither the source nor the manifest knows of, as found by the last verify.",
+    COMPARED: "When the part of the view that waits longest was compared with what Redis really holds.",
     "source_lag_seconds": "Wall clock minus the time of the content Redis holds, at the end of the last run.",
 }
 
@@ -56,7 +62,7 @@ class Series:
 def write_textfile(report: RunReport, path: str) -> None:
     """Bring the file up to date with one run. Raises OSError.
 
-    Series of other views and modes stay, and so does the time of the last success when this run is none.
+    Series of other views and modes stay, and so do those in OUTLIVING that this run does not have.
     """
     replace_file(path, render(merge(_read(path), report)))
 
@@ -67,11 +73,11 @@ def merge(before: list[Series], report: RunReport) -> list[Series]:
     owners = {series.owner for series in new}
     if report.views:
         owners.add(("", report.mode))
-    succeeded = {series.owner for series in new if series.metric == LAST_SUCCESS}
+    told = {(series.owner, series.metric) for series in new}
     kept = [
         series
         for series in before
-        if series.owner not in owners or (series.metric == LAST_SUCCESS and series.owner not in succeeded)
+        if series.owner not in owners or (series.metric in OUTLIVING and (series.owner, series.metric) not in told)
     ]
     return kept + new
 
@@ -103,21 +109,28 @@ def _read(path: str) -> list[Series]:
     return found
 
 
+def by_owner(report: RunReport) -> dict[Owner, list[Series]]:
+    """A run's series, by view and mode."""
+    groups: dict[Owner, list[Series]] = {}
+    for series in _of_run(report):
+        groups.setdefault(series.owner, []).append(series)
+    return groups
+
+
 def _of_run(report: RunReport) -> Iterator[Series]:
     finished_s = (report.finished_ms or time.time_ns() // 1_000_000) / 1000
-    duration_s = max(0, report.finished_ms - report.started_ms) / 1000
     for view in report.views:
-        yield from _of_view(view, (view.view, report.mode), finished_s, duration_s)
+        yield from _of_view(view, (view.view, report.mode), finished_s)
     if not report.views:
         yield Series("last_run_timestamp_seconds", ("", report.mode), "", f"{finished_s:.3f}")
         yield Series("exit_code", ("", report.mode), "", str(int(report.exit_code)))
 
 
-def _of_view(view: ViewReport, owner: Owner, finished_s: float, duration_s: float) -> Iterator[Series]:
+def _of_view(view: ViewReport, owner: Owner, finished_s: float) -> Iterator[Series]:
     if view.exit_code == ExitCode.OK and not view.skipped and not view.dry_run:
         yield Series(LAST_SUCCESS, owner, "", f"{finished_s:.3f}")
     yield Series("last_run_timestamp_seconds", owner, "", f"{finished_s:.3f}")
-    yield Series("last_duration_seconds", owner, "", f"{duration_s:.3f}")
+    yield Series("last_duration_seconds", owner, "", f"{view.duration_ms / 1000:.3f}")
     yield Series("exit_code", owner, "", str(int(view.exit_code)))
     rows = {"read": view.rows_read, "put": view.puts, "delete": view.deletes, "withheld": view.deletes_withheld}
     for op, count in rows.items():
@@ -125,6 +138,18 @@ def _of_view(view: ViewReport, owner: Owner, finished_s: float, duration_s: floa
     if view.drift is not None and view.exit_code in (ExitCode.OK, ExitCode.DRIFT):  # else it was not counted to the end
         kinds = {"missing": view.drift.missing, "stale": view.drift.stale, "extra": view.drift.extra}
         for kind, count in kinds.items():
-            yield Series("drift_keys", owner, f',kind="{kind}"', str(count))
+            yield Series(DRIFT, owner, f',kind="{kind}"', str(count))
+    yield from _of_audit(view, owner)
+    if view.keys is not None:
+        yield Series("keys", owner, "", str(view.keys))
     if view.lag_ms is not None:
         yield Series("source_lag_seconds", owner, "", f"{view.lag_ms / 1000:.3f}")
+
+
+def _of_audit(view: ViewReport, owner: Owner) -> Iterator[Series]:
+    audit = view.audit
+    if audit is None or view.exit_code not in (ExitCode.OK, ExitCode.DRIFT):
+        return
+    yield Series(SURPLUS, owner, "", str(sum(one.keys for one in audit.surplus)))
+    if audit.coverage is not None and audit.coverage.oldest_ms is not None:
+        yield Series(COMPARED, owner, "", f"{audit.coverage.oldest_ms / 1000:.3f}")

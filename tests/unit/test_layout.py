@@ -26,7 +26,7 @@ LAYERS = {
     "logs": {"errors", "config.settings"},
     "source": {"errors", "stop", "core", "config.settings"},
     "target": {"errors", "stop", "core", "config.settings"},
-    "report": {"errors", "core"},
+    "report": {"errors", "core", "config.settings"},
     "runs": {"errors", "stop", "core", "config", "source", "target", "report"},
     "cli": {"errors", "stop", "logs", "core", "config", "report", "runs"},
 }

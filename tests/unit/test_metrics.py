@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reconcile.errors import ExitCode, Unavailable
 from reconcile.report import metrics
+from reconcile.report.audit import AuditReport, Coverage, SliceCompared, Surplus
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
 
 LINE = re.compile(r'[a-z_]+\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\} -?\d+(\.\d+)?')
@@ -46,12 +47,15 @@ SUCCESS = of("last_success_timestamp_seconds")
 
 def test_a_run_that_succeeded(tmp_path: Path) -> None:
     """A success sets every series that applies, and none about drift."""
-    view = ViewReport("prices", rows_read=7, puts=3, deletes=1, deletes_withheld=2, lag_ms=1500)
+    view = ViewReport(
+        "prices", rows_read=7, duration_ms=500, keys=9, puts=3, deletes=1, deletes_withheld=2, lag_ms=1500
+    )
     found = written(tmp_path / "m.prom", run(view))
     assert found[SUCCESS] == "2000.500"
     assert found[of("last_run_timestamp_seconds")] == "2000.500"
     assert found[of("last_duration_seconds")] == "0.500"
     assert found[of("exit_code")] == "0"
+    assert found[of("keys")] == "9"
     assert found[of("source_lag_seconds")] == "1.500"
     rows = {op: found[of("rows", rest=f',op="{op}"')] for op in ("read", "put", "delete", "withheld")}
     assert rows == {"read": "7", "put": "3", "delete": "1", "withheld": "2"}
@@ -104,10 +108,26 @@ def test_other_views_and_modes_stay(tmp_path: Path) -> None:
 
 
 def test_drift_of_a_verify_that_failed_is_not_told(tmp_path: Path) -> None:
-    """Zero keys found by half an audit would look like health."""
+    """Zero keys found by half an audit would look like health; what the audit before it found stands."""
     view = failed()
     view.drift = DriftReport()
     assert not any("drift" in series for series in written(tmp_path / "m.prom", run(view, mode="verify")))
+    verified = ViewReport("prices", drift=DriftReport(missing=4), exit_code=ExitCode.DRIFT)
+    found = written(tmp_path / "m.prom", run(verified, mode="verify"), run(view, mode="verify"))
+    assert found[of("drift_keys", mode="verify", rest=',kind="missing"')] == "4"
+    assert found[of("exit_code", mode="verify")] == "6"
+
+
+def test_what_an_audit_notes_beside_drift(tmp_path: Path) -> None:
+    """Surplus of all claims together; the oldest comparison only once everything has been compared."""
+    audit = AuditReport(surplus=[Surplus("a", "a:", 3), Surplus("b", "b:", 4)], coverage=Coverage(2))
+    view = ViewReport("prices", drift=DriftReport(), audit=audit)
+    found = written(tmp_path / "m.prom", run(view, mode="verify"))
+    assert found[of("surplus_keys", mode="verify")] == "7"
+    oldest = of("oldest_compare_timestamp_seconds", mode="verify")
+    assert oldest not in found
+    audit.coverage = Coverage(2, [SliceCompared(0, 5000, "verify"), SliceCompared(1, 4000, "compare")])
+    assert written(tmp_path / "m.prom", run(view, mode="verify"))[oldest] == "4.000"
 
 
 def test_a_configuration_error_is_told_and_forgotten(tmp_path: Path) -> None:
