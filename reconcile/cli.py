@@ -158,7 +158,7 @@ def _work(
     report: RunReport
     destinations = MetricsSettings(file=metrics_path)
     try:
-        flags = {"limits.max_runtime_s": max_runtime, "metrics.file": metrics_path}
+        flags: dict[str, object] = {"limits.max_runtime_s": max_runtime, "metrics.file": metrics_path}
         settings = load_settings(config_path, log_level, flags)
         destinations = settings.metrics
         given = {"views": views, **request_options}
