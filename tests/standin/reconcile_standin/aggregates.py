@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
-from reconcile_standin import values
+from reconcile_standin import jsonb, values
 
 _NUMERIC = Context(prec=39, rounding=ROUND_HALF_EVEN)
 
@@ -31,7 +30,7 @@ class _Sum:
             self.total = _NUMERIC.add(Decimal(self.total), Decimal(number))
 
     def finalize(self) -> str | None:
-        return None if self.total is None else values.decimal_text(Decimal(self.total))
+        return None if self.total is None else jsonb.decimal_text(Decimal(self.total))
 
 
 class _Extreme:
@@ -47,7 +46,7 @@ class _Extreme:
             self.best = Decimal(value)
 
     def finalize(self) -> str | None:
-        return None if self.best is None else values.decimal_text(self.best)
+        return None if self.best is None else jsonb.decimal_text(self.best)
 
 
 class _Least(_Extreme):
@@ -66,7 +65,7 @@ class _Average(_Sum):
     def finalize(self) -> str | None:
         if self.total is None:
             return None
-        return values.decimal_text(_NUMERIC.divide(Decimal(self.total), Decimal(self.count)))
+        return jsonb.decimal_text(_NUMERIC.divide(Decimal(self.total), Decimal(self.count)))
 
 
 class _Collect:
@@ -81,8 +80,8 @@ class _Collect:
 
 class _JsonAgg(_Collect):
     def finalize(self) -> str | None:
-        loaded = [None if i is None else json.loads(i) for i in sorted(self.items, key=lambda i: (i is None, i or ""))]
-        return values.canonical_json(loaded) if loaded else None
+        loaded = [None if i is None else jsonb.loads(i) for i in sorted(self.items, key=lambda i: (i is None, i or ""))]
+        return jsonb.dumps(loaded) if loaded else None
 
 
 class _ArrayAgg(_Collect):

@@ -6,14 +6,14 @@ import base64
 import binascii
 import functools
 import hashlib
-import json
+import hmac
 import math
 import re
 import zlib
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal
 from typing import TYPE_CHECKING, Any
 
-from reconcile_standin import values
+from reconcile_standin import jsonb, values
 from reconcile_standin.hashing import murmur2, seahash
 from reconcile_standin.problem import SqlError
 from reconcile_standin.types import RANGES, named
@@ -35,7 +35,7 @@ def _error(message: str) -> Value:
 
 def _num(op: Callable[[Decimal, Decimal], Decimal]) -> Callable[[Any, Any], Value]:
     def call(a: Any, b: Any) -> Value:
-        return None if a is None or b is None else values.decimal_text(op(Decimal(a), Decimal(b)))
+        return None if a is None or b is None else jsonb.decimal_text(op(Decimal(a), Decimal(b)))
 
     return call
 
@@ -86,6 +86,32 @@ def _uint8(value: Any) -> Value:
     if not 0 <= number <= RANGES["uint8"][1]:
         raise SqlError.evaluation(f'"{value}" uint8 out of range')
     return str(number)
+
+
+_UINT8 = {
+    "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a // b,
+    "%": lambda a, b: a % b, "&": lambda a, b: a & b, "|": lambda a, b: a | b, "#": lambda a, b: a ^ b,
+}  # fmt: skip
+
+
+def _uint8_op(op: str, left: str | None, right: str | None) -> Value:
+    if left is None or right is None:
+        return None
+    if op in "/%" and int(right) == 0:
+        raise SqlError("division by zero")
+    number = _UINT8[op](int(left), int(right))
+    if not 0 <= number <= RANGES["uint8"][1]:
+        raise SqlError(f'"{left} {op} {right}" uint8 out of range')
+    return str(number)
+
+
+def _row(*fields: str | None) -> Value:
+    """The text of a record."""
+    texts = []
+    for text in fields:
+        plain = text is None or re.fullmatch(r'[^\s(),"\\]+', text)
+        texts.append((text or "") if plain else '"' + str(text).replace("\\", "\\\\").replace('"', '""') + '"')
+    return f"({','.join(texts)})"
 
 
 def _encode(data: bytes | None, form: str) -> Value:
@@ -175,41 +201,11 @@ def _chr(code: int | None) -> Value:
 def _round(value: Any, places: int) -> Value:
     if value is None:
         return None
-    return values.decimal_text(Decimal(value).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
+    return jsonb.decimal_text(Decimal(value).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
 
 
 def _to_json(value: Value, name: str) -> Value:
-    if value is None:
-        return None
-    if name == "bool":
-        return "true" if value else "false"
-    if name in ("int2", "int4", "int8", "numeric", "float8", "jsonb", "uint2", "uint4"):
-        return values.to_text(named(name), value)
-    return values.canonical_json(values.cast_text(named(name), value))
-
-
-def _json_get(document: str | None, key: str | int | None, as_text: int) -> Value:
-    if document is None or key is None:
-        return None
-    loaded = json.loads(document)
-    try:
-        found = loaded[key]
-    except (KeyError, IndexError, TypeError):
-        return None
-    if not as_text:
-        return values.canonical_json(found)
-    if found is None:
-        return None
-    return found if isinstance(found, str) else values.canonical_json(found)
-
-
-def _json_object(*args: Any) -> Value:
-    pairs = zip(args[::2], args[1::2], strict=True)
-    return values.canonical_json({key: None if v is None else json.loads(v) for key, v in pairs})
-
-
-def _json_array(*args: Any) -> Value:
-    return values.canonical_json([None if v is None else json.loads(v) for v in args])
+    return None if value is None else jsonb.of_text(values.cast_text(named(name), value), name)
 
 
 def _interval_add(micros: int | None, interval: str | None, sign: int) -> Value:
@@ -240,7 +236,7 @@ def _extract(unit: str, micros: int | None) -> Value:
     if micros is None:
         return None
     if unit.lower() == "epoch":
-        return values.decimal_text(Decimal(micros) / 1_000_000)
+        return jsonb.decimal_text(Decimal(micros) / 1_000_000)
     text = values.format_timestamp(micros)
     spans = {"year": (0, 4), "month": (5, 7), "day": (8, 10), "hour": (11, 13), "minute": (14, 16), "second": (17, 26)}
     start, end = spans[unit.lower()]
@@ -272,6 +268,9 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Value]]] = {
     "mz_murmur2": (1, _strict(lambda data: murmur2(_bytes(data)))),
     "mz_md5": (1, _strict(lambda data: hashlib.md5(_bytes(data), usedforsecurity=False).hexdigest())),
     "mz_digest": (2, _strict(lambda data, name: hashlib.new(name, _bytes(data)).digest())),
+    "mz_hmac": (3, _strict(lambda data, key, name: hmac.digest(_bytes(key), _bytes(data), name))),
+    "mz_concat_ws": (-1, lambda by, *texts: None if by is None else by.join(t for t in texts if t is not None)),
+    "mz_row": (-1, _row),
     "mz_num_add": (2, _num(_NUMERIC.add)),
     "mz_num_sub": (2, _num(_NUMERIC.subtract)),
     "mz_num_mul": (2, _num(_NUMERIC.multiply)),
@@ -281,8 +280,10 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Value]]] = {
     "mz_range": (4, _range),
     "mz_num_int": (4, _num_int),
     "mz_float_int": (4, _float_int),
+    "mz_num_float": (1, _strict(lambda v: v if v == "NaN" else float(v))),
     "mz_float_num": (1, _strict(lambda v: values.parse_decimal(repr(v)))),
     "mz_uint8": (1, _uint8),
+    "mz_uint8_op": (3, _uint8_op),
     "mz_text": (2, lambda v, name: None if v is None else values.cast_text(named(name), v)),
     "mz_parse": (2, lambda v, name: None if v is None else values.parse_text(named(name), v)),
     "mz_encode": (2, _encode),
@@ -299,16 +300,14 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Value]]] = {
     "mz_chr": (1, _chr),
     "mz_round": (2, _round),
     "mz_to_json": (2, _to_json),
-    "mz_json_get": (3, _json_get),
-    "mz_json_object": (-1, _json_object),
-    "mz_json_array": (-1, _json_array),
+    **jsonb.FUNCTIONS,
     "mz_interval_add": (3, _interval_add),
     "mz_trunc": (2, _trunc),
     "mz_extract": (2, _extract),
     "mz_elements": (-1, _elements),
     "mz_index": (2, _index),
-    "mz_floor": (1, _strict(lambda v: values.decimal_text(Decimal(v).to_integral_value("ROUND_FLOOR")))),
-    "mz_ceil": (1, _strict(lambda v: values.decimal_text(Decimal(v).to_integral_value("ROUND_CEILING")))),
+    "mz_floor": (1, _strict(lambda v: jsonb.decimal_text(Decimal(v).to_integral_value("ROUND_FLOOR")))),
+    "mz_ceil": (1, _strict(lambda v: jsonb.decimal_text(Decimal(v).to_integral_value("ROUND_CEILING")))),
     "mz_sqrt": (1, _strict(lambda v: math.sqrt(float(v)))),
     "mz_power": (2, _strict(lambda a, b: float(a) ** float(b))),
 }

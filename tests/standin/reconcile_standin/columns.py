@@ -15,7 +15,7 @@ from reconcile_standin import vectors
 from reconcile_standin.engine import ALIVE
 from reconcile_standin.hashing import crc32_many, hash_many, seahash_many
 from reconcile_standin.plan import ALIAS, FLAG
-from reconcile_standin.problem import SqlError
+from reconcile_standin.problem import EVALUATION, SqlError
 from reconcile_standin.totals import Events, Groups
 from reconcile_standin.typed import Hash, Mask, Modulo, OneOf
 
@@ -202,7 +202,7 @@ class Columns:
         try:
             count, total, data, sizes = self._engine.all(sql, (int(rids[0]), int(rids[-1])))[0]
         except SqlError as problem:
-            if not problem.message.startswith("Evaluation error"):
+            if not problem.message.startswith(EVALUATION):
                 raise
             return None
         # Compaction removes rows here and there a moment apart.
@@ -240,7 +240,7 @@ class Columns:
             try:
                 yield self._engine.all(sql, (low, high))
             except SqlError as problem:
-                if not problem.message.startswith("Evaluation error"):
+                if not problem.message.startswith(EVALUATION):
                     raise
                 if high - low == 1:
                     self._failed[key, high] = problem

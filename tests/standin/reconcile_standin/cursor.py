@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from reconcile_standin import asof
 from reconcile_standin.encoding import sort_key
-from reconcile_standin.problem import SqlError
+from reconcile_standin.problem import EVALUATION, SqlError
 from reconcile_standin.reading import CHUNK, rows_at
 from reconcile_standin.session import END_OF_TIME, Notice
 from reconcile_standin.subscribe import Options, Subscription
@@ -36,6 +36,10 @@ def selected(session: Session, plan: Plan, as_of: s.AsOf | None) -> Iterator[Row
                 # What Materialize answers has been consolidated, which sorts it; worth imitating while it is cheap.
                 small = i == 0 and len(rows) < CHUNK and not ordered
                 yield sorted(rows, key=sort_key) if small else rows
+        except SqlError as problem:
+            if not plan.facts.tables:  # it is found when the query is planned
+                problem.message = problem.message.removeprefix(EVALUATION)
+            raise
         finally:
             session.store.clock.release(hold)
 

@@ -157,12 +157,15 @@ class Dispatcher:
         """A result is refused as a whole, before its first row."""
         limit = self._session.variables.result_limit
         if limit is None:
-            return batches
+            yield from batches
+            return
         found = list(batches)
         size = sum(len(v) if isinstance(v, str | bytes) else 8 for rows in found for row in rows for v in row)
         if size > limit:
-            raise SqlError(f"result exceeds max size of {self._session.variables.get('max_query_result_size')}")
-        return iter(found)
+            power = min((limit.bit_length() - 1) // 10, 4)
+            shown = f"{limit / 1024**power:.1f} {'KMGT'[power - 1]}B" if power else f"{limit} B"
+            raise SqlError(f"result exceeds max size of {shown}")
+        yield from found
 
     def _subscribe_columns(self, statement: s.Subscribe, plan: Plan) -> tuple[Column, ...]:
         options = Options(statement.snapshot, statement.progress, statement.upsert, 0, None)

@@ -98,7 +98,7 @@ _BINARY: dict[str, Encode] = {
     "int2": struct.Struct("!h").pack, "int4": struct.Struct("!i").pack, "int8": struct.Struct("!q").pack,
     "oid": struct.Struct("!I").pack, "uint2": struct.Struct("!H").pack, "uint4": struct.Struct("!I").pack,
     "uint8": lambda v: struct.pack("!Q", int(v)),
-    "float8": struct.Struct("!d").pack, "float4": struct.Struct("!f").pack,
+    "float8": lambda v: struct.pack("!d", float(v)), "float4": lambda v: struct.pack("!f", float(v)),
     "numeric": _decimal_binary, "interval": _interval_binary, "date": _date_binary,
     "timestamp": lambda v: struct.pack("!q", v - _PG_EPOCH_MICROS),
     "timestamptz": lambda v: struct.pack("!q", v - _PG_EPOCH_MICROS),

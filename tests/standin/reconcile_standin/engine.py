@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconcile_standin.aggregates import AGGREGATES, collate_decimal
 from reconcile_standin.builtins import FUNCTIONS
-from reconcile_standin.problem import SqlError, canceled
+from reconcile_standin.problem import EVALUATION, SqlError, canceled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,7 +52,8 @@ class Engine:
             try:
                 return function(*args)
             except SqlError as problem:
-                failed(problem)
+                evaluation = problem.message.startswith(EVALUATION) or problem.code != "XX000"
+                failed(problem if evaluation else SqlError.evaluation(problem.message))
                 raise
             except (ArithmeticError, ValueError, TypeError, KeyError) as problem:
                 failed(SqlError.evaluation(str(problem)))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _INFIX = {
     "or": 1, "and": 2, "=": 5, "<": 5, ">": 5, "<=": 5, ">=": 5, "<>": 5, "!=": 5,
-    "||": 7, "->": 7, "->>": 7, "@>": 7, "<@": 7, "~": 7, "~*": 7, "!~": 7, "!~*": 7,
+    "||": 7, "&": 7, "|": 7, "#": 7, "->": 7, "->>": 7, "@>": 7, "<@": 7, "~": 7, "~*": 7, "!~": 7, "!~*": 7,
     "+": 8, "-": 8, "*": 9, "/": 9, "%": 9,
 }  # fmt: skip
 _NOT, _IS, _IN, _ZONE, _UNARY, _CAST = 3, 4, 6, 10, 11, 13
@@ -57,6 +57,10 @@ class ExpressionParser(Tokens):
             if more is None:
                 return left
             left = more
+
+    def starts_query(self) -> bool:
+        """Whether a query comes next."""
+        return self.token.kind == "word" and self.token.text in ("select", "with", "values", "table")
 
     def exprs(self) -> tuple[s.Expr, ...]:
         """A list of expressions."""
@@ -115,7 +119,7 @@ class ExpressionParser(Tokens):
 
     def _in(self, left: s.Expr, negated: bool) -> s.Expr:
         self.expect_op("(")
-        if self.is_word("select") or self.is_word("with") or self.is_word("values"):
+        if self.starts_query():
             query = self.query()
             self.expect_op(")")
             return s.In(left, (), query, negated)
@@ -172,7 +176,7 @@ class ExpressionParser(Tokens):
         if token.text != "(":
             self.fail("an expression")
         self.at += 1
-        if self.is_word("select") or self.is_word("with") or self.is_word("values"):
+        if self.starts_query():
             query = self.query()
             self.expect_op(")")
             return s.Subquery(query)

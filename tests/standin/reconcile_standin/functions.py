@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconcile_standin import types
+from reconcile_standin import operators, types
 from reconcile_standin.problem import SqlError
-from reconcile_standin.typed import Hash, Mask, Modulo, OneOf, Pick, Typed, cast, constant, known, unify
+from reconcile_standin.typed import Hash, Modulo, Pick, Typed, cast, constant, known, unify
 from reconcile_standin.types import BOOL, BYTEA, FLOAT8, INT4, INT8, JSONB, NUMERIC, TEXT, TIMESTAMPTZ, UINT4, UINT8
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ _SIGNATURES: dict[str, list[Signature]] = {
     "sha256": [Signature("b", BYTEA, "mz_digest({0},'sha256')")],
     "sha384": [Signature("b", BYTEA, "mz_digest({0},'sha384')")],
     "sha512": [Signature("b", BYTEA, "mz_digest({0},'sha512')")],
+    "hmac": [Signature("ttt", BYTEA, "mz_hmac({0},{1},{2})"), Signature("bbt", BYTEA, "mz_hmac({0},{1},{2})")],
+    "jsonb_strip_nulls": [Signature("j", JSONB, "mz_json_strip_nulls({0})")],
     "digest": [Signature("dt", BYTEA, "mz_digest({0},{1})")],
     "encode": [Signature("bt", TEXT, "mz_encode({0},{1})")],
     "decode": [Signature("tt", BYTEA, "mz_decode({0},{1})")],
@@ -79,6 +80,7 @@ _SIGNATURES: dict[str, list[Signature]] = {
                                           " THEN 'boolean' ELSE json_type({0}) END")],
     "jsonb_array_length": [Signature("j", INT4, "json_array_length({0})")],
 }  # fmt: skip
+_NO_MATCH = "No function matches the given name and argument types. You might need to add explicit type casts."
 _ALIASES = {"char_length": "char_length", "character_length": "char_length", "to_jsonb": "to_jsonb"}
 
 
@@ -112,7 +114,8 @@ def _coerce(kind: str, arg: Typed) -> Typed:
 def no_function(name: str, args: Args) -> SqlError:
     """No overload takes these arguments."""
     shown = ", ".join("unknown" if a.unknown else types.long_name(a.type) for a in args)
-    return SqlError(f"function {name}({shown}) does not exist", "42883")
+    # Two blanks: so it is recorded.
+    return SqlError(f"function {name}({shown}) does not exist", hint=_NO_MATCH.replace(". ", ".  "))
 
 
 def _hash(function: str, result: Type) -> Callable[[Args], Typed]:
@@ -165,6 +168,18 @@ def _concat(args: Args) -> Typed:
     return Typed(f"({'||'.join(parts)})", TEXT)
 
 
+def _concat_ws(args: Args) -> Typed:
+    return Typed(f"mz_concat_ws({','.join(cast(known(a), TEXT).sql for a in args)})", TEXT)
+
+
+def _row(args: Args) -> Typed:
+    texts = []
+    for arg in args:
+        text = cast(known(arg), TEXT).sql
+        texts.append(f"substr({text},1,1)" if arg.type is BOOL else text)
+    return Typed(f"mz_row({','.join(texts)})", types.RECORD)
+
+
 def _round(args: Args) -> Typed:
     if args[0].type.name in ("float8", "float4") and len(args) == 1:
         return Typed(f"round({args[0].sql})", args[0].type)
@@ -186,7 +201,7 @@ def _floor(engine: str) -> Callable[[Args], Typed]:
 
 
 def _mod(args: Args) -> Typed:
-    return arithmetic("%", args[0], args[1])
+    return operators.arithmetic("%", args[0], args[1])
 
 
 def _to_json(args: Args) -> Typed:
@@ -215,6 +230,7 @@ def _typeof(args: Args) -> Typed:
 _BUILDERS: dict[str, Callable[[Args], Typed]] = {
     "crc32": _hash("crc32", UINT4), "seahash": _hash("seahash", UINT8), "get_byte": _get_byte,
     "coalesce": _coalesce, "greatest": _extreme(">"), "least": _extreme("<"), "nullif": _nullif, "concat": _concat,
+    "concat_ws": _concat_ws, "row": _row,
     "round": _round, "abs": _abs, "floor": _floor("mz_floor"), "ceil": _floor("mz_ceil"), "mod": _mod,
     "to_jsonb": _to_json, "jsonb_build_object": _json_object, "jsonb_build_array": _json_array,
     "mz_index": _index, "pg_typeof": _typeof,
@@ -228,147 +244,9 @@ def call(name: str, args: Args) -> Typed:
         return builder(args)
     signatures = _SIGNATURES.get(_ALIASES.get(name, name))
     if signatures is None:
-        raise SqlError(f'function "{name}" does not exist', "42883")
+        raise SqlError(f'function "{name}" does not exist', hint=_NO_MATCH)
     for signature in signatures:
         if len(signature.kinds) == len(args) and all(map(_matches, signature.kinds, args)):
             coerced = map(_coerce, signature.kinds, args)
             return Typed(signature.sql.format(*(f"{a.sql}" for a in coerced)), signature.result)
     raise no_function(name, args)
-
-
-_DECIMAL = {"+": "mz_num_add", "-": "mz_num_sub", "*": "mz_num_mul", "/": "mz_num_div", "%": "mz_num_mod"}
-
-
-def no_operator(op: str, left: Typed, right: Typed) -> SqlError:
-    """No overload of an infix operator."""
-    names = ["unknown" if e.unknown else types.long_name(e.type) for e in (left, right)]
-    return SqlError(f"operator does not exist: {names[0]} {op} {names[1]}", "42883")
-
-
-def arithmetic(op: str, left: Typed, right: Typed) -> Typed:
-    """+ - * / % on numbers and times."""
-    left, right = _settle(left, right)
-    if not (left.type.is_number and right.type.is_number):
-        return _time_arithmetic(op, left, right)
-    result = types.arithmetic(left.type, right.type)
-    vector = None
-    if op == "%" and isinstance(left.vector, Hash) and isinstance(right.constant, int | str) and int(right.constant):
-        vector = Modulo(left.vector, int(right.constant))
-    left, right = cast(left, result), cast(right, result)
-    if result.is_decimal:
-        wrap = "mz_uint8({})" if result is UINT8 else "{}"
-        floor = f"mz_floor(mz_num_div({left.sql},{right.sql}))"
-        sql = floor if result is UINT8 and op == "/" else f"{_DECIMAL[op]}({left.sql},{right.sql})"
-        return Typed(wrap.format(sql), result, vector)
-    if op in "/%":
-        if isinstance(right.constant, int) and right.constant != 0:
-            return Typed(f"({left.sql}{op}{right.sql})", result, vector)
-        sql = f"CASE WHEN {right.sql}=0 THEN mz_error('division by zero') ELSE {left.sql}{op}{right.sql} END"
-        return Typed(sql, result)
-    return Typed(f"({left.sql}{op}{right.sql})", result)
-
-
-def _settle(left: Typed, right: Typed) -> tuple[Typed, Typed]:
-    if left.unknown and right.unknown:
-        return known(left), known(right)
-    if left.unknown:
-        return known(left, right.type), right
-    if right.unknown:
-        return left, known(right, types.INTERVAL if left.type.name.startswith("timestamp") else left.type)
-    return left, right
-
-
-def _time_arithmetic(op: str, left: Typed, right: Typed) -> Typed:
-    names = left.type.name, right.type.name
-    if names[1] == "interval" and names[0] in ("timestamp", "timestamptz", "date") and op in "+-":
-        moment = left if names[0] != "date" else cast(left, types.TIMESTAMP)
-        return Typed(f"mz_interval_add({moment.sql},{right.sql},{1 if op == '+' else -1})", moment.type)
-    if names[0] == "mz_timestamp" and right.type.is_number and op in "+-":
-        return Typed(f"({left.sql}{op}CAST({right.sql} AS INTEGER))", left.type)
-    if op == "-" and left.type is JSONB:
-        raise SqlError.unsupported("jsonb - text")
-    raise no_operator(op, left, right)
-
-
-def compare(op: str, left: Typed, right: Typed) -> Typed:
-    """= <> < <= > >="""
-    if left.unknown or right.unknown:
-        left, right = _settle_comparison(left, right)
-    vector = _picked(op, left, right)
-    if left.type.name != right.type.name:
-        names = {left.type.name, right.type.name}
-        if "mz_timestamp" in names:
-            left, right = cast(left, types.MZ_TIMESTAMP), cast(right, types.MZ_TIMESTAMP)
-        else:
-            try:
-                left, right = unify([left, right])
-            except SqlError:
-                raise no_operator(op, left, right) from None
-    if left.type.is_decimal and op not in ("=", "<>"):
-        return Typed(f"(mz_cmp({left.sql},{right.sql}){op}0)", BOOL)
-    return Typed(f"({left.sql}{op}{right.sql})", BOOL, vector)
-
-
-def _settle_comparison(left: Typed, right: Typed) -> tuple[Typed, Typed]:
-    if left.unknown and right.unknown:
-        return known(left), known(right)
-    return (known(left, right.type), right) if left.unknown else (left, known(right, left.type))
-
-
-def _picked(op: str, left: Typed, right: Typed) -> Mask | OneOf | None:
-    if op != "=" or not right.is_constant or right.value is None or not right.type.is_number:
-        return None
-    try:
-        number = int(str(right.value))
-    except ValueError:
-        return None
-    if isinstance(left.vector, Pick):
-        return Mask(left.vector, number)
-    # Only numbers: text of a hash keeps its vector too, but compares as text.
-    if isinstance(left.vector, Hash | Modulo) and left.type.is_number:
-        return OneOf(left.vector, (number,))
-    return None
-
-
-def one_of(operand: Typed, items: list[Typed]) -> Typed:
-    """operand IN (items)"""
-    parts = [compare("=", operand, item) for item in items]
-    sql = _in_list([p.sql for p in parts])
-    vectors = [p.vector for p in parts if isinstance(p.vector, OneOf)]
-    if len(vectors) == len(parts):
-        return Typed(sql, BOOL, OneOf(vectors[0].of, tuple(v.numbers[0] for v in vectors)))
-    return Typed(sql, BOOL)
-
-
-def _in_list(parts: list[str]) -> str:
-    """Alternatives: a list of equal operands costs the engine less, and it takes more of them."""
-    start = parts[0][: parts[0].find("=") + 1]
-    same = all(p.startswith(start) for p in parts)
-    if same and len(parts) > 1 and re.fullmatch(r"\(ŧ\d+ŧ\.c\d+=", start):
-        return f"{start[:-1]} IN ({','.join(p[len(start) : -1] for p in parts)}))"
-    return f"({' OR '.join(parts)})"
-
-
-def infix(op: str, left: Typed, right: Typed) -> Typed:
-    """Any binary operator but AND and OR."""
-    if op in ("=", "<>", "<", "<=", ">", ">="):
-        return compare(op, left, right)
-    if op == "||":
-        return _concatenate(left, right)
-    if op in ("->", "->>"):
-        key = known(right)
-        as_text = int(op == "->>")
-        return Typed(f"mz_json_get({left.sql},{key.sql},{as_text})", TEXT if as_text else JSONB)
-    if op in ("~", "~*", "!~", "!~*"):
-        sql = f"mz_regex({known(left).sql},{known(right).sql},{int(op.endswith('*'))})"
-        return Typed(f"(NOT {sql})" if op[0] == "!" else sql, BOOL)
-    if op in _DECIMAL:
-        return arithmetic(op, left, right)
-    raise no_operator(op, left, right)
-
-
-def _concatenate(left: Typed, right: Typed) -> Typed:
-    left, right = known(left), known(right)
-    if left.type is BYTEA and right.type is BYTEA:
-        raise no_operator("||", left, right)
-    return Typed(f"({cast(left, TEXT).sql}||{cast(right, TEXT).sql})", TEXT)

@@ -21,6 +21,8 @@ class Token:
         """As Materialize's parser names a token it did not expect."""
         if self.kind == "end":
             return "EOF"
+        if self.kind == "word" and self.text in _KEYWORDS:
+            return self.text.upper()
         if self.kind in ("word", "ident"):
             return f'identifier "{self.text}"'
         if self.kind == "op":
@@ -28,6 +30,8 @@ class Token:
         return f'{self.kind} "{self.text}"'
 
 
+# Those that stand where something else was expected.
+_KEYWORDS = frozenset(["from", "where", "select", "as", "on", "order", "group", "having", "limit", "union", "set"])
 _OPERATOR_NAMES = {
     ",": "comma",
     ";": "semicolon",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+EVALUATION = "Evaluation error: "
+
 
 class SqlError(Exception):
     """An ErrorResponse in waiting. Materialize says XX000 for most of what users get wrong."""
@@ -27,7 +29,7 @@ class SqlError(Exception):
     @classmethod
     def evaluation(cls, message: str) -> SqlError:
         """An error in the data, found while rows were computed."""
-        return cls(f"Evaluation error: {message}")
+        return cls(f"{EVALUATION}{message}")
 
     @classmethod
     def syntax(cls, message: str, position: int) -> SqlError:

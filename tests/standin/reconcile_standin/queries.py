@@ -23,12 +23,17 @@ class QueryParser(ExpressionParser):
             elif self.accept("offset"):
                 offset = self.expr()
                 _ = self.accept("rows") or self.accept("row")
+            elif self.accept("fetch"):
+                _ = self.accept("first") or self.accept("next")
+                limit = s.Literal("int", "1") if self.is_word("row") or self.is_word("rows") else self.expr()
+                _ = self.accept("rows") or self.accept("row")
+                self.expect("only")
             else:
                 break
         if not order and limit is None and offset is None and not ctes and isinstance(body, s.Query):
             return body
         if isinstance(body, s.Query):
-            body = s.Core((s.Item(s.Star(None), None),), s.Derived(body, "q", ()), None, (), None, distinct=False)
+            body = self.whole(s.Derived(body, "q", ()))
         return s.Query(body, order, limit, offset, ctes)
 
     def _ctes(self) -> tuple[tuple[str, tuple[str, ...], s.Query], ...]:
@@ -62,8 +67,20 @@ class QueryParser(ExpressionParser):
             return query
         if self.accept("values"):
             return self._values()
+        if self.accept("table"):
+            return self.whole(self._named_table())
         self.expect("select")
         return self._core()
+
+    def _named_table(self) -> s.Table:
+        start = self.token.start
+        parts = self.qualified()
+        return s.Table(parts, None, (), start, self.tokens[self.at - 1].end)
+
+    @staticmethod
+    def whole(source: s.Source) -> s.Core:
+        """SELECT * FROM source."""
+        return s.Core((s.Item(s.Star(None), None),), source, None, (), None, distinct=False)
 
     def _values(self) -> s.Values:
         rows = []
@@ -162,7 +179,7 @@ class QueryParser(ExpressionParser):
         return s.Table(parts, alias, columns, start, end)
 
     def _parenthesized(self) -> s.Source:
-        if self.is_word("select") or self.is_word("with") or self.is_word("values") or self.is_op("("):
+        if self.starts_query() or self.is_op("("):
             opened = self.at
             query = self.query()
             if not self.is_op(")"):
@@ -175,7 +192,8 @@ class QueryParser(ExpressionParser):
             alias, columns = self._alias()
             return s.Derived(query, alias, columns)
         inner = self._joined()
-        self.expect_op(")")
+        if not self.accept_op(")"):
+            self.fail("joined table")
         return inner
 
     def _alias(self) -> tuple[str | None, tuple[str, ...]]:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from reconcile_standin import functions, shapes, types
+from reconcile_standin import functions, operators, shapes, types
 from reconcile_standin import syntax as s
 from reconcile_standin.definitions import Parser
 from reconcile_standin.plan import Column, Kept, Linear, Plan, Relation
@@ -277,7 +277,7 @@ class Analyzer(Expressions):
         conditions = []
         for name in node.using:
             a, b = left.scope.lookup((name,)), right.scope.lookup((name,))
-            conditions.append(functions.compare("=", a, b).sql)
+            conditions.append(operators.compare("=", a, b).sql)
             scope.merged.add(shift + [n for _, n, _ in right.scope.entries].index(name))
         if node.on is not None:
             conditions.append(self.boolean(node.on, scope, "ON").sql)

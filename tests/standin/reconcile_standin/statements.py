@@ -51,9 +51,10 @@ class StatementParser(QueryParser):
         if token.kind == "op" and token.text == "(":
             return self.select()
         reader: Callable[[], s.Statement] | None = {
-            "select": self.select, "values": self.select, "with": self.select, "subscribe": self.subscribe,
-            "copy": self._copy, "explain": self._explain, "declare": self._declare, "fetch": self._fetch,
-            "close": self._close, "begin": self._begin, "start": self._begin, "commit": self._end, "end": self._end,
+            "select": self.select, "values": self.select, "with": self.select, "table": self.select,
+            "subscribe": self.subscribe, "copy": self._copy, "explain": self._explain,
+            "declare": self._declare, "fetch": self._fetch, "close": self._close, "begin": self._begin,
+            "start": self._begin, "commit": self._end, "end": self._end,
             "rollback": self._end, "abort": self._end, "set": self._set, "reset": self._reset, "show": self._show,
             "create": self._create, "drop": self._drop, "alter": self._alter, "grant": self._grant,
             "revoke": self._grant, "insert": self._insert, "update": self._update, "delete": self._delete,
@@ -84,10 +85,8 @@ class StatementParser(QueryParser):
             query = self.query()
             self.expect_op(")")
         else:
-            start = self.token.start
-            relation = self.qualified()
-            table = s.Table(relation, None, (), start, self.tokens[self.at - 1].end)
-            query = s.Query(s.Core((s.Item(s.Star(None), None),), table, None, (), None, distinct=False))
+            table = self._named_table()
+            relation, query = table.parts, s.Query(self.whole(table))
         upsert = self._envelope()
         options = {"snapshot": True, "progress": False}
         if self.accept("with"):

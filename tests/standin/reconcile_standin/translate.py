@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from reconcile_standin import functions, types
+from reconcile_standin import functions, operators, types
 from reconcile_standin import syntax as s
 from reconcile_standin.plan import Facts
 from reconcile_standin.problem import SqlError
@@ -73,7 +73,7 @@ class Expressions:
         if found.unknown:
             found = known(found, BOOL)
         if found.type is not BOOL:
-            raise SqlError(f"{where} clause must have type boolean, not type {types.long_name(found.type)}", "42804")
+            raise SqlError(f"{where} clause must have type boolean, not type {types.long_name(found.type)}")
         return found
 
     def _literal(self, node: s.Literal, _scope: Scope) -> Typed:
@@ -128,7 +128,7 @@ class Expressions:
             left = self.boolean(node.left, scope, word)
             right = self.boolean(node.right, scope, word)
             return Typed(f"({left.sql} {word} {right.sql})", BOOL)
-        return functions.infix(node.op, self.expr(node.left, scope), self.expr(node.right, scope))
+        return operators.infix(node.op, self.expr(node.left, scope), self.expr(node.right, scope))
 
     def _cast(self, node: s.Cast, scope: Scope) -> Typed:
         return cast(self.expr(node.operand, scope), types.named(node.type))
@@ -140,7 +140,7 @@ class Expressions:
                 conditions.append(self.boolean(condition, scope, "CASE"))
             else:
                 left, right = self.expr(node.operand, scope), self.expr(condition, scope)
-                conditions.append(functions.compare("=", left, right))
+                conditions.append(operators.compare("=", left, right))
         results = [self.expr(result, scope) for _, result in node.whens]
         otherwise = node.otherwise or s.Literal("null", "null")
         results = unify([*results, self.expr(otherwise, scope)])
@@ -150,7 +150,7 @@ class Expressions:
     def _in(self, node: s.In, scope: Scope) -> Typed:
         operand = self.expr(node.operand, scope)
         if node.query is None:
-            found = functions.one_of(operand, [self.expr(item, scope) for item in node.items])
+            found = operators.one_of(operand, [self.expr(item, scope) for item in node.items])
         else:
             inner = self._inner(node.query, scope, 1)
             operand = known(operand, inner.columns[0].type)
@@ -186,8 +186,8 @@ class Expressions:
 
     def _between(self, node: s.Between, scope: Scope) -> Typed:
         operand = self.expr(node.operand, scope)
-        low = functions.compare(">=", operand, self.expr(node.low, scope))
-        high = functions.compare("<=", operand, self.expr(node.high, scope))
+        low = operators.compare(">=", operand, self.expr(node.low, scope))
+        high = operators.compare("<=", operand, self.expr(node.high, scope))
         sql = f"({low.sql} AND {high.sql})"
         return Typed(f"(NOT {sql})" if node.negated else sql, BOOL)
 

@@ -146,7 +146,8 @@ def _to_text(expr: Typed) -> Typed:
 
 def _to_number(expr: Typed, target: Type) -> Typed:
     if target.name in ("float8", "float4"):
-        return Typed(f"CAST({expr.sql} AS REAL)", target)
+        sql = "mz_num_float({})" if expr.type.name == "numeric" else "CAST({} AS REAL)"
+        return Typed(sql.format(expr.sql), target)
     if target.name == "uint8":
         if expr.type.name in ("uint2", "uint4"):
             return Typed(f"CAST({expr.sql} AS TEXT)", target)
@@ -210,7 +211,7 @@ def _cast_other(expr: Typed, target: Type) -> Typed:
 
 def _no_cast(source: Type, target: Type) -> Exception:
     names = types.long_name(source), types.long_name(target)
-    return SqlError(f"CAST does not support casting from {names[0]} to {names[1]}", "42846")
+    return SqlError(f"CAST does not support casting from {names[0]} to {names[1]}")
 
 
 def unify(exprs: list[Typed]) -> list[Typed]:

@@ -67,6 +67,7 @@ _TYPES = {
         Type("timestamp", 1114, 8, "INTEGER"),
         Type("timestamptz", 1184, 8, "INTEGER"),
         Type("interval", 1186, 16, "TEXT"),
+        Type("record", 2249, -1, "TEXT"),
         Type("numeric", 1700, -1, "TEXT"),
         Type("uuid", 2950, 16, "TEXT"),
         Type("jsonb", 3802, -1, "TEXT"),
@@ -93,7 +94,7 @@ UINT4, UINT8, MZ_TIMESTAMP = _TYPES["uint4"], _TYPES["uint8"], _TYPES["mz_timest
 TIMESTAMPTZ, TIMESTAMP, DATE, INTERVAL = (
     _TYPES["timestamptz"], _TYPES["timestamp"], _TYPES["date"], _TYPES["interval"],
 )  # fmt: skip
-JSONB, UUID = _TYPES["jsonb"], _TYPES["uuid"]
+JSONB, UUID, RECORD = _TYPES["jsonb"], _TYPES["uuid"], _TYPES["record"]
 
 
 def named(name: str) -> Type:
@@ -148,7 +149,7 @@ def common(types: list[Type]) -> Type:
         elif {result.name, other.name} <= {"date", "timestamp", "timestamptz"}:
             result = TIMESTAMPTZ if "timestamptz" in (result.name, other.name) else TIMESTAMP
         else:
-            raise SqlError(f"types {long_name(result)} and {long_name(other)} cannot be matched", "42804")
+            raise SqlError(f"types {long_name(result)} and {long_name(other)} cannot be matched")
     return result
 
 

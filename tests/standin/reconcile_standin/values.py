@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import math
 import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
+from reconcile_standin import jsonb
+from reconcile_standin.jsonb import decimal_text
 from reconcile_standin.problem import SqlError
 from reconcile_standin.types import RANGES, Type, long_name, named
 
@@ -24,16 +25,7 @@ _MICRO = dt.timedelta(microseconds=1)
 def invalid(type_name: str, text: str, detail: str = "") -> SqlError:
     """A text that is not a value of its type."""
     tail = f": {detail}" if detail else ""
-    return SqlError(f'invalid input syntax for type {type_name}{tail}: "{text}"', "22P02")
-
-
-def decimal_text(number: Decimal) -> str:
-    """Canonical text of a numeric: no exponent, no trailing zeros."""
-    if not number.is_finite():
-        return "NaN" if number.is_nan() else ("Infinity" if number > 0 else "-Infinity")
-    if number == number.to_integral_value():
-        return str(int(number))
-    return f"{number.normalize():f}"
+    return SqlError(f'invalid input syntax for type {type_name}{tail}: "{text}"')
 
 
 def parse_decimal(text: str) -> str:
@@ -53,7 +45,7 @@ def _parse_int(name: str, long: str) -> Callable[[str], Value]:
         except ValueError:
             raise invalid(long, text, "invalid digit found in string") from None
         if not low <= number <= high:
-            raise SqlError(f'"{text}" {long} out of range', "22003")
+            raise SqlError(f'"{text}" {long} out of range')
         return str(number) if name == "uint8" else number
 
     return parse
@@ -70,9 +62,10 @@ def _parse_bool(text: str) -> Value:
 
 def _parse_float(text: str) -> Value:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         raise invalid("double precision", text) from None
+    return "NaN" if math.isnan(number) else number  # SQLite has no NaN
 
 
 _ESCAPED_BYTE = re.compile(rb"\\(\\|[0-7]{3})")
@@ -179,14 +172,9 @@ def format_interval(months: int, days: int, micros: int) -> str:
     return " ".join(parts)
 
 
-def canonical_json(document: object) -> str:
-    """Materialize's text of a jsonb: sorted keys, no spaces."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
 def _parse_json(text: str) -> Value:
     try:
-        return canonical_json(json.loads(text))
+        return jsonb.dumps(jsonb.loads(text))
     except ValueError as error:
         raise invalid("jsonb", text, str(error)) from None
 
@@ -260,7 +248,7 @@ def parse_text(type_: Type, text: str) -> Value:
         return format_elements(items)
     parser = _PARSERS.get(type_.name)
     if parser is None:
-        raise SqlError(f"CAST does not support casting from text to {long_name(type_)}", "42846")
+        raise SqlError(f"CAST does not support casting from text to {long_name(type_)}")
     return parser(text)
 
 

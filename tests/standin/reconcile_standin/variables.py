@@ -15,7 +15,8 @@ _DEFAULTS = {
     "auto_route_catalog_queries": "on", "emit_timestamp_notice": "off", "emit_trace_id_notice": "off",
     "extra_float_digits": "3", "failpoints": "", "idle_in_transaction_session_timeout": "2 min",
     "integer_datetimes": "on", "intervalstyle": "postgres", "is_superuser": "on", "max_identifier_length": "255",
-    "max_query_result_size": "1GB", "mz_version": MZ_VERSION, "real_time_recency": "off", "search_path": "public",
+    "max_connections": "5000", "max_query_result_size": "1GB",
+    "max_result_size": "1GB", "mz_version": MZ_VERSION, "real_time_recency": "off", "search_path": "public",
     "server_version": "9.5.0", "server_version_num": "90500", "standard_conforming_strings": "on",
     "statement_timeout": "1 min", "timezone": "UTC", "transaction_isolation": "strict serializable",
     "welcome_message": "", "sql_safe_updates": "off", "statement_logging_sample_rate": "0.01",
@@ -26,6 +27,14 @@ REPORTED = (
     "standard_conforming_strings", "DateStyle", "application_name", "search_path", "database",
 )  # fmt: skip
 _ALIASES = {"schema": "search_path", "isolation": "transaction_isolation"}
+
+
+def _bytes_of(text: str) -> int | None:
+    amount = re.fullmatch(r"(\d+)\s*(?:([kMGT]?)B)?", text)
+    if amount is None:
+        return None
+    units: int = 1024 ** " kMGT".index(amount[2] or " ")
+    return int(amount[1]) * units
 
 
 class Variables:
@@ -45,6 +54,8 @@ class Variables:
         """Change a value; None resets it."""
         self.get(name)
         key = self._key(name)
+        if key == "max_query_result_size" and value is not None and _bytes_of(value) is None:
+            raise SqlError(f'parameter "{key}" requires a "bytes" value', "22023")
         self._values[key] = _DEFAULTS[key] if value is None else value
 
     @staticmethod
@@ -55,11 +66,8 @@ class Variables:
     @property
     def result_limit(self) -> int | None:
         """max_query_result_size in bytes; None for the default, which is not counted for."""
-        amount = re.fullmatch(r"(\d+)\s*([kMG]?)B", self.get("max_query_result_size"))
-        if amount is None or amount[0] == _DEFAULTS["max_query_result_size"]:
-            return None
-        units: int = 1000 ** " kMG".index(amount[2] or " ")
-        return int(amount[1]) * units
+        text = self.get("max_query_result_size")
+        return None if text == _DEFAULTS["max_query_result_size"] else _bytes_of(text)
 
     @property
     def search_path(self) -> list[str]:
