@@ -63,7 +63,8 @@ def translated(stop: Stop, view: str | None = None, *, planning: bool = False) -
         meant = translate(error, view)
         # Nearly all that planning can complain of has the SQLSTATE of an internal error (adapter/src/error.rs).
         if planning and type(meant) is ReconcileError and error.sqlstate == "XX000":
-            meant = UsageError(f"Materialize refuses the query: {_first_line(error)}", hint=meant.hint, view=view)
+            hint = meant.hint or "check `sql` in the configuration"
+            meant = UsageError(f"Materialize refuses the query: {_first_line(error)}", hint=hint, view=view)
         raise meant from error
 
 
