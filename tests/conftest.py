@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import environment
 from tests.support.command import Command
@@ -21,6 +22,9 @@ from tests.support.redis_servers import RedisServer, start_redis
 from tests.support.sources import Source, SourceServer, start_source
 
 environment.separate()  # before test modules ask whether the source is a real one
+# How long an example takes says what else the machine does.
+settings.register_profile("reconcile", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("reconcile")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
