@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import errno
 import logging
+import os
+import stat
 import sys
 
 from reconcile.config.settings import LoggingSettings
 from reconcile.errors import ConfigError
+from reconcile.texts import printable, printable_lines, to_json
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
+class TextFormatter(logging.Formatter):
+    """Text whose messages keep to their line: what they quote may come from anywhere."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: object) -> str:  # noqa: N802
+        return printable_lines(super().formatException(ei))  # type: ignore[arg-type]
+
+
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line."""
+    """One JSON object per line, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -24,25 +39,55 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        return to_json(entry)
+
+
+class _FileHandler(logging.FileHandler):
+    """A log that cannot be written is told once, in a line, and never ends or floods a run."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not self._told:
+            self._told = True
+            why = getattr(sys.exc_info()[1], "strerror", None) or "it cannot be written"
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"warning: the log {self.baseFilename} is incomplete: {why}\n")
 
 
 def set_up(settings: LoggingSettings) -> None:
-    """Configure the 'reconcile' logger. Raises ConfigError when the log file cannot be opened."""
-    handler: logging.Handler
-    try:
-        handler = logging.FileHandler(settings.file) if settings.file else logging.StreamHandler(sys.stderr)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write the log file {settings.file}: {error.strerror}", hint="logging.file"
-        ) from error
+    """Configure the 'reconcile' logger. Raises ConfigError when it cannot be done as the settings say."""
+    handler = _open(settings.file) if settings.file else logging.StreamHandler(sys.stderr)
     if settings.format:
-        handler.setFormatter(logging.Formatter(settings.format))
+        handler.setFormatter(_formatter(settings.format))
     elif settings.file or not sys.stderr.isatty():
         handler.setFormatter(JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter(TEXT_FORMAT))
+        handler.setFormatter(TextFormatter(TEXT_FORMAT))
     logger = logging.getLogger("reconcile")
     logger.handlers[:] = [handler]
     logger.setLevel(settings.level.upper())
     logger.propagate = False
+
+
+def _open(path: str) -> logging.Handler:
+    try:
+        if os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode):
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))  # opening it as logging does would wait for a reader
+        return _FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        why = "nobody reads this pipe" if error.errno == errno.ENXIO else error.strerror
+        raise ConfigError(f"cannot write the log file {path}: {why}", hint="logging.file") from error
+
+
+def _formatter(text: str) -> logging.Formatter:
+    formatter = TextFormatter(text)
+    record = logging.LogRecord("reconcile", logging.INFO, __file__, 1, "message", None, None)
+    try:
+        formatter.format(record)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"logging.format does not fit a log record: {type(error).__name__} {error}",
+            hint="fields are those of Python's logging, such as %(asctime)s %(levelname)s %(message)s",
+        ) from None
+    return formatter

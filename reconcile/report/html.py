@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from reconcile import __version__
 from reconcile.core.times import format_time
-from reconcile.report.files import replace_file
+from reconcile.report.files import write_file
 from reconcile.report.run_report import ErrorReport, RunReport, ViewReport
 
 MAX_PAGE_BYTES = 2 * 1024 * 1024
@@ -62,9 +62,9 @@ _VERDICTS = {
 _BAR_WIDTH, _BAR_STEP, _LABEL_WIDTH, _COUNT_WIDTH = 360, 26, 150, 110
 
 
-def write_page(report: RunReport, path: str) -> None:
-    """Write the page for one run. Raises OSError; the file is complete or as it was before."""
-    replace_file(path, render(report))
+def write_page(report: RunReport, path: str, *, private: bool) -> None:
+    """Write the page for one run; private: for its owner only. Raises OSError; the file is complete or as before."""
+    write_file(path, render(report), private=private)
 
 
 def render(report: RunReport) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reconcile.errors import ExitCode
-from reconcile.report.files import replace_file
+from reconcile.report.files import is_replaceable, write_file
 from reconcile.report.run_report import RunReport, ViewReport
 
 PREFIX = "reconcile_"
@@ -64,7 +64,7 @@ def write_textfile(report: RunReport, path: str) -> None:
 
     Series of other views and modes stay, and so do those in OUTLIVING that this run does not have.
     """
-    replace_file(path, render(merge(_read(path), report)))
+    write_file(path, render(merge(_read(path), report)))
 
 
 def merge(before: list[Series], report: RunReport) -> list[Series]:
@@ -93,7 +93,9 @@ def render(all_series: list[Series]) -> str:
 
 
 def _read(path: str) -> list[Series]:
-    """Series of an earlier file; lines that are none of ours are dropped."""
+    """Series of an earlier file; lines that are none of ours are dropped, and what is no file is not read."""
+    if not is_replaceable(path):
+        return []
     try:
         if os.path.getsize(path) > MAX_FILE_BYTES:
             return []

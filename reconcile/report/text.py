@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from reconcile.core.times import format_time
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
+from reconcile.texts import printable
 
 
 def render(report: RunReport) -> str:
@@ -18,7 +19,7 @@ def render(report: RunReport) -> str:
 
 def error_lines(message: str, hint: str | None) -> list[str]:
     """An error and what to do next."""
-    return [f"error: {message}", *([f"  hint: {hint}"] if hint else [])]
+    return [f"error: {printable(message)}", *([f"  hint: {printable(hint)}"] if hint else [])]
 
 
 def _view_lines(view: ViewReport, mode: str) -> Iterator[str]:
@@ -28,7 +29,7 @@ def _view_lines(view: ViewReport, mode: str) -> Iterator[str]:
     if view.drift is not None:
         yield from _drift_lines(view.drift)
     for warning in view.warnings:
-        yield f"  note: {warning}"
+        yield f"  note: {printable(warning)}"
     if view.error is not None:
         message, *hint = error_lines(view.error.message, view.error.hint)
         yield f"{view.view}: {message}"
@@ -37,7 +38,7 @@ def _view_lines(view: ViewReport, mode: str) -> Iterator[str]:
 
 def _headline(view: ViewReport, mode: str) -> str:
     if view.skipped:
-        return f"skipped: {view.reason}"
+        return f"skipped: {printable(view.reason)}"
     if mode == "verify":
         return _verdict(view)
     if view.error is not None and not (view.puts or view.deletes or view.commits):

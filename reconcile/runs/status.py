@@ -10,6 +10,7 @@ from reconcile.core.state import Pending
 from reconcile.core.times import MAX_TIMESTAMP, format_time
 from reconcile.runs.entry import chosen_views
 from reconcile.stop import Stop
+from reconcile.texts import printable
 
 
 def read_status(settings: Settings, names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -75,9 +76,9 @@ def _lines(status: dict[str, Any]) -> list[str]:
     if status["pending"]:
         lines.append(f"  {Pending(status['pending'], 0)}")
     if status["lease"]:
-        lines.append(
-            f"  being written by {status['lease']['owner']} ({status['lease']['left_ms'] / 1000:.1f} s lease left)"
-        )
+        owner, left_s = printable(status["lease"]["owner"]), status["lease"]["left_ms"] / 1000
+        lines.append(f"  being written by {owner} ({left_s:.1f} s lease left)")
     if status["audit"]:
-        lines.append(f"  last verify {format_time(status['audit']['at_ms'])}: {status['audit']['verdict']}")
+        verdict = printable(str(status["audit"]["verdict"]))
+        lines.append(f"  last verify {format_time(status['audit']['at_ms'])}: {verdict}")
     return lines

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from reconcile.cli import cli
-from reconcile.cli_development import COMMANDS, ENTRY_POINTS
+from reconcile.cli.development import COMMANDS, ENTRY_POINTS
 
 
 @pytest.mark.parametrize("name", COMMANDS)

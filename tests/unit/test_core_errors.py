@@ -102,7 +102,7 @@ def test_every_error_says_in_one_sentence_what_it_means() -> None:
 
 def test_the_help_lists_every_exit_code() -> None:
     """`reconcile --help` is where people look first."""
-    text = (Path(errors.__file__).parent / "cli.py").read_text()
+    text = (Path(errors.__file__).parent / "cli" / "entry.py").read_text()
     listed = text[text.index("Exit codes:") :].split('"""')[0]
     for code in ExitCode:
         assert f"{int(code)} " in listed, code

@@ -146,7 +146,7 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A full disk leaves the earlier page and nothing else."""
     path = tmp_path / "page.html"
     report = RunReport("run-1", "verify", 0, [drifted()])
-    html.write_page(report, str(path))
+    html.write_page(report, str(path), private=False)
     before = path.read_text(encoding="utf-8")
     assert before.endswith("</html>\n")
 
@@ -155,6 +155,6 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        html.write_page(RunReport("run-2", "verify", 0), str(path))
+        html.write_page(RunReport("run-2", "verify", 0), str(path), private=False)
     assert path.read_text(encoding="utf-8") == before
     assert os.listdir(tmp_path) == ["page.html"]

@@ -20,15 +20,16 @@ MAX_BODY_LINES = 60
 
 LAYERS = {
     "errors": set(),
+    "texts": set(),
     "stop": {"errors"},
     "core": {"errors"},
     "config": {"errors"},
-    "logs": {"errors", "config.settings"},
+    "logs": {"errors", "texts", "config.settings"},
     "source": {"errors", "stop", "core", "config.settings"},
     "target": {"errors", "stop", "core", "config.settings"},
-    "report": {"errors", "core", "config.settings"},
-    "runs": {"errors", "stop", "core", "config", "source", "target", "report"},
-    "cli": {"errors", "stop", "logs", "core", "config", "report", "runs"},
+    "report": {"errors", "texts", "core", "config.settings"},
+    "runs": {"errors", "stop", "texts", "core", "config", "source", "target", "report"},
+    "cli": {"errors", "stop", "logs", "texts", "core", "config", "report", "runs"},
 }
 """Room → what it may import of ours, beside itself and the package's version."""
 DRIVER_OF = {"psycopg": "source", "redis": "target", "hiredis": "target"}

@@ -1,18 +1,18 @@
-"""What the commands share: options, loading the configuration, errors, signals."""
+"""What the commands share: options, loading the configuration, signals."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconcile.errors import ReconcileError
+from reconcile.texts import argument, environment
 
 if TYPE_CHECKING:
     from reconcile.config.settings import Settings
@@ -35,11 +35,48 @@ class Duration(click.ParamType[float]):
         return float(match[1]) * _UNITS_S[match[2]]
 
 
+class Name(click.ParamType[str]):
+    """The name of a view or key: UTF-8 whatever the locale, as the configuration is."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return argument(str(value))
+
+
 DURATION = Duration()
+NAME = Name()
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The options of every command that reads the configuration."""
+
+    config_path: str | None
+    as_json: bool
+    log_level: str | None
+    quiet: bool
+
+    def load_settings(self, flags: dict[str, object] | None = None) -> Settings:
+        """The configuration, with logging set up as it says; flags: setting → value, None: not given.
+
+        Raises ConfigError.
+        """
+        from reconcile.config.load import load
+        from reconcile.logs import set_up
+
+        settings = load(self.config_path, environment(), {"logging.level": self.log_level, **(flags or {})})
+        set_up(settings.logging)
+        return settings
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of every command that reads the configuration."""
+    """Gives the command a `Common` as its first argument."""
+
+    @functools.wraps(command)
+    def gathered(*, config_path: str | None, as_json: bool, log_level: str | None, quiet: bool, **options: Any) -> Any:
+        return command(Common(config_path, as_json, log_level, quiet), **options)
+
     for option in (
         click.option(
             "--config",
@@ -51,45 +88,29 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error."),
         click.option("-q", "--quiet", is_flag=True, help="Print nothing on success."),
     ):
-        command = option(command)
-    return command
+        gathered = option(gathered)
+    return gathered
 
 
 def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every command that works on views."""
-    return click.option("--view", "views", multiple=True, metavar="NAME", help="Only this view; repeatable.")(command)
-
-
-def load_settings(
-    config_path: str | None, log_level: str | None, overrides: dict[str, object] | None = None
-) -> Settings:
-    """The configuration, with logging set up as it says. Raises ConfigError."""
-    from reconcile.config.load import load
-    from reconcile.logs import set_up
-
-    settings = load(config_path, os.environ, {"logging.level": log_level, **(overrides or {})})
-    set_up(settings.logging)
-    return settings
+    return click.option(
+        "--view", "views", type=NAME, multiple=True, metavar="NAME", help="Only this view, or price-*; repeatable."
+    )(command)
 
 
 @contextlib.contextmanager
-def shown_errors(as_json: bool) -> Iterator[None]:
-    """Print an expected error the way all commands do, and exit with its code."""
-    try:
-        yield
-    except ReconcileError as error:
-        if as_json:
-            body = {"kind": error.kind, "message": error.message, "hint": error.hint}
-            click.echo(json.dumps({"status": "failed", "exit_code": int(error.exit_code), "error": body}))
-        else:
-            from reconcile.report.text import error_lines
+def ended_in_time(settings: Settings) -> Iterator[Stop]:
+    """The Stop of a run that ends at limits.max_runtime, or when a signal comes."""
+    from reconcile.stop import Stop
 
-            click.echo("\n".join(error_lines(error.message, error.hint)), err=True)
-        sys.exit(int(error.exit_code))
+    stop = Stop(settings.limits.max_runtime_s)
+    with _ended_by_signals(stop):
+        yield stop
 
 
 @contextlib.contextmanager
-def ended_by_signals(stop: Stop) -> Iterator[None]:
+def _ended_by_signals(stop: Stop) -> Iterator[None]:
     """SIGTERM and SIGINT end the run on a committed time; a second one ends it at once."""
     import signal
 

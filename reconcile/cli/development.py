@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import click
 
-from reconcile.cli_options import shown_errors
-from reconcile.errors import UsageError
-
 ENTRY_POINTS = "reconcile.commands"
 COMMANDS = {
     "demo": "See it work: the stand-in, a real Redis server, the whole story.",
@@ -50,5 +47,4 @@ def _development_command(name: str) -> click.Command:
 
 
 def _missing() -> None:
-    with shown_errors(False):
-        raise UsageError("the stand-in for Materialize is not installed", hint=INSTALL)
+    raise click.UsageError(f"the stand-in for Materialize is not installed: {INSTALL}")

@@ -1,0 +1,41 @@
+"""What commands print: results to stdout, errors to stderr; with --json one object on stdout in either case."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from reconcile.errors import ReconcileError
+from reconcile.texts import printable_lines, to_json
+
+logger = logging.getLogger(__name__)
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Lines for people, on stdout or stderr. Nothing in them moves the reader's cursor."""
+    click.echo(printable_lines(text), err=error)
+
+
+def print_json(value: object) -> None:
+    """One line on stdout."""
+    click.echo(to_json(value))
+
+
+def print_error(error: ReconcileError, *, as_json: bool) -> None:
+    """An error the way all commands show one that is not part of a report."""
+    if as_json:
+        body = {"kind": error.kind, "message": error.message, "hint": error.hint}
+        print_json({"status": "failed", "exit_code": int(error.exit_code), "error": body})
+    else:
+        from reconcile.report.text import error_lines
+
+        say("\n".join(error_lines(error.message, error.hint)), error=True)
+
+
+def bug(error: Exception) -> ReconcileError:
+    """What is told of an exception that nobody expected: its type, not its text, which may quote a row or a secret."""
+    logger.debug("unexpected %s", type(error).__name__, exc_info=error)
+    return ReconcileError(
+        f"unexpected {type(error).__name__}", hint="please report this; --log-level debug shows where"
+    )

@@ -1,0 +1,195 @@
+"""Commands that work on views and end with a report: run, snapshot, delta, verify."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from reconcile.cli.options import DURATION, Common, common_options, ended_in_time, view_options
+from reconcile.cli.output import bug, print_error, print_json, say
+from reconcile.errors import ExitCode, ReconcileError
+from reconcile.runs.request import OPTIONS, IfLeased, parse
+
+if TYPE_CHECKING:
+    from reconcile.report.run_report import RunReport
+
+logger = logging.getLogger(__name__)
+
+FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "follow_s": ("--for", {"type": DURATION, "help": "Follow the view until this long after the start."}),
+    "until_current": ("--until-current", {"is_flag": True, "help": "Stop once caught up with the present (default)."}),
+    "as_of": ("--as-of", {"metavar": "TIME", "help": "now (default), milliseconds, RFC 3339, or -5m."}),
+    "deep": ("--deep", {"is_flag": True, "help": "Compare every row with what Redis really holds."}),
+    "adopt": ("--adopt", {"is_flag": True, "help": "Without prefix: take over keys of the view that exist already."}),
+    "reset_state": (
+        "--reset-state",
+        {"is_flag": True, "help": "Forget what is stored of earlier runs, then compare everything."},
+    ),
+    "dry_run": ("--dry-run", {"is_flag": True, "help": "Same output, no writes."}),
+    "allow_deletes": (
+        "--allow-deletes",
+        {"is_flag": True, "help": "Carry out deletes that max_delete_fraction withholds."},
+    ),
+    "if_leased": (
+        "--if-leased",
+        {
+            "type": click.Choice(get_args(IfLeased)),
+            "default": "skip",
+            "show_default": True,
+            "help": "When another run works on the view: exit 0, wait for it, or exit 7.",
+        },
+    ),
+    "fast": ("--fast/--deep", {"help": "Fingerprints and manifest only; or every row against Redis (default)."}),
+    "subset": (
+        "--subset",
+        {"metavar": "I/N|next", "help": "Audit a slice of the buckets; next: the one after the last audit's."},
+    ),
+    "show_values": ("--show-values", {"is_flag": True, "help": "Row values in the report."}),
+    "max_report": (
+        "--max-report",
+        {"type": click.IntRange(0, 100_000), "default": 20, "show_default": True, "help": "Keys named."},
+    ),
+}
+"""Field of Request → its flag. Which command has it, `OPTIONS` says; `views` is --view, as everywhere."""
+
+
+def _mode(mode: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command that makes requests of this mode: with the options that `OPTIONS` has for it."""
+
+    def add_options(command: Callable[..., Any]) -> click.Command:
+        command = common_options(command)
+        command = view_options(command)
+        for field in reversed(FLAGS):
+            if mode in OPTIONS[field].modes:
+                flag, attributes = FLAGS[field]
+                command = click.option(flag, field, **attributes)(command)
+        for option in (
+            click.option("--max-runtime", type=DURATION, help="Stop by itself after this long, on a committed time."),
+            click.option(
+                "--metrics-file",
+                "metrics_path",
+                metavar="FILE",
+                help="Also keep Prometheus metrics there, for node_exporter's textfile collector.",
+            ),
+        ):
+            command = option(command)
+        return click.command(mode)(command)
+
+    return add_options
+
+
+_detailed = click.option("--detailed-exitcode", is_flag=True, help="With --dry-run: exit 3 when changes are pending.")
+
+
+@_mode("run")
+@_detailed
+def run(common: Common, **options: Any) -> int:
+    """What schedulers call: delta where history allows, else a snapshot of what changed."""
+    return _work("run", common, **options)
+
+
+@_mode("snapshot")
+@_detailed
+def snapshot(common: Common, **options: Any) -> int:
+    """Bring Redis to the view's content at one time, touching only what differs."""
+    return _work("snapshot", common, **options)
+
+
+@_mode("delta")
+@_detailed
+def delta(common: Common, **options: Any) -> int:
+    """Apply the changes since the checkpoint. Exit 8 when their history is lost."""
+    return _work("delta", common, **options)
+
+
+@_mode("verify")
+@click.option("--html", "html_path", metavar="FILE", help="Also write a report page.")
+def verify(common: Common, **options: Any) -> int:
+    """Compare Redis with the view at the checkpoint's time; change nothing. Exit 3: drift."""
+    return _work("verify", common, **options)
+
+
+def _work(
+    mode: str,
+    common: Common,
+    *,
+    max_runtime: float | None,
+    metrics_path: str | None,
+    html_path: str | None = None,
+    detailed_exitcode: bool = False,
+    **given: Any,
+) -> int:
+    """Parse, load the configuration, run, print. The exit code."""
+    from reconcile.config.settings import MetricsSettings
+    from reconcile.report.files import refuse_unsuitable
+    from reconcile.report.run_report import RunReport
+    from reconcile.report.sinks import publish
+
+    report: RunReport
+    destinations = MetricsSettings(file=metrics_path)
+    try:
+        request = parse(mode, given, time.time_ns() // 1_000_000, _flag_of)
+        refuse_unsuitable("--html", html_path)
+        settings = common.load_settings({"limits.max_runtime_s": max_runtime, "metrics.file": metrics_path})
+        refuse_unsuitable("--metrics-file", settings.metrics.file)
+        destinations = settings.metrics
+        from reconcile.report.watch import watched
+        from reconcile.runs.entry import execute
+
+        terminal = sys.stderr.isatty() and not common.quiet
+        with ended_in_time(settings) as stop, watched(terminal=terminal) as progress:
+            report = execute(settings, request, stop, progress=progress)
+    except ReconcileError as error:
+        report = RunReport("", mode, 0)
+        report.fail(error)
+    code = report.exit_code
+    if detailed_exitcode and code == ExitCode.OK:
+        code = _pending_changes(report)
+    try:
+        if html_path is not None:
+            _write_page(report, html_path, private=bool(given.get("show_values")))
+        publish(report, destinations)
+        _print_report(report, common)
+    except Exception as error:  # a bug in what is said about the run is none of the run's
+        print_error(bug(error), as_json=False)
+    return code
+
+
+def _flag_of(field: str) -> str:
+    return FLAGS[field][0]
+
+
+def _pending_changes(report: RunReport) -> ExitCode:
+    """DRIFT when a dry run found something to do, and its views say so."""
+    for view in report.views:
+        if view.dry_run and (view.puts or view.deletes):
+            view.exit_code = ExitCode.DRIFT
+    return report.exit_code
+
+
+def _write_page(report: RunReport, path: str, *, private: bool) -> None:
+    """A page that cannot be written is a warning: what the run did, and its exit code, stand."""
+    from reconcile.report.html import write_page
+
+    try:
+        write_page(report, path, private=private)
+    except OSError as error:
+        logger.warning("cannot write the report page %s: %s", path, error.strerror or error)
+
+
+def _print_report(report: RunReport, common: Common) -> None:
+    if common.as_json:
+        print_json(report.to_dict())
+    elif not common.quiet or report.exit_code != ExitCode.OK:
+        from reconcile.report import text
+
+        if rendered := text.render(report):
+            say(rendered, error=report.error is not None)
+
+
+COMMANDS: tuple[click.Command, ...] = (run, snapshot, delta, verify)
