@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,7 +115,7 @@ class Explanation:
 
 def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> Explanation:
     """Look at the key that `text` names, with the view's prefix or without. Raises ReconcileError."""
-    key = os.fsencode(text)
+    key = text.encode("utf-8", "surrogateescape")
     view = _view_of(chosen_views(settings, (name,) if name else ()), key)
     request = Request(mode="verify", views=(view.name,))
     with open_view(settings, view, request, stop, ViewReport(view.name)) as run:
