@@ -128,7 +128,6 @@ def _work(
     from reconcile.config.settings import MetricsSettings
     from reconcile.report.files import refuse_unsuitable
     from reconcile.report.run_report import RunReport
-    from reconcile.report.sinks import publish
 
     report: RunReport
     destinations = MetricsSettings(file=metrics_path)
@@ -153,7 +152,10 @@ def _work(
     try:
         if html_path is not None:
             _write_page(report, html_path, private=bool(given.get("show_values")))
-        publish(report, destinations)
+        if destinations != MetricsSettings():
+            from reconcile.report.sinks import publish  # it brings ssl along
+
+            publish(report, destinations)
         _print_report(report, common)
     except Exception as error:  # a bug in what is said about the run is none of the run's
         print_error(bug(error), as_json=False)
