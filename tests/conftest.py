@@ -10,15 +10,16 @@ MATERIALIZE_URL counts as RECONCILE_TEST_MATERIALIZE_URL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import environment
+from tests.support import environment, side_by_side
 from tests.support.command import Command
 from tests.support.redis_cluster import Cluster, start_cluster
 from tests.support.redis_servers import RedisServer, start_redis
+from tests.support.seed import SEED
 from tests.support.sources import Source, SourceServer, start_source
 
 environment.separate()  # before test modules ask whether the source is a real one
@@ -29,6 +30,26 @@ settings.load_profile("reconcile")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="fault tests for hours instead of minutes")
+
+
+def pytest_report_header() -> str:
+    return f"replay with RECONCILE_TEST_SEED={SEED}"
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`."""
+    return side_by_side.workers()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    side_by_side.arrange(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with side_by_side.turn(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

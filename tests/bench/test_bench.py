@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from tests.bench.measure import ROOT
 
 EXPECTED = {
@@ -20,6 +22,7 @@ EXPECTED = {
 }  # fmt: skip
 
 
+@pytest.mark.alone
 def test_every_row_is_measured(tmp_path: Path) -> None:
     """A small run ends well, and its table, JSON and plot are complete."""
     command = [sys.executable, "-m", "tests.bench", "--rows", "2000", "--repeat", "1"]

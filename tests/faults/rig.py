@@ -5,8 +5,6 @@ from __future__ import annotations
 import binascii
 import contextlib
 import json
-import os
-import random
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -31,9 +29,6 @@ from tests.support.redis_state import prefixed, state
 from tests.support.sources import Source
 from tests.support.tls import Certificate, TlsFront
 
-SEED = int(os.environ.get("RECONCILE_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
-"""Of every random choice here. A failing test prints it; RECONCILE_TEST_SEED=n in the environment repeats it."""
-
 READ_TIMEOUT_S = 0.7
 REDIS_TIMEOUT_S = 0.7
 CONNECT_TIMEOUT_S = 1.5
@@ -41,12 +36,6 @@ SLACK_S = 3.0
 """What a loaded machine may add to any bound."""
 AFTER_DEADLINE_S = GRACE_S + 5.0
 """Deadline passed, servers dead: severed after GRACE_S, then at most this much for giving the lease back."""
-
-
-def rng(*what: object) -> random.Random:
-    """A generator for one test, the same for the same seed."""
-    print(f"RECONCILE_TEST_SEED={SEED}")
-    return random.Random(f"{SEED} {what}")
 
 
 @dataclass

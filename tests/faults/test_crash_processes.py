@@ -18,9 +18,9 @@ import psycopg
 import pytest
 
 from tests.faults.support_scene import TIME_KEY, Scene
-from tests.faults.support_seed import announce
 from tests.support.command import Command
 from tests.support.redis_servers import RedisServer
+from tests.support.seed import rng
 from tests.support.sources import Source
 
 RUNS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
@@ -108,7 +108,7 @@ def changing(source: Source, random: Any) -> Iterator[None]:
 
 def test_killed_at_random_times(source: Source, redis_server: RedisServer, request: pytest.FixtureRequest) -> None:
     """However often runs are killed, every checkpoint is honest, and one clean run makes all right."""
-    random = announce("kills")
+    random = rng("kills")
     kills = 10_000 if request.config.getoption("--soak") else 100
     scene = Scene(source, redis_server, buckets=16)
     source.retain_history()

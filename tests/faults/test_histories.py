@@ -28,8 +28,8 @@ from reconcile.runs import totals
 from reconcile.runs import verify as audits
 from tests.faults.support_crash import Io, forgetful, one_time_a_read, small_pages
 from tests.faults.support_scene import STATE, TIME_KEY, Scene
-from tests.faults.support_seed import SEED, announce
 from tests.support.redis_servers import RedisServer
+from tests.support.seed import SEED, rng
 from tests.support.sources import SourceServer
 
 TALLY: Counter[str] = Counter()
@@ -197,7 +197,7 @@ def test_history_cut_anywhere(
     prefix: bytes, source_server: SourceServer, redis_process: RedisServer, request: pytest.FixtureRequest
 ) -> None:
     """Any history, cut into any runs: each checkpoint is honest, and the end is the view."""
-    announce("histories")
+    rng("histories")
     examples = 3000 if request.config.getoption("--soak") else 30
 
     @seed(SEED)
@@ -464,7 +464,7 @@ def test_others_write_too(
     source_server: SourceServer, redis_process: RedisServer, request: pytest.FixtureRequest
 ) -> None:
     """Whoever else writes: foreign keys survive, verify is right, a deep snapshot mends."""
-    announce("others")
+    rng("others")
     soak = request.config.getoption("--soak")
     Others.source_server, Others.server = source_server, redis_process
     run_state_machine_as_test(
@@ -486,7 +486,7 @@ def test_verify_while_others_sync(
     forgets: bool, source_server: SourceServer, redis_process: RedisServer, request: pytest.FixtureRequest
 ) -> None:
     """verify, over and over while the source changes and runs follow it in small transactions: never drift."""
-    random = announce("verify while syncing")
+    random = rng("verify while syncing")
     until = time.monotonic() + (120 if request.config.getoption("--soak") else 4)
     over = threading.Event()
     with new_history(source_server, redis_process) as history, forgetful() if forgets else contextlib.nullcontext():

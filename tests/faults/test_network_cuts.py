@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.proxy import Action, Direction, Fault
-from tests.faults.rig import SCENARIOS, SLACK_S, TAMPERED, Rig, Scenario, new_rig, prepare, rng
+from tests.faults.rig import SCENARIOS, SLACK_S, TAMPERED, Rig, Scenario, new_rig, prepare
 from tests.support.redis_servers import RedisServer
+from tests.support.seed import rng
 from tests.support.sources import Source
 
 POSITIONS = 4

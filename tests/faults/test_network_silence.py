@@ -25,10 +25,10 @@ from tests.faults.rig import (
     Scenario,
     new_rig,
     prepare,
-    rng,
 )
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import state
+from tests.support.seed import rng
 from tests.support.sources import Source
 
 POSITIONS = 1
