@@ -36,6 +36,7 @@ def pytest_report_header() -> str:
     return f"replay with RECONCILE_TEST_SEED={SEED}"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`."""
     return side_by_side.workers()
