@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 
 class ExitCode(enum.IntEnum):
@@ -40,9 +41,16 @@ class ExitCode(enum.IntEnum):
 _PRIORITY = (2, 5, 1, 8, 7, 6, 4, 3, 0)
 
 
-def worst(codes: list[ExitCode]) -> ExitCode:
-    """The code to exit with when several apply; OK for none."""
-    return min(codes, key=lambda code: _PRIORITY.index(code), default=ExitCode.OK)
+def worst(codes: Iterable[ExitCode], *, verify: bool = False) -> ExitCode:
+    """The code to exit with when several apply; OK for none.
+
+    verify: drift that one view has is not hidden by another view's trouble. Elsewhere 3 stands for changes that a dry
+    run found, which are no trouble at all.
+    """
+    found = set(codes)
+    if verify and ExitCode.DRIFT in found:
+        return ExitCode.DRIFT
+    return min(found, key=_PRIORITY.index, default=ExitCode.OK)
 
 
 class ReconcileError(Exception):

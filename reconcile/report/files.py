@@ -16,9 +16,10 @@ import time
 
 from reconcile.errors import UsageError
 
-PATIENCE_S = 5.0
-"""How long a pipe may keep us: the time that a run's ending has in any case (GRACE_S of stop)."""
+PATIENCE_S = 4.0
+"""How long a pipe may keep us: less than all sinks together have (sinks.TIMEOUT_S), so that it can still say why."""
 _LOOK_EVERY_S = 0.05
+_UNREAD = f"nobody has read it for {PATIENCE_S:g} s"
 _PRIVATE, _SHARED = 0o600, 0o666
 
 
@@ -28,9 +29,7 @@ def refuse_unsuitable(option: str, path: str | None) -> None:
         return
     if not path or "\0" in path:
         raise UsageError(f"{option}: {path!r} is no file name")
-    mode = _mode_of(path)
-    kinds = {stat.S_IFDIR: "a directory", stat.S_IFBLK: "a block device", stat.S_IFSOCK: "a socket"}
-    if mode is not None and (kind := kinds.get(stat.S_IFMT(mode))):
+    if (kind := _unsuitable(path)) is not None:
         raise UsageError(f"{option}: {path} is {kind}", hint="name a file, a pipe or a character device")
 
 
@@ -41,6 +40,8 @@ def write_file(path: str, text: str, *, private: bool = False) -> None:
     gets: a metrics collector runs as another user.
     """
     content = text.encode("utf-8", "backslashreplace")
+    if (kind := _unsuitable(path)) is not None:
+        raise OSError(errno.EINVAL, f"it is {kind}")
     if is_replaceable(path):
         _replace(os.path.realpath(path), content, private=private)
     else:
@@ -49,35 +50,47 @@ def write_file(path: str, text: str, *, private: bool = False) -> None:
 
 def is_replaceable(path: str) -> bool:
     """A regular file, or none yet. Not one that is stdout or stderr: what is printed later would go to the old one."""
+    found = _stat(path)
+    return found is None or (stat.S_ISREG(found.st_mode) and _standard_stream(found) is None)
+
+
+def _stat(path: str) -> os.stat_result | None:
     try:
-        found = os.stat(path)
+        return os.stat(path)
     except FileNotFoundError:
-        return True
-    if not stat.S_ISREG(found.st_mode):
-        return False
+        return None
+
+
+def _standard_stream(found: os.stat_result) -> int | None:
+    """The descriptor of stdout or stderr, where that is what was found."""
     for number in (1, 2):
         with contextlib.suppress(OSError):
             if os.path.samestat(found, os.fstat(number)):
-                return False
-    return True
+                return number
+    return None
 
 
-def _mode_of(path: str) -> int | None:
+def _unsuitable(path: str) -> str | None:
     try:
-        return os.stat(path).st_mode
+        found = _stat(path)
     except OSError:  # told when it is written
         return None
+    if found is None:
+        return None
+    if stat.S_ISSOCK(found.st_mode):
+        return None if _standard_stream(found) is not None else "a socket"
+    return {stat.S_IFDIR: "a directory", stat.S_IFBLK: "a block device"}.get(stat.S_IFMT(found.st_mode))
 
 
 def _replace(path: str, content: bytes, *, private: bool) -> None:
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{secrets.token_hex(6)}.tmp")
-    before = _mode_of(path)
+    before = _stat(path)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE if private else _SHARED)
     try:
         with os.fdopen(handle, "wb") as file:
             if before is not None and not private:
-                os.fchmod(handle, stat.S_IMODE(before) & 0o777)
+                os.fchmod(handle, stat.S_IMODE(before.st_mode) & 0o777)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -95,24 +108,25 @@ def _send(path: str, content: bytes) -> None:
     try:
         rest = memoryview(content)
         while rest:
-            try:
-                rest = rest[os.write(handle, rest) :]
-            except BlockingIOError:
-                left_s = give_up_at - time.monotonic()
-                if left_s <= 0 or not select.select([], [handle], [], left_s)[1]:
-                    raise TimeoutError(errno.ETIMEDOUT, f"nobody reads it ({PATIENCE_S:g} s)") from None
+            if not select.select([], [handle], [], max(0.0, give_up_at - time.monotonic()))[1]:
+                raise TimeoutError(errno.ETIMEDOUT, _UNREAD)
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[os.write(handle, rest[: select.PIPE_BUF]) :]  # so much a ready pipe takes at once
     finally:
         os.close(handle)
 
 
 def _open(path: str, give_up_at: float) -> int:
     """A descriptor that does not block; a FIFO whose reader is not there yet is waited for."""
+    number = _standard_stream(os.stat(path))
+    if number is not None:  # a socket (systemd's journal) could not be opened by its name
+        return os.dup(number)
     while True:
         try:
             return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            if time.monotonic() >= give_up_at:
-                raise TimeoutError(errno.ETIMEDOUT, f"nobody reads it ({PATIENCE_S:g} s)") from None
+        if time.monotonic() >= give_up_at:
+            raise TimeoutError(errno.ETIMEDOUT, _UNREAD)
         time.sleep(_LOOK_EVERY_S)

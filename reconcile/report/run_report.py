@@ -188,7 +188,8 @@ class RunReport:
 
     @property
     def exit_code(self) -> ExitCode:
-        return worst([self.error_code, *(view.exit_code for view in self.views)])
+        codes = [self.error_code, *(view.exit_code for view in self.views)]
+        return worst(codes, verify=self.mode == "verify")
 
     @property
     def status(self) -> Status:

@@ -93,7 +93,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is refused: {error.verify_message}"
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return error.strerror or "no answer in time"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return type(error).__name__

@@ -19,7 +19,9 @@ from tests.support.sources import Source
 UNREACHABLE = "redis://127.0.0.1:1/0"
 
 
-def shell(command: Command, line: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+def shell(
+    command: Command, line: str, pass_fds: tuple[int, ...] = (), **env: str
+) -> subprocess.CompletedProcess[bytes]:
     """Run a line of bash with `reconcile` on the PATH and the test's configuration; its code is the first command's."""
     command.write_config()
     environ = {**os.environ, "RECONCILE_CONFIG": str(command.config_path), **env}
@@ -31,6 +33,7 @@ def shell(command: Command, line: str, **env: str) -> subprocess.CompletedProces
         capture_output=True,
         timeout=60,
         check=False,
+        pass_fds=pass_fds,
     )
 
 

@@ -12,7 +12,7 @@ from reconcile import errors
 from reconcile.errors import ExitCode, ReconcileError, worst
 
 PRIORITY = [ExitCode(code) for code in (2, 5, 1, 8, 7, 6, 4, 3, 0)]
-"""DESIGN §7: 2 > 5 > 1 > 6 > 4 > 3 > 0; 8 and 7 belong to options, and stand between a bug and an outage."""
+"""docs/report.md; 3 before all others in a verify."""
 
 
 def all_errors() -> list[type[ReconcileError]]:
@@ -42,6 +42,14 @@ def test_the_worse_of_two_codes_wins(one: ExitCode, other: ExitCode) -> None:
     """Whatever the order of the views."""
     assert worst([one, other]) is one
     assert worst([other, one]) is one
+
+
+@pytest.mark.parametrize("other", PRIORITY)
+def test_drift_that_verify_found_is_never_hidden(other: ExitCode) -> None:
+    """Another view's trouble is told in its own part of the report."""
+    assert worst([other, ExitCode.DRIFT], verify=True) is ExitCode.DRIFT
+    assert worst([ExitCode.DRIFT, other], verify=True) is ExitCode.DRIFT
+    assert worst([other], verify=True) is other
 
 
 def test_the_worst_of_many_codes_wins() -> None:
