@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-_SYMBOL = re.compile(r"<T(\d+)(\+1)?>|<wall clock>|(?<=\()u\d+(?=, (?:storage|compute)\))|^u\d+$")
+_SYMBOL = re.compile(r'<T(\d+)(\+1)?>|<wall clock>|(?<=\()u\d+(?=, (?:storage|compute)\))|^u\d+$|(?<="User": )\d+')
 # When history is let go of depends on the phase of a clock that ticks once a second.
 _SINCE = re.compile(r'(?:"since": \{\s*"elements"|"read_frontier"): \[\s*<T(\d+)>')
 # A frontier named by two statements may have moved on between them, by a tick or two.
@@ -55,13 +55,16 @@ class Symbols:
         parts, symbols, at = [], [], 0
         for found in _SYMBOL.finditer(recorded):
             parts.append(re.escape(recorded[at : found.start()]))
-            parts.append({"<T": r"(\d+)", "<w": r"([^\"]+)"}.get(found[0][:2], r"(u\d+)"))
+            bare = r"(\d+)" if found[0].isdigit() else r"(u\d+)"
+            parts.append({"<T": r"(\d+)", "<w": r"([^\"]+)"}.get(found[0][:2], bare))
             symbols.append(found[0])
             at = found.end()
         parts.append(re.escape(recorded[at:]))
         return "".join(parts), symbols
 
     def _bind(self, symbol: str, text: str, frontier: bool) -> None:
+        if symbol.isdigit():
+            symbol, text = f"u{symbol}", f"u{text}"
         if symbol.startswith("u"):
             if self._ids.setdefault(symbol, text) != text:
                 raise Mismatch(f"id {symbol} was {self._ids[symbol]}, is {text}")

@@ -148,3 +148,21 @@ def test_shapes_of_queries(sql: str, client: Client) -> None:
     assert len(streamed(client, mapping.hashed())) >= 1
     client.execute(query.current_of(sql).encode())
     client.execute(query.plan_of(sql).encode())
+
+
+def test_a_plan_changes_with_what_it_reads_and_with_nothing_else(client: Client) -> None:
+    """The same after changes of data; another when a companion view is made again, word for word."""
+    companion = "CREATE VIEW w AS SELECT crc32(key) % 4::uint4 AS bucket, count(*) AS rows FROM v GROUP BY 1"
+
+    def plan() -> Any:
+        return client.execute(query.plan_of("SELECT bucket, rows FROM w").encode()).fetchone()
+
+    client.execute(companion.encode())
+    client.execute("CREATE INDEX ON w (bucket)")
+    before = plan()
+    client.execute("INSERT INTO t VALUES ('plan', '1')")
+    assert plan() == before
+    client.execute("DROP VIEW w")
+    client.execute(companion.encode())
+    client.execute("CREATE INDEX ON w (bucket)")
+    assert plan() != before

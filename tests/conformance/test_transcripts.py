@@ -46,4 +46,4 @@ def test_out_of_scope_is_out_of_scope(replays: dict[str, Future[Replay]]) -> Non
 
 
 def test_there_are_transcripts() -> None:
-    assert len(TRANSCRIPTS) == 17
+    assert len(TRANSCRIPTS) == 19

@@ -78,6 +78,9 @@ RECORDED: list[Case] = [
     ("42P02", "there is no parameter $1", UsageError),
     ("22023", 'parameter "max_query_result_size" requires a "bytes" value', UsageError),
     ("XX000", "result exceeds max size of 1.0 KB", ResultTooLarge),
+    # catalog: what another version may lack
+    ("XX000", "unknown catalog item 'mz_internal.mz_recent_storage_usage'", UsageError),
+    ("42704", 'unrecognized configuration parameter "max_rows_per_ms"', UsageError),
     # mistakes, framing: only planning says them, and all that planning says is UsageError
     ("XX000", "WHERE clause must have type boolean, not type text", ReconcileError),
     ("XX000", 'invalid input syntax for type bigint: invalid digit found in string: "x"', ReconcileError),

@@ -10,13 +10,17 @@ from reconcile_standin.problem import SqlError
 DATABASE = "materialize"
 SUPERUSER = "materialize"
 SYSTEM_CLUSTER = "mz_catalog_server"
+REPLICA, REPLICA_SIZE = "r1", "25cc"
 DEFAULT_WINDOW_MS = 1000
 LABELS = {"table": "TABLE", "view": "VIEW", "materialized-view": "MATERIALIZED VIEW", "index": "INDEX"}
 
 
 @dataclass
 class Item:
-    """A relation or index. since and created are times; refs says what each name in the query's text means."""
+    """A relation or index. since and created are times; refs says what each name in the query's text means.
+
+    comments: by the column's position, counted from 1 (JSON has no numbers for keys); the item's own under "".
+    """
 
     id: str
     kind: str
@@ -24,6 +28,8 @@ class Item:
     name: str
     owner: str
     columns: list[tuple[str, str]] = field(default_factory=list)
+    not_null: list[str] = field(default_factory=list)
+    comments: dict[str, str] = field(default_factory=dict)
     query: str = ""
     refs: dict[str, str] = field(default_factory=dict)
     created: int = 0

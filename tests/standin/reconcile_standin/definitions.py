@@ -31,6 +31,8 @@ class Parser(StatementParser):
             self.at += 1
             _ = self.accept("from") or self.accept("in")
             return s.ShowObjects("columns", self.qualified())
+        if self.accept("cluster", "replicas"):
+            return s.ShowObjects("cluster replicas", None)
         if self.token.text in _PLURALS:
             return self._show_objects(self.next().text)
         if self.accept("time", "zone"):
@@ -91,20 +93,32 @@ class Parser(StatementParser):
         self._skip_rest()
         return s.CreateNamed(kind, name, exists)
 
+    def _comment(self) -> s.Statement:
+        self.expect("comment", "on")
+        kind = self._kind()
+        name, column = self.qualified(), None
+        if kind == "column":
+            name, column = name[:-1], name[-1]
+        self.expect("is")
+        return s.Comment(name, column, None if self.accept("null") else self.string())
+
     def _create_table(self) -> s.Statement:
         exists = self._if_not_exists()
         name = self.qualified()
         self.expect_op("(")
         columns = []
+        not_null = []
         while not self.accept_op(")"):
             column = self.name()
             columns.append((column, self.type_name()))
             while self.token.kind != "end" and not self.is_op(",") and not self.is_op(")"):
                 if self.is_word("primary") or self.is_word("unique") or self.is_word("references"):
                     raise SqlError("CREATE TABLE with a primary key or unique constraint is not supported", "0A000")
+                if self.is_word("not", "null"):
+                    not_null.append(column)
                 self.next()
             _ = self.accept_op(",")
-        return s.CreateTable(name, tuple(columns), exists, self._with_retain()[0])
+        return s.CreateTable(name, tuple(columns), tuple(not_null), exists, self._with_retain()[0])
 
     def _with_retain(self) -> tuple[int | None, str | None]:
         retain: tuple[int | None, str | None] = (None, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from reconcile_standin import inspection, schema, types, writing
 from reconcile_standin import syntax as s
 from reconcile_standin.cursor import Cursor, selected, subscribed, subscription
 from reconcile_standin.explain import explain_timestamp
+from reconcile_standin.optimized import explain_plan
 from reconcile_standin.plan import Column
 from reconcile_standin.problem import SqlError
 from reconcile_standin.relations import Analyzer
@@ -28,6 +28,7 @@ _EXPLAIN = (Column("Timestamp", types.TEXT),)
 _EXPLAIN_PLAN = (Column("Optimized Plan", types.TEXT),)
 _DDL: dict[type, Callable[[Session, s.Statement], str]] = {
     s.CreateTable: schema.create_table,  # type: ignore[dict-item]
+    s.Comment: schema.comment,  # type: ignore[dict-item]
     s.CreateView: schema.create_view,  # type: ignore[dict-item]
     s.CreateIndex: schema.create_index,  # type: ignore[dict-item]
     s.CreateNamed: schema.create_named,  # type: ignore[dict-item]
@@ -116,9 +117,8 @@ class Dispatcher:
             text = explain_timestamp(self._session, plan, statement.select.as_of)
             return Answer("SELECT ", _EXPLAIN, [[(text,)]], counted=True)
         if isinstance(statement, s.ExplainPlan):
-            # Its form is not Materialize's; like the real one it shows what inlined views consist of.
-            plans = [{"id": "Explained Query", "plan": self._plan(statement.select.query, params).relation.sql}]
-            text = json.dumps({"plans": plans, "sources": []}, indent=2)
+            query = statement.select.query
+            text = explain_plan(self._session, self._plan(query, params), query)
             return Answer("SELECT ", _EXPLAIN_PLAN, [[(text,)]], counted=True)
         return self._other(statement)
 

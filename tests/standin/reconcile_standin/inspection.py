@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from reconcile_standin import syntax as s
 from reconcile_standin import types
-from reconcile_standin.catalog import Item
+from reconcile_standin.catalog import REPLICA, REPLICA_SIZE, SYSTEM_CLUSTER, Item
 from reconcile_standin.definitions import Parser
 from reconcile_standin.plan import Column
 from reconcile_standin.values import format_elements
@@ -43,15 +43,21 @@ def show_objects(session: Session, statement: s.ShowObjects) -> Table:
         assert statement.name is not None
         item = session.catalog.get(statement.name, session.search_path)
         columns = (*_texts("name"), Column("nullable", types.BOOL), *_texts("type", "comment"))
-        return columns, [(n, 1, types.long_name(types.named(k)), "") for n, k in item.columns]
+        return columns, [
+            (n, int(n not in item.not_null), types.long_name(types.named(k)), item.comments.get(str(i), ""))
+            for i, (n, k) in enumerate(item.columns, 1)
+        ]
     if what == "indexes":
         return _indexes(session, statement)
-    if what in ("schemas", "roles", "clusters"):
+    if what in ("clusters", "cluster replicas"):
+        return _clusters(session, what)
+    if what in ("schemas", "roles"):
         names: list[str] = sorted(getattr(session.catalog, what))
         return _texts("name"), [(n,) for n in names]
     return _items(session, statement)
 
 
+_IDLE_CLUSTERS = ("mz_analytics", "mz_probe", "mz_support", "mz_system")
 _KINDS = {
     "tables": ("table",),
     "views": ("view",),
@@ -67,7 +73,21 @@ def _items(session: Session, statement: s.ShowObjects) -> Table:
         (i for i in list(session.catalog.items.values()) if i.schema == schema and i.kind in kinds),
         key=lambda i: i.name,
     )
-    return _texts("name", "comment"), [(i.name, "") for i in found]
+    rows = [(i.name, i.cluster, i.comments.get("", "")) for i in found]
+    if statement.what == "materialized views":
+        return _texts("name", "cluster", "comment"), [*rows]
+    return _texts("name", "comment"), [(name, comment) for name, _, comment in rows]
+
+
+def _clusters(session: Session, what: str) -> Table:
+    catalog = session.catalog
+    sizes = {name: None if name in catalog.empty_clusters else REPLICA_SIZE for name in catalog.clusters}
+    sizes |= {**dict.fromkeys(_IDLE_CLUSTERS), SYSTEM_CLUSTER: REPLICA_SIZE}
+    if what == "clusters":
+        shown = [(name, size and f"{REPLICA} ({size})", "") for name, size in sorted(sizes.items())]
+        return _texts("name", "replicas", "comment"), [*shown]
+    columns = (*_texts("cluster", "replica", "size"), Column("ready", types.BOOL), *_texts("comment"))
+    return columns, [(name, REPLICA, size, 1, "") for name, size in sorted(sizes.items()) if size]
 
 
 def _indexes(session: Session, statement: s.ShowObjects) -> Table:

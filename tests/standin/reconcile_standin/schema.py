@@ -52,7 +52,15 @@ def create_table(session: Session, statement: s.CreateTable) -> str:
     repeated = next((n for n in names if names.count(n) > 1), None)
     if repeated is not None:
         raise SqlError(f'column "{repeated}" specified more than once', "42701")
-    item = Item(session.catalog.new_id(), "table", *place, session.role, columns=columns, retain_ms=statement.retain_ms)
+    item = Item(
+        session.catalog.new_id(),
+        "table",
+        *place,
+        session.role,
+        columns=columns,
+        not_null=[*statement.not_null],
+        retain_ms=statement.retain_ms,
+    )
     session.store.create_table(item)
     _add(session, item)
     return "CREATE TABLE"
@@ -81,11 +89,38 @@ def create_view(session: Session, statement: s.CreateView) -> str:
         Item(
             session.catalog.new_id(), kind, *place, session.role,
             columns=[(n, c.type.name) for n, c in zip(names, plan.columns, strict=True)],
+            not_null=_not_null(session, statement, names),
             query=statement.text, refs=dict(plan.facts.refs), retain_ms=statement.retain_ms,
             retain_text=statement.retain_text, cluster=statement.cluster or session.cluster,
         ),
     )  # fmt: skip
     return tag
+
+
+def _not_null(session: Session, statement: s.CreateView, names: list[str]) -> list[str]:
+    """The columns that are a table's NOT NULL column as it is."""
+    body = statement.query.body
+    if not isinstance(body, s.Core) or not isinstance(body.source, s.Table):
+        return []
+    source = session.catalog.resolve(body.source.parts, session.search_path)
+    exprs = [item.expr for item in body.items]
+    if source is None or len(exprs) != len(names):
+        return []
+    return [n for n, e in zip(names, exprs, strict=True) if isinstance(e, s.Column) and e.parts[-1] in source.not_null]
+
+
+def comment(session: Session, statement: s.Comment) -> str:
+    """COMMENT ON a relation or one of its columns."""
+    item = session.catalog.get(statement.name, session.search_path)
+    names = [name for name, _ in item.columns]
+    if statement.column is not None and statement.column not in names:
+        raise SqlError(f'column "{item.name}.{statement.column}" does not exist')
+    key = "" if statement.column is None else str(names.index(statement.column) + 1)
+    item.comments.pop(key, None)
+    if statement.text is not None:
+        item.comments[key] = statement.text
+    session.store.save_catalog()
+    return "COMMENT"
 
 
 def create_index(session: Session, statement: s.CreateIndex) -> str:

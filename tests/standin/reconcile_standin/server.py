@@ -140,6 +140,7 @@ class Server:
         session = Session(self.store, role, pid)
         self._apply_options(session, options)
         self._sessions[pid, secret] = session
+        self.store.sessions[pid] = role
         connection = Connection(sock, session)
         try:
             sock.sendall(_greeting(session, pid, secret))
@@ -147,7 +148,7 @@ class Server:
         except SqlError as fatal:
             connection.fatal(fatal)
         finally:
-            del self._sessions[pid, secret]
+            del self._sessions[pid, secret], self.store.sessions[pid]
             connection.close()
             session.close()
 

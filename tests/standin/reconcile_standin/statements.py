@@ -52,7 +52,7 @@ class StatementParser(QueryParser):
             return self.select()
         reader: Callable[[], s.Statement] | None = {
             "select": self.select, "values": self.select, "with": self.select, "table": self.select,
-            "subscribe": self.subscribe, "copy": self._copy, "explain": self._explain,
+            "subscribe": self.subscribe, "comment": self._comment, "copy": self._copy, "explain": self._explain,
             "declare": self._declare, "fetch": self._fetch, "close": self._close, "begin": self._begin,
             "start": self._begin, "commit": self._end, "end": self._end,
             "rollback": self._end, "abort": self._end, "set": self._set, "reset": self._reset, "show": self._show,
@@ -248,6 +248,9 @@ class StatementParser(QueryParser):
         tag = "DISCARD ALL" if self.token.text == "discard" else "DEALLOCATE"
         self._skip_rest()
         return s.Discard(tag)
+
+    def _comment(self) -> s.Statement:
+        raise NotImplementedError
 
     def _show(self) -> s.Statement:
         raise NotImplementedError

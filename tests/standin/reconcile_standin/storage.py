@@ -49,6 +49,8 @@ class Store:
         latest = self.writer.all("SELECT max(ts) FROM commits")[0][0] or 0
         self.clock = Clock(max(int(saved.get("read_ts", 0)), latest) + 1)
         self._columns: dict[str, Columns] = {}
+        self.sessions: dict[int, str] = {}
+        """Those of clients: process id → role."""
         for item in self.catalog.items.values():
             # History of indexes is not durable: theirs starts again.
             if item.kind == "index":

@@ -36,7 +36,7 @@ from reconcile_standin.tree import (
 )  # fmt: skip
 
 __all__ = (
-    "AsOf", "Between", "Binary", "Call", "Case", "Cast", "Close", "Column", "Copy", "Core", "CreateIndex",
+    "AsOf", "Between", "Binary", "Call", "Case", "Cast", "Close", "Column", "Comment", "Copy", "Core", "CreateIndex",
     "CreateNamed", "CreateTable", "CreateView", "Declare", "Delete", "Derived", "Discard", "Drop", "Elements",
     "Exists", "Explain", "Expr", "Fetch", "Function", "Grant", "In", "Insert", "Is", "Item", "Join", "Literal",
     "Name", "OrderItem", "Param", "Parsed", "Query", "Rename", "Retain", "Scale", "Select", "SetOperation",
@@ -163,8 +163,18 @@ class CreateTable(Statement):
 
     name: Name
     columns: tuple[tuple[str, str], ...]
+    not_null: tuple[str, ...]
     if_not_exists: bool
     retain_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comment(Statement):
+    """COMMENT ON kind name IS text; column for COMMENT ON COLUMN, text None takes it away."""
+
+    name: Name
+    column: str | None
+    text: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconcile_standin import types
+from reconcile_standin.catalog import REPLICA, REPLICA_SIZE, SYSTEM_CLUSTER
 from reconcile_standin.plan import Column, Relation
 from reconcile_standin.typed import quote
 
@@ -76,19 +77,26 @@ def catalog_cluster_id(store: Store, name: str) -> str | None:
 
 def _clusters(store: Store) -> Rows:
     own: Rows = [
-        (catalog_cluster_id(store, name), name, store.catalog.roles.get(owner, "s1"), 1)
+        (
+            catalog_cluster_id(store, name),
+            name,
+            store.catalog.roles.get(owner, "s1"),
+            1,
+            REPLICA_SIZE,
+            int(name not in store.catalog.empty_clusters),
+        )
         for name, owner in store.catalog.clusters.items()
     ]
-    return [*own, ("s2", "mz_catalog_server", "s1", 1)]
+    return [*own, ("s2", SYSTEM_CLUSTER, "s1", 1, REPLICA_SIZE, 1)]
 
 
 def _replicas(store: Store) -> Rows:
-    return [(row[0], "r1", row[0]) for row in _clusters(store) if row[1] not in store.catalog.empty_clusters]
+    return [(row[0], REPLICA, row[0], REPLICA_SIZE) for row in _clusters(store) if row[5]]
 
 
 def _columns(store: Store) -> Rows:
     return [
-        (i.id, name, position + 1, 1, kind, types.named(kind).oid)
+        (i.id, name, str(position + 1), int(name not in i.not_null), kind, types.named(kind).oid)
         for i in list(store.catalog.items.values())
         for position, (name, kind) in enumerate(i.columns)
     ]
@@ -104,6 +112,22 @@ def _dependencies(store: Store) -> Rows:
         for i in list(store.catalog.items.values())
         for ref in dict.fromkeys([*i.refs.values(), *([i.on] if i.on else [])])
     ]
+
+
+def _sessions(store: Store) -> Rows:
+    return [(pid, store.catalog.roles.get(role)) for pid, role in list(store.sessions.items())]
+
+
+def _comments(store: Store) -> Rows:
+    return [
+        (i.id, i.kind, int(key) if key else None, text)
+        for i in list(store.catalog.items.values())
+        for key, text in i.comments.items()
+    ]
+
+
+def _hydrated(store: Store) -> Rows:
+    return [(i.id, REPLICA, 1) for i in list(store.catalog.items.values()) if i.kind in ("index", "materialized-view")]
 
 
 def _databases(_store: Store) -> Rows:
@@ -128,12 +152,18 @@ _RELATIONS: dict[str, tuple[str, Callable[[Store], Rows]]] = {
     "mz_history_retention_strategies": ("id text, strategy text, value jsonb", _strategies),
     "mz_indexes": ("id text, oid oid, name text, on_id text, cluster_id text, owner_id text", _indexes),
     "mz_index_columns": ("index_id text, index_position int8, on_position int8, on_expression text", _index_columns),
-    "mz_clusters": ("id text, name text, owner_id text, size int8", _clusters),
-    "mz_cluster_replicas": ("id text, name text, cluster_id text", _replicas),
-    "mz_columns": ("id text, name text, position int8, nullable bool, type text, type_oid oid", _columns),
+    "mz_clusters": ("id text, name text, owner_id text, managed bool, size text, replication_factor uint4", _clusters),
+    "mz_cluster_replicas": ("id text, name text, cluster_id text, size text", _replicas),
+    "mz_columns": ("id text, name text, position uint8, nullable bool, type text, type_oid oid", _columns),
     "mz_roles": ("id text, oid oid, name text", _roles),
     "mz_object_dependencies": ("object_id text, referenced_object_id text", _dependencies),
-    "mz_subscriptions": ("id text, session_id text, cluster_id text", _nothing),
+    "mz_subscriptions": (
+        "id text, session_id uuid, cluster_id text, created_at timestamptz, referenced_object_ids text list",
+        _nothing,
+    ),
+    "mz_sessions": ("connection_id uint4, role_id text", _sessions),
+    "mz_comments": ("id text, object_type text, object_sub_id int4, comment text", _comments),
+    "mz_hydration_statuses": ("object_id text, replica_id text, hydrated bool", _hydrated),
 }  # fmt: skip
 
 
@@ -147,7 +177,7 @@ def relation(store: Store, parts: tuple[str, ...]) -> Relation | None:
     rows = found[1](store)
     columns = []
     for definition in found[0].split(", "):
-        name, kind = definition.split(" ")
+        name, kind = definition.split(" ", 1)
         columns.append(Column(name, types.named(kind)))
     width = len(columns)
     outputs = ", ".join(f"column{i + 1} AS c{i}" for i in range(width))
