@@ -1,56 +1,23 @@
-"""A report as one HTML file: no scripts, nothing loaded from elsewhere, fit to be mailed or printed.
-
-Everything that comes from outside (names of views and keys, values, messages) passes through `_escaped`; the page's
-own policy forbids scripts and requests besides.
-"""
+"""A run's report as one HTML page: verdict, times and lag, heat map, drift by kind and cause, examples, history."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator, Mapping
 
-from reconcile import __version__
-from reconcile.core.times import format_time
+from reconcile.report.audit import AuditReport, PastAudit
 from reconcile.report.files import write_file
-from reconcile.report.run_report import ErrorReport, RunReport, ViewReport
+from reconcile.report.heat import cells_of, picture
+from reconcile.report.page import Room, ago, clock, day, document, escaped, footer, moment, number, span, table, tiles
+from reconcile.report.run_report import DriftReport, ErrorReport, RunReport, ViewReport
 
 MAX_PAGE_BYTES = 2 * 1024 * 1024
-"""Named keys are left out, with a note, once the page is this large."""
+"""Named keys and views are left out, with a note, once the page is this large."""
 MAX_VALUE_CHARS = 500
 """Longer values are cut."""
-
 OPEN_ROWS = 50
 """So many named keys are shown at once; more are folded away."""
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2330; --soft: #5b6474; --paper: #fff; --line: #d9dee7; --good: #1a7f4b;
-  --bad: #b3261e; --warn: #8a5a00; --bar: #3b6fb6; --band: #eef1f6 }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #9aa4b5; --paper: #14181f; --line: #323947;
-  --good: #5ccf8f; --bad: #ff8a80; --warn: #f0b84a; --bar: #7aa7e6; --band: #222935 } }
-@media print { :root { --ink: #000; --soft: #444; --paper: #fff; --line: #aaa; --good: #1a7f4b; --bad: #b3261e;
-  --warn: #8a5a00; --bar: #3b6fb6; --band: #eee } details::details-content { content-visibility: visible }
-  svg rect { print-color-adjust: exact } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60rem;
-  margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
-h3 { font-size: .95rem; margin: 1rem 0 .25rem } p { margin: .3rem 0 } .soft { color: var(--soft) }
-.verdict { font-size: 1.1rem; font-weight: 600; margin: .5rem 0 }
-.good { color: var(--good) } .bad { color: var(--bad) } .warn { color: var(--warn) }
-.wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
-th { color: var(--soft); font-weight: 600; font-size: .85rem }
-td.n, th.n { text-align: right } td.w { white-space: nowrap } td code { display: block; min-width: 8rem }
-code { font: 13px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; white-space: pre-wrap }
-summary { cursor: pointer; margin: .5rem 0 } svg { display: block; max-width: 100% }
-svg text { font: 13px system-ui, sans-serif; fill: var(--ink) } svg .track { fill: var(--band) }
-svg .bar { fill: var(--bar) } footer { margin-top: 3rem; color: var(--soft); font-size: .85rem }
-"""
-_HEAD = (
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-    '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">\n'
-)
-_VERDICTS = {
+VERDICTS = {
     "done": ("good", "Done"),
     "skipped": ("warn", "Skipped: another run was at work"),
     "drift": ("bad", "Drift found"),
@@ -59,149 +26,176 @@ _VERDICTS = {
     "stopped": ("bad", "Stopped for safety: a human decides"),
     "failed": ("bad", "Failed"),
 }
-_BAR_WIDTH, _BAR_STEP, _LABEL_WIDTH, _COUNT_WIDTH = 360, 26, 150, 110
+"""Status → its tone and words."""
 
 
-def write_page(report: RunReport, path: str, *, private: bool) -> None:
-    """Write the page for one run; private: for its owner only. Raises OSError; the file is complete or as before."""
+def write_page(report: RunReport, path: str, *, private: bool = False) -> None:
+    """Write the page for one run; private: it holds row values. Raises OSError."""
     write_file(path, render(report), private=private)
 
 
 def render(report: RunReport) -> str:
     """The page as text."""
-    room = _Room(MAX_PAGE_BYTES)
-    title = f"reconcile {report.mode}"
-    parts = [
-        f"{_HEAD}<title>{_escaped(title)}: {_escaped(report.status)}</title><style>{_STYLE}</style></head><body>\n",
-        f"<header><h1>{_escaped(title)}</h1>{_headline(report)}</header>\n",
-    ]
+    room = Room(MAX_PAGE_BYTES)
+    now_ms = report.finished_ms or report.started_ms
+    title = f"reconcile {report.mode}: {verdict_of(report.mode, report.status)[1]}"
+    parts = [f"<header><h1>reconcile <b>{escaped(report.mode)}</b></h1>{_banner(report)}</header>\n"]
     if report.error is not None:
         parts.append(_error(report.error))
-    if report.views:
-        parts.append(_overview(report))
-    for text in parts:
-        room.take(text)
-    parts += [_view_section(view, room) for view in report.views]
-    parts.append(
-        f"<footer>reconcile {_escaped(__version__)} · run {_escaped(report.run_id or '–')}</footer></body></html>\n"
-    )
-    return "".join(parts)
+    if len(report.views) > 1:
+        parts.append(_overview(report, room))
+    sections = [one for view in report.views if (one := _view_section(view, report.mode, now_ms, room))]
+    if len(sections) < len(report.views):
+        sections.append(f'<p class="soft">{number(len(report.views) - len(sections))} views are not shown</p>')
+    return document(title, [*parts, *sections, footer(f"run {report.run_id or '–'}")])
 
 
-class _Room:
-    """What is left of the page's size."""
-
-    def __init__(self, size: int) -> None:
-        self._left = size
-
-    def take(self, text: str) -> bool:
-        """Whether `text` still fits; if so, its size is gone."""
-        size = len(text.encode("utf-8", "backslashreplace"))
-        if size > self._left:
-            return False
-        self._left -= size
-        return True
+def verdict_of(mode: str, status: str) -> tuple[str, str]:
+    """Tone and words for a run's or a view's status."""
+    return ("good", "In sync") if mode == "verify" and status == "done" else VERDICTS[status]
 
 
-def _headline(report: RunReport) -> str:
-    tone, verdict = _VERDICTS[report.status]
-    if report.mode == "verify" and report.status == "done":
-        verdict = "In sync"
-    seconds = max(0, report.finished_ms - report.started_ms) / 1000
-    when = f"{format_time(report.started_ms)}, {seconds:.1f} s · " if report.started_ms else ""
-    return (
-        f'<p class="verdict {tone}">{_escaped(verdict)}</p>'
-        f'<p class="soft">{_escaped(when)}exit code {int(report.exit_code)}</p>'
-    )
+def _banner(report: RunReport) -> str:
+    tone, verdict = verdict_of(report.mode, report.status)
+    facts = [f"exit code {int(report.exit_code)}"]
+    if report.started_ms:
+        facts = [moment(report.started_ms), span(max(0, report.finished_ms - report.started_ms)), *facts]
+    if len(report.views) > 1:  # how many ended with which exit code
+        facts.append("views: " + ", ".join(f"{n:,} × {code}" for code, n in report.views_by_code.items()))
+    return f'<div class="banner {tone}"><strong>{escaped(verdict)}</strong><span>{" · ".join(facts)}</span></div>'
 
 
 def _error(error: ErrorReport) -> str:
-    hint = f'<p class="soft">{_escaped(error.hint)}</p>' if error.hint else ""
-    return f'<p class="bad">{_escaped(error.message)}</p>{hint}\n'
+    hint = f'<p class="soft">{escaped(error.hint)}</p>' if error.hint else ""
+    return f'<div class="error"><p class="bad">{escaped(error.message)}</p>{hint}</div>\n'
 
 
-def _overview(report: RunReport) -> str:
-    heads = ["View", "Status", "Action", "As of", "Keys", "Put", "Deleted", "Missing", "Stale", "Extra"]
-    numeric = heads.index("Keys")
-    head = "".join(f"<th{' class=n' if i >= numeric else ''}>{name}</th>" for i, name in enumerate(heads))
-    rows = "".join(_overview_row(view) for view in report.views)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>\n'
+def _overview(report: RunReport, room: Room) -> str:
+    numeric = ["Keys", "Put", "Deleted", "Missing", "Stale", "Extra"]
+    rows = room.fitting(_overview_row(view, report.mode) for view in report.views)
+    shown = table(["View", "Status", "As of", *numeric], rows, numeric)
+    return f'<section class="card">{shown}</section>\n'
 
 
-def _overview_row(view: ViewReport) -> str:
-    tone, _ = _VERDICTS[view.status]
-    as_of = "–" if view.as_of is None else format_time(view.as_of)
+def _overview_row(view: ViewReport, mode: str) -> str:
+    tone, verdict = verdict_of(mode, view.status)
     drift = view.drift
     counts: list[int | None] = [view.keys, view.puts, view.deletes]
     counts += [None] * 3 if drift is None else [drift.missing, drift.stale, drift.extra]
-    action = f"{view.action} (dry run)" if view.dry_run else view.action
-    cells = f'<td>{_escaped(view.view)}</td><td class="{tone}">{_escaped(view.status)}</td>'
-    cells += f"<td>{_escaped(action)}</td><td>{_escaped(as_of)}</td>"
-    cells += "".join(f"<td class=n>{_number(count)}</td>" for count in counts)
+    dry = " (dry run)" if view.dry_run else ""
+    chip = f'<span class="chip {tone}">{escaped(verdict)}</span>{dry}'
+    cells = f"<td class=w>{escaped(view.view)}</td><td class=w>{chip}</td>"
+    cells += f"<td class=w>{moment(view.as_of)}</td>" + "".join(f"<td class=n>{number(count)}</td>" for count in counts)
     return f"<tr>{cells}</tr>"
 
 
-def _view_section(view: ViewReport, room: _Room) -> str:
-    parts = [f"<section><h2>{_escaped(view.view)}</h2>"]
-    if view.reason:
-        parts.append(f'<p class="soft">{_escaped(view.reason)}</p>')
-    if view.error is not None:
-        parts.append(_error(view.error))
-    parts += [f'<p class="warn">{_escaped(warning)}</p>' for warning in view.warnings]
-    drift = view.drift
-    if drift is not None:
-        if drift.total or drift.buckets:
-            kinds = {"missing": drift.missing, "stale": drift.stale, "extra": drift.extra}
-            parts += [_bars("Drift by kind (keys)", kinds), _bars("Drift by cause (buckets)", drift.causes)]
-        if drift.lagging_buckets:
-            parts.append(
-                f'<p class="soft">{_number(drift.lagging_buckets)} buckets have changed at the source '
-                "since the checkpoint (not drift)</p>"
-            )
-    for text in parts:
-        room.take(text)
-    if drift is not None and drift.keys:
-        parts.append(_named_keys(drift.keys, drift.total, room))
-    parts.append(_facts(view))
-    return "".join(parts) + "</section>\n"
-
-
-def _bars(title: str, counts: Mapping[str, int]) -> str:
-    """Horizontal bars; numbers stand beside them, so the picture is never the only place of a fact."""
-    if not any(counts.values()):
+def _view_section(view: ViewReport, mode: str, now_ms: int, room: Room) -> str:
+    """One view's card; empty when the page has no room for it."""
+    before, after = "".join(_above_keys(view, mode, now_ms)), "".join(_below_keys(view, now_ms))
+    if not room.take(before + after):
         return ""
-    largest = max(counts.values())
-    width = _LABEL_WIDTH + _BAR_WIDTH + _COUNT_WIDTH
-    rows = []
-    for n, (name, count) in enumerate(counts.items()):
-        y = n * _BAR_STEP
-        length = max(2.0, _BAR_WIDTH * count / largest) if count else 0.0
-        rows.append(
-            f'<text x="0" y="{y + 17}">{_escaped(name)}</text>'
-            f'<rect class="track" x="{_LABEL_WIDTH}" y="{y + 4}" width="{_BAR_WIDTH}" height="18" rx="3"/>'
-            f'<rect class="bar" x="{_LABEL_WIDTH}" y="{y + 4}" width="{length:.1f}" height="18" rx="3"/>'
-            f'<text x="{_LABEL_WIDTH + _BAR_WIDTH + 10}" y="{y + 17}">{_number(count)}</text>'
+    drift = view.drift
+    keys = "" if drift is None or not drift.keys else _named_keys(drift.keys, drift.total, room)
+    return f'<section class="card">{before}{keys}{after}</section>\n'
+
+
+def _above_keys(view: ViewReport, mode: str, now_ms: int) -> Iterator[str]:
+    tone, verdict = verdict_of(mode, view.status)
+    chip = f'<span class="chip {tone}">{escaped(verdict)}</span>'
+    yield f'<div class="top"><h2>{escaped(view.view)}</h2>{chip}</div>'
+    if view.reason:
+        yield f'<p class="soft">{escaped(view.action)}: {escaped(view.reason)}</p>'
+    if view.error is not None:
+        yield _error(view.error)
+    if view.as_of is not None or view.error is None:
+        yield tiles(_tiles(view))
+    for warning in view.warnings:
+        yield f'<div class="note"><p>{escaped(warning)}</p></div>'
+    if view.drift is not None:
+        yield from _drift(view, view.drift, now_ms)
+
+
+def _below_keys(view: ViewReport, now_ms: int) -> Iterator[str]:
+    if view.audit is not None:
+        yield from _evidence(view.audit, now_ms)
+        yield _history(view.audit.history, now_ms)
+    yield _facts(view)
+
+
+def _tiles(view: ViewReport) -> Iterator[tuple[str, str, str]]:
+    lag = "" if view.lag_ms is None else f", {span(view.lag_ms)} behind"
+    yield "As of", clock(view.as_of), "" if view.as_of is None else f"{day(view.as_of)}{lag}"
+    audit = view.audit
+    if view.action == "verify" and audit is None:
+        yield "Keys compared", number(view.keys), ""
+    elif audit is not None:
+        part = "the whole view" if audit.subset == "0/1" else f"slice {escaped(audit.subset)}"
+        yield "Keys compared", number(view.keys), "fingerprints only" if audit.fast else part
+    else:
+        yield "Keys", number(view.keys), ""
+        yield ("Would put" if view.dry_run else "Put"), number(view.puts), ""
+        withheld = f"{number(view.deletes_withheld)} withheld" if view.deletes_withheld else ""
+        yield ("Would delete" if view.dry_run else "Deleted"), number(view.deletes), withheld
+    if view.drift is not None:
+        buckets = f"in {number(view.drift.buckets)} of {number(view.buckets)} buckets" if view.drift.buckets else ""
+        yield "Keys that differ", number(view.drift.total), buckets
+    if view.duration_ms:
+        yield "Took", span(view.duration_ms), f"{number(view.rows_read)} rows read"
+
+
+# -- drift -----------------------------------------------------------------------------------------------------------
+
+
+def _drift(view: ViewReport, drift: DriftReport, now_ms: int) -> Iterator[str]:
+    heat = picture(cells_of(view, now_ms), now_ms)
+    if heat:
+        yield f"<h3>Where, and how long ago it was compared</h3>{heat}"
+        yield from _coverage(view.audit, now_ms)
+    if drift.total or drift.buckets:
+        kinds = {"missing": drift.missing, "stale": drift.stale, "extra": drift.extra}
+        yield '<div class="pair">'
+        yield f"<div><h3>Drift by kind, keys</h3>{_bars(kinds)}</div>"
+        yield f"<div><h3>Drift by cause, buckets</h3>{_bars(drift.causes)}</div></div>"
+    if drift.lagging_buckets:
+        yield (
+            f'<p class="soft">{number(drift.lagging_buckets)} buckets have changed at the source since the checkpoint: '
+            "not drift</p>"
         )
-    label = "; ".join(f"{name}: {count}" for name, count in counts.items())
-    height = len(counts) * _BAR_STEP
-    return (
-        f'<h3>{_escaped(title)}</h3><svg role="img" aria-label="{_escaped(label)}" width="{width}" '
-        f'viewBox="0 0 {width} {height}">{"".join(rows)}</svg>'
+
+
+def _coverage(audit: AuditReport | None, now_ms: int) -> Iterator[str]:
+    coverage = audit.coverage if audit is not None else None
+    if coverage is None:
+        return
+    told = (
+        [f"{number(coverage.never)} of {number(coverage.slices)} slices were never compared"] if coverage.never else []
     )
+    if coverage.oldest_ms is not None:
+        told.append(f"the one that waits longest was compared {ago(coverage.oldest_ms, now_ms)}")
+    if coverage.all_by_ms is not None:
+        told.append(f"everything will have been by {moment(coverage.all_by_ms)}")
+    yield f'<p class="soft small">{"; ".join(told)}</p>'
 
 
-def _named_keys(keys: list[dict[str, object]], total: int, room: _Room) -> str:
+def _bars(counts: Mapping[str, int]) -> str:
+    """Horizontal bars; numbers stand beside them, so the picture is never the only place of a fact."""
+    largest = max([*counts.values(), 1])
+    rows = (
+        f'<span>{escaped(name)}</span><i class="{"some" if count else "none"}">'
+        f'<b style="width:{100 * count / largest:.1f}%"></b></i><span class="n">{number(count)}</span>'
+        for name, count in counts.items()
+    )
+    return f'<div class="bars">{"".join(rows)}</div>'
+
+
+def _named_keys(keys: list[dict[str, object]], total: int, room: Room) -> str:
     with_values = any("source" in entry for entry in keys)
     names = ["key", "kind", "cause", *(["source", "redis"] if with_values else [])]
-    head = "".join(f"<th>{name}</th>" for name in names)
-    rows = list(_fitting((_key_row(entry, names) for entry in keys), room))
+    rows = room.fitting(_key_row(entry, names) for entry in keys)
     left = max(total, len(keys)) - len(rows)
-    note = f'<p class="soft">… and {_number(left)} more</p>' if left else ""
+    note = f'<p class="soft">… and {number(left)} more</p>' if left else ""
     opened = " open" if len(rows) <= OPEN_ROWS else ""
-    return (
-        f'<details{opened}><summary>{_number(len(rows))} keys by name</summary><div class="wide"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{note}</details>"
-    )
+    return f"<details{opened}><summary>{number(len(rows))} keys by name</summary>{table(names, rows)}{note}</details>"
 
 
 def _key_row(entry: Mapping[str, object], names: Iterable[str]) -> str:
@@ -211,15 +205,75 @@ def _key_row(entry: Mapping[str, object], names: Iterable[str]) -> str:
         shown = "–" if value is None else str(value)
         shown = shown if len(shown) <= MAX_VALUE_CHARS else shown[:MAX_VALUE_CHARS] + "…"
         plain = name in ("kind", "cause")
-        cells.append(f"<td class=w>{_escaped(shown)}</td>" if plain else f"<td><code>{_escaped(shown)}</code></td>")
+        cells.append(f"<td class=w>{escaped(shown)}</td>" if plain else f"<td><code>{escaped(shown)}</code></td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _fitting(rows: Iterable[str], room: _Room) -> Iterator[str]:
-    for row in rows:
-        if not room.take(row):
-            return
-        yield row
+# -- beside the drift ------------------------------------------------------------------------------------------------
+
+
+def _evidence(audit: AuditReport, now_ms: int) -> Iterator[str]:
+    told = []
+    counters = audit.counters
+    if counters is not None:
+        since = "" if counters.since_ms is None else f" since {moment(counters.since_ms)}"
+        told += [
+            f"<li>Redis {what} {number(count)} keys{since}, of all that it holds</li>"
+            for what, count in (("evicted", counters.evicted), ("expired", counters.expired))
+            if count is not None
+        ]
+        if counters.restarted_ms is not None:
+            told.append(
+                f"<li>Redis restarted {ago(counters.restarted_ms, now_ms)}, {moment(counters.restarted_ms)}</li>"
+            )
+        if counters.policy is not None:
+            told.append(f"<li>maxmemory-policy is {escaped(counters.policy)}</li>")
+    for one in audit.surplus:
+        whose = f"{escaped(one.range)} (claimed by {escaped(one.claim)})"
+        told.append(
+            f"<li>{number(one.keys)} keys under {whose} that neither the source nor the manifest knows of: "
+            f"{_names(one.names, one.keys)}</li>"
+        )
+    if audit.duplicates is not None and audit.duplicates.keys:
+        found = audit.duplicates
+        told.append(
+            f"<li>{number(found.keys)} keys have several rows in the source: {_names(found.names, found.keys)}</li>"
+        )
+    if told:
+        yield f"<h3>Evidence</h3><ul>{''.join(told)}</ul>"
+
+
+def _names(names: list[str], total: int) -> str:
+    more = f" and {number(total - len(names))} more" if total > len(names) else ""
+    return ", ".join(f"<code>{escaped(name)}</code>" for name in names) + more
+
+
+def _history(history: list[PastAudit], now_ms: int) -> str:
+    if not history:
+        return ""
+    blocks = "".join(
+        f'<i class="{"good" if one.verdict == "in sync" else "bad"}{" fast" if one.fast else ""}" '
+        f'title="{escaped(f"{ago(one.at_ms, now_ms)}: {one.verdict}")}"></i>'
+        for one in reversed(history)
+    )
+    drifting = sum(1 for one in history if one.verdict != "in sync")
+    found = f"{number(drifting)} of {number(len(history))} found drift" if drifting else "none found drift"
+    heads = ["when", "verdict", "what", "as of", "keys that differed"]
+    rows = (
+        f"<tr><td class=w>{moment(one.at_ms)}</td><td class=w>{escaped(one.verdict)}</td>"
+        f"<td class=w>{_extent(one)}</td><td class=w>{moment(one.as_of)}</td><td class=n>{number(one.drift)}</td></tr>"
+        for one in history
+    )
+    return (
+        f"<h3>Past audits: {found}</h3>"
+        f'<div class="past" role="img" aria-label="{found}, the newest last">{blocks}</div>'
+        f"<details><summary>{number(len(history))} past audits</summary>{table(heads, rows, heads[-1:])}</details>"
+    )
+
+
+def _extent(audit: PastAudit) -> str:
+    part = "all" if audit.subset == "0/1" else f"slice {escaped(audit.subset)}"
+    return f"{part}, fingerprints only" if audit.fast else part
 
 
 def _facts(view: ViewReport) -> str:
@@ -227,24 +281,21 @@ def _facts(view: ViewReport) -> str:
         "rows read": view.rows_read,
         "updates received": view.updates,
         "commits": view.commits,
-        "deletes withheld": view.deletes_withheld,
         "buckets": view.buckets,
         "buckets read": view.buckets_read,
-        "lag, ms": view.lag_ms,
         "statements to Materialize": view.source_statements,
         "commands to Redis": view.redis_commands,
         "round trips to Redis": view.redis_round_trips,
     }
-    facts |= {f"phase {name}, ms": ms for name, ms in view.phases_ms.items()}
-    rows = "".join(
-        f"<tr><td>{_escaped(name)}</td><td class=n>{_number(value)}</td></tr>" for name, value in facts.items()
-    )
-    return f"<details><summary>What the run did</summary><table><tbody>{rows}</tbody></table></details>"
+    rows = (f"<tr><td>{escaped(name)}</td><td class=n>{number(value)}</td></tr>" for name, value in facts.items())
+    phases = (_phase_row(name, ms, view.phases_rows.get(name)) for name, ms in view.phases_ms.items())
+    shown = table(["phase", "time", "rows", "rows/s"], phases, ["time", "rows", "rows/s"]) if view.phases_ms else ""
+    counts = table(["what", "count"], rows, ["count"])
+    both = f'<div class="pair"><div>{counts}</div><div>{shown}</div></div>'
+    return f"<details><summary>What the run did</summary>{both}</details>"
 
 
-def _number(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
-
-
-def _escaped(text: str | None) -> str:
-    return html.escape(text or "", quote=True)
+def _phase_row(name: str, ms: int, rows: int | None) -> str:
+    rate = round(rows * 1000 / ms) if rows and ms else None
+    cells = "".join(f"<td class=n>{text}</td>" for text in (span(ms), number(rows), number(rate)))
+    return f"<tr><td>{escaped(name)}</td>{cells}</tr>"

@@ -1,10 +1,12 @@
-"""A report for people: one line per view, then what needs attention."""
+"""A report for people: one line per view, which a month later still says what, why, how much, how long and as of
+when; then what needs attention."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from reconcile.core.times import format_time
+from reconcile.report.audit import AuditReport
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
 from reconcile.texts import printable
 
@@ -15,6 +17,21 @@ def render(report: RunReport) -> str:
     if report.error is not None:
         lines += error_lines(report.error.message, report.error.hint)
     return "\n".join(lines)
+
+
+def summaries(report: RunReport) -> list[str]:
+    """One line per view for the log, whatever became of it; one for the run where no view was looked at."""
+    if not report.views:
+        return [f"{report.mode}: exit {int(report.exit_code)}: {report.error.message if report.error else 'no views'}"]
+    return [_summary(view, report.mode) for view in report.views]
+
+
+def _summary(view: ViewReport, mode: str) -> str:
+    told = [_headline(view, mode)]
+    if view.error is not None:
+        told.append(f"{printable(view.error.message)}{'' if told[0] else _took(view)}")
+    ended = "; ".join(part for part in told if part) or view.status
+    return f"{view.view}: {mode}: {ended}; exit {int(view.exit_code)}"
 
 
 def error_lines(message: str, hint: str | None) -> list[str]:
@@ -28,6 +45,8 @@ def _view_lines(view: ViewReport, mode: str) -> Iterator[str]:
         yield f"{view.view}: {head}"
     if view.drift is not None:
         yield from _drift_lines(view.drift)
+    if view.audit is not None:
+        yield from _audit_lines(view.audit)
     for warning in view.warnings:
         yield f"  note: {printable(warning)}"
     if view.error is not None:
@@ -71,7 +90,7 @@ def _verdict(view: ViewReport) -> str:
 
 def _drift_lines(drift: DriftReport) -> Iterator[str]:
     for entry in drift.keys:
-        line = f"  {entry['kind']:<8} {entry['key']}  ({entry['cause']})"
+        line = f"  {entry['kind']:<8} {printable(str(entry['key']))}  ({entry['cause']})"
         if "source" in entry:
             line += f"  source={entry['source']!r} redis={entry['redis']!r}"
         yield line
@@ -82,11 +101,36 @@ def _drift_lines(drift: DriftReport) -> Iterator[str]:
         yield f"  note: {_number(drift.lagging_buckets)} buckets have changed at the source since then (not drift)"
 
 
+def _audit_lines(audit: AuditReport) -> Iterator[str]:
+    counters, coverage = audit.counters, audit.coverage
+    if counters is not None:
+        since = f" since {format_time(counters.since_ms)}" if counters.since_ms is not None else ""
+        if counters.evicted:
+            policy = printable(counters.policy or "policy unknown")
+            yield f"  evidence: Redis evicted {_number(counters.evicted)} keys{since} ({policy})"
+        if counters.expired:
+            yield f"  evidence: Redis expired {_number(counters.expired)} keys{since}"
+        if counters.restarted_ms is not None:
+            yield f"  evidence: Redis restarted at {format_time(counters.restarted_ms)}"
+    for one in audit.surplus:
+        names = ", ".join(printable(name) for name in one.names)
+        yield f"  surplus: {_number(one.keys)} keys under {printable(one.range)} that nobody explains: {names}"
+    if audit.duplicates is not None and audit.duplicates.keys:
+        names = ", ".join(printable(name) for name in audit.duplicates.names)
+        yield f"  duplicates: {_number(audit.duplicates.keys)} keys have several rows in the source: {names}"
+    if coverage is not None and coverage.never:
+        yield f"  coverage: {_number(coverage.never)} of {_number(coverage.slices)} slices were never compared"
+
+
 def _position(view: ViewReport) -> str:
     if view.as_of is None:
-        return ""
+        return _took(view)
     keys = f"; {_number(view.keys)} keys" if view.keys is not None else ""
-    return f"{keys}; as of {view.as_of} ({format_time(view.as_of)})"
+    return f"{keys}{_took(view)}; as of {view.as_of} ({format_time(view.as_of)})"
+
+
+def _took(view: ViewReport) -> str:
+    return f"; took {view.duration_ms / 1000:,.1f} s" if view.duration_ms else ""
 
 
 def _number(value: int | None) -> str:

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from reconcile.errors import ExitCode, Unavailable
-from reconcile.report import html
+from reconcile.report import heat, html
+from reconcile.report.audit import (
+    AuditReport,
+    Coverage,
+    Duplicates,
+    PastAudit,
+    RedisCounters,
+    SliceCompared,
+    Surplus,
+)
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
 
 NASTY = "<script>alert(1)</script>\" onload='x' & \ud800"
@@ -64,7 +73,7 @@ def test_shows_verdict_counts_bars_and_keys() -> None:
     """A page with drift names the verdict, pictures it and lists the keys."""
     text = page(drifted())
     assert "Drift found" in text
-    assert {"svg", "rect", "details", "table"} <= parsed(text).seen
+    assert {"i", "details", "table"} <= parsed(text).seen
     for shown in ("prices", "p:a", "changed outside", "2025-11-23T17:46:40.123Z"):
         assert shown in text
 
@@ -73,7 +82,62 @@ def test_in_sync_has_no_bars() -> None:
     """Where nothing differs there is nothing to picture."""
     text = page(ViewReport("prices", action="verify", drift=DriftReport(), keys=5))
     assert "In sync" in text
+    assert "Drift by" not in text
     assert "<svg" not in text
+
+
+def test_views_beyond_the_pages_size_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many views those that fit are shown, and it says how many are not."""
+    monkeypatch.setattr(html, "MAX_PAGE_BYTES", 50_000)
+    text = page(*(drifted() for _ in range(100)))
+    assert len(text) < 70_000
+    assert "views are not shown" in text
+    parsed(text)
+
+
+def test_history_evidence_and_coverage() -> None:
+    """What an audit knows beside the drift is on its page."""
+    audit = AuditReport(
+        counters=RedisCounters(1, 2, 1204, 0, "allkeys-lru"),
+        surplus=[Surplus("prices", "price:", 17, ["price:x"])],
+        duplicates=Duplicates(2, ["price:7"]),
+        coverage=Coverage(4, [SliceCompared(0, 1, "compare")], 1_763_920_000_000),
+        history=[PastAudit(5, "drift", 4, True, "3/8", 9), PastAudit(3, "in sync", 2, False, "0/1", 0)],
+        fast=True,
+    )
+    text = page(drifted(audit=audit, buckets=4))
+    parsed(text)
+    for shown in (
+        "evicted 1,204",
+        "allkeys-lru",
+        "17 keys under price:",
+        "price:x and 16 more",
+        "price:7",
+        "3 of 4 slices",
+        "1 of 2 found drift",
+        "slice 3/8, fingerprints only",
+        "2025-11-23 17:46:40 UTC",
+    ):
+        assert shown in text.replace("<code>", "").replace("</code>", ""), shown
+
+
+def test_cells_say_when_they_were_compared() -> None:
+    """A cell's age is this audit's where it looked, else that of coverage; drift has its own colour."""
+    day_ms = 86_400_000
+    coverage = Coverage(4, [SliceCompared(1, 10 * day_ms, "compare"), SliceCompared(2, day_ms, "verify")])
+    view = drifted(audit=AuditReport(subset="3/4", coverage=coverage), buckets=16)
+    assert view.drift is not None
+    view.drift.heat.note(7, 16, 2)
+    cells = heat.cells_of(view, 10 * day_ms + 7_200_000)
+    assert [cell.age for cell in cells] == [heat.NEVER, 1, heat.OLDER, 0] * 4
+    assert [cell.drift for cell in cells] == [0] * 7 + [2] + [0] * 8
+    assert {cell.by for cell in cells} == {"", "compare", "verify", "this audit"}
+
+
+def test_a_fast_audit_compares_no_slice() -> None:
+    """Fingerprints say nothing about what Redis really holds."""
+    cells = heat.cells_of(drifted(audit=AuditReport(fast=True), buckets=4), 5)
+    assert {cell.age for cell in cells} == {heat.NEVER}
 
 
 def test_nothing_is_loaded_and_no_script_runs() -> None:

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from reconcile.errors import ExitCode, LeaseHeld, SafetyStop, Unavailable, UsageError
+from reconcile.report.audit import AuditReport, Coverage, Duplicates, RedisCounters, SliceCompared, Surplus
 from reconcile.report.run_report import SCHEMA_VERSION, DriftReport, RunReport, ViewReport
-from reconcile.report.text import render
+from reconcile.report.text import render, summaries
 
 AS_OF = 1_755_860_000_000
 AT = f"as of {AS_OF} (2025-08-22T10:53:20.000Z)"
@@ -149,6 +150,54 @@ CASES: list[tuple[str, RunReport, list[str]]] = [
 def test_what_people_read(made: RunReport, lines: list[str]) -> None:
     """One line per view, then what needs attention; never a word of drift where none was found."""
     assert render(made).splitlines() == lines
+
+
+def test_evidence_of_an_audit() -> None:
+    """What was found beside the drift stands below it; what was looked for and not found says nothing."""
+    audit = AuditReport(
+        counters=RedisCounters(AS_OF, AS_OF, 1204, 0, "allkeys-lru"),
+        surplus=[Surplus("orders", "orders:", 17, ["orders:a\x1b"])],
+        duplicates=Duplicates(2, ["orders:7"]),
+        coverage=Coverage(64, [SliceCompared(1, AS_OF, "verify")]),
+    )
+    made = report(view(action="verify", drift=drift(), keys=10, as_of=AS_OF, audit=audit), mode="verify")
+    assert render(made).splitlines()[1:] == [
+        "  evidence: Redis evicted 1,204 keys since 2025-08-22T10:53:20.000Z (allkeys-lru)",
+        "  evidence: Redis restarted at 2025-08-22T10:53:20.000Z",
+        "  surplus: 17 keys under orders: that nobody explains: orders:a\\x1b",
+        "  duplicates: 2 keys have several rows in the source: orders:7",
+        "  coverage: 63 of 64 slices were never compared",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "line"),
+    [
+        (
+            report(view(action="snapshot", reason="history lost", puts=3, deletes=1, commits=1, deep=True, as_of=AS_OF, keys=9, duration_ms=3210)),
+            f"orders: run: deep snapshot (history lost): put 3, delete 1; 9 keys; took 3.2 s; {AT}; exit 0",
+        ),
+        (report(failed(DOWN, duration_ms=10_040)), "orders: run: Materialize is not available: refused; took 10.0 s; exit 6"),
+        (report(view(skipped=True, reason="leased")), "orders: run: skipped: leased; exit 0"),
+        (
+            report(view(action="verify", drift=drift(), keys=9, as_of=AS_OF, duration_ms=50), mode="verify"),
+            f"orders: verify: in sync; 9 keys; took 0.1 s; {AT}; exit 0",
+        ),
+        (report(), "run: exit 0: no views"),
+    ],
+)
+def test_a_line_that_can_be_read_a_month_later(made: RunReport, line: str) -> None:
+    """What, why, how much, how long, as of when, and how it ended."""
+    assert summaries(made) == [line]
+
+
+def test_what_comes_from_outside_is_printable() -> None:
+    """Neither an error nor a key can obey a terminal or forge a line."""
+    made = failed(Unavailable("a\nb\x1b[31m", hint="c\x07"), warnings=["d\re"])
+    made.drift = drift(stale=1, keys=[{"key": "k\x1b", "kind": "stale", "cause": "both"}])
+    shown = render(report(made, mode="verify"))
+    assert all(c == "\n" or c.isprintable() for c in shown)
+    assert len(shown.splitlines()) == 5
 
 
 def test_an_error_before_any_view() -> None:

@@ -1,0 +1,98 @@
+"""All views on one page, for whoever wants to see them side by side after each run of cron.
+
+The page is made from what `status --json` prints (docs/report.md), asks the browser to look again each minute, and puts
+what needs somebody first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from reconcile.core.times import format_time
+from reconcile.report.files import write_file
+from reconcile.report.page import Room, ago, clock, document, escaped, footer, moment, number, span, tiles
+
+RELOAD_S = 60
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""Views are left out, with a note, once the page is this large."""
+_ORDER = {"bad": 0, "warn": 1, "good": 2}
+
+
+def write_status_page(statuses: Sequence[Mapping[str, Any]], at_ms: int, path: str) -> None:
+    """Write the page. Raises OSError."""
+    write_file(path, render_status(statuses, at_ms))
+
+
+def render_status(statuses: Sequence[Mapping[str, Any]], at_ms: int) -> str:
+    """The page for the views' statuses as of at_ms."""
+    room = Room(MAX_PAGE_BYTES)
+    judged = sorted(((*_judge(status), status) for status in statuses), key=lambda one: _ORDER[one[0]])
+    cards = room.fitting(_card(tone, word, status, at_ms) for tone, word, status in judged)
+    left = len(judged) - len(cards)
+    note = f'<p class="soft">{number(left)} views are not shown</p>' if left else ""
+    body = [
+        f"<header><h1>reconcile <b>status</b></h1>{_banner([tone for tone, _, _ in judged], at_ms)}</header>\n",
+        f'<div class="views">{"".join(cards)}</div>{note}',
+        footer(f"as of {format_time(at_ms)}; this page looks for a newer one each minute"),
+    ]
+    return document("reconcile status", body, reload_s=RELOAD_S)
+
+
+def _judge(status: Mapping[str, Any]) -> tuple[str, str]:
+    """Tone and word for one view: what needs somebody, in one look."""
+    audit = status.get("audit") or {}
+    if status.get("problem"):
+        return "bad", "too old"
+    if audit.get("verdict") == "drift":
+        return "bad", "drift at the last verify"
+    if status.get("as_of") is None:
+        return "warn", "never synchronised"
+    if status.get("pending") == "withheld":
+        return "bad", "deletes withheld"
+    if status.get("pending"):
+        return "warn", "unfinished"
+    return "good", "being written" if status.get("lease") else "synchronised"
+
+
+def _banner(tones: Sequence[str], at_ms: int) -> str:
+    bad, warn = tones.count("bad"), tones.count("warn")
+    tone = "bad" if bad else "warn" if warn or not tones else "good"
+    said = [f"{number(bad)} {'needs' if bad == 1 else 'need'} somebody"] if bad else []
+    said += [f"{number(warn)} {'is' if warn == 1 else 'are'} not complete"] if warn else []
+    words = ", ".join(said) or ("All is well" if tones else "No views")
+    return (
+        f'<div class="banner {tone}"><strong>{words}</strong>'
+        f"<span>{number(len(tones))} views · {moment(at_ms)}</span></div>"
+    )
+
+
+def _card(tone: str, word: str, status: Mapping[str, Any], at_ms: int) -> str:
+    parts = [
+        f'<section class="card"><div class="top"><h2>{escaped(str(status["view"]))}</h2>'
+        f'<span class="chip {tone}">{escaped(word)}</span></div>'
+    ]
+    if status.get("problem"):
+        parts.append(f'<p class="bad">{escaped(str(status["problem"]))}</p>')
+    parts.append(tiles(_facts(status, at_ms)))
+    lease = status.get("lease")
+    if lease:
+        left = span(lease["left_ms"])
+        parts.append(
+            f'<p class="soft small">being written by {escaped(str(lease["owner"]))}, {left} of its lease left</p>'
+        )
+    if status.get("pending"):
+        parts.append(f'<p class="warn small">pending: {escaped(str(status["pending"]))}</p>')
+    return "".join(parts) + "</section>\n"
+
+
+def _facts(status: Mapping[str, Any], at_ms: int) -> Iterator[tuple[str, str, str]]:
+    lag_ms, as_of, updated_ms = status.get("lag_ms"), status.get("as_of"), status.get("updated_at_ms")
+    yield "Lag", "–" if lag_ms is None else span(lag_ms), "" if as_of is None else f"as of {clock(as_of)}"
+    yield "Keys", number(status.get("keys")), ""
+    yield "Last written", "–" if updated_ms is None else ago(updated_ms, at_ms), clock(updated_ms) if updated_ms else ""
+    audit = status.get("audit")
+    if audit:
+        yield "Last verify", escaped(str(audit["verdict"])), ago(audit["at_ms"], at_ms)
+    else:
+        yield "Last verify", "–", "never"
