@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from reconcile.cli.options import DURATION, NAME, Common, common_options, ended_in_time, view_options
 from reconcile.cli.output import print_json, say
+from reconcile.errors import UsageError
 
 
 @click.command()
+@click.option("--html", "html_path", metavar="FILE", help="Write a page of all views, to be left open, instead.")
 @view_options
 @common_options
-def status(common: Common, views: tuple[str, ...]) -> None:
+def status(common: Common, views: tuple[str, ...], html_path: str | None) -> None:
     """Checkpoint, age, lag, lease and last audit of each view. Reads Redis only."""
+    from reconcile.report import status_page
+    from reconcile.report.files import refuse_unsuitable, write_file
     from reconcile.runs.status import read_status, render
 
+    refuse_unsuitable("--html", html_path)
     statuses = read_status(common.load_settings(), views)
-    if common.as_json:
+    if html_path is not None:
+        try:
+            write_file(html_path, status_page.render(statuses, time.time_ns() // 1_000_000))
+        except OSError as error:
+            raise UsageError(f"cannot write {html_path}: {error.strerror or error}") from error
+    elif common.as_json:
         print_json({"views": statuses})
     else:
         say(render(statuses))

@@ -109,6 +109,7 @@ def delta(common: Common, **options: Any) -> int:
 
 @_mode("verify")
 @click.option("--html", "html_path", metavar="FILE", help="Also write a report page.")
+@click.option("--markdown", "markdown_path", metavar="FILE", help="Also write a summary for CI jobs and chat.")
 def verify(common: Common, **options: Any) -> int:
     """Compare Redis with the view at the checkpoint's time; change nothing. Exit 3: drift."""
     return _work("verify", common, **options)
@@ -121,6 +122,7 @@ def _work(
     max_runtime: float | None,
     metrics_path: str | None,
     html_path: str | None = None,
+    markdown_path: str | None = None,
     detailed_exitcode: bool = False,
     **given: Any,
 ) -> int:
@@ -134,6 +136,7 @@ def _work(
     try:
         request = parse(mode, given, time.time_ns() // 1_000_000, _flag_of)
         refuse_unsuitable("--html", html_path)
+        refuse_unsuitable("--markdown", markdown_path)
         settings = common.load_settings({"limits.max_runtime_s": max_runtime, "metrics.file": metrics_path})
         refuse_unsuitable("--metrics-file", settings.metrics.file)
         destinations = settings.metrics
@@ -150,8 +153,7 @@ def _work(
     if detailed_exitcode and code == ExitCode.OK:
         code = _pending_changes(report)
     try:
-        if html_path is not None:
-            _write_page(report, html_path, private=bool(given.get("show_values")))
+        _write_pages(report, html_path, markdown_path, private=bool(given.get("show_values")))
         if destinations != MetricsSettings():
             from reconcile.report.sinks import publish  # it brings ssl along
 
@@ -174,14 +176,19 @@ def _pending_changes(report: RunReport) -> ExitCode:
     return report.exit_code
 
 
-def _write_page(report: RunReport, path: str, *, private: bool) -> None:
+def _write_pages(report: RunReport, html_path: str | None, markdown_path: str | None, *, private: bool) -> None:
     """A page that cannot be written is a warning: what the run did, and its exit code, stand."""
-    from reconcile.report.html import write_page
+    if html_path is None and markdown_path is None:
+        return
+    from reconcile.report import html, markdown
+    from reconcile.report.files import write_file
 
-    try:
-        write_page(report, path, private=private)
-    except OSError as error:
-        logger.warning("cannot write the report page %s: %s", path, error.strerror or error)
+    for path, render in ((html_path, html.render), (markdown_path, markdown.render)):
+        try:
+            if path is not None:
+                write_file(path, render(report), private=private)
+        except OSError as error:
+            logger.warning("cannot write the report page %s: %s", path, error.strerror or error)
 
 
 def _print_report(report: RunReport, common: Common) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from reconcile.report.audit import AuditReport, PastAudit
-from reconcile.report.files import write_file
 from reconcile.report.heat import cells_of, picture
 from reconcile.report.page import Room, ago, clock, day, document, escaped, footer, moment, number, span, table, tiles
 from reconcile.report.run_report import DriftReport, ErrorReport, RunReport, ViewReport
@@ -27,11 +26,6 @@ VERDICTS = {
     "failed": ("bad", "Failed"),
 }
 """Status → its tone and words."""
-
-
-def write_page(report: RunReport, path: str, *, private: bool = False) -> None:
-    """Write the page for one run; private: it holds row values. Raises OSError."""
-    write_file(path, render(report), private=private)
 
 
 def render(report: RunReport) -> str:

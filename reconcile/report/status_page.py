@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from reconcile.core.times import format_time
-from reconcile.report.files import write_file
 from reconcile.report.page import Room, ago, clock, document, escaped, footer, moment, number, span, tiles
 
 RELOAD_S = 60
@@ -19,12 +18,7 @@ MAX_PAGE_BYTES = 4 * 1024 * 1024
 _ORDER = {"bad": 0, "warn": 1, "good": 2}
 
 
-def write_status_page(statuses: Sequence[Mapping[str, Any]], at_ms: int, path: str) -> None:
-    """Write the page. Raises OSError."""
-    write_file(path, render_status(statuses, at_ms))
-
-
-def render_status(statuses: Sequence[Mapping[str, Any]], at_ms: int) -> str:
+def render(statuses: Sequence[Mapping[str, Any]], at_ms: int) -> str:
     """The page for the views' statuses as of at_ms."""
     room = Room(MAX_PAGE_BYTES)
     judged = sorted(((*_judge(status), status) for status in statuses), key=lambda one: _ORDER[one[0]])

@@ -42,7 +42,28 @@ def test_page_of_a_verify(command: Command, source: Source, redis_server: RedisS
     assert "secret-value" in path.read_text()
 
 
-@pytest.mark.parametrize("option", ["--html", "--metrics-file"])
+def test_summary_for_a_job(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """Markdown beside whatever goes to stdout."""
+    path = command.directory / "summary.md"
+    source.put(a="1")
+    command("snapshot")
+    redis_server.client().delete("p:a")
+    command("verify", "--markdown", str(path), expect=3)
+    assert path.read_text().startswith("## ❌ reconcile verify: Drift found\n")
+    assert "p\\:a" in path.read_text()
+
+
+def test_page_of_all_views(command: Command, source: Source) -> None:
+    """A page from what status knows, and nothing on stdout; one that cannot be written is exit 2."""
+    path = command.directory / "status.html"
+    source.put(a="1", b="2")
+    command("run")
+    assert command("status", "--html", str(path)).out == ""
+    assert "All is well" in path.read_text()
+    command("status", "--html", str(command.directory / "missing" / "file"), expect=2)
+
+
+@pytest.mark.parametrize("option", ["--html", "--markdown", "--metrics-file"])
 def test_a_file_that_cannot_be_written(command: Command, source: Source, option: str) -> None:
     """A warning on stderr, the report and exit code as ever."""
     source.put(a="1")

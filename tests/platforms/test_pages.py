@@ -101,7 +101,7 @@ def test_the_page_of_all_views(tmp_path: Path, dark: bool) -> None:
     """Cards fill the width, what needs somebody comes first."""
     views = [status(f"v{n}") for n in range(9)] + [status("late", problem="written 17 min ago")]
     views += [status("new", as_of=None, lag_ms=None, updated_at_ms=None, keys=None, lease=None, audit=None)]
-    found = browser.laid_out(status_page.render_status(views, NOW_MS), tmp_path, dark=dark)
+    found = browser.laid_out(status_page.render(views, NOW_MS), tmp_path, dark=dark)
     for one in found:
         assert (one["overflow"], one["outside"], one["faint"], one["cards"]) == (0, 0, [], 11)
         assert one["verdict"] == "1 needs somebody, 1 is not complete"
@@ -113,7 +113,7 @@ def test_nothing_from_outside_becomes_markup(tmp_path: Path) -> None:
     report = RunReport(NASTY, "verify", NOW_MS, [audited(NASTY), failed(NASTY)], NOW_MS)
     report.fail(Unavailable(NASTY, hint=NASTY))
     cards = [status(NASTY, problem=NASTY, pending=NASTY, audit={"at_ms": NOW_MS, "verdict": NASTY})]
-    for n, page in enumerate((html.render(report), status_page.render_status(cards, NOW_MS))):
+    for n, page in enumerate((html.render(report), status_page.render(cards, NOW_MS))):
         assert "Content-Security-Policy" in page
         directory = tmp_path / str(n)
         directory.mkdir()

@@ -50,7 +50,8 @@ function measure(frame) {
     backdrop: rgb(view.getComputedStyle(d.body).backgroundColor)};
 }
 window.onload = () => {
-  document.getElementById('measured').textContent = JSON.stringify([...document.querySelectorAll('iframe')].map(measure));
+  const found = [...document.querySelectorAll('iframe')].map(measure);
+  document.getElementById('measured').textContent = JSON.stringify(found);
 };
 """
 

@@ -19,6 +19,7 @@ from reconcile.report.audit import (
     SliceCompared,
     Surplus,
 )
+from reconcile.report.files import write_file
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
 
 NASTY = "<script>alert(1)</script>\" onload='x' & \ud800"
@@ -210,7 +211,7 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A full disk leaves the earlier page and nothing else."""
     path = tmp_path / "page.html"
     report = RunReport("run-1", "verify", 0, [drifted()])
-    html.write_page(report, str(path), private=False)
+    write_file(str(path), html.render(report))
     before = path.read_text(encoding="utf-8")
     assert before.endswith("</html>\n")
 
@@ -219,6 +220,6 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        html.write_page(RunReport("run-2", "verify", 0), str(path), private=False)
+        write_file(str(path), html.render(RunReport("run-2", "verify", 0)))
     assert path.read_text(encoding="utf-8") == before
     assert os.listdir(tmp_path) == ["page.html"]
