@@ -1,6 +1,6 @@
 """The text of COPY (SUBSCRIBE … WITH (PROGRESS)): lines in, closed ranges out. No I/O, no clock.
 
-A line is  mz_timestamp ⇥ mz_progressed ⇥ mz_diff ⇥ key ⇥ value ⏎  with COPY's escapes, also of tabs and
+A line is  mz_timestamp ⇥ mz_progressed ⇥ mz_diff ⇥ key ⇥ value ⇥ … ⏎  with COPY's escapes, also of tabs and
 line ends: so many lines can be cut into fields at once.
 
     progress row P     everything with time < P has arrived; the checkpoint may become P − 1, never P
@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reconcile.core.changes import Changes, Net
+from reconcile.core.framing import RowForm
 from reconcile.errors import ReconcileError
 
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _UNESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"\\": b"\\", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 
-FIELDS = 5
+_BEFORE_KEY = 3
+"""Fields before the columns of the row."""
 
 
 def unescape(field_: bytes) -> bytes | None:
@@ -46,8 +48,9 @@ class UpdateStream:
 
     as_of: int
     buckets: int
-    key_is_bytes: bool = False
-    value_is_bytes: bool = False
+    form: RowForm = RowForm()  # noqa: RUF009 - frozen
+    salt: int = 0
+    """The digest salt."""
     frontier: int = field(init=False)
     updates: int = field(init=False, default=0)
     _open: Net = field(init=False)
@@ -67,34 +70,39 @@ class UpdateStream:
         """Take lines in. True when they closed a range: `take` it now, or feed on and take more at once."""
         text = b"".join(lines)
         fields = text.replace(b"\n", b"\t").split(b"\t")
-        count, rest = divmod(len(fields) - 1, FIELDS)
+        width = _BEFORE_KEY + self.form.width
+        count, rest = divmod(len(fields) - 1, width)
         if rest:
             raise ReconcileError("Materialize sent a line of another form than was asked for")
         escaped = b"\\" in text
-        progressed = fields[1::FIELDS]
+        progressed = fields[1::width]
         closed = False
         start = 0
         while start < count:
             end = progressed.index(b"t", start) if b"t" in progressed[start:] else count
             if end > start:
-                self._update(fields[FIELDS * start : FIELDS * end], escaped=escaped)
+                self._update(fields[width * start : width * end], escaped=escaped)
             if end < count:
-                closed |= self._progress(int(fields[FIELDS * end]))
+                closed |= self._progress(int(fields[width * end]))
             start = end + 1
         return closed
 
     def _update(self, fields: list[bytes], *, escaped: bool) -> None:
         """Rows between two progress rows."""
-        times = [int(text) for text in set(fields[::FIELDS])]
+        form, width = self.form, _BEFORE_KEY + self.form.width
+        times = [int(text) for text in set(fields[::width])]
         if min(times) <= self.as_of:
             raise ReconcileError(f"Materialize sent an update at {min(times)}, not after AS OF {self.as_of}")
         self._newest = max(self._newest, *times)
-        keys: list[bytes | None] = fields[3::FIELDS]  # type: ignore[assignment]
-        values: list[bytes | None] = fields[4::FIELDS]  # type: ignore[assignment]
+        columns: list[Sequence[bytes | None]] = [fields[i::width] for i in range(_BEFORE_KEY, width)]
         if escaped:
-            keys = _unescaped(fields[3::FIELDS], is_bytes=self.key_is_bytes)
-            values = _unescaped(fields[4::FIELDS], is_bytes=self.value_is_bytes)
-        self._open.update(keys, values, fields[2::FIELDS])
+            columns = [
+                _unescaped(fields[i::width], is_bytes=form.binary[i - _BEFORE_KEY]) for i in range(_BEFORE_KEY, width)
+            ]
+        keys = columns[0]
+        if form.prefix:
+            keys = [key if key is None else form.prefix + key for key in keys]
+        self._open.update(keys, form.framed(columns[1:]), fields[2::width])
         self.updates += len(keys)
 
     def _progress(self, frontier: int) -> bool:

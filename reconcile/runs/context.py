@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core import state as states
 from reconcile.core.companion import Companion
+from reconcile.core.keys import KeyShape
 from reconcile.core.state import Identity, State
 from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop, Unavailable
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.request import Request
 from reconcile.source import query
 from reconcile.source import session as sessions
+from reconcile.source.columns import map_columns
 from reconcile.source.frontiers import Explained
 from reconcile.source.query import Mapping
 from reconcile.source.reading import companion_ids
@@ -246,7 +248,8 @@ class ViewRun:
 def map_view(session: Session, view: ViewSettings) -> Mapping:
     """The query's columns, checked against the configuration; nothing is read. Raises SchemaError, UsageError."""
     columns = session.columns(query.describe(view.sql))
-    return query.map_columns(view.sql, columns, view.key, view.value, view.key_prefix, view.name)
+    shape = KeyShape(view.key_prefix, (view.key,), ("",))
+    return map_columns(view.sql, columns, shape, (view.value,), layout=view.layout, view=view.name)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from reconcile.runs.findings import Findings
 from reconcile.source import catalog, query
 from reconcile.source import session as sessions
 from reconcile.source.catalog import CatalogObject
+from reconcile.source.columns import VALUE_TYPES
 from reconcile.source.frontiers import Explained
 from reconcile.source.query import Mapping
 from reconcile.source.reading import explain, open_reading
@@ -91,7 +92,7 @@ def check_view(session: Session, view: ViewSettings, schedule: Schedule, finding
     mapping = None
     with findings.checking("columns"), _granting(findings):
         mapping = map_view(session, view)
-        kinds = [f"{c.name} {query.VALUE_TYPES[c.oid]}" for c in (mapping.key, mapping.value)]
+        kinds = [f"{c.name} {VALUE_TYPES[c.oid]}" for c in (*mapping.keys, *mapping.values)]
         findings.ok("columns", ", ".join(kinds))
     if mapping is None or not _check_access(session, mapping, findings):
         return
@@ -140,7 +141,7 @@ def grant_for(error: AccessError) -> str | None:
 def _check_keys(session: Session, mapping: Mapping, findings: Findings) -> int:
     """NULL keys and keys with several rows; returns the number of rows."""
     rows, keyless = catalog.count_rows(session, mapping)
-    key = query.identifier(mapping.key.name)
+    key = ", ".join(query.identifier(column.name) for column in mapping.keys)
     if keyless:
         findings.fail(
             "keys",

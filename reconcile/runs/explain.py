@@ -24,10 +24,9 @@ from reconcile.runs.entry import chosen_views
 from reconcile.runs.load import Content
 from reconcile.runs.look import held_values
 from reconcile.runs.request import Request
-from reconcile.source import catalog, query
 from reconcile.source.frontiers import Explained
 from reconcile.source.query import Mapping
-from reconcile.source.reading import Reading, open_reading
+from reconcile.source.reading import Reading, open_reading, rows_of_key
 from reconcile.source.session import Session
 from reconcile.stop import Stop
 from reconcile.target import keyspace as keyspaces
@@ -233,11 +232,10 @@ class _Look:
 
     def _source_value(self, as_of: int | None) -> tuple[bytes | None, bool]:
         """(value, whether there is a row with a NULL value). Raises DataError for several rows."""
-        statement = catalog.rows_of_key(self._mapping, self._key)
-        rows = [] if statement is None else self._session.fetch(query.as_of(statement, as_of))
+        rows = rows_of_key(self._session, self._mapping, self._key, as_of)
         if len(rows) > 1:
             raise duplicate_keys([self._key])
-        value = rows[0][0] if rows else None
+        value = rows[0][1] if rows else None
         return value, bool(rows) and value is None
 
     def _add_rows(self, reading: Reading, rows: _BucketRows) -> None:

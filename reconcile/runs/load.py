@@ -24,7 +24,7 @@ from reconcile.target.fence import Fence
 BLOCKS_PER_TRANSACTION = 4
 """About 4000 pairs: the transaction's own cost vanishes, and other clients wait a few milliseconds at most."""
 
-Chunk = list[tuple[bytes | None, ...]]
+Chunk = Sequence[tuple[bytes | None, ...]]
 
 
 class Collision(Exception):  # noqa: N818 - not an error: another way is taken

@@ -74,7 +74,7 @@ class Repair:
             raise self._not_ours()
         self._residual |= {bucket: residual[bucket] for bucket in dirty if digest.normal(residual[bucket])}
 
-    def _checked(self, chunk: list[tuple[bytes | None, ...]]) -> list[Row]:
+    def _checked(self, chunk: Sequence[tuple[bytes | None, ...]]) -> list[Row]:
         """The chunk's rows, after looking for keys that were met before, as far as names can be held."""
         rows: list[Row] = []
         names, absent = self._names, self._absent

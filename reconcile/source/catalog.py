@@ -80,8 +80,7 @@ def answered_by_index(session: Session, relation: str) -> bool:
 
 def count_rows(session: Session, mapping: Mapping) -> tuple[int, int]:
     """(rows, rows without key) of the query now."""
-    key = f"q.{identifier(mapping.key.name)}"
-    ((rows, keyed),) = session.fetch(f"SELECT count(*), count({key}) FROM ({mapping.sql}) AS q")
+    ((rows, keyed),) = session.fetch(f"SELECT count(*), count({mapping.key_sql}) FROM ({mapping.sql}) AS q")
     return int(rows or 0), int(rows or 0) - int(keyed or 0)
 
 
@@ -99,8 +98,8 @@ def first_row(mapping: Mapping) -> str:
 
 
 def rows_of_key(mapping: Mapping, key: bytes) -> str | None:
-    """The rows (value) of one Redis key; None for bytes that no text key can be."""
-    if mapping.key.oid == BYTEA:
+    """The rows of one Redis key, as the mapping's form wants them; None for bytes that no text key can be."""
+    if mapping.keys[0].oid == BYTEA:
         wanted = bytes_literal(key)
     else:
         try:
@@ -110,7 +109,7 @@ def rows_of_key(mapping: Mapping, key: bytes) -> str | None:
         if "\0" in text:
             return None
         wanted = literal(text)
-    return f"SELECT {mapping.value_sql} AS value FROM ({mapping.sql}) AS q WHERE {mapping.key_sql} = {wanted} LIMIT 3"
+    return f"{mapping.mapped()} WHERE {mapping.key_sql} = {wanted} LIMIT 3"
 
 
 def _text(value: bytes | None) -> str:

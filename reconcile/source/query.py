@@ -1,6 +1,6 @@
 """The SQL we send. The user's query is `q`; everything else is built around it.
 
-    mapped        the Redis key and value, exactly as stored: SELECT 'p:' || key::text, value::text FROM (q)
+    mapped        the columns that make a row, as RowForm wants them: SELECT key, value::text FROM (q)
     hashed        the same with the source's own hash of the row, to learn fingerprints while rows stream by
     fingerprints  GROUP BY bucket over that hash
     within        keeps either to chosen buckets, by byte mask
@@ -13,27 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconcile.core.digest import mask_of
-from reconcile.errors import SchemaError
+from reconcile.core.framing import RowForm
+from reconcile.core.keys import KeyShape
 
 UNSALTED = "0" * 32
 """The salt of a source hash that anybody may know."""
-BYTEA = 17
-_NUMERIC = {
-    20: "bigint",
-    21: "smallint",
-    23: "integer",
-    1700: "numeric",
-    16460: "uint2",
-    16462: "uint4",
-    16464: "uint8",
-}
-_TEXT = {18: "char", 19: "name", 25: "text", 1042: "char(n)", 1043: "varchar"}
-_TIME = {1082: "date", 1083: "time", 1114: "timestamp", 1184: "timestamptz", 1186: "interval", 16552: "mz_timestamp"}
-_OTHER = {16: "boolean", 700: "real", 701: "double precision", 2950: "uuid", BYTEA: "bytea", 3802: "jsonb"}
-VALUE_TYPES = _NUMERIC | _TEXT | _TIME | _OTHER
-KEY_TYPES = {oid: name for oid, name in VALUE_TYPES.items() if oid not in (700, 701, 1186, 3802)}
-
-
+BYTEA, TEXT = 17, 25
 @dataclass(frozen=True, slots=True)
 class Column:
     """One result column: name and type oid."""
@@ -81,49 +66,91 @@ class Mapping:
     """How the query's columns become Redis keys and values. Built by `map_columns`."""
 
     sql: str
-    key: Column
-    value: Column
-    prefix: str
+    key: KeyShape
+    keys: tuple[Column, ...]
+    """The columns of the key, in its order."""
+    values: tuple[Column, ...]
+    layout: str = "string"
+    expires_at: Column | None = None
     parts: int = 1
     """How many results the view is read in: Materialize bounds the size of each (max_query_result_size)."""
 
     @property
-    def _key_text(self) -> str:
-        name = f"q.{identifier(self.key.name)}"
-        return name if self.key.oid == BYTEA else f"{name}::text"
-
-    @property
     def key_sql(self) -> str:
         """Expression for the exact Redis key: text, or bytea where the key column is."""
-        if not self.prefix:
-            return self._key_text
-        if self.key.oid == BYTEA:
+        return self._key_behind(self.key.prefix)
+
+    def _key_behind(self, prefix: str) -> str:
+        """The Redis key with another prefix: the one here is put on by whoever reads rows (each || is paid per row)."""
+        suffix = self.key.literals[-1]
+        if self.keys[0].oid == BYTEA:
+            if not prefix and not suffix:
+                return _text(self.keys[0])
             # Materialize has no bytea || bytea (sql/src/func.rs: "||" joins text, jsonb, arrays and lists).
-            return f"decode('{self.prefix.encode().hex()}' || encode({self._key_text}, 'hex'), 'hex')"
-        return f"{literal(self.prefix)} || {self._key_text}"
+            ends = [literal(end.encode().hex()) if end else "" for end in (prefix, suffix)]
+            return f"decode({_joined([ends[0], _hex(self.keys[0]), ends[1]])}, 'hex')"
+        parts = [literal(prefix) if prefix else ""]
+        for column, escapes, text in zip(self.keys, self.key.escapes, self.key.literals, strict=True):
+            expression = _text(column)
+            for plain, escaped in escapes:
+                expression = f"replace({expression}, {literal(plain)}, {literal(escaped)})"
+            parts += [expression, literal(text) if text else ""]
+        return _joined(parts)
 
     @property
-    def value_sql(self) -> str:
-        name = f"q.{identifier(self.value.name)}"
-        return name if self.value.oid == BYTEA else f"{name}::text"
+    def _travelling(self) -> dict[str, str]:
+        """The columns of a row as they are read, by their names in the result; what `form` makes rows of."""
+        columns = {"key": self._key_behind("")}
+        if self.layout == "json":
+            fields = ", ".join(f"{literal(column.name)}, {_name(column)}" for column in self.values)
+            columns["value"] = f"jsonb_build_object({fields})::text"
+        else:
+            names = ["value"] if len(self.values) == 1 else [f"value{i}" for i in range(len(self.values))]
+            columns |= {name: _text(column) for name, column in zip(names, self.values, strict=True)}
+        if self.expires_at is not None:
+            columns["expires_at"] = f"(extract(epoch FROM {_name(self.expires_at)}) * 1000)::int8::text"
+        return columns
+
+    @property
+    def form(self) -> RowForm:
+        """How the columns that are read become rows."""
+        json = self.layout == "json"
+        kinds = [column.oid == BYTEA for column in (self.keys[0], *(() if json else self.values))]
+        return RowForm(
+            prefix=self.key.prefix.encode(),
+            values=1 if json else len(self.values),
+            several=self.layout == "hash",
+            expires=self.expires_at is not None,
+            binary=(*kinds, *[False] * (json + (self.expires_at is not None))),
+        )
 
     def hash_sql(self, salt: str) -> str:
-        """Materialize's 64-bit hash of a row (docs/adr/0012): SALT key SALT value, without the second part for NULL."""
-        key = self._key_text if self.key.oid != BYTEA else f"encode({self._key_text}, 'hex')"
-        value = self.value_sql if self.value.oid != BYTEA else f"encode({self.value_sql}, 'hex')"
-        return f"seahash('{salt}' || {key} || coalesce('{salt}' || {value}, ''))"
+        """Materialize's 64-bit hash of a row, the salt in front of each of its columns (docs/adr/0013).
+
+        A NULL value is left out. Where there are several columns, NULL is a text of its own.
+        """
+        values = [_hashable(column) for column in self.values]
+        values += [_text(self.expires_at)] if self.expires_at is not None else []
+        if len(values) > 1:
+            null = literal("-" + salt[:0:-1])
+            values = [f"coalesce({value}, {null})" for value in values]
+        keys = [_hashable(column) for column in self.keys]
+        return f"seahash(concat_ws({literal(salt)}, '', {', '.join([*keys, *values])}))"
 
     def bucket_sql(self, buckets: int) -> str:
         return f"crc32({self.key_sql}) % {buckets}::uint4"
 
     def mapped(self) -> str:
-        return f"SELECT {self.key_sql} AS key, {self.value_sql} AS value FROM ({self.sql}) AS q"
+        """The rows, as `form` wants them."""
+        return self._selected(self._travelling)
 
     def hashed(self, salt: str = UNSALTED) -> str:
-        return (
-            f"SELECT {self.key_sql} AS key, {self.value_sql} AS value, {self.hash_sql(salt)} AS hash "
-            f"FROM ({self.sql}) AS q"
-        )
+        """The same with the source's own hash of each row in the end."""
+        return self._selected(self._travelling | {"hash": self.hash_sql(salt)})
+
+    def _selected(self, columns: dict[str, str]) -> str:
+        listed = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
+        return f"SELECT {listed} FROM ({self.sql}) AS q"
 
     def within(self, chosen: list[int], buckets: int) -> str:
         """What keeps `mapped` or `hashed` to chosen buckets. A byte mask costs the same for one bucket or all; IN lists
@@ -151,48 +178,38 @@ class Mapping:
     @property
     def signature(self) -> list[str]:
         """What must stay equal for stored digests and fingerprints to be comparable."""
-        kinds = ["bytes" if column.oid == BYTEA else "text" for column in (self.key, self.value)]
-        return ["layout string 1", self.prefix, *kinds]
+        names = [] if self.layout == "string" else [column.name for column in self.values]
+        kinds = ["bytes" if column.oid == BYTEA else "text" for column in (*self.keys, *self.values)]
+        expiry = "expires" if self.expires_at is not None else "stays"
+        form = f"layout {self.layout} 2, {len(self.keys)} + {len(self.values)} columns"
+        return [form, self.key.prefix, *self.key.literals, *kinds, *names, expiry]
 
     @property
     def columns(self) -> list[str]:
-        return [f"{column.name} {column.oid}" for column in (self.key, self.value)]
+        """Names and types of the columns that are read."""
+        expiry = () if self.expires_at is None else (self.expires_at,)
+        return [f"{column.name} {column.oid}" for column in (*self.keys, *self.values, *expiry)]
 
 
-def map_columns(sql: str, columns: list[Column], key: str, value: str, prefix: str, view: str) -> Mapping:
-    """Check the query's columns against the configured names and types. Raises SchemaError."""
-    found = {column.name: column for column in columns}
-    names = ", ".join(column.name for column in columns) or "none"
-    for name, role in ((key, "key"), (value, "value")):
-        if name not in found:
-            raise SchemaError(
-                f"the query of view {view} has no column {name!r}; its columns are: {names}",
-                hint=f"name it in the query (… AS {name}) or set `{role}:` in the configuration",
-                view=view,
-            )
-        if sum(column.name == name for column in columns) > 1:
-            raise SchemaError(
-                f"the query of view {view} has several columns {name!r}", hint="give them names", view=view
-            )
-    extra = [column.name for column in columns if column.name not in (key, value)]
-    if extra:
-        raise SchemaError(
-            f"the query of view {view} has columns that go nowhere: {', '.join(extra)}",
-            hint="the string layout stores one value per key: select the key and the value column only",
-            view=view,
-        )
-    _check_type(found[key], KEY_TYPES, "key", view)
-    _check_type(found[value], VALUE_TYPES, "value", view)
-    return Mapping(sql, found[key], found[value], prefix)
+def _name(column: Column) -> str:
+    return f"q.{identifier(column.name)}"
 
 
-def _check_type(column: Column, supported: dict[int, str], role: str, view: str) -> None:
-    if column.oid not in supported:
-        raise SchemaError(
-            f"column {column.name!r} of view {view} has a type that cannot be a Redis {role} (oid {column.oid})",
-            hint=f"cast it in the query, e.g. {column.name}::text or to_jsonb({column.name})",
-            view=view,
-        )
+def _text(column: Column) -> str:
+    """A column as text, or as the bytes it is. A cast of text would be nothing but longer."""
+    return _name(column) if column.oid in (BYTEA, TEXT) else f"{_name(column)}::text"
+
+
+def _hex(column: Column) -> str:
+    return f"encode({_name(column)}, 'hex')"
+
+
+def _hashable(column: Column) -> str:
+    return _hex(column) if column.oid == BYTEA else _text(column)
+
+
+def _joined(expressions: list[str]) -> str:
+    return " || ".join(expression for expression in expressions if expression)
 
 
 def companion_ddl(mapping: Mapping, name: str, buckets: int, salt: str = UNSALTED) -> str:

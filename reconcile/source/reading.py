@@ -14,14 +14,15 @@ from collections.abc import Iterator
 
 from reconcile.core.changes import null_key
 from reconcile.core.digest import Fingerprints, fingerprint, same_fingerprint
+from reconcile.core.framing import Row
 from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import ReconcileError, Unavailable, UsageError
-from reconcile.source import query
+from reconcile.source import catalog, query
 from reconcile.source.frontiers import Explained, parse_explanation
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
 
-KeyValueRow = tuple[bytes, bytes | None]
+HashedRow = tuple[bytes, bytes | None, bytes]
 
 
 class Reading:
@@ -41,25 +42,36 @@ class Reading:
         """Whether this reads the present, in one transaction, rather than a time that was asked for."""
         return self._at is None
 
-    def rows(self) -> Iterator[list[tuple[bytes | None, ...]]]:
-        """All mapped rows (key, value) in chunks."""
+    def rows(self) -> Iterator[list[Row]]:
+        """All rows in chunks. Raises DataError: NULL key."""
         for statement in self.mapping.in_parts(self.mapping.mapped()):
-            yield from self._stream(statement)
+            yield from self._rows(statement)
 
-    def hashed_rows(self) -> Iterator[list[tuple[bytes | None, ...]]]:
-        """All mapped rows (key, value, source hash: 8 bytes) in chunks."""
+    def hashed_rows(self) -> Iterator[list[HashedRow]]:
+        """All rows with the source's hash (8 bytes) in chunks."""
         for statement in self.mapping.in_parts(self.mapping.hashed()):
-            yield from self._stream(statement)
+            yield from self._hashed_rows(statement)
 
-    def rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
-        """Mapped rows (key, value) of the chosen buckets in chunks."""
+    def rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[Row]]:
+        """Rows of the chosen buckets in chunks."""
         for some in self._in_parts(chosen):
-            yield from self._stream(self.mapping.mapped() + self.mapping.within(some, buckets))
+            yield from self._rows(self.mapping.mapped() + self.mapping.within(some, buckets))
 
-    def hashed_rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[tuple[bytes | None, ...]]]:
-        """Mapped rows (key, value, source hash) of the chosen buckets in chunks."""
+    def hashed_rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[HashedRow]]:
+        """Rows of the chosen buckets with the source's hash in chunks."""
         for some in self._in_parts(chosen):
-            yield from self._stream(self.mapping.hashed() + self.mapping.within(some, buckets))
+            yield from self._hashed_rows(self.mapping.hashed() + self.mapping.within(some, buckets))
+
+    def _rows(self, statement: str) -> Iterator[list[Row]]:
+        rows_of = self.mapping.form.rows
+        for chunk in self._stream(statement):
+            yield rows_of(chunk)
+
+    def _hashed_rows(self, statement: str) -> Iterator[list[HashedRow]]:
+        rows_of = self.mapping.form.rows
+        for chunk in self._stream(statement):
+            rows = rows_of([row[:-1] for row in chunk])
+            yield [(key, value, row[-1] or b"") for (key, value), row in zip(rows, chunk, strict=True)]
 
     def _in_parts(self, chosen: list[int]) -> list[list[int]]:
         """The chosen buckets in as many lists as the view is read in results."""
@@ -163,6 +175,14 @@ def still(session: Session, mapping: Mapping, ids: list[str]) -> bool:
         return explain(session, mapping).ids == ids
     except UsageError:
         return False
+
+
+def rows_of_key(session: Session, mapping: Mapping, key: bytes, as_of: int | None) -> list[Row]:
+    """The rows of one Redis key, now or at a time that is readable; three are enough to tell that it has several."""
+    statement = catalog.rows_of_key(mapping, key)
+    if statement is None:
+        return []
+    return [row for chunk in session.stream(query.as_of(statement, as_of)) for row in mapping.form.rows(chunk)]
 
 
 def companion_ids(session: Session, companion: str) -> str:

@@ -18,7 +18,7 @@ from reconcile.core.stream import UpdateStream
 from reconcile.errors import ReconcileError, Unavailable
 from reconcile.source import query
 from reconcile.source.errors import translated
-from reconcile.source.query import BYTEA, Mapping
+from reconcile.source.query import Mapping
 from reconcile.source.session import Session
 
 PROGRESS_TIMEOUT_S = 60.0
@@ -47,13 +47,15 @@ class _Phase(enum.Enum):
 class Subscription:
     """Changes of the view after `as_of`; `stream` holds what has arrived."""
 
-    def __init__(self, session: Session, mapping: Mapping, buckets: int, as_of: int, up_to: int | None) -> None:
+    def __init__(
+        self, session: Session, mapping: Mapping, buckets: int, as_of: int, up_to: int | None, salt: int = 0
+    ) -> None:
         self._session = session
         self._pgconn = session.connection.pgconn
         self._up_to = up_to
         self._phase = _Phase.STARTING
         self._silent_since = time.monotonic()
-        self.stream = UpdateStream(as_of, buckets, mapping.key.oid == BYTEA, mapping.value.oid == BYTEA)
+        self.stream = UpdateStream(as_of, buckets, mapping.form, salt)
         self.has_more = False
         """Whether the last poll left something behind: poll again without waiting for the socket."""
 
@@ -213,16 +215,18 @@ def begin_subscription(
     as_of: int,
     up_to: int | None = None,
     part: tuple[int, int] | None = None,
+    salt: int = 0,
 ) -> Subscription:
     """Send SUBSCRIBE to the changes after as_of (below up_to; of one part of the keys), without waiting for the answer.
 
-    Once it has `started`, a read transaction that kept as_of readable may end. The caller ends it with `cancel`.
+    salt: of the digests. Once it has `started`, a read transaction that kept as_of readable may end. The caller ends it
+    with `cancel`.
     """
     session.statements += 1
     session.stop.check()
     with translated(session.stop, session.view):
         session.connection.pgconn.send_query(query.subscribe(mapping, as_of, up_to, part).encode())
-    return Subscription(session, mapping, buckets, as_of, up_to)
+    return Subscription(session, mapping, buckets, as_of, up_to, salt)
 
 
 @contextlib.contextmanager
@@ -233,12 +237,13 @@ def open_subscription(
     as_of: int,
     up_to: int | None = None,
     part: tuple[int, int] | None = None,
+    salt: int = 0,
 ) -> Iterator[Subscription]:
     """`begin_subscription`, started when this returns and ended with the block.
 
     Raises HistoryLost at once when as_of is gone.
     """
-    subscription = begin_subscription(session, mapping, buckets, as_of, up_to, part)
+    subscription = begin_subscription(session, mapping, buckets, as_of, up_to, part, salt)
     try:
         _await_start(subscription, session)
         yield subscription

@@ -13,9 +13,9 @@ import redis
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reconcile.core.digest import choose_buckets
-from reconcile.source.query import Column, Mapping
 from tests.bench.measure import BenchError, Launcher, Results, Sample
 from tests.support.command import PROGRAM
+from tests.support.mappings import string_mapping
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source
 
@@ -44,7 +44,7 @@ class World:
         self.launcher = launcher
         self.rows = rows
         self.results = Results(rows)
-        self.mapping = Mapping(source.sql, Column("key", TEXT), Column("value", TEXT), "p:")
+        self.mapping = string_mapping(source.sql, "p:")
         self.digest_view = f"{source.schema}.v_digest"
         base = server.url.rsplit("/", 1)[0]
         self.redis_urls = {PLAIN: f"{base}/0", COMPANION: f"{base}/1"}

@@ -9,10 +9,13 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from reconcile.core.keys import KeyShape
 from reconcile.source import query
-from reconcile.source.query import KEY_TYPES, VALUE_TYPES, Column, Mapping
+from reconcile.source.columns import KEY_TYPES, VALUE_TYPES, map_columns
+from reconcile.source.query import Column, Mapping
 from tests.conformance.conftest import Row
 from tests.support import environment
+from tests.support.mappings import string_mapping
 
 Client = psycopg.Connection[Row]
 
@@ -66,7 +69,7 @@ def made(client: Client, key_oid: int, value_oid: int, prefix: str) -> Mapping:
     described = client.execute(query.describe(sql).encode()).description or []
     columns = [Column(item.name, item.type_code) for item in described]
     assert columns == [Column("key", key_oid), Column("value", value_oid)]
-    return query.map_columns(sql, columns, "key", "value", prefix, "view")
+    return map_columns(sql, columns, KeyShape(prefix, ("key",), ("",)), view="view")
 
 
 def streamed(client: Client, statement: str) -> list[tuple[Any, ...]]:
@@ -81,11 +84,12 @@ def as_bytes(value: str | bytes) -> bytes:
 def check(client: Client, mapping: Mapping) -> None:
     """All of its statements agree with each other, and with what the product computes itself."""
     rows = streamed(client, mapping.mapped())
-    keys = {as_bytes(key) for key, _ in rows}
+    made = mapping.form.rows([[None if field is None else as_bytes(field) for field in row] for row in rows])
+    keys = {key for key, _ in made}
     assert len(rows) == 2
     assert len(keys) == 1
     (redis_key,) = keys
-    assert redis_key.startswith(mapping.prefix.encode())
+    assert redis_key.startswith(mapping.key.prefix.encode())
     bucket = zlib.crc32(redis_key) % BUCKETS
     hashed = streamed(client, mapping.hashed())
     assert {len(as_bytes(row[2])) for row in hashed} == {8}
@@ -123,7 +127,7 @@ def test_bytes_cannot_be_joined(client: Client) -> None:
 
 def test_the_largest_mask_is_taken(client: Client) -> None:
     """262,144 digits of a bytea literal; a statement may have 1,000,000 bytes (sql-parser/src/parser.rs)."""
-    mapping = Mapping("SELECT key, value FROM v", Column("key", 25), Column("value", 25), "")
+    mapping = string_mapping("SELECT key, value FROM v")
     everything = list(range(131_072))
     assert len(streamed(client, mapping.hashed() + mapping.within(everything, 131_072))) == 2
 
@@ -144,7 +148,8 @@ def test_shapes_of_queries(sql: str, client: Client) -> None:
     """Whatever a query is made of, it can be described, explained and read as a subquery."""
     described = client.execute(query.describe(sql).encode()).description or []
     columns = [Column(item.name, item.type_code) for item in described]
-    mapping = query.map_columns(sql, columns, columns[0].name, columns[1].name, "p:", "view")
+    shape = KeyShape("p:", (columns[0].name,), ("",))
+    mapping = map_columns(sql, columns, shape, (columns[1].name,), view="view")
     assert len(streamed(client, mapping.hashed())) >= 1
     client.execute(query.current_of(sql).encode())
     client.execute(query.plan_of(sql).encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.support.command import Command
+from tests.support.mappings import string_mapping
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import check_manifest, owned, prefixed, state
 from tests.support.sources import Source
@@ -232,10 +233,10 @@ def test_large_change_is_applied_in_several_transactions(
 
 def test_companion_view_tells_what_changed(source: Source, redis_server: RedisServer, command: Command) -> None:
     """With an indexed companion view a run reads fingerprints from it and only the changed buckets' rows."""
-    from reconcile.source.query import Column, Mapping, companion_ddl
+    from reconcile.source.query import companion_ddl
 
     source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 1000) AS n")
-    mapping = Mapping(source.sql, Column("key", 25), Column("value", 25), "p:")
+    mapping = string_mapping(source.sql, "p:")
     for statement in companion_ddl(mapping, f"{source.schema}.v_digest", 64).split(";\n"):
         if statement.strip():
             source.execute(statement)

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from reconcile.config.settings import MaterializeSettings, Secret
+from reconcile.core.keys import KeyShape
 from reconcile.errors import DataError, HistoryLost, Unavailable
 from reconcile.source import query, reading
 from reconcile.source import session as sessions
-from reconcile.source.query import Mapping, map_columns
+from reconcile.source.columns import map_columns
+from reconcile.source.query import Mapping
 from reconcile.source.reading import open_reading
 from reconcile.source.session import Session
 from reconcile.source.subscription import Subscription, begin_subscription
@@ -40,7 +42,7 @@ def connect(source: Source) -> Iterator[Open]:
 
 def mapped(session: Session, source: Source) -> Mapping:
     columns = session.columns(query.describe(source.sql))
-    return map_columns(source.sql, columns, "key", "value", "p:", "v")
+    return map_columns(source.sql, columns, KeyShape("p:", ("key",), ("",)), view="v")
 
 
 def fill(source: Source, sizes: dict[str, int]) -> None:

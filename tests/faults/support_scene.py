@@ -16,9 +16,9 @@ from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.source import session as sessions
 from reconcile.source.frontiers import parse_explanation
-from reconcile.source.query import Column, Mapping
 from reconcile.source.reading import open_reading
 from reconcile.stop import Stop
+from tests.support.mappings import string_mapping
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source
 
@@ -152,7 +152,7 @@ class Scene:
         assert self._still_since is not None
         key = (min(as_of, self._still_since), buckets)
         if key not in self._true_prints:
-            mapping = Mapping(self.source.sql, Column("key", 25), Column("value", 25), self.prefix.decode())
+            mapping = string_mapping(self.source.sql, self.prefix.decode())
             session = sessions.connect(self.settings.materialize, Stop(), "default")
             try:
                 with open_reading(session, mapping, key[0]) as reading:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from reconcile.core import digest
 from reconcile.core.changes import ENTRY_COST_BYTES, MAX_EXAMPLES, Changes, Net, duplicate_keys, name_of
+from reconcile.core.framing import RowForm
 from reconcile.core.stream import UpdateStream, unescape, unhex
 from reconcile.errors import DataError, ExitCode, ReconcileError
 
@@ -173,7 +174,7 @@ def digests_of(held: dict[bytes, bytes]) -> list[int]:
 @given(histories(), st.booleans())
 def test_every_checkpoint_equals_the_view_at_that_time(history: History, as_bytea: bool) -> None:
     """At each closed range Redis and the manifest are exactly the view just before the frontier."""
-    stream = UpdateStream(AS_OF, BUCKETS, as_bytea, as_bytea)
+    stream = UpdateStream(AS_OF, BUCKETS, RowForm(binary=(as_bytea, as_bytea)))
     target = Target.of(history.initial)
     for each in history.lines(as_bytea=as_bytea):
         if stream.feed([each]):

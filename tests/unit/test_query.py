@@ -11,63 +11,133 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconcile.core.decide import Frontiers
+from reconcile.core.keys import KeyShape
 from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import ExitCode, ReconcileError, SchemaError
 from reconcile.source import query
+from reconcile.source.columns import KEY_TYPES, VALUE_TYPES, map_columns
 from reconcile.source.frontiers import SourceObject, parse_explanation
-from reconcile.source.query import BYTEA, Column, Mapping, map_columns
+from reconcile.source.query import BYTEA, Column, Mapping
+from tests.support.mappings import string_mapping
 
 TEXT, INT8, BOOL = 25, 20, 16
 SQL = "SELECT key, value FROM v"
 
 
 KEY, VALUE = Column("key", TEXT), Column("value", TEXT)
+SALT = "0123456789abcdef0123456789abcde0"
 
 
 def mapping(key: Column = KEY, value: Column = VALUE, prefix: str = "", sql: str = SQL) -> Mapping:
-    return Mapping(sql, key, value, prefix)
+    return string_mapping(sql, prefix, key, value)
+
+
+def shaped(prefix: str, *rest: str) -> KeyShape:
+    """prefix, column, literal, column, literal …"""
+    return KeyShape(prefix, rest[::2], rest[1::2])
 
 
 # -- text ------------------------------------------------------------------------------------------------------------
 
 EXPRESSIONS = [
-    ("text, no prefix", mapping(), 'q."key"::text', 'q."value"::text'),
-    ("text, prefix", mapping(prefix="p:"), "'p:' || q.\"key\"::text", 'q."value"::text'),
-    ("number and boolean as text", mapping(Column("id", INT8), Column("ok", BOOL)), 'q."id"::text', 'q."ok"::text'),
-    ("bytea key", mapping(Column("key", BYTEA)), 'q."key"', 'q."value"::text'),
-    ("bytea key, prefix", mapping(Column("key", BYTEA), prefix="p:"), "decode('703a' || encode(q.\"key\", 'hex'), 'hex')", 'q."value"::text'),
+    ("text, no prefix", mapping(), 'q."key"', 'SELECT q."key" AS key, q."value" AS value'),
+    ("text, prefix", mapping(prefix="p:"), "'p:' || q.\"key\"", 'SELECT q."key" AS key, q."value" AS value'),
+    (
+        "number and boolean as text",
+        mapping(Column("id", INT8), Column("ok", BOOL)),
+        'q."id"::text',
+        'SELECT q."id"::text AS key, q."ok"::text AS value',
+    ),
+    ("bytea key", mapping(Column("key", BYTEA)), 'q."key"', 'SELECT q."key" AS key, q."value" AS value'),
     (
         "bytea key, prefix beyond ASCII",
         mapping(Column("key", BYTEA), prefix="é:"),
         "decode('c3a93a' || encode(q.\"key\", 'hex'), 'hex')",
-        'q."value"::text',
+        'SELECT q."key" AS key, q."value" AS value',
     ),
-    ("bytea value", mapping(value=Column("value", BYTEA)), 'q."key"::text', 'q."value"'),
-    ("quotes in names", mapping(Column('a"b', TEXT), Column('"; DROP', TEXT)), 'q."a""b"::text', 'q."""; DROP"::text'),
-    ("quote in prefix", mapping(prefix="it's:"), "'it''s:' || q.\"key\"::text", 'q."value"::text'),
-    ("backslash in prefix", mapping(prefix="a\\':"), "'a\\'':' || q.\"key\"::text", 'q."value"::text'),
-    ("upper case and spaces", mapping(Column("My Key", TEXT), Column("Größe", TEXT)), 'q."My Key"::text', 'q."Größe"::text'),
+    (
+        "bytea key, text behind it",
+        Mapping(SQL, shaped("p:", "key", ":x"), (Column("key", BYTEA),), (VALUE,)),
+        "decode('703a' || encode(q.\"key\", 'hex') || '3a78', 'hex')",
+        "SELECT decode(encode(q.\"key\", 'hex') || '3a78', 'hex') AS key, q.\"value\" AS value",
+    ),
+    ("bytea value", mapping(value=Column("value", BYTEA)), 'q."key"', 'SELECT q."key" AS key, q."value" AS value'),
+    (
+        "quotes in names and prefix",
+        mapping(Column('a"b', TEXT), Column('"; DROP', TEXT), "it's:"),
+        "'it''s:' || q.\"a\"\"b\"",
+        'SELECT q."a""b" AS key, q."""; DROP" AS value',
+    ),
+    (
+        "two columns",
+        Mapping(SQL, shaped("user:", "tenant", ":", "id", ""), (Column("tenant", TEXT), Column("id", INT8)), (VALUE,)),
+        "'user:' || replace(replace(q.\"tenant\", '%', '%25'), ':', '%3A') || ':' || q.\"id\"::text",
+        "SELECT replace(replace(q.\"tenant\", '%', '%25'), ':', '%3A') || ':' || q.\"id\"::text AS key, q.\"value\" AS value",
+    ),
+    (
+        "hash",
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), (VALUE, Column("n", INT8), Column("raw", BYTEA)), "hash"),
+        "'p:' || q.\"key\"",
+        'SELECT q."key" AS key, q."value" AS value0, q."n"::text AS value1, q."raw" AS value2',
+    ),
+    (
+        "json",
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), (VALUE, Column("it's", INT8)), "json"),
+        "'p:' || q.\"key\"",
+        "SELECT q.\"key\" AS key, jsonb_build_object('value', q.\"value\", 'it''s', q.\"it's\")::text AS value",
+    ),
+    (
+        "expires_at",
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), (VALUE,), "string", Column("at", 1184)),
+        "'p:' || q.\"key\"",
+        'SELECT q."key" AS key, q."value" AS value, (extract(epoch FROM q."at") * 1000)::int8::text AS expires_at',
+    ),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("mapped", "key", "value"), [case[1:] for case in EXPRESSIONS], ids=[case[0] for case in EXPRESSIONS]
+    ("mapped", "key", "rows"), [case[1:] for case in EXPRESSIONS], ids=[case[0] for case in EXPRESSIONS]
 )
-def test_key_and_value_expressions(mapped: Mapping, key: str, value: str) -> None:
-    """Text forms are made in SQL on every path; bytea stays as it is; names and prefixes are quoted."""
-    assert (mapped.key_sql, mapped.value_sql) == (key, value)
+def test_keys_and_rows(mapped: Mapping, key: str, rows: str) -> None:
+    """Text forms are made in SQL on every path; bytea stays as it is; names are quoted. The prefix is no part of what
+    travels, but of the key that buckets are made of."""
+    assert (mapped.key_sql, mapped.mapped()) == (key, f"{rows} FROM ({SQL}) AS q")
+    assert mapped.form.width == rows.count(" AS ")
+
+
+@pytest.mark.parametrize(
+    ("mapped", "hashed"),
+    [
+        (mapping(), f"seahash(concat_ws('{SALT}', '', q.\"key\", q.\"value\"))"),
+        (
+            mapping(Column("k", BYTEA), Column("v", BYTEA)),
+            f"seahash(concat_ws('{SALT}', '', encode(q.\"k\", 'hex'), encode(q.\"v\", 'hex')))",
+        ),
+        (
+            Mapping(SQL, shaped("p:", "a", ":", "b", ""), (Column("a", TEXT), Column("b", INT8)), (VALUE, KEY), "json"),
+            f"seahash(concat_ws('{SALT}', '', q.\"a\", q.\"b\"::text, coalesce(q.\"value\", '-{SALT[:0:-1]}'), "
+            f"coalesce(q.\"key\", '-{SALT[:0:-1]}')))",
+        ),
+        (
+            Mapping(SQL, shaped("", "key", ""), (KEY,), (VALUE,), "string", Column("at", 1184)),
+            f"seahash(concat_ws('{SALT}', '', q.\"key\", coalesce(q.\"value\", '-{SALT[:0:-1]}'), "
+            f"coalesce(q.\"at\"::text, '-{SALT[:0:-1]}')))",
+        ),
+    ],
+)
+def test_the_source_hash(mapped: Mapping, hashed: str) -> None:
+    """One call instead of concatenations; seahash takes text, so bytes are encoded (docs/adr/0013)."""
+    assert mapped.hash_sql(SALT) == hashed
 
 
 def test_statements_of_a_text_view() -> None:
-    """The exact text of every statement; the hash is that of docs/adr/0012."""
+    """The exact text of every statement."""
     mapped = mapping(prefix="p:")
-    salt = "0123456789abcdef" * 2
-    row_hash = f"seahash('{salt}' || q.\"key\"::text || coalesce('{salt}' || q.\"value\"::text, ''))"
-    key = "'p:' || q.\"key\"::text"
+    key = "'p:' || q.\"key\""
     source = f"FROM ({SQL}) AS q"
-    assert mapped.mapped() == f'SELECT {key} AS key, q."value"::text AS value {source}'
-    assert mapped.hashed(salt) == f'SELECT {key} AS key, q."value"::text AS value, {row_hash} AS hash {source}'
-    assert mapped.fingerprints(16, salt) == (
+    row_hash = mapped.hash_sql(SALT)
+    assert mapped.hashed(SALT) == f'SELECT q."key" AS key, q."value" AS value, {row_hash} AS hash {source}'
+    assert mapped.fingerprints(16, SALT) == (
         f"SELECT crc32({key}) % 16::uint4 AS bucket, count(*) AS rows, sum({row_hash}) AS fingerprint {source} GROUP BY 1"
     )
     assert mapped.within([1, 3], 4) == f" WHERE get_byte('\\x00010001'::bytea, (crc32({key}) % 4::uint4)::int4) = 1"
@@ -75,12 +145,6 @@ def test_statements_of_a_text_view() -> None:
         f"COPY (SUBSCRIBE ({mapped.mapped()}) WITH (PROGRESS, SNAPSHOT=false) AS OF 1000) TO STDOUT"
     )
     assert query.subscribe(mapped, 1000, 2000).endswith("AS OF 1000 UP TO 2000) TO STDOUT")
-
-
-def test_bytea_rows_are_hashed_in_hexadecimal() -> None:
-    """seahash takes the framed text of a row, so bytes are encoded first."""
-    mapped = mapping(Column("k", BYTEA), Column("v", BYTEA))
-    assert mapped.hash_sql("5a") == "seahash('5a' || encode(q.\"k\", 'hex') || coalesce('5a' || encode(q.\"v\", 'hex'), ''))"
 
 
 @pytest.mark.parametrize(
@@ -155,49 +219,106 @@ def columns(*named: tuple[str, int]) -> list[Column]:
 
 def test_columns_are_found_by_name() -> None:
     """In any order, with any names the configuration maps."""
-    mapped = map_columns(SQL, columns(("body", BYTEA), ("id", INT8)), "id", "body", "p:", "v")
-    assert mapped == Mapping(SQL, Column("id", INT8), Column("body", BYTEA), "p:")
+    mapped = map_columns(SQL, columns(("body", BYTEA), ("id", INT8)), shaped("p:", "id", ""), ["body"], view="v")
+    assert mapped == mapping(Column("id", INT8), Column("body", BYTEA), "p:")
     assert mapped.columns == ["id 20", "body 17"]
+
+
+def test_all_other_columns_are_meant_by_a_star() -> None:
+    """All but those of the key and the time of expiry, in the order of the query."""
+    found = columns(("b", TEXT), ("id", INT8), ("until", 1184), ("a", 3802), ("tenant", TEXT))
+    mapped = map_columns(
+        SQL, found, shaped("", "tenant", ":", "id", ""), ["*"], layout="json", expires_at="until", view="v"
+    )
+    assert [column.name for column in mapped.values] == ["b", "a"]
+    assert [column.name for column in mapped.keys] == ["tenant", "id"]
+    assert mapped.expires_at == Column("until", 1184)
+
+
+PLAIN = shaped("", "key", "")
 
 
 @pytest.mark.parametrize(
     ("given_columns", "message", "hint"),
     [
-        (columns(("k", TEXT), ("value", TEXT)), "no column 'key'; its columns are: k, value", "AS key"),
-        (columns(("key", TEXT)), "no column 'value'; its columns are: key", "`value:`"),
-        (columns(), "no column 'key'; its columns are: none", "AS key"),
-        (columns(("Key", TEXT), ("value", TEXT)), "no column 'key'", "AS key"),
+        (columns(("k", TEXT), ("value", TEXT)), "no column 'key', which `key:` names; its columns are: k, value", 'AS "key"'),
+        (columns(("key", TEXT)), "no column 'value', which `value:` names; its columns are: key", "`value:`"),
+        (columns(), "no column 'value', which `value:` names; its columns are: none", 'AS "value"'),
+        (columns(("Key", TEXT), ("value", TEXT)), "no column 'key'", 'AS "key"'),
         (columns(("key", TEXT), ("key", TEXT), ("value", TEXT)), "several columns 'key'", "give them names"),
-        (columns(("key", TEXT), ("value", TEXT), ("x", TEXT), ("y", INT8)), "columns that go nowhere: x, y", "only"),
-        (columns(("key", 701), ("value", TEXT)), "cannot be a Redis key (oid 701)", "cast it"),
-        (columns(("key", 3802), ("value", TEXT)), "cannot be a Redis key (oid 3802)", "key::text"),
-        (columns(("key", TEXT), ("value", 1009)), "cannot be a Redis value (oid 1009)", "to_jsonb(value)"),
+        (columns(("key", TEXT), ("value", TEXT), ("x", TEXT), ("y", INT8)), "columns that go nowhere: x, y", "json or hash"),
+        (columns(("key", 701), ("value", TEXT)), "cannot be a Redis key (double precision)", "cast it"),
+        (columns(("key", 3802), ("value", TEXT)), "cannot be a Redis key (jsonb)", '"key"::text'),
+        (columns(("key", TEXT), ("value", 1009)), "cannot be a Redis value (oid 1009)", 'to_jsonb("value")'),
     ],
 )
 def test_columns_that_cannot_be_mapped(given_columns: list[Column], message: str, hint: str) -> None:
     """Exit 2 with what the query has and how to change it."""
     with pytest.raises(SchemaError) as caught:
-        map_columns(SQL, given_columns, "key", "value", "", "orders")
+        map_columns(SQL, given_columns, PLAIN, view="orders")
     assert message in caught.value.message
     assert "orders" in caught.value.message
     assert hint in (caught.value.hint or "")
     assert (caught.value.exit_code, caught.value.view) == (ExitCode.USAGE, "orders")
 
 
-@pytest.mark.parametrize("oid", sorted(query.KEY_TYPES))
+ROW = columns(("key", TEXT), ("value", TEXT), ("raw", BYTEA), ("at", 1184), ("n", INT8), ("?column?", INT8))
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "layout", "expires_at", "message"),
+    [
+        (PLAIN, ["value", "n"], "string", None, "layout string stores one"),
+        (PLAIN, [], "hash", None, "no value column"),
+        (PLAIN, ["value", "value"], "hash", None, "names column 'value' twice"),
+        (PLAIN, ["?column?"], "json", None, "without a name"),
+        (PLAIN, ["raw"], "json", None, "JSON cannot hold"),
+        (shaped("", "raw", ":", "n", ""), ["value"], "string", None, "one of several in a key"),
+        (PLAIN, ["value"], "string", "n", "`expires_at:` names, is bigint"),
+        (PLAIN, ["value"], "string", "until", "no column 'until', which `expires_at:` names"),
+    ],
+)
+def test_layouts_and_columns_that_do_not_fit(
+    key: KeyShape, values: list[str], layout: str, expires_at: str | None, message: str
+) -> None:
+    """Refused when the view is described, before anything is read."""
+    wanted = {*key.columns, *values, expires_at}
+    with pytest.raises(SchemaError) as caught:
+        map_columns(
+            SQL, [c for c in ROW if c.name in wanted], key, values, layout=layout, expires_at=expires_at, view="v"
+        )
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("oid", sorted(KEY_TYPES))
 def test_key_types_are_value_types(oid: int) -> None:
     """Whatever can be a key can be a value; floats, intervals and jsonb have no one text form and cannot be keys."""
-    assert oid in query.VALUE_TYPES
-    assert not {700, 701, 1186, 3802} & query.KEY_TYPES.keys()
+    assert oid in VALUE_TYPES
+    assert not {700, 701, 1186, 3802} & KEY_TYPES.keys()
 
 
 def test_the_signature_holds_what_digests_depend_on() -> None:
-    """Prefix and kinds of columns change stored digests; names and the rest of the query do not."""
+    """Keys, kinds of columns, layout, field names and expiry change stored digests; the name of a single value and the
+    rest of the query do not."""
     base = mapping(prefix="p:").signature
-    assert mapping(Column("other", INT8), prefix="p:", sql="SELECT 1").signature == base
-    assert mapping(prefix="q:").signature != base
-    assert mapping(Column("key", BYTEA), prefix="p:").signature != base
-    assert mapping(value=Column("value", BYTEA), prefix="p:").signature != base
+    assert mapping(Column("other", INT8), Column("else", INT8), prefix="p:", sql="SELECT 1").signature == base
+    at = Column("at", 1184)
+    two, swapped = (VALUE, KEY), (KEY, VALUE)
+    others = [
+        mapping(prefix="q:"),
+        mapping(Column("key", BYTEA), prefix="p:"),
+        mapping(value=Column("value", BYTEA), prefix="p:"),
+        Mapping(SQL, shaped("p:", "key", ":x"), (KEY,), (VALUE,)),
+        Mapping(SQL, shaped("p:", "key", ":", "value", ""), (KEY, VALUE), (VALUE,)),
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), (VALUE,), "string", at),
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), (VALUE,), "json"),
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), (VALUE,), "hash"),
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), two, "hash"),
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), swapped, "hash"),
+    ]
+    signatures = [tuple(each.signature) for each in others]
+    assert len({tuple(base), *signatures}) == len(others) + 1
 
 
 # -- frontiers -------------------------------------------------------------------------------------------------------

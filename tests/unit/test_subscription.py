@@ -14,11 +14,11 @@ from psycopg import pq
 
 from reconcile.errors import Unavailable
 from reconcile.source import subscription as subscriptions
-from reconcile.source.query import Column, Mapping
 from reconcile.source.subscription import Subscription
 from reconcile.stop import Stop
+from tests.support.mappings import string_mapping
 
-MAPPING = Mapping("SELECT key, value FROM v", Column("key", 25), Column("value", 25), "")
+MAPPING = string_mapping("SELECT key, value FROM v")
 LIMIT = 1 << 20
 
 

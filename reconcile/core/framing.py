@@ -1,0 +1,109 @@
+"""Rows as one value: whatever the layout, behind the source a row is (Redis key, framed value or None).
+
+    string, json    the value itself
+    hash            for each column 4 bytes length, big-endian, and its text; NULL is the length 2^32 − 1
+    expires_at      in front of that 8 bytes: milliseconds since 1970, big-endian; 2^64 − 1 for a row that never expires
+
+None is a row that Redis does not hold: a NULL value, or a hash of nothing but NULLs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct, error
+
+from reconcile.core.changes import null_key
+
+EXPIRY_BYTES = 8
+_LENGTH, _NULL = Struct(">I"), b"\xff\xff\xff\xff"
+_MILLISECONDS, _NEVER = Struct(">Q"), b"\xff" * EXPIRY_BYTES
+
+Row = tuple[bytes, bytes | None]
+"""(Redis key, framed value)."""
+
+
+def frame(columns: Sequence[bytes | None]) -> bytes:
+    """Several columns as one value; `unframe` is its inverse."""
+    pack = _LENGTH.pack
+    parts = [_NULL if column is None else pack(len(column)) + column for column in columns]
+    return b"".join(parts)
+
+
+def unframe(framed: bytes) -> tuple[bytes | None, ...]:
+    """The columns of a framed value. Raises ValueError for bytes that `frame` does not make."""
+    columns: list[bytes | None] = []
+    at = 0
+    while at < len(framed):
+        head, at = framed[at : at + 4], at + 4
+        if head == _NULL:
+            columns.append(None)
+            continue
+        try:
+            (length,) = _LENGTH.unpack(head)
+        except error as broken:
+            raise ValueError("a framed value ends within a length") from broken
+        if at + length > len(framed):
+            raise ValueError("a framed value ends within a column")
+        columns.append(framed[at : at + length])
+        at += length
+    return tuple(columns)
+
+
+def with_expiry(value: bytes, milliseconds: int | None) -> bytes:
+    """A value and when it expires (since 1970; a time before is as good as that; None: never)."""
+    return (_NEVER if milliseconds is None else _MILLISECONDS.pack(max(0, milliseconds))) + value
+
+
+def split_expiry(framed: bytes) -> tuple[int | None, bytes]:
+    """(milliseconds or None, value): the inverse of `with_expiry`. Raises ValueError."""
+    head = framed[:EXPIRY_BYTES]
+    if len(head) < EXPIRY_BYTES:
+        raise ValueError("a framed value ends within its time")
+    return None if head == _NEVER else _MILLISECONDS.unpack(head)[0], framed[EXPIRY_BYTES:]
+
+
+@dataclass(frozen=True, slots=True)
+class RowForm:
+    """How the columns that travel (key, values …, and milliseconds where rows expire) become rows."""
+
+    prefix: bytes = b""
+    """What is put in front of each key here; the rest of it comes from the source."""
+    values: int = 1
+    several: bool = False
+    """The value columns are framed."""
+    expires: bool = False
+    """The last column is decimal milliseconds, or NULL."""
+    binary: tuple[bool, ...] = (False, False)
+    """Which of the travelling columns are bytea, and so hexadecimal where they travel as text."""
+
+    @property
+    def width(self) -> int:
+        """How many columns travel."""
+        return 1 + self.values + self.expires
+
+    def rows(self, chunk: Sequence[Sequence[bytes | None]]) -> list[Row]:
+        """Rows of a result. Raises DataError for one without key."""
+        prefix = self.prefix
+        try:
+            if not self.several and not self.expires:
+                return [(prefix + key, value) for key, value in chunk]  # type: ignore[operator]
+            columns = list(zip(*chunk, strict=True))
+            keys = [prefix + key for key in columns[0]]
+        except TypeError:
+            raise null_key() from None
+        return list(zip(keys, self.framed(columns[1:]), strict=True))
+
+    def framed(self, columns: Sequence[Sequence[bytes | None]]) -> Sequence[bytes | None]:
+        """Values of rows, from the columns behind the key."""
+        values: Sequence[bytes | None] = columns[0]
+        if self.several:
+            rows = zip(*columns[: self.values], strict=True)
+            values = [frame(row) if any(column is not None for column in row) else None for row in rows]
+        if not self.expires:
+            return values
+        times = columns[-1]
+        return [
+            None if value is None else with_expiry(value, None if at is None else int(at))
+            for value, at in zip(values, times, strict=True)
+        ]

@@ -1,0 +1,146 @@
+"""Which columns a query has, and whether they can be stored as the configuration says. Nothing is read for that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reconcile.core.keys import KeyShape
+from reconcile.errors import SchemaError
+from reconcile.source.query import BYTEA, Column, Mapping, identifier
+
+EVERY = "*"
+"""Stands for all columns but those of the key and expires_at."""
+UNNAMED = "?column?"
+"""What Materialize calls a column without a name."""
+EXPIRY_TYPES = (1114, 1184)
+"""timestamp, timestamptz."""
+_NUMERIC = {
+    20: "bigint",
+    21: "smallint",
+    23: "integer",
+    1700: "numeric",
+    16460: "uint2",
+    16462: "uint4",
+    16464: "uint8",
+}
+_TEXT = {18: "char", 19: "name", 25: "text", 1042: "char(n)", 1043: "varchar"}
+_TIME = {1082: "date", 1083: "time", 1114: "timestamp", 1184: "timestamptz", 1186: "interval", 16552: "mz_timestamp"}
+_OTHER = {16: "boolean", 700: "real", 701: "double precision", 2950: "uuid", BYTEA: "bytea", 3802: "jsonb"}
+VALUE_TYPES = _NUMERIC | _TEXT | _TIME | _OTHER
+KEY_TYPES = {oid: name for oid, name in VALUE_TYPES.items() if oid not in (700, 701, 1186, 3802)}
+
+
+def map_columns(
+    sql: str,
+    columns: list[Column],
+    key: KeyShape,
+    values: Sequence[str] = ("value",),
+    *,
+    layout: str = "string",
+    expires_at: str | None = None,
+    view: str,
+) -> Mapping:
+    """Check the query's columns against what is configured. values: names, or ("*",) for all the others.
+
+    Raises SchemaError.
+    """
+    found = {column.name: column for column in columns}
+    chosen = [*key.columns, *([expires_at] if expires_at is not None else [])]
+    if tuple(values) == (EVERY,):
+        values = [column.name for column in columns if column.name not in chosen]
+    roles = dict.fromkeys(values, "value") | dict.fromkeys(chosen, "expires_at") | dict.fromkeys(key.columns, "key")
+    for name, role in roles.items():
+        _check_found(name, role, columns, view)
+    extra = [column.name for column in columns if column.name not in roles]
+    if extra:
+        raise SchemaError(
+            f"the query of view {view} has columns that go nowhere: {', '.join(extra)}",
+            hint='name them in `value:` (or value: "*") with layout json or hash, or leave them out of the query',
+            view=view,
+        )
+    mapping = Mapping(
+        sql,
+        key,
+        tuple(found[name] for name in key.columns),
+        tuple(found[name] for name in values),
+        layout,
+        None if expires_at is None else found[expires_at],
+    )
+    _check_values(mapping, view)
+    _check_types(mapping, view)
+    return mapping
+
+
+def _check_found(name: str, role: str, columns: list[Column], view: str) -> None:
+    """Raise SchemaError unless the query has this column once."""
+    times = sum(column.name == name for column in columns)
+    if times > 1:
+        raise SchemaError(f"the query of view {view} has several columns {name!r}", hint="give them names", view=view)
+    if not times:
+        names = ", ".join(column.name for column in columns) or "none"
+        raise SchemaError(
+            f"the query of view {view} has no column {name!r}, which `{role}:` names; its columns are: {names}",
+            hint=f"name it in the query (… AS {identifier(name)}) or change `{role}:` in the configuration",
+            view=view,
+        )
+
+
+def _check_values(mapping: Mapping, view: str) -> None:
+    names = [column.name for column in mapping.values]
+    if not names:
+        raise SchemaError(f"view {view} has no value column", hint="select more than its key", view=view)
+    if mapping.layout == "string" and len(names) != 1:
+        raise SchemaError(
+            f"view {view} has {len(names)} value columns, and layout string stores one",
+            hint="layout: json or hash, or name one column in `value:`",
+            view=view,
+        )
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise SchemaError(f"`value:` of view {view} names column {twice[0]!r} twice", hint="name it once", view=view)
+    if mapping.layout != "string" and UNNAMED in names:
+        raise SchemaError(
+            f"the query of view {view} has a column without a name, and layout {mapping.layout} stores names",
+            hint="give it one in the query (… AS name)",
+            view=view,
+        )
+
+
+def _check_types(mapping: Mapping, view: str) -> None:
+    for column in mapping.keys:
+        _check_type(column, KEY_TYPES, "a Redis key", view)
+        if column.oid == BYTEA and len(mapping.keys) > 1:
+            raise SchemaError(
+                f"column {column.name!r} of view {view} is bytea, which cannot be one of several in a key",
+                hint=f"encode({identifier(column.name)}, 'hex') in the query",
+                view=view,
+            )
+    for column in mapping.values:
+        _check_type(column, VALUE_TYPES, "a Redis value", view)
+        if column.oid == BYTEA and mapping.layout == "json":
+            raise SchemaError(
+                f"column {column.name!r} of view {view} is bytea, which JSON cannot hold",
+                hint=f"encode({identifier(column.name)}, 'base64') in the query, or layout: hash",
+                view=view,
+            )
+    expires_at = mapping.expires_at
+    if expires_at is not None and expires_at.oid not in EXPIRY_TYPES:
+        raise SchemaError(
+            f"column {expires_at.name!r} of view {view}, which `expires_at:` names, is {_type_name(expires_at)}",
+            hint="it has to be timestamptz, or timestamp in UTC: cast it in the query",
+            view=view,
+        )
+
+
+def _check_type(column: Column, supported: dict[int, str], role: str, view: str) -> None:
+    if column.oid not in supported:
+        name = identifier(column.name)
+        raise SchemaError(
+            f"column {column.name!r} of view {view} has a type that cannot be {role} ({_type_name(column)})",
+            hint=f"cast it in the query, e.g. {name}::text or to_jsonb({name})",
+            view=view,
+        )
+
+
+def _type_name(column: Column) -> str:
+    return VALUE_TYPES.get(column.oid, f"oid {column.oid}")

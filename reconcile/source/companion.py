@@ -1,0 +1,77 @@
+"""The companion view, which has Materialize maintain the fingerprints.
+
+Its definition says how many buckets they are for and which salt they have: all who share it (a lost state, two Redis
+targets, the shards of a view) read both from there.
+
+That it fits the query is proved by plans: the statement in its definition must have the plan of the fingerprints we
+would ask for ourselves. Comparing the numbers proves nothing while the view is empty.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from reconcile.core.digest import MAX_BUCKETS, MIN_BUCKETS
+from reconcile.core.state import identity_hash
+from reconcile.errors import UsageError
+from reconcile.source import query
+from reconcile.source.frontiers import parse_explanation
+from reconcile.source.query import Mapping
+from reconcile.source.session import Session
+
+_STATEMENT = re.compile(r"\bAS\s+(SELECT\b.*?);?\s*\Z", re.DOTALL)
+_BUCKETS = re.compile(r"%\s*(\d+)\s*::\s*[\w.\"]+\s+AS\s+\"?bucket\b")
+_SALT = re.compile(r"\bseahash\"?\s*\((?:[\w.\"\s]*\()?\s*'([0-9a-f]{32})'")
+_AGAIN = "create it again with the statements of: reconcile init --digest-view"
+
+
+@dataclass(frozen=True, slots=True)
+class CompanionDefinition:
+    """What the definition of a companion view says.
+
+    salt: 32 hexadecimal characters. identity: changes when the view is replaced, or made of other objects.
+    """
+
+    name: str
+    buckets: int
+    salt: str
+    identity: str
+    statement: str
+    """Its SELECT, with the names of what it reads as they are now."""
+
+    def proved(self, session: Session, mapping: Mapping) -> bool:
+        """Whether Materialize plans it exactly as the fingerprints of this query; asked outside of a reading.
+
+        False also where plans are not shown: then only comparing all fingerprints at one time can tell.
+        """
+        ours = mapping.fingerprints(self.buckets, self.salt)
+        try:
+            plans = [session.fetch(query.plan_of(statement)) for statement in (self.statement, ours)]
+        except UsageError:
+            return False
+        return plans[0] == plans[1]
+
+
+def describe_companion(session: Session, name: str) -> CompanionDefinition:
+    """Read a companion view's definition; outside of a reading, which keeps to the schemas of its first statement.
+
+    Raises UsageError when there is no such view, or it was not made by `companion_ddl`.
+    """
+    ((_, text),) = session.fetch(f"SHOW CREATE VIEW {name}")
+    definition = str(text or b"", "utf-8")
+    ((explained,),) = session.fetch(query.current_of(f"SELECT * FROM {name}"))
+    ids = parse_explanation(str(explained or b"", "utf-8")).ids
+    statement = _STATEMENT.search(definition)
+    buckets = _BUCKETS.search(definition)
+    salt = _SALT.search(definition, buckets.end()) if buckets is not None else None
+    if statement is None or buckets is None or salt is None:
+        raise UsageError(f"companion view {name} does not have the form of this version", hint=_AGAIN)
+    count = int(buckets[1])
+    if not MIN_BUCKETS <= count <= MAX_BUCKETS or count & (count - 1):
+        raise UsageError(
+            f"companion view {name} was made for {count} buckets; right are powers of two from {MIN_BUCKETS} to "
+            f"{MAX_BUCKETS}",
+            hint=_AGAIN,
+        )
+    return CompanionDefinition(name, count, salt[1], identity_hash([definition, *ids]), statement[1])

@@ -1,0 +1,146 @@
+"""Rows of several columns, in every layout: read, subscribed to and fingerprinted on a server."""
+
+from __future__ import annotations
+
+import contextlib
+from binascii import crc32
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from reconcile.config.settings import MaterializeSettings, Secret
+from reconcile.core.framing import frame, with_expiry
+from reconcile.core.keys import KeyShape
+from reconcile.source import query, reading
+from reconcile.source import session as sessions
+from reconcile.source.columns import map_columns
+from reconcile.source.query import Mapping
+from reconcile.source.reading import open_reading
+from reconcile.source.session import Session
+from reconcile.source.subscription import open_subscription
+from reconcile.stop import Stop
+from tests.support.sources import Source
+
+SALT = "0123456789abcdef0123456789abcde0"
+SQL = "SELECT tenant, id, name, price, ok, doc, raw, at FROM w"
+COLUMNS = "tenant text, id int, name text, price numeric, ok bool, doc jsonb, raw bytea, at timestamptz"
+FIRST = """INSERT INTO w VALUES
+    ('a:b', 1, 'sn☃w "q"', 1.50, true, '{"b": 1.0, "a": [1, null, "x"]}', '\\x00ff', '2026-01-02 03:04:05.678+00'),
+    ('100%', 2, NULL, NULL, NULL, NULL, NULL, NULL),
+    ('', 3, '', 0, false, 'null', '', '1969-12-31 23:59:59+00')"""
+AT = 1_767_323_045_678
+KEY = KeyShape("user:", ("tenant", "id"), (":", ""))
+KEYS = [b"user:a%3Ab:1", b"user:100%25:2", b"user::3"]
+JSON = (
+    b'{"at":"2026-01-02 03:04:05.678+00","doc":{"a":[1,null,"x"],"b":1},'
+    b'"name":"sn\xe2\x98\x83w \\"q\\"","ok":true,"price":1.5}'
+)
+NULLS = b'{"at":null,"doc":null,"name":null,"ok":null,"price":null}'
+EMPTY = b'{"at":"1969-12-31 23:59:59+00","doc":null,"name":"","ok":false,"price":0}'
+NAMES = ("name", "price", "ok", "doc", "raw")
+HASH = [
+    frame([b'sn\xe2\x98\x83w "q"', b"1.5", b"true", b'{"a":[1,null,"x"],"b":1}', b"\x00\xff"]),
+    None,
+    frame([b"", b"0", b"false", b"null", b""]),
+]
+
+
+@pytest.fixture
+def session(source: Source) -> Iterator[Session]:
+    """A session on a source that has table w, with some rows and an hour of history."""
+    source.execute(f"CREATE TABLE w ({COLUMNS})")
+    source.execute(f"CREATE MATERIALIZED VIEW wv WITH (RETAIN HISTORY FOR '1hr') AS {SQL}")
+    opened = connected(source)
+    with contextlib.closing(opened):
+        yield opened
+
+
+def connected(source: Source) -> Session:
+    session = sessions.connect(MaterializeSettings(url=Secret(source.url)), Stop(), "v")
+    session.run(f"SET search_path = {source.schema}")
+    return session
+
+
+def mapped(session: Session, columns: str, **how: Any) -> Mapping:
+    sql = f"SELECT {columns} FROM wv"
+    found = session.columns(query.describe(sql))
+    return map_columns(sql, found, **{"key": KEY, "values": ["*"], "view": "v"} | how)
+
+
+CASES: list[tuple[str, dict[str, Any], list[bytes | None]]] = [
+    ("tenant, id, name", {}, [b'sn\xe2\x98\x83w "q"', None, b""]),
+    ("tenant, id, raw", {}, [b"\x00\xff", None, b""]),
+    ("tenant, id, ok", {}, [b"true", None, b"false"]),
+    ("tenant, id, name, price, ok, doc, at", {"layout": "json"}, [JSON, NULLS, EMPTY]),
+    ("tenant, id, name, price, ok, doc, raw", {"layout": "hash"}, HASH),
+    ("tenant, id, ok, at", {"expires_at": "at"}, [with_expiry(b"true", AT), None, with_expiry(b"false", 0)]),
+    (
+        "tenant, id, name, price, ok, doc, raw, at",
+        {"layout": "hash", "expires_at": "at"},
+        [with_expiry(HASH[0] or b"", AT), None, with_expiry(HASH[2] or b"", 0)],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("columns", "how", "values"), CASES, ids=["text", "bytea", "bool", "json", "hash", "expiring", "hash expiring"]
+)
+def test_rows_are_the_same_on_every_path(
+    source: Source, session: Session, columns: str, how: dict[str, Any], values: list[bytes | None]
+) -> None:
+    """A SELECT, a SELECT of chosen buckets, and a SUBSCRIBE; buckets are those of the whole Redis key."""
+    mapping = mapped(session, columns, **how)
+    as_of = reading.explain(session, mapping).frontiers.now
+    source.execute(FIRST)
+    expected = dict(zip(KEYS, values, strict=True))
+    with open_reading(session, mapping, None) as reads:
+        assert dict(row for chunk in reads.rows() for row in chunk) == expected
+        _, counts = reads.fingerprints(16, SALT)
+        buckets = [crc32(key) % 16 for key in KEYS]
+        assert [counts[bucket] for bucket in buckets] == [buckets.count(bucket) for bucket in buckets]
+        there = dict(row for chunk in reads.rows_of([buckets[0]], 16) for row in chunk)
+        assert there == {key: value for key, value in expected.items() if crc32(key) % 16 == buckets[0]}
+        for key, value in expected.items():
+            assert reading.rows_of_key(session, mapping, key, None) == [(key, value)]
+    up_to = reads.as_of + 1
+    with open_subscription(connected(source), mapping, 16, as_of, up_to) as subscription:
+        while not subscription.finished:
+            subscription.read(1.0, 1 << 20)
+    assert subscription.stream.take().puts == {key: value for key, value in expected.items() if value is not None}
+
+
+CHANGES = [
+    "UPDATE w SET name = NULL WHERE id = 3",
+    "UPDATE w SET name = '' WHERE id = 2",
+    "UPDATE w SET price = NULL, name = '0' WHERE id = 3",
+    "UPDATE w SET at = '2026-01-02 03:04:05.679+00' WHERE id = 1",
+    "UPDATE w SET raw = NULL WHERE id = 3",
+    "UPDATE w SET tenant = 'a', id = 1, name = 'b:1' WHERE id = 1",
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("layout", ["json", "hash"])
+def test_every_change_of_a_row_changes_its_fingerprint(
+    source: Source, session: Session, change: str, layout: str
+) -> None:
+    """NULL against empty, a value that moves to the next column, a time alone."""
+    source.execute(FIRST)
+    columns = "tenant, id, name, price, at" if layout == "json" else "tenant, id, name, price, raw, at"
+    mapping = mapped(session, columns, layout=layout, expires_at="at")
+    found = []
+    for statement in ("SELECT 1", change):
+        source.execute(statement)
+        with open_reading(session, mapping, None) as reads:
+            found.append((reads.fingerprints(16, SALT)[0], dict(row for chunk in reads.rows() for row in chunk)))
+    (before, rows_before), (after, rows_after) = found
+    assert (before != after) == (rows_before != rows_after)
+
+
+def test_a_row_of_a_key_that_is_another_s_text_is_not_found(source: Source, session: Session) -> None:
+    """Escapes are undone by nobody: the unescaped text names no row."""
+    source.execute(FIRST)
+    mapping = mapped(session, "tenant, id, name")
+    assert reading.rows_of_key(session, mapping, b"user:a:b:1", None) == []
+    assert reading.rows_of_key(session, mapping, b"user:\xff:1", None) == []
