@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.support.tools import require
 
 WIDTHS = (360, 768, 1280)
 TIMEOUT_S = 120
@@ -56,20 +54,9 @@ window.onload = () => {
 """
 
 
-def find() -> str:
-    """The browser's program. Without one the test is skipped, in CI it fails."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        message = "no Chromium on the PATH (tests/platforms/install-tools.sh installs it)"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
 def laid_out(page: str, directory: Path, *, dark: bool = False) -> list[dict[str, Any]]:
     """What a browser makes of a page at each of WIDTHS: sizes, colours, texts that are seen."""
-    browser = find()
+    browser = require("chromium", "chromium-browser", "google-chrome")
     frames = "".join(f'<iframe width="{width}" height="900" srcdoc="{html.escape(page)}"></iframe>' for width in WIDTHS)
     harness = directory / "harness.html"
     harness.write_text(
