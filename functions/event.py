@@ -27,6 +27,7 @@ from reconcile.report.run_report import RunReport
 from reconcile.runs.entry import execute
 from reconcile.runs.request import OPTIONS, Mode, Request, parse
 from reconcile.stop import GRACE_S, Stop
+from reconcile.texts import environment
 
 FIELDS = ("mode", *(field for field, option in OPTIONS.items() if option.events))
 """The keys of an event: names of `Request`'s fields. Row values (show_values) are not asked for here: what a function
@@ -122,15 +123,19 @@ def budget_s(platform_s: float, max_runtime_s: float | None) -> float:
 
 
 def told_limit_s() -> float | None:
-    """The platform's limit, where only the environment can say it: FUNCTION_TIMEOUT_S, or what Google sets."""
-    text = os.environ.get("FUNCTION_TIMEOUT_S") or os.environ.get("CLOUD_RUN_TIMEOUT_SECONDS")
-    return float(text) if text else None
+    """Seconds, where only the environment can say them: FUNCTION_TIMEOUT_S, or what Google sets. Raises UsageError."""
+    for name in ("FUNCTION_TIMEOUT_S", "CLOUD_RUN_TIMEOUT_SECONDS"):
+        if text := os.environ.get(name):
+            if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text):
+                raise UsageError(f"{name}: {text[:100]!r} is not a number of seconds")
+            return float(text)
+    return None
 
 
 @functools.cache
 def settings() -> Settings:
     """The configuration, read once per process (and again after a failure: secrets are rotated)."""
-    loaded = load(os.environ.get("RECONCILE_CONFIG"), os.environ, {})
+    loaded = load(os.environ.get("RECONCILE_CONFIG"), environment(), {})
     logging.getLogger("reconcile").setLevel(loaded.logging.level)
     return loaded
 
@@ -141,17 +146,21 @@ def log_line(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def run(event: object, platform_s: float, run_id: str | None = None) -> Outcome:
-    """Carry out one event (values, or JSON text) within the platform's limit. Nothing stays open afterwards."""
+def run(event: object, platform_s: float, run_id: str | None = None, *, told: bool = True) -> Outcome:
+    """Carry out one event (values, or JSON text) within the platform's limit. Nothing stays open afterwards.
+
+    told: platform_s is what the platform said; else the environment may know better.
+    """
     try:
         given = parse_json(event) if isinstance(event, bytes | str) else event
         request = to_request(given, allowed_by(os.environ))
+        limit_s = platform_s if told else told_limit_s() or platform_s
         loaded = settings()
     except ReconcileError as error:
         report = RunReport(run_id or "", "refused", time.time_ns() // 1_000_000)
         report.fail(error)
     else:
-        report = execute(loaded, request, Stop(budget_s(platform_s, loaded.limits.max_runtime_s)), run_id)
+        report = execute(loaded, request, Stop(budget_s(limit_s, loaded.limits.max_runtime_s)), run_id)
     if report.exit_code != ExitCode.OK:
         settings.cache_clear()
     return Outcome(report.to_dict(), int(report.exit_code), report.retryable and report.status != "partial")

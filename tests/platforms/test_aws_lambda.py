@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.platforms import lambda_runtime, open_sockets
+from tests.platforms import lambda_runtime, open_sockets, shipped
 from tests.platforms.conftest import Deployment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="awslambdaric is for Linux")
@@ -118,6 +118,30 @@ def test_a_typo_runs_nothing(new_sandbox: Any, deployment: Deployment) -> None:
     assert invocation.response["exit_code"] == 2
     assert "did you mean 'mode'?" in invocation.response["error"]["hint"]
     assert deployment.stored() == {}
+
+
+@pytest.mark.parametrize("name", ["rule.json", "schedule.json"])
+def test_a_tick_without_input_runs(new_sandbox: Any, deployment: Deployment, name: str) -> None:
+    """What EventBridge sends where nobody wrote an Input brings Redis up to date."""
+    deployment.put({"a": "1"})
+    invocation = new_sandbox().invoke(json.loads((shipped.FUNCTIONS / "aws-lambda" / "events" / name).read_text()))
+    assert (invocation.error, invocation.response["status"]) == (None, "done")
+    assert deployment.stored() == deployment.view()
+
+
+def test_deletes_without_limit_need_the_function_s_environment(new_sandbox: Any, deployment: Deployment) -> None:
+    """An event alone gets exit code 2 and changes nothing; with RECONCILE_EVENT_ALLOWS it is carried out."""
+    deployment.put({f"k{n}": "v" for n in range(100)})
+    sandbox = new_sandbox()
+    sandbox.invoke({})
+    deployment.delete([f"k{n}" for n in range(90)])
+    refused = sandbox.invoke({"allow_deletes": True})
+    assert (refused.error, refused.response["exit_code"]) == (None, 2)
+    assert len(deployment.stored()) == 100
+    allowing = new_sandbox(RECONCILE_EVENT_ALLOWS="allow_deletes")
+    assert allowing.invoke({}).response["exit_code"] == 5
+    assert allowing.invoke({"allow_deletes": True}).response["exit_code"] == 0
+    assert deployment.stored() == deployment.view()
 
 
 def test_an_unreachable_source_raises_for_the_retry_and_names_no_secret(new_sandbox: Any) -> None:
