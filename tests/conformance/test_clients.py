@@ -152,6 +152,26 @@ def test_refused_password() -> None:
 
 
 @standin_only
+def test_no_more_clients_than_allowed() -> None:
+    """One beyond the limit is refused in the words of a real one; when another has left, there is room again."""
+    with StandIn(max_connections=1) as standin:
+        with psycopg.connect(standin.url, autocommit=True) as client:
+            assert client.execute("SHOW max_connections").fetchone() == ("1",)
+            with pytest.raises(
+                psycopg.OperationalError, match=r"max_connections limit \(desired: 2, limit: 1, current: 1\)"
+            ):
+                psycopg.connect(standin.url)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                psycopg.connect(standin.url).close()
+                return
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+        pytest.fail("there is no room although nobody is connected")
+
+
+@standin_only
 def test_the_server_ends_with_its_parent() -> None:
     script = (
         "import os, reconcile_standin as e; s = e.StandIn(); s.start(); "

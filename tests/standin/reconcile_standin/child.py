@@ -20,13 +20,15 @@ class StandIn:
     """
 
     def __init__(self, port: int = 0, data_dir: str | None = None, *, password: str | None = None,
-                 tick_ms: int = 1000, tls: tuple[str, str] | None = None) -> None:  # fmt: skip
+                 tick_ms: int = 1000, tls: tuple[str, str] | None = None,
+                 max_connections: int = 5000) -> None:  # fmt: skip
         """tls: files of the certificate and its key."""
         self.port = port
         self._data_dir = data_dir
         self._password = password
         self._tick_ms = tick_ms
         self._tls = tls
+        self._max_connections = max_connections
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -46,6 +48,7 @@ class StandIn:
             return
         command = [sys.executable, "-m", "reconcile_standin", "--port", str(self.port), "--watch-stdin",
                    "--tick-ms", str(self._tick_ms)]  # fmt: skip
+        command += ["--max-connections", str(self._max_connections)]
         if self._data_dir is not None:
             command += ["--data-dir", str(self._data_dir)]
         if self._password is not None:

@@ -16,6 +16,7 @@ import click
 @click.option("--password", help="Ask clients for this password.")
 @click.option("--tls-cert", metavar="FILE")
 @click.option("--tls-key", metavar="FILE")
+@click.option("--max-connections", default=5000, show_default=True, help="Refuse clients beyond so many.")
 @click.option("--watch-stdin", is_flag=True, help="End when stdin does.")
 def emulator(watch_stdin: bool, **options: Any) -> None:
     """Serve the stand-in for Materialize until SIGTERM or SIGINT. For development: not for production."""

@@ -35,6 +35,7 @@ class Settings:
     password: str | None
     tls_cert: str | None
     tls_key: str | None
+    max_connections: int
 
 
 class Server:
@@ -138,6 +139,7 @@ class Server:
             return
         pid, secret = next(self._pids), secrets.randbelow(2**31)
         session = Session(self.store, role, pid)
+        session.variables.set("max_connections", str(self._settings.max_connections))
         self._apply_options(session, options)
         self._sessions[pid, secret] = session
         self.store.sessions[pid] = role
@@ -159,6 +161,11 @@ class Server:
             given = _exactly(sock, int.from_bytes(head[1:], "big") - 4).rstrip(b"\0").decode()
             if not secrets.compare_digest(given.encode(), self._settings.password.encode()):
                 return SqlError("invalid password", "28P01", severity="FATAL")
+        current, limit = len(self._sessions), self._settings.max_connections
+        if current >= limit:
+            counts = f"desired: {current + 1}, limit: {limit}, current: {current}"
+            message = f"creating connection would violate max_connections limit ({counts})"
+            return SqlError(message, "53000", severity="FATAL")
         if role not in self.store.catalog.roles:
             return SqlError(f'role "{role}" does not exist', "28000", severity="FATAL")
         return None
