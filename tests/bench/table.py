@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.bench.figures import Figure
 
-HEAD = ("work", "measured", "", "goal", "", "seconds", "user CPU", "peak MB", "the source alone")
+HEAD = ("work", "stand-in", "real", "", "goal", "", "seconds", "user CPU", "peak MB", "the source alone")
 COUNTER_HEAD = {
     "changed": "changed keys",
     "config": "fingerprints from",
@@ -21,12 +21,16 @@ COUNTER_HEAD = {
 FROM = {"plain": "GROUP BY", "companion": "companion view"}
 
 
-def cells(figure: Figure) -> list[str]:
-    """One row of the table."""
+def cells(figure: Figure, real: bool, others: dict[str, float]) -> list[str]:
+    """One row of the table. real: which source it is of; others: figures of the other source, by key."""
     mark = {True: "met", False: "missed", None: ""}[figure.met]
+    if figure.real_only and not real:
+        mark = "real only"
+    own, other = number(figure.value), others.get(figure.key)
+    shown = "" if other is None else number(other)
     return [
         figure.label,
-        number(figure.value),
+        *((shown, own) if real else (own, shown)),
         figure.against,
         "" if figure.goal is None else f"≤ {figure.goal:g}",
         mark,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.bench.document import REAL, STANDIN
 from tests.bench.measure import ROOT
+from tests.support.environment import SOURCE_URL
+from tests.support.sources import SourceServer
 
 EXPECTED = {
     "load_shell", "load_naive", "load", "load_to_shell", "load_to_naive", "load_companion", "unchanged",
@@ -22,24 +26,48 @@ EXPECTED = {
 }  # fmt: skip
 
 
+def bench(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.bench", "--rows", "2000", "--repeat", "1", *arguments]
+    own = {name: value for name, value in os.environ.items() if name != SOURCE_URL}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env={**own, **env})
+
+
 @pytest.mark.alone
-def test_every_row_is_measured(tmp_path: Path) -> None:
-    """A small run ends well, and its table, JSON and plot are complete."""
-    command = [sys.executable, "-m", "tests.bench", "--rows", "2000", "--repeat", "1"]
+def test_every_row_is_measured(tmp_path: Path, source_server: SourceServer) -> None:
+    """A small run ends well, and its table, JSON and plot are complete: here on a source that the environment names."""
+    options = []
     for option, name in (("--json", "b.json"), ("--plot", "b.svg"), ("--markdown", "b.md")):
-        command += [option, str(tmp_path / name)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+        options += [option, str(tmp_path / name)]
+    ended = bench(*options, MATERIALIZE_URL=source_server.url)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    document = json.loads((tmp_path / "b.json").read_text())
-    (size,) = document["sizes"]
+    (size,) = json.loads((tmp_path / "b.json").read_text())[REAL]["sizes"]
+    assert size["failures"] == {}
     found = {figure["key"]: figure for figure in size["figures"]}
     assert set(found) == EXPECTED
     for figure in found.values():
         assert math.isfinite(figure["value"]), figure
         assert figure["label"].strip() in ended.stdout
+        assert figure["label"].strip() in ended.stderr, "not shown when it was measured"
     assert [(entry["changed"], entry["config"]) for entry in size["counters"]] == [
         (changed, config) for changed in (0, 1, 100) for config in ("plain", "companion")
     ]
     assert [entry["puts"] for entry in size["counters"]] == [0, 0, 1, 1, 100, 100]
     assert "nothing changed" in (tmp_path / "b.md").read_text()
     assert ElementTree.parse(tmp_path / "b.svg").getroot().tag.endswith("svg")
+
+
+@pytest.mark.alone
+def test_a_step_that_fails_costs_no_other_its_figures(tmp_path: Path) -> None:
+    """Without a shell the load cannot be compared; what the file held of the other source stays."""
+    kept = tmp_path / "b.json"
+    figure = {"rows": 2000, "key": "help", "value": 123456.0}
+    kept.write_text(json.dumps({REAL: {"sizes": [{"figures": [figure]}], "growth": []}}))
+    ended = bench("--only", "load", "--only", "cold", "--json", str(kept), PATH=str(tmp_path))
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "123456" in ended.stdout
+    assert "load: failed" in ended.stdout
+    pages = json.loads(kept.read_text())
+    assert pages[REAL]["sizes"] == [{"figures": [figure]}]
+    (size,) = pages[STANDIN]["sizes"]
+    assert {figure["key"] for figure in size["figures"]} == {"cold_start", "help"}
+    assert "bash" in size["failures"]["load"]

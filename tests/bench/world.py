@@ -53,10 +53,15 @@ class World:
         self._inserted = 0
         self._dead = 0
         self._unit: Sample | None = None
+        self._begun = time.monotonic()
         for client in self.clients.values():
             client.flushdb()
         self.configure(PLAIN, source.url, self.redis_urls[PLAIN])
         self.configure(COMPANION, source.url, self.redis_urls[COMPANION])
+
+    def progress(self, what: str) -> None:
+        """What is being done, on stderr."""
+        print(f"[{time.monotonic() - self._begun:4.0f} s] {self.rows:,} rows: {what}", file=sys.stderr, flush=True)
 
     # -- configurations ------------------------------------------------------------------------------------------
 
