@@ -146,6 +146,8 @@ def _work(
         terminal = sys.stderr.isatty() and not common.quiet
         with ended_in_time(settings) as stop, watched(terminal=terminal) as progress:
             report = execute(settings, request, stop, progress=progress)
+        if common.as_json or settings.logging.file:
+            _log_summaries(report)
     except ReconcileError as error:
         report = RunReport("", mode, 0)
         report.fail(error)
@@ -162,6 +164,14 @@ def _work(
     except Exception as error:  # a bug in what is said about the run is none of the run's
         print_error(bug(error), as_json=False)
     return code
+
+
+def _log_summaries(report: RunReport) -> None:
+    """What happened, in words, where the report itself is for programs or goes elsewhere."""
+    from reconcile.report import text
+
+    for line in text.summaries(report):
+        logger.info("%s", line)
 
 
 def _flag_of(field: str) -> str:

@@ -5,8 +5,9 @@ Whoever audits fills them in; what nobody looked at stays None or empty, and the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 MAX_SLICES = 1024
@@ -169,3 +170,18 @@ def _audit_in(report: object, view: str) -> PastAudit | None:
         known = {"at_ms": report.get("finished_ms"), "as_of": one.get("as_of"), "verdict": verdict, "drift": keys}
         return past_audit({**known, "fast": audit.get("fast"), "subset": audit.get("subset", "0/1")})
     return None
+
+
+def history_in(stored: bytes | str | None) -> list[PastAudit]:
+    """The audits that `history_with` noted, the newest first; none for anything else that lies there."""
+    try:
+        parsed = json.loads(stored or "[]")
+    except ValueError:
+        return []
+    found = [past_audit(one) for one in parsed] if isinstance(parsed, list) else []
+    return [one for one in found if one is not None][:MAX_HISTORY]
+
+
+def history_with(history: list[PastAudit], audit: PastAudit) -> str:
+    """What to note after one audit more: JSON, at most MAX_HISTORY audits, some 6 KB."""
+    return json.dumps([asdict(one) for one in [audit, *history][:MAX_HISTORY]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -71,3 +72,15 @@ def test_a_file_that_cannot_be_written(command: Command, source: Source, option:
     result = command("verify", option, str(command.directory / "missing" / "file"))
     assert result.report["status"] == "done"
     assert "cannot write" in result.err
+
+
+def test_the_log_says_what_a_run_did(command: Command, source: Source) -> None:
+    """Beside a report for programs the log has one line for people, which stands for itself."""
+    source.put(a="1")
+    lines = [json.loads(line) for line in command("run").err.splitlines()]
+    (message,) = [line["message"] for line in lines if line["logger"] == "reconcile.cli.work"]
+    assert re.fullmatch(
+        r"default: run: (deep )?snapshot \(first contact.*\): put 1, delete 0; .*1 keys; took \d+\.\d s; "
+        r"as of \d+ \(\S+Z\); exit 0",
+        message,
+    )

@@ -16,6 +16,8 @@ from reconcile.report.audit import (
     PastAudit,
     SliceCompared,
     audits_in,
+    history_in,
+    history_with,
     past_audit,
 )
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
@@ -71,3 +73,15 @@ def test_what_verify_remembers_is_a_past_audit() -> None:
     stored = {"at_ms": 5, "verdict": "drift", "as_of": 4, "fast": True, "subset": "3/24", "drift": 9}
     assert past_audit(stored) == PastAudit(5, "drift", 4, True, "3/24", 9)
     assert past_audit(stored | {"drift": "many", "as_of": []}) == PastAudit(5, "drift", None, True, "3/24", 0)
+
+
+def test_history_is_noted_bounded_and_read_back() -> None:
+    """Audit after audit, the newest first, never more than is bounded; whatever else lies there is no history."""
+    history: list[PastAudit] = []
+    for n in range(MAX_HISTORY + 10):
+        text = history_with(history, PastAudit(n, "in sync", n, False, "0/1", 0))
+        history = history_in(text)
+    assert [one.at_ms for one in history] == list(range(MAX_HISTORY + 9, 9, -1))
+    assert len(text) < 8192
+    for other in (None, b"", b"\xff", "{", "{}", "3", '[3, null, {"at_ms": "x"}]'):
+        assert history_in(other) == []
