@@ -21,7 +21,7 @@ from typing import Any, get_args
 import reconcile.runs.verify
 import reconcile.runs.work  # noqa: F401
 from reconcile.config.load import load
-from reconcile.config.settings import Settings
+from reconcile.config.settings import MetricsSettings, Settings
 from reconcile.errors import ExitCode, ReconcileError, UsageError
 from reconcile.report.run_report import RunReport
 from reconcile.runs.entry import execute
@@ -161,9 +161,18 @@ def run(event: object, platform_s: float, run_id: str | None = None, *, told: bo
         report.fail(error)
     else:
         report = execute(loaded, request, Stop(budget_s(limit_s, loaded.limits.max_runtime_s)), run_id)
+        _publish(report, loaded)
     if report.exit_code != ExitCode.OK:
         settings.cache_clear()
     return Outcome(report.to_dict(), int(report.exit_code), report.retryable and report.status != "partial")
+
+
+def _publish(report: RunReport, loaded: Settings) -> None:
+    """Metrics go where the configuration says, never where an event does."""
+    if loaded.metrics != MetricsSettings():
+        from reconcile.report.sinks import publish  # it brings ssl along
+
+        publish(report, loaded.metrics)
 
 
 def _unknown(key: str) -> UsageError:

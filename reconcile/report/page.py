@@ -26,7 +26,11 @@ STYLE = """
   --good: #13723f; --good-bg: #fff; --bad: #b3231b; --bad-bg: #fff; --warn: #865400; --warn-bg: #fff; --bar: #3b6fb6;
   --band: #eee; --c0: #2f6fb3; --c1: #7fa9d6; --c2: #b9cfe7; --c3: #dbe4ee; --d1: #f0906f;
   --d2: #d6402b; --d3: #84130b }
-  details::details-content { content-visibility: visible } .card { break-inside: avoid-page; box-shadow: none }
+  details::details-content { content-visibility: visible } tr, h3, svg, .bars, .tiles { break-inside: avoid }
+  h2, h3, summary { break-after: avoid } body { font-size: 12px }
+  .wide { overflow: visible !important } td.w { white-space: normal !important }
+  th, td { padding-right: .45rem !important }
+  td code { min-width: 0 !important }
   main { max-width: none } * { print-color-adjust: exact; -webkit-print-color-adjust: exact } }
 * { box-sizing: border-box }
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; color: var(--ink); background: var(--paper);
@@ -57,7 +61,7 @@ dl.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem,
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
 th { color: var(--soft); font-weight: 600; font-size: .82rem; white-space: nowrap } tr:last-child td { border: 0 }
-td.n, th.n { text-align: right } td.w, td.n { white-space: nowrap } td code { display: block; min-width: 11rem }
+td.n, th.n { text-align: right } td.w, td.n { white-space: nowrap } td code { display: block; min-width: 8rem }
 code { font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, monospace; overflow-wrap: anywhere;
   white-space: pre-wrap }
 .bars { display: grid; grid-template-columns: fit-content(60%) 1fr max-content; gap: .4rem .8rem;

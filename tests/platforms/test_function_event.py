@@ -7,7 +7,8 @@ import inspect
 import io
 import json
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from reconcile.errors import UsageError
 from reconcile.runs.request import OPTIONS, Request
 from reconcile.stop import GRACE_S, Stop
 from tests.platforms import shipped
+from tests.platforms.conftest import Deployment
 
 
 @pytest.fixture(autouse=True)
@@ -281,3 +283,16 @@ def test_nothing_here_knows_a_platform() -> None:
     """event.py is shared: no platform's package is imported."""
     source = inspect.getsource(events)
     assert not [word for word in ("boto3", "flask", "azure", "functions_framework") if word in source]
+
+
+def test_metrics_go_where_the_configuration_says(
+    in_process: Callable[[], Deployment], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A function hands its numbers over like the command; an event cannot say where to."""
+    path = tmp_path / "m.prom"
+    monkeypatch.setenv("RECONCILE_METRICS__FILE", str(path))
+    in_process().put({"a": "1"})
+    assert events.run({}, 60.0).code == 0
+    assert 'reconcile_rows{view="orders",mode="run",op="put"} 1' in path.read_text()
+    refused = events.run({"metrics": {"ping": "http://127.0.0.1/"}}, 60.0)
+    assert refused.code == 2

@@ -96,6 +96,15 @@ def test_the_page_of_an_audit(tmp_path: Path, dark: bool) -> None:
         assert (sum(one["backdrop"][:3]) < 200) is dark
 
 
+def test_nothing_is_cut_off_in_print(tmp_path: Path) -> None:
+    """Paper does not scroll: with the rules for print no table is wider than its place, and what is folded is open."""
+    page = html.render(RunReport("run-1", "verify", NOW_MS, [audited(), failed("it is away")], NOW_MS))
+    for one in browser.laid_out(page.replace("@media print", "@media all"), tmp_path, dark=True)[1:]:
+        assert (one["overflow"], one["outside"], one["scrolling"], one["faint"]) == (0, 0, 0, [])
+        assert "commands to Redis" in one["shown"]
+        assert sum(one["backdrop"][:3]) == 3 * 255
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_page_of_all_views(tmp_path: Path, dark: bool) -> None:
     """Cards fill the width, what needs somebody comes first."""

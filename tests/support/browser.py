@@ -44,6 +44,7 @@ function measure(frame) {
     .filter(e => [...e.attributes].some(a => a.name.startsWith('on'))).length,
     cells: d.querySelectorAll('svg.heat g').length, cards: d.querySelectorAll('.card').length,
     heat: [...d.querySelectorAll('svg.heat')].map(e => e.getBoundingClientRect().width),
+    scrolling: [...d.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth + 1).length,
     verdict: (d.querySelector('.banner strong') || {}).textContent,
     backdrop: rgb(view.getComputedStyle(d.body).backgroundColor)};
 }
