@@ -77,12 +77,13 @@ def init(common: Common, digest_view: str | None, buckets: int | None, view: str
 
 
 def _print_starter(common: Common) -> None:
-    from reconcile.config.starter import STARTER
+    from importlib.resources import files
 
+    starter = files("reconcile.config").joinpath("starter.yaml").read_text(encoding="utf-8")
     if common.as_json:
-        print_json({"status": "done", "exit_code": 0, "config": STARTER})
+        print_json({"status": "done", "exit_code": 0, "config": starter})
     else:
-        say(STARTER.rstrip())
+        say(starter.rstrip())
 
 
 def _check_buckets(buckets: int | None) -> None:

@@ -1,145 +1,231 @@
-"""URLs of Materialize and Redis: checked, and read for the parts they contain. No message ever quotes one."""
+"""URLs of Materialize and Redis, and libpq's service file: read once, into the settings' fields.
+
+No message quotes one.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
+from reconcile.config import values
+from reconcile.config.settings import MaterializeSettings, RedisSettings, Secret
 from reconcile.config.values import Wrong
 
 _ENCODE = "percent-encode special characters in user and password, e.g. @ as %40, / as %2F, # as %23"
 _LIBPQ = "postgresql://user:password@host:6875/materialize?sslmode=require, or host=… user=… dbname=…"
 _REDIS = "redis://host:6379/0, rediss://user:password@host:6379/0 or unix:///path/redis.sock?db=0"
-_CONNINFO = re.compile(r"\s*([a-z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s'\\]|\\.)*))(?=\s|$)", re.DOTALL)
-# libpq's names for what we call otherwise; the others a section has keep their name.
-_FIELDS = {"dbname": "database", "host": "host", "port": "port", "user": "user", "sslmode": "sslmode",
-           "sslrootcert": "sslrootcert", "password": "password"}  # fmt: skip
+_FIELDS: Final = {
+    "dbname": "database", "host": "host", "port": "port", "user": "user", "sslmode": "sslmode",
+    "sslrootcert": "sslrootcert", "password": "password",
+}  # fmt: skip
+"""libpq's name → field. Its other parameters go on to libpq as they are."""
 
 
 @dataclass(slots=True)
 class Parts:
-    """`names`: what the URL decides; `values`: what of it can be shown (no password; no list of hosts)."""
+    """What a URL says: field → value. `extra` are libpq's parameters that have no field."""
 
-    names: set[str] = field(default_factory=set)
     values: dict[str, object] = field(default_factory=dict)
+    extra: dict[str, Secret] = field(default_factory=dict)
+
+
+def materialize(url: str) -> MaterializeSettings:
+    """Settings out of a URL alone. Raises Wrong."""
+    parts = materialize_parts(url)
+    return MaterializeSettings(**parts.values, extra=parts.extra)  # type: ignore[arg-type]
+
+
+def redis(url: str) -> RedisSettings:
+    """Settings out of a URL alone. Raises Wrong."""
+    return RedisSettings(url=Secret(url), **redis_parts(url).values)  # type: ignore[arg-type]
 
 
 def materialize_parts(url: str) -> Parts:
-    """The parts of a libpq URI or keyword/value string."""
+    """The parts of a libpq URI or keyword/value string, as libpq itself reads it."""
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.errors import ProgrammingError
+
     scheme, separator, rest = url.partition("://")
-    pairs = _uri_pairs(rest) if separator and scheme in ("postgres", "postgresql") else conninfo_pairs(url)
+    if separator and "@" in rest.partition("/")[2]:
+        raise Wrong("not a libpq URL: '@' after the host", _ENCODE)
+    if separator and scheme not in ("postgres", "postgresql"):
+        raise Wrong("not a libpq URL or connection string", _LIBPQ)
+    try:
+        pairs = conninfo_to_dict(url)
+    except ProgrammingError:  # its text quotes the URL
+        alien = re.search(r"[?&](schema|pgbouncer|connection_limit|sslaccept|search_path)=", url)
+        if alien:
+            raise Wrong(
+                f"libpq does not know the parameter {alien[1]!r}",
+                "name the schema in sql or relation, or options=--search_path%3Dname" if "s" in alien[1] else _LIBPQ,
+            ) from None
+        raise Wrong("not a libpq URL or connection string", f"{_LIBPQ}; {_ENCODE}") from None
+    if not pairs:
+        raise Wrong("not a libpq URL or connection string", _LIBPQ)
+    return libpq_parts({name: str(value) for name, value in pairs.items() if value not in (None, "")})
+
+
+def libpq_parts(pairs: Mapping[str, str]) -> Parts:
+    """Fields and the rest out of libpq's names and values. Raises Wrong."""
     parts = Parts()
-    for name, value in pairs:
-        if name not in _FIELDS or not value:
-            continue
-        if name == "port":
+    for name, value in pairs.items():
+        if name == "host":
             for single in value.split(","):
-                _port(single, _LIBPQ)
-        parts.names.add(_FIELDS[name])
-        if name != "password" and not (name in ("host", "port") and "," in value):
-            parts.values[_FIELDS[name]] = int(value) if name == "port" else value
+                if single and not single.startswith(("/", "@")):
+                    values.host(single)
+            parts.values["host"] = value
+        elif name == "port":
+            ports = [values.port(single) for single in value.split(",") if single]
+            if "," in value:
+                parts.extra["port"] = Secret(value)
+            elif ports:
+                parts.values["port"] = ports[0]
+        elif name == "password":
+            parts.values["password"] = Secret(str(values.SECRET.parse(value)))
+        elif name in _FIELDS:
+            parts.values[_FIELDS[name]] = value
+        else:
+            parts.extra[name] = Secret(value)
+    if "hostaddr" in pairs:
+        parts.values.setdefault("host", pairs["hostaddr"])
     return parts
+
+
+def service(name: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """What libpq's service file says of this service, by libpq's names. Raises Wrong."""
+    import configparser
+
+    own = environ.get("PGSERVICEFILE") or os.path.join(environ.get("HOME") or "~", ".pg_service.conf")
+    files = [own] + ([os.path.join(folder, "pg_service.conf")] if (folder := environ.get("PGSYSCONFDIR")) else [])
+    for path in files:
+        found = configparser.RawConfigParser(delimiters=("=",), comment_prefixes=("#",), strict=False)
+        try:
+            found.read(os.path.expanduser(path), encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError, OSError):
+            raise Wrong(f"the service file {path} cannot be read", "see libpq's 'Connection Service File'") from None
+        if found.has_section(name):
+            return dict(found.items(name))
+    raise Wrong(
+        f"libpq's service {name!r} is not defined in {' or '.join(files)}",
+        "define it there, name the file in PGSERVICEFILE, or do without PGSERVICE and service=",
+    )
+
+
+# -- Redis
+
+
+def _verify(text: str) -> str:
+    meanings = {"none": "none", "optional": "full", "required": "full"}
+    word = text.lower().removeprefix("cert_")
+    if word not in meanings:
+        raise ValueError
+    return meanings[word]
+
+
+def _check_name(text: str) -> str:
+    return "full" if values.boolean(text) else "ca"
+
+
+def _no_field(text: str) -> None:
+    if text not in ("2", "3"):
+        raise ValueError
+
+
+_SECONDS = values.duration(0.1, 86_400)
+REDIS_PARAMETERS: Final[dict[str, tuple[str, Callable[[str], object], str]]] = {
+    "db": ("db", values.whole(0, 1_000_000).parse, "number of the database; also as the path: `/3`"),
+    "username": ("username", values.LINE.parse, "as before the `@`"),
+    "password": ("password", values.SECRET.parse, "as before the `@`"),
+    "ssl_cert_reqs": ("tls_verify", _verify, "`none`: anybody may answer; `required`"),
+    "ssl_check_hostname": ("tls_verify", _check_name, "`false`: any name on the certificate"),
+    "ssl_ca_certs": ("tls_ca_cert", values.LINE.parse, "`redis.tls_ca_cert`"),
+    "ssl_certfile": ("tls_cert", values.LINE.parse, "`redis.tls_cert`"),
+    "ssl_keyfile": ("tls_key", values.LINE.parse, "`redis.tls_key`"),
+    "socket_timeout": ("timeout_s", _SECONDS.parse, "`redis.timeout`"),
+    "socket_connect_timeout": ("connect_timeout_s", _SECONDS.parse, "`redis.connect_timeout`"),
+    "protocol": ("", _no_field, "`2` or `3`, without meaning here: replies are the same"),
+}
+"""What may stand after the '?' of a Redis URL: name → (field, how its text is read, meaning)."""
 
 
 def redis_parts(url: str) -> Parts:
     """The parts of redis://, rediss:// and unix://. What such a URL leaves out is Redis' default."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in ("redis", "rediss", "unix"):
-        raise Wrong("not a Redis URL", _REDIS)
+        sentinel = "for Sentinel write redis.sentinel: {hosts: […], master: …}"
+        raise Wrong("not a Redis URL", sentinel if "sentinel" in scheme else _REDIS)
     if "#" in rest or any(c.isspace() for c in rest):
         raise Wrong("not a Redis URL: '#' or a space in it", _ENCODE)
-    before, _, query_text = rest.partition("?")
-    query = dict(_query(query_text, _REDIS))
+    before, _, query = rest.partition("?")
     authority, _, path = before.partition("/")
     user, _, host = authority.rpartition("@")
-    if "@" in path + query_text:
+    if "@" in path + query:
         raise Wrong("not a Redis URL: '@' after the host", _ENCODE)
     if "[" in user or "]" in user:
         raise Wrong("not a Redis URL: a bracket in user or password", _ENCODE)
-    parts = Parts({"host", "port", "db", "tls"})
-    _redis_user(user, query, parts)
+    parts = Parts({"host": "localhost", "port": 6379, "db": 0, "tls": scheme == "rediss", "unix_socket_path": None})
+    _redis_user(user, parts)
     if scheme == "unix":
         if host or not path:
             raise Wrong("not the URL of a Unix socket", _REDIS)
-        db = query.get("db", "0")
+        parts.values["unix_socket_path"] = "/" + _decoded(path)
     else:
-        name, port = _host(host, _REDIS)
-        parts.values |= {"host": name or "localhost", "port": _port(port, _REDIS) if port else 6379}
-        db = query.get("db") or path.strip("/") or "0"
-    if not re.fullmatch(r"[0-9]{1,7}", db):
-        raise Wrong("the database in the URL is not a number", _REDIS)
-    parts.values |= {"db": int(db), "tls": scheme == "rediss"}
+        parts.values |= _redis_address(host)
+        if db := path.strip("/"):
+            if not re.fullmatch(r"[0-9]{1,6}", db):
+                raise Wrong("the database in the URL is not a number", _REDIS)
+            parts.values["db"] = int(db)
+    _redis_query(query, parts)
     return parts
 
 
-def _redis_user(user: str, query: dict[str, str], parts: Parts) -> None:
+def _redis_user(user: str, parts: Parts) -> None:
     name, _, password = user.partition(":")
-    name, password = _decoded(name), _decoded(password)
-    if name or query.get("username"):
-        parts.names.add("username")
-        parts.values["username"] = name or query["username"]
-    if password or query.get("password"):
-        parts.names.add("password")
+    if name:
+        parts.values["username"] = _decoded(name)
+    if password:
+        parts.values["password"] = Secret(str(values.SECRET.parse(_decoded(password))))
 
 
-def _uri_pairs(rest: str) -> list[tuple[str, str]]:
-    before, _, query = rest.partition("?")
-    authority, _, database = before.partition("/")
-    if authority.count("@") > 1 or "@" in database + query or any(c.isspace() for c in rest):
-        raise Wrong("not a libpq URL", _ENCODE)
-    credentials, _, hosts = authority.rpartition("@")
-    user, _, password = credentials.partition(":")
-    names, ports = [], []
-    for single in hosts.split(",") if hosts else []:
-        name, port = _host(single, _LIBPQ)
-        names.append(name)
-        ports.append(port)
-    pairs = [("user", _decoded(user)), ("password", _decoded(password)), ("host", ",".join(names))]
-    if any(ports):
-        pairs.append(("port", ",".join(port or "5432" for port in ports)))
-    return [*pairs, ("dbname", _decoded(database)), *_query(query, _LIBPQ)]
-
-
-def conninfo_pairs(text: str) -> list[tuple[str, str]]:
-    """Names and values of a libpq connection string, in order. Raises Wrong."""
-    pairs: list[tuple[str, str]] = []
-    at = 0
-    while at < len(text.rstrip()):
-        match = _CONNINFO.match(text, at)
-        if match is None:
-            raise Wrong("not a libpq URL or connection string", _LIBPQ)
-        name, quoted, plain = match.groups()
-        pairs.append((name, re.sub(r"\\(.)", r"\1", quoted if quoted is not None else plain, flags=re.DOTALL)))
-        at = match.end()
-    if not pairs:
-        raise Wrong("not a libpq URL or connection string", _LIBPQ)
-    return pairs
-
-
-def _query(text: str, hint: str) -> list[tuple[str, str]]:
-    pairs = []
-    for single in text.split("&") if text else []:
-        name, equals, value = single.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise Wrong("the part of the URL after '?' is not name=value&…", hint)
-        pairs.append((name, _decoded(value)))
-    return pairs
-
-
-def _host(text: str, hint: str) -> tuple[str, str]:
+def _redis_address(text: str) -> dict[str, object]:
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/@]*))(?::([^:@/]*))?", text)
     if match is None:
-        raise Wrong("the host in the URL cannot be understood", f"{_ENCODE}; {hint}")
-    v6, name, port = match.groups()
-    if port:
-        _port(port, _ENCODE)
-    return v6 or _decoded(name or ""), port or ""
+        raise Wrong("the host in the URL cannot be understood", f"{_ENCODE}; {_REDIS}")
+    v6, name, number = match.groups()
+    found: dict[str, object] = {}
+    if v6 or name:
+        found["host"] = values.host(v6 or _decoded(name))
+    if number:
+        found["port"] = values.port(number)
+    return found
 
 
-def _port(text: str, hint: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65_535:
-        raise Wrong("the port in the URL is not a number from 1 to 65535", hint)
-    return int(text)
+def _redis_query(query: str, parts: Parts) -> None:
+    for single in query.split("&") if query else []:
+        name, equals, text = single.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,40}", name):
+            raise Wrong("the part of the URL after '?' is not name=value&…", _REDIS)
+        if name not in REDIS_PARAMETERS:
+            raise Wrong(f"the parameter {name!r} is not one for here", f"allowed: {', '.join(REDIS_PARAMETERS)}")
+        target, read, _ = REDIS_PARAMETERS[name]
+        if name.startswith("ssl_") and not parts.values["tls"]:
+            raise Wrong(f"the parameter {name!r} is for TLS, which is off", "rediss:// in place of redis://")
+        try:
+            value = read(_decoded(text))
+        except Wrong:
+            raise
+        except ValueError:
+            raise Wrong(
+                f"the parameter {name!r} has a value that it cannot have", "see docs/configuration.md"
+            ) from None
+        if target == "tls_verify" and parts.values.get(target) == "none":
+            continue
+        if target:
+            parts.values[target] = Secret(str(value)) if target == "password" else value
 
 
 def _decoded(text: str) -> str:

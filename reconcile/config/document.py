@@ -1,9 +1,14 @@
-"""A YAML file as nested nodes that know their line. Only shape is looked at here; values stay text."""
+"""A YAML file as nested nodes that know their line. Only shape is looked at here; values stay text.
+
+Then variables: ${VAR}, ${VAR:-default}, ${VAR:?message} in its scalars; $${ stands for a literal ${. Done after YAML is
+parsed, so a variable's content can never change the file's structure. A `$` that no `{` follows is itself, also when
+doubled: passwords and dollar-quoted SQL written for mz-redis-sync keep their meaning.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
 
 FILE_MAX_BYTES = 1 << 20
 DEPTH_MAX = 32
+LEVELS = 4
 _MERGE_MAX = 8
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {_TAG + t for t in ("str", "int", "float", "bool", "null", "timestamp", "value")}
@@ -42,7 +48,7 @@ def read(path: str) -> Node:
     root = _compose(text, path)
     if root is None:
         return Node({}, f"{path}:1")
-    node = _node(root, path, "", 3)
+    node = _node(root, path, "", LEVELS)
     if node.content is None:
         return Node({}, node.place)
     if not isinstance(node.content, dict):
@@ -96,7 +102,7 @@ def _check_depth(events: Iterator[yaml.Event], path: str) -> None:
         line = event.start_mark.line + 1 if event.start_mark else 1
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEPTH_MAX:
-            raise ConfigError(f"{path}:{line}: nested too deeply", hint="a configuration has at most three levels")
+            raise ConfigError(f"{path}:{line}: nested too deeply", hint="a configuration has at most four levels")
 
 
 def shown(name: str) -> str:
@@ -111,7 +117,7 @@ def _node(node: yaml.Node, path: str, where: str, depth: int) -> Node:
     if isinstance(node, yaml.ScalarNode):
         return Node(_scalar(node, place, where), place)
     if depth == 0:
-        raise ConfigError(f"{place}: {where}: nested too deeply", hint="a configuration has at most three levels")
+        raise ConfigError(f"{place}: {where}: nested too deeply", hint="a configuration has at most four levels")
     if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
         return Node([_node(item, path, f"{where}[{n}]", depth - 1) for n, item in enumerate(node.value)], place)
     if not isinstance(node, yaml.MappingNode) or node.tag != _TAG + "map":
@@ -164,3 +170,57 @@ def _scalar(node: yaml.ScalarNode, place: str, where: str) -> str | bool | None:
         return str(node.value).lower() in _TRUE
     # Numbers and dates keep their text: `password: 0123` means these four characters.
     return str(node.value)
+
+
+# -- variables in it
+
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]*))?\})?")
+
+
+class Unresolved(Exception):  # noqa: N818 - the caller knows the place and turns it into a ConfigError
+    """A reference without a value. `whole`: it is the entire scalar, so naming it gives nothing else away."""
+
+    def __init__(self, problem: str, hint: str, *, whole: bool) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+        self.whole = whole
+
+
+def has_reference(text: str) -> bool:
+    """Whether `expand` would look anything up."""
+    return "${" in text
+
+
+def expand(text: str, environ: Mapping[str, str]) -> str:
+    """The text with every reference replaced."""
+
+    def replacement(match: re.Match[str]) -> str:
+        whole = match.group() == text
+        if match.group().startswith("$$"):
+            return "${"
+        name, operator, rest = match.groups()
+        if name is None:
+            raise Unresolved(
+                "'${' does not begin a valid reference",
+                "write ${VAR}, ${VAR:-default} or ${VAR:?message}; $${ for a literal ${",
+                whole=False,
+            )
+        value = environ.get(name)
+        if value is not None and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise Unresolved(f"the environment variable {name} is not UTF-8", f"set {name} again as UTF-8", whole=whole)
+        if value is not None and (value or operator is None):
+            return value
+        if operator == "-":
+            return rest
+        if operator == "?" and rest:
+            raise Unresolved(
+                f"${{{name}}}: {' '.join(rest.split())}", f"set the environment variable {name}", whole=whole
+            )
+        raise Unresolved(
+            f"the environment variable {name} is {'empty' if value == '' else 'not set'}",
+            f"set {name}, or write ${{{name}:-default}}; $${{ stands for a literal ${{",
+            whole=whole,
+        )
+
+    return _REFERENCE.sub(replacement, text)

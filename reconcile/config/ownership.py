@@ -10,10 +10,10 @@ from reconcile.errors import ConfigError
 _STATE = "reconcile:"
 
 
-def check(views: Sequence[ViewSettings], origins: dict[str, str], *, dedicated: bool) -> None:
+def check(views: Sequence[ViewSettings], origins: dict[str, str], redis: RedisSettings) -> None:
     """Refuse views that share a name, a timestamp key or part of the key space. `origins` gives the places."""
     for n, view in enumerate(views):
-        _check_state(view, _place(view, "key_prefix", n, origins))
+        _check_state(view, redis.namespace, n, origins)
         for m, earlier in enumerate(views[:n]):
             if earlier.name == view.name:
                 raise ConfigError(
@@ -22,7 +22,7 @@ def check(views: Sequence[ViewSettings], origins: dict[str, str], *, dedicated: 
                     hint="the name keeps their checkpoints apart: give each its own",
                 )
             _check_timestamps(view, earlier, _place(view, "mz_timestamp_key", n, origins))
-            _check_prefixes(earlier, view, _place(view, "key_prefix", n, origins), dedicated=dedicated)
+            _check_prefixes(earlier, view, _place(view, "key_prefix", n, origins), dedicated=redis.dedicated)
 
 
 def check_cluster(redis: RedisSettings, views: Sequence[ViewSettings], origins: dict[str, str]) -> None:
@@ -33,10 +33,11 @@ def check_cluster(redis: RedisSettings, views: Sequence[ViewSettings], origins: 
             f"{origins['redis.db']}: redis.db: a Redis Cluster has only database 0, found {redis.db}",
             hint=f"leave the database out, or {cluster}",
         )
-    if redis.url is not None and redis.url.reveal().startswith("unix:"):
+    if redis.unix_socket_path is not None or redis.sentinel is not None:
+        name = "sentinel" if redis.sentinel is not None else "unix_socket_path"
         raise ConfigError(
-            f"{origins['redis.url']}: redis.url: a Redis Cluster is reached by host and port",
-            hint=f"give redis://host:port, or leave out {cluster}",
+            f"{origins[f'redis.{name}']}: redis.{name}: a Redis Cluster is reached by host and port",
+            hint=f"give the host and port of a node, or leave out {cluster}",
         )
     for n, view in enumerate(views):
         if not view.key_prefix and not redis.dedicated:
@@ -54,11 +55,20 @@ def _place(view: ViewSettings, field: str, n: int, origins: dict[str, str]) -> s
     return f"{place}: views[{n}].{field}"
 
 
-def _check_state(view: ViewSettings, place: str) -> None:
-    if view.key_prefix.startswith(_STATE) and (view.key_prefix == _STATE or view.key_prefix[len(_STATE)] == "{"):
+def _check_state(view: ViewSettings, namespace: str, n: int, origins: dict[str, str]) -> None:
+    """Neither a prefix nor a timestamp key may reach into where the state is kept: reconcile:{…}, reconcile:ns:{…}."""
+    inside = [f"{_STATE}{{"] + ([f"{_STATE}{namespace}:"] if namespace else [])
+    if view.key_prefix == _STATE or view.key_prefix.startswith(tuple(inside)):
         raise ConfigError(
-            f"{place}: {view.key_prefix!r} covers the keys reconcile keeps its own state under",
+            f"{_place(view, 'key_prefix', n, origins)}: {view.key_prefix!r} covers the keys reconcile keeps its own "
+            "state under",
             hint="choose a prefix that does not begin with 'reconcile:'",
+        )
+    if view.mz_timestamp_key is not None and view.mz_timestamp_key.startswith(tuple(inside)):
+        raise ConfigError(
+            f"{_place(view, 'mz_timestamp_key', n, origins)}: {view.mz_timestamp_key!r} is a name that reconcile keeps "
+            "for its own state",
+            hint="choose a key that does not begin with 'reconcile:'",
         )
 
 

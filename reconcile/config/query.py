@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from reconcile.config.values import Wrong
+from reconcile.config.values import Raw, Wrong
+from reconcile.core.sql import identifier
 
 # Whole tokens, so that a ';' inside a string, a quoted name or a comment is not taken for the end of a statement.
 _TOKEN = re.compile(
@@ -94,16 +95,27 @@ def parts(relation: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def quote(name: str) -> str:
-    """One SQL identifier, quoted."""
-    return '"' + name.replace('"', '""') + '"'
+def parse_sql(raw: Raw) -> str:
+    """One query. Raises ValueError, Wrong."""
+    if not isinstance(raw, str):
+        raise ValueError
+    return cut(raw.removeprefix("\ufeff"))
+
+
+def parse_relation(raw: Raw) -> str:
+    """The name of a relation. Raises ValueError, Wrong."""
+    if not isinstance(raw, str):
+        raise ValueError
+    parts(raw)
+    return raw.strip()
 
 
 def quoted(relation: str) -> str:
     """A relation's name, safe to put into a statement: public.V → "public"."v"."""
-    return ".".join(quote(name) for name in parts(relation))
+    return ".".join(identifier(name) for name in parts(relation))
 
 
-def reading(relation: str, key: str, value: str) -> str:
-    """The query for a whole relation. Column names are exact: Materialize reports them in that case."""
-    return f"SELECT {quote(key)}, {quote(value)} FROM {quoted(relation)}"  # noqa: S608 - every part is quoted
+def reading(relation: str, columns: Sequence[str]) -> str:
+    """The query for these columns of a relation, all of them for '*'. Names are exact: Materialize reports them so."""
+    chosen = "*" if "*" in columns else ", ".join(identifier(name) for name in dict.fromkeys(columns))
+    return f"SELECT {chosen} FROM {quoted(relation)}"  # noqa: S608 - every part is quoted

@@ -1,9 +1,18 @@
-"""What a run needs to know, as frozen values. Built by `load`; nothing here reads files or the environment."""
+"""What a run needs to know, as frozen values, and the one place where each key of the configuration is declared.
+
+A field's metadata (`key`) says how the key is called, of what kind its values are, what it means and where it may
+stand. Files, variables, flags, `config show`, the manual's tables and the suggestions in errors go by it (`schema`).
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+from reconcile.config import keyform, query, values
+from reconcile.config.values import Kind, key
 
 
 class Secret:
@@ -29,117 +38,334 @@ class Secret:
         return hash(self._text)
 
 
+_PATIENCE = values.duration(0.1, 86_400)
+LOCAL_NAMES: Final = ("localhost", "localhost.localdomain")
+
+
 @dataclass(frozen=True, slots=True)
 class MaterializeSettings:
-    """How to reach the source. `url`, when given, is a libpq URI or DSN and wins over the single parts it contains.
+    """How to reach the source. What a URL or a libpq service says has become part of the fields."""
 
-    `load` sees to it that the parts agree with it: host, port, user, database, sslmode are those of the URL where it
-    has them (not for a list of hosts), `password` is set only if the URL has none and is to be used with it, and
-    everything else (cluster, timeouts, a port or database the URL leaves out) holds beside it.
-    """
+    host: str = field(default="localhost", metadata=key(values.HOST_OR_FOLDER, "", absent="required without `url`"))
+    port: int = field(default=6875, metadata=key(values.PORT, ""))
+    user: str = field(default="materialize", metadata=key(values.LINE, ""))
+    password: Secret | None = field(
+        default=None, metadata=key(values.optional(values.SECRET), "an app password", secret=True)
+    )
+    database: str = field(default="materialize", metadata=key(values.LINE, ""))
+    sslmode: str | None = field(
+        default=None,
+        metadata=key(
+            values.choice("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+            "as in libpq; see [TLS](#tls)",
+            absent="`prefer`",
+        ),
+    )
+    sslrootcert: str | None = field(
+        default=None, metadata=key(values.optional(values.PATH), "file with the certificate authorities")
+    )
+    cluster: str | None = field(
+        default=None,
+        metadata=key(values.optional(values.LINE), "cluster the queries run on", absent="the role's"),
+    )
+    connect_timeout_s: float = field(default=10.0, metadata=key(_PATIENCE, "", name="connect_timeout"))
+    read_timeout_s: float = field(
+        default=300.0,
+        metadata=key(_PATIENCE, "a read that is silent for longer has failed", name="read_timeout"),
+    )
+    extra: Mapping[str, Secret] = field(default_factory=dict)
+    """Further parameters of libpq, out of the URL: sslcert, options, service, hostaddr, several ports, …"""
 
-    url: Secret | None = None
-    host: str = "localhost"
-    port: int = 6875
-    user: str = "materialize"
-    password: Secret | None = None
-    database: str = "materialize"
-    sslmode: str | None = None
-    sslrootcert: str | None = None
-    cluster: str | None = None
-    connect_timeout_s: float = 10.0
-    read_timeout_s: float = 300.0
-    """A read that stays silent for longer has failed."""
+    def libpq(self) -> dict[str, str | int]:
+        """Host, port, user, database, password, TLS and all else that the URL says, complete: no PG* variable gets to
+        say where to connect or as whom. Empty texts are meant: libpq takes them for given and for nothing."""
+        parts: dict[str, str | int | None] = {
+            "host": self.host,
+            "hostaddr": "",
+            "port": self.port,
+            "user": self.user,
+            "dbname": self.database,
+            "password": self.password.reveal() if self.password else None,
+            "sslmode": self.sslmode,
+            "sslrootcert": self.sslrootcert,
+            "target_session_attrs": "any",
+            "client_encoding": "UTF8",
+        }
+        parts |= {name: value.reveal() for name, value in self.extra.items()}
+        return {name: value for name, value in parts.items() if value is not None}
+
+    @property
+    def exposes_password(self) -> bool:
+        """Whether somebody between here and there could have the password: libpq goes on without TLS when told that
+        there is none, unless sslmode forbids it."""
+        return self.password is not None and self.sslmode in (None, "disable", "allow", "prefer") and self._remote
+
+    @property
+    def _remote(self) -> bool:
+        for host in self.host.split(","):
+            try:
+                local = ipaddress.ip_address(host).is_loopback
+            except ValueError:
+                local = host.startswith("/") or host.lower() in LOCAL_NAMES
+            if not local:
+                return True
+        return "hostaddr" in self.extra
+
+
+@dataclass(frozen=True, slots=True)
+class SentinelSettings:
+    """Sentinels that say which server is the primary now."""
+
+    hosts: tuple[tuple[str, int], ...] = field(
+        metadata=key(values.ADDRESSES, "the Sentinels; without a port: 26379", absent="required")
+    )
+    master: str = field(metadata=key(values.LINE, "name of the primary, as Sentinel knows it", absent="required"))
+    username: str | None = field(
+        default=None, metadata=key(values.optional(values.LINE), "the Sentinels' own ACL user")
+    )
+    password: Secret | None = field(
+        default=None, metadata=key(values.optional(values.SECRET), "the Sentinels' own password", secret=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class RedisSettings:
-    """How to reach the target. `url`, when given (redis://, rediss://, unix://), wins over host, port, db, tls.
+    """How to reach the target. What a URL says has become part of the fields, with Redis' defaults for the rest.
 
-    `load` sets these from the URL, with Redis' own defaults for what it leaves out (so `db` is always the database
-    used; host and port mean nothing with unix://). `password` is set only if the URL has none and is to be used with
-    it.
+    The address is one of: unix_socket_path; sentinel; host and port.
     """
 
+    host: str = field(default="localhost", metadata=key(values.HOST, "", absent="required without `url`"))
+    port: int = field(default=6379, metadata=key(values.PORT, ""))
+    unix_socket_path: str | None = field(
+        default=None, metadata=key(values.optional(values.PATH), "in place of host and port")
+    )
+    db: int = field(default=0, metadata=key(values.whole(0, 1_000_000), ""))
+    username: str | None = field(default=None, metadata=key(values.optional(values.LINE), "ACL user"))
+    password: Secret | None = field(default=None, metadata=key(values.optional(values.SECRET), "", secret=True))
+    tls: bool = field(default=False, metadata=key(values.BOOLEAN, "see [TLS](#tls)"))
+    tls_verify: str = field(
+        default="full",
+        metadata=key(
+            values.choice("full", "ca", "none"),
+            "`full`: the certificate and its name; `ca`: any name; `none`: anybody may answer",
+        ),
+    )
+    tls_ca_cert: str | None = field(
+        default=None,
+        metadata=key(values.optional(values.PATH), "authorities to trust besides the system's", absent="the system's"),
+    )
+    tls_cert: str | None = field(default=None, metadata=key(values.optional(values.PATH), "client certificate"))
+    tls_key: str | None = field(default=None, metadata=key(values.optional(values.PATH), "its key"))
+    dedicated: bool = field(
+        default=False,
+        metadata=key(
+            values.BOOLEAN,
+            "the whole database is ours: keys the view does not have are **removed**, whoever wrote them",
+        ),
+    )
+    cluster: bool = field(
+        default=False,
+        metadata=key(
+            values.BOOLEAN,
+            "a Redis Cluster; the address is that of any of its nodes. Only database 0, no sockets, and each view "
+            "needs a `key_prefix` (or `dedicated`). [What differs](operations.md#on-a-redis-cluster)",
+        ),
+    )
+    namespace: str = field(
+        default="",
+        metadata=key(
+            Kind("name", "a name", lambda raw: "" if raw == "" else values.name_of(raw), values.NAME.hint),
+            "part of the name of every state key: keeps two environments in one database apart",
+            absent="none",
+        ),
+    )
+    connect_timeout_s: float = field(default=5.0, metadata=key(_PATIENCE, "", name="connect_timeout"))
+    timeout_s: float = field(
+        default=30.0, metadata=key(_PATIENCE, "a command without answer for longer has failed", name="timeout")
+    )
+    sentinel: SentinelSettings | None = None
     url: Secret | None = None
-    host: str = "localhost"
-    port: int = 6379
-    db: int = 0
-    username: str | None = None
-    password: Secret | None = None
-    tls: bool = False
-    tls_ca_cert: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    dedicated: bool = False
-    """The whole database is ours: keys the view does not have are removed, whoever wrote them."""
-    cluster: bool = False
-    """The address is that of a node of a Redis Cluster, which tells the others."""
-    connect_timeout_s: float = 5.0
-    timeout_s: float = 30.0
-    """A command without answer for longer has failed."""
+    """As given; only until the target reads the fields."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewSettings:
-    """One source query and its target mapping."""
+    """One source query and its target mapping.
 
-    name: str
-    sql: str
-    key: str = "key"
-    """Name of the query's key column."""
-    value: str = "value"
-    """Name of the query's value column."""
-    layout: str = "string"
-    key_prefix: str = ""
-    """As written into Redis: empty, or ending in ':'. The Redis key is key_prefix + key."""
-    mz_timestamp_key: str | None = None
-    """mz-redis-sync's timestamp key; kept up to date with the frontier (as_of + 1)."""
-    digest_view: str | None = None
-    """Companion view that maintains the fingerprints (`init --digest-view` prints its DDL)."""
-    buckets: int | None = None
-    """Fixed number of buckets, a power of two; None: chosen by row count."""
-    max_delete_fraction: float = 0.3
-    """Deleting a larger share of the owned keys is a safety stop."""
-    deep_every_s: float | None = 86_400.0
-    """A snapshot older than this since the last deep one compares every row with Redis; None: only when in doubt."""
+    The Redis key is key_prefix + column 0 + literal 0 + column 1 + literal 1 + …
+    """
+
+    name: str = field(
+        metadata=key(
+            values.NAME, "names the view's state in Redis, logs and reports", common=False,
+            absent="`mz_timestamp_key`, else `default`",
+        )
+    )  # fmt: skip
+    sql: str = field(
+        metadata=key(
+            Kind("query", "a query", query.parse_sql, "quote it"),
+            "one `SELECT` or `WITH` query; a `;` and comments at the end are cut off",
+            common=False,
+            place="materialize",
+        )
+    )
+    key_columns: tuple[str, ...] = field(
+        default=("key",), metadata=key(values.names("a column"), "column or columns of the Redis key", name="key")
+    )
+    key_literals: tuple[str, ...] = ("",)
+    """What stands after each of the key's columns; as many as they are."""
+    value_columns: tuple[str, ...] = field(
+        default=("value",),
+        metadata=key(
+            values.names("a column"),
+            'column or columns of the value; `"*"`: all but those of the key and `expires_at`',
+            name="value",
+        ),
+    )
+    layout: str = field(
+        default="string",
+        metadata=key(
+            values.choice("string", "json", "hash"),
+            "`string`: the one column's text; `json`: an object; `hash`: a field per column",
+        ),
+    )
+    expires_at: str | None = field(
+        default=None,
+        metadata=key(values.optional(values.LINE), "column with the time at which the key expires; NULL: never"),
+    )
+    key_prefix: str = field(
+        default="",
+        metadata=key(
+            Kind("text", "text on one line", keyform.parse_prefix, "quote it"),
+            "`p` and `p:` both store `p:<key>`; `''`: none",
+            common=False,
+            place="redis",
+            absent="none",
+        ),
+    )
+    mz_timestamp_key: str | None = field(
+        default=None,
+        metadata=key(
+            values.optional(values.LINE), "Redis key that keeps the time mz-redis-sync kept there",
+            common=False, place="redis",
+        ),
+    )  # fmt: skip
+    companion: str | None = field(
+        default=None,
+        metadata=key(
+            Kind("name", "the name of a view", query.parse_relation, "write database.schema.view"),
+            "companion view with maintained fingerprints (`reconcile init --digest-view`)",
+            older="digest_view",
+            common=False,
+        ),
+    )
+    buckets: int | None = field(
+        default=None, metadata=key(values.BUCKETS, "fixed number of buckets", absent="by row count")
+    )
+    max_delete_fraction: float = field(
+        default=0.3,
+        metadata=key(values.FRACTION, "deleting a larger share of the keys is a safety stop, exit code 5"),
+    )
+    compare_every_s: float | None = field(
+        default=86_400.0,
+        metadata=key(
+            values.or_off(values.duration(1, 31_536_000)),
+            "within this time Redis as a whole is compared with the manifest, slice by slice",
+            name="compare_every",
+            older="deep_every",
+        ),
+    )
+
+    @property
+    def digest_view(self) -> str | None:
+        """Former name of `companion`."""
+        return self.companion
+
+    @property
+    def deep_every_s(self) -> float | None:
+        """Former name of `compare_every_s`."""
+        return self.compare_every_s
 
 
 @dataclass(frozen=True, slots=True)
 class LoggingSettings:
-    """Logs go to stderr, or to `file`. `format` is a %-style format as in logging.basicConfig; None: our own."""
+    """Logs go to stderr, or to `file`."""
 
-    level: str = "INFO"
-    format: str | None = None
-    file: str | None = None
+    level: str = field(default="INFO", metadata=key(values.LEVEL, "upper or lower case"))
+    format: str | None = field(default=None, metadata=key(values.FORMAT, "as in Python's `logging`", absent="our own"))
+    file: str | None = field(default=None, metadata=key(values.optional(values.PATH), "", absent="stderr"))
 
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
     """Named maxima: memory and time are bounded whatever the view's size."""
 
-    memory_max_bytes: int = 48 * 1024 * 1024
-    """Bound on rows held at once (keys and values, as received)."""
-    batch_max_bytes: int = 4 * 1024 * 1024
-    """Largest single Redis transaction; larger changes are applied in several under the `pending` mark."""
-    batch_max_keys: int = 50_000
-    max_runtime_s: float | None = None
-    """The run stops itself after this, on a committed time."""
-    lease_s: float = 15.0
+    memory_max_bytes: int = field(
+        default=48 * 1024 * 1024,
+        metadata=key(values.size(1 << 20, 1 << 36), "rows held in memory at once", name="memory_max"),
+    )
+    batch_max_bytes: int = field(
+        default=4 * 1024 * 1024,
+        metadata=key(values.size(1 << 10, 1 << 29), "largest Redis transaction"),
+    )
+    batch_max_keys: int = field(default=50_000, metadata=key(values.whole(1, 10_000_000), ""))
+    max_runtime_s: float | None = field(
+        default=None,
+        metadata=key(
+            values.or_off(values.duration(1, 604_800)), "the run stops itself after this, on a committed time",
+            name="max_runtime", absent="off",
+        ),
+    )  # fmt: skip
+    lease_s: float = field(
+        default=15.0,
+        metadata=key(values.duration(1, 3_600), "how long a killed run can delay its successor", name="lease"),
+    )
+    jobs: int | None = field(
+        default=None, metadata=key(values.whole(1, 64), "snapshots at a time, of several views", absent="by cores")
+    )
+    writes_per_second: int | None = field(
+        default=None, metadata=key(values.or_off(values.whole(1, 100_000_000)), "keys written or deleted", absent="off")
+    )
+    latency_max_s: float | None = field(
+        default=0.005,
+        metadata=key(
+            values.or_off(values.duration(0.0001, 60)),
+            "writes back off while Redis answers a PING later than this",
+            name="latency_max",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
     """Where the numbers of a run go when it has ended; None: not there."""
 
-    file: str | None = None
-    """For node_exporter's textfile collector."""
-    pushgateway: Secret | None = None
-    """http(s)://[user:password@]host[:port][/path]"""
-    emf: str | None = None
-    """File that lines in CloudWatch's embedded metric format are added to; '-': stderr."""
-    ping: Secret | None = None
-    """http(s) URL that is fetched after a run that succeeded."""
+    file: str | None = field(
+        default=None,
+        metadata=key(
+            values.optional(values.PATH),
+            "Prometheus metrics for node_exporter's textfile collector; also `--metrics-file`",
+        ),
+    )
+    pushgateway: Secret | None = field(
+        default=None, metadata=key(values.optional(values.URL), "URL of a Prometheus Pushgateway", secret=True)
+    )
+    emf: str | None = field(
+        default=None,
+        metadata=key(
+            values.optional(values.PATH),
+            "lines in CloudWatch's embedded metric format are added to this file; `-`: stderr",
+        ),
+    )
+    ping: Secret | None = field(
+        default=None,
+        metadata=key(
+            values.optional(values.URL),
+            "URL that is fetched after each run that succeeded: a dead man's switch",
+            secret=True,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +379,3 @@ class Settings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     origins: dict[str, str] = field(default_factory=dict, compare=False)
-
-
-def replace_limits(settings: Settings, **changes: float | int | None) -> Settings:
-    """The same settings with other limits."""
-    return dataclasses.replace(settings, limits=dataclasses.replace(settings.limits, **changes))  # type: ignore[arg-type]

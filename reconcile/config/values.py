@@ -1,12 +1,16 @@
-"""Kinds of values: how the text of a scalar becomes a typed value, and what to say when it does not."""
+"""Kinds of values: how the text of a scalar becomes a typed value, how it is written, what to say when it is wrong."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-Raw = str | bool
+from reconcile.core.times import format_duration, parse_duration
+
+Raw = str | bool | tuple[str, ...]
+"""What a file, a variable or a flag may hold: text, YAML's true and false, or a list of texts."""
 
 
 class Wrong(ValueError):  # noqa: N818 - the caller knows the place and turns it into a ConfigError
@@ -22,48 +26,137 @@ class Wrong(ValueError):  # noqa: N818 - the caller knows the place and turns it
 class Kind:
     """`parse` raises ValueError (the message is made from `expects`) or Wrong (which brings its own)."""
 
+    label: str
+    """In the manual's tables: 'duration'."""
     expects: str
+    """In messages: 'a duration from 1s to 1h'."""
     parse: Callable[[Raw], object]
     hint: str
+    write: Callable[[object], str] = str
+    """A value as it would be written into a file."""
+    many: bool = False
+    """Takes a list; a single text (in variables and flags: with commas) is one too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the configuration. `field` is the settings' name for it; '' where it ends up in other fields."""
+
+    kind: Kind
+    doc: str
+    name: str = ""
+    field: str = ""
+    default: object = None
+    absent: str = "–"
+    """In the manual, where there is no default."""
+    secret: bool = False
+    older: str = ""
+    """A former name, accepted without a word."""
+    place: str = ""
+    """mz-redis-sync's section for a key that belongs to a view."""
+    common: bool = True
+    """Of a view's key: may stand in view_defaults."""
+
+
+def key(kind: Kind, doc: str, **rest: Any) -> dict[str, Key]:
+    """The metadata of a field that is a key; `rest` as in Key."""
+    return {"key": Key(kind, doc, **rest)}
 
 
 def _text(raw: Raw) -> str:
-    if isinstance(raw, bool) or not raw:
+    if not isinstance(raw, str) or not raw:
         raise ValueError
     return raw
 
 
 def _line(raw: Raw) -> str:
     text = _text(raw)
+    if text.endswith("\n"):
+        raise Wrong("ends in a newline", "take it out (printf '%s' in place of echo; |- in place of | in YAML)")
     if any(c in text for c in "\r\n\0"):
         raise ValueError
     return text
 
 
-def _host(raw: Raw) -> str:
+def _secret(raw: Raw) -> str:
     text = _text(raw)
-    if "://" in text or "@" in text or any(c.isspace() or c == "\0" for c in text):
-        raise Wrong("not a host name", "give a whole URL as url")
+    if text.endswith("\n"):
+        raise Wrong(
+            "the password ends in a newline", "take it out (printf '%s' in place of echo; |- in place of | in YAML)"
+        )
+    if "\0" in text:
+        raise ValueError
     return text
+
+
+_LABEL = re.compile(r"(?!-)[\w-]{1,63}(?<!-)")
+HOST_MAX = 253
+
+
+def host(text: str) -> str:
+    """A host name, or an address without brackets. Raises Wrong, which quotes nothing."""
+    if "://" in text or "@" in text:
+        raise Wrong("not a host name", "give a whole URL as url")
+    if text.count(":") == 1:
+        raise Wrong("a host name holds no port", "give the port under its own key: port")
+    if text.startswith("["):
+        raise Wrong("an IPv6 address stands without brackets here", "write ::1 in place of [::1]")
+    if ":" in text:
+        return _ipv6(text)
+    labels = text.removesuffix(".").split(".")
+    if "" in labels:
+        raise Wrong("a host name with nothing between two dots, or at its end", "is a variable in it empty?")
+    if len(text) > HOST_MAX or not all(_LABEL.fullmatch(label) for label in labels):
+        raise Wrong("not a host name", "letters, digits and '-' between dots, at most 63 each")
+    return text
+
+
+def _ipv6(text: str) -> str:
+    import ipaddress
+
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        raise Wrong("not a host name or an IPv6 address", "for example redis.example.com, 10.0.0.1 or ::1") from None
+    return text
+
+
+def _host(raw: Raw) -> str:
+    return host(_text(raw))
+
+
+def _host_or_folder(raw: Raw) -> str:
+    text = _text(raw)
+    return str(_line(text)) if text.startswith("/") else host(text)
+
+
+def port(text: str) -> int:
+    """Raises Wrong, which does not quote it: in a URL it may be part of a password."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65_535:
+        raise Wrong("the port is not a number from 1 to 65535", "for example 6379")
+    return int(text)
 
 
 def optional(kind: Kind) -> Kind:
     """The same, where an empty text (`password: ''`, `${X:-}`) means: not set."""
-    return Kind(kind.expects, lambda raw: None if raw == "" else kind.parse(raw), kind.hint)
+    return Kind(
+        kind.label, kind.expects, lambda raw: None if raw == "" else kind.parse(raw), kind.hint, kind.write, kind.many
+    )
 
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
-def _boolean(raw: Raw) -> bool:
+def boolean(raw: Raw) -> bool:
+    """Raises ValueError."""
     if isinstance(raw, bool):
         return raw
-    if raw.lower() not in _BOOLEANS:
+    if not isinstance(raw, str) or raw.lower() not in _BOOLEANS:
         raise ValueError
     return _BOOLEANS[raw.lower()]
 
 
-def whole(least: int, most: int) -> Kind:
+def whole(least: int, most: int, label: str = "number") -> Kind:
     """A whole number in a range, both ends included."""
 
     def parse(raw: Raw) -> int:
@@ -72,7 +165,7 @@ def whole(least: int, most: int) -> Kind:
             raise ValueError
         return int(text)
 
-    return Kind(f"a whole number from {least} to {most}", parse, f"for example {max(least, min(most, 1000))}")
+    return Kind(label, f"a whole number from {least} to {most}", parse, f"for example {max(least, min(most, 1000))}")
 
 
 def _fraction(raw: Raw) -> float:
@@ -82,38 +175,35 @@ def _fraction(raw: Raw) -> float:
     return float(text)
 
 
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)?")
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, None: 1}
+def _is_off(raw: Raw) -> bool:
+    return raw is False or (isinstance(raw, str) and raw.lower() in ("off", "none", "never"))
 
 
-def _seconds(raw: Raw) -> float:
-    match = _DURATION.fullmatch(_text(raw).strip())
-    if match is None:
-        raise ValueError
-    number, unit = match.groups()
-    return float(number) * _SECONDS[unit]
+def or_off(kind: Kind) -> Kind:
+    """The same, or the word 'off' (and YAML's false): None, never."""
+    return Kind(
+        f"{kind.label} or `off`",
+        f"{kind.expects} or off",
+        lambda raw: None if _is_off(raw) else kind.parse(raw),
+        kind.hint,
+        lambda value: "off" if value is None else kind.write(value),
+    )
 
 
-def duration(least_s: float, most_s: float, *, off: bool = False) -> Kind:
-    """Seconds; with `off`, the word 'off' (and YAML's false) is None: never."""
+def duration(least_s: float, most_s: float) -> Kind:
+    """Seconds."""
 
-    def parse(raw: Raw) -> float | None:
-        if off and (raw is False or (isinstance(raw, str) and raw.lower() in ("off", "none", "never"))):
-            return None
-        seconds = _seconds(raw)
+    def parse(raw: Raw) -> float:
+        seconds = parse_duration(_text(raw))
         if not least_s <= seconds <= most_s:
             raise ValueError
         return seconds
 
-    expects = f"a duration from {_short(least_s)} to {_short(most_s)}" + (" or off" if off else "")
-    return Kind(expects, parse, "for example 90s, 5m, 24h; a bare number means seconds")
-
-
-def _short(seconds: float) -> str:
-    for unit in ("d", "h", "m", "s"):
-        if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
-            return f"{seconds / _SECONDS[unit]:g}{unit}"
-    return f"{seconds * 1000:g}ms"
+    expects = f"a duration from {format_duration(least_s)} to {format_duration(most_s)}"
+    return Kind(
+        "duration", expects, parse, "for example 90s, 5m, 24h; a bare number means seconds",
+        lambda value: format_duration(float(str(value))),
+    )  # fmt: skip
 
 
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([kmg]?)(i?b)?", re.IGNORECASE)
@@ -132,9 +222,11 @@ def size(least: int, most: int) -> Kind:
             raise ValueError
         return count
 
+    span = f"{bytes_short(least)} to {bytes_short(most)}"
     return Kind(
-        f"a size from {bytes_short(least)} to {bytes_short(most)}", parse, "for example 32MB or 512KB; 1 KB is 1024"
-    )
+        f"size, {span}", f"a size from {span}", parse, "for example 32MB or 512KB; 1 KB is 1024",
+        lambda value: bytes_short(int(str(value))),
+    )  # fmt: skip
 
 
 def bytes_short(count: int) -> str:
@@ -147,13 +239,57 @@ def bytes_short(count: int) -> str:
 
 def choice(*allowed: str, fold: Callable[[str], str] = str) -> Kind:
     """The kind whose values are these words; `fold` is applied before looking."""
+
     def parse(raw: Raw) -> str:
         text = fold(_text(raw))
         if text not in allowed:
             raise ValueError
         return text
 
-    return Kind(f"one of {', '.join(allowed)}", parse, "write one of these words")
+    words = ", ".join(f"`{word}`" for word in allowed)
+    return Kind(words, f"one of {', '.join(allowed)}", parse, "write one of these words")
+
+
+def names(what: str) -> Kind:
+    """One column, or a list of them: a tuple, without repetition."""
+
+    def parse(raw: Raw) -> tuple[str, ...]:
+        found = tuple(_line(one) for one in ((raw,) if isinstance(raw, str) else raw if isinstance(raw, tuple) else ()))
+        if not 1 <= len(found) <= COLUMNS_MAX:
+            raise ValueError
+        if len(set(found)) != len(found):
+            raise Wrong("names a column twice", "name each column once")
+        return found
+
+    hint = "for example id, or [tenant, id]"
+    return Kind("column or list", f"{what}, or a list of them", parse, hint, _listed, many=True)
+
+
+COLUMNS_MAX = 1_000
+
+
+def _listed(value: object) -> str:
+    found = value if isinstance(value, tuple) else (value,)
+    return str(found[0]) if len(found) == 1 else f"[{', '.join(map(str, found))}]"
+
+
+def _addresses(raw: Raw) -> tuple[tuple[str, int], ...]:
+    listed = (raw,) if isinstance(raw, str) else raw if isinstance(raw, tuple) else ()
+    found = []
+    for one in listed:
+        match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::([^:]*))?", one.strip())
+        if match is None:
+            raise Wrong("not a list of host:port", "for example [sentinel-0:26379, sentinel-1:26379]")
+        v6, name, number = match.groups()
+        found.append((host(v6 or name), port(number) if number is not None else 26379))
+    if not found:
+        raise ValueError
+    return tuple(found)
+
+
+def _written_addresses(value: object) -> str:
+    assert isinstance(value, tuple)
+    return _listed(tuple(f"[{name}]:{number}" if ":" in name else f"{name}:{number}" for name, number in value))
 
 
 def _buckets(raw: Raw) -> int:
@@ -167,18 +303,67 @@ def _format(raw: Raw) -> str:
     import logging
 
     text = _text(raw)
+    example = "for example '%(asctime)s - %(levelname)s - %(message)s'"
     try:
         logging.PercentStyle(text).validate()
     except ValueError:
-        raise Wrong("is not a %-style log format", "for example '%(asctime)s - %(levelname)s - %(message)s'") from None
+        raise Wrong("is not a %-style log format", example) from None
+    record = logging.LogRecord("reconcile", logging.INFO, "", 1, "", (), None)
+    try:
+        # A record of our own, formatted as each will be: what fails here would fail in every line of the log.
+        logging.Formatter(text).format(record)
+    except (ValueError, TypeError) as error:
+        missing = error.__context__  # logging makes a ValueError of the KeyError
+        unknown = f"has no field {missing.args[0]!r}" if isinstance(missing, KeyError) else "does not fit a log record"
+        raise Wrong(f"as a log format {unknown}", example) from None
     return text
 
 
-TEXT = Kind("text", _text, "quote it if YAML takes it for something else")
-LINE = Kind("text on one line", _line, "quote it if YAML takes it for something else")
-HOST = Kind("a host name", _host, "quote it if YAML takes it for something else")
-BOOLEAN = Kind("true or false", _boolean, "write true or false")
-FRACTION = Kind("a number from 0 to 1", _fraction, "0.3 stands for 30 %")
-BUCKETS = Kind("a power of two from 16 to 131072", _buckets, "leave it out: it is then chosen by the number of rows")
-FORMAT = Kind("a %-style log format", _format, "for example '%(asctime)s - %(levelname)s - %(message)s'")
+def _url(raw: Raw) -> str:
+    from urllib.parse import urlsplit
+
+    text = _line(raw)
+    example = "for example https://example.com/path"
+    try:
+        parts = urlsplit(text)
+        name = parts.hostname or ""
+        number = parts.port
+    except ValueError:
+        raise Wrong("not a URL", example) from None
+    if parts.scheme not in ("http", "https") or not name or number == 0 or any(c.isspace() for c in text):
+        raise Wrong("not an http:// or https:// URL", example)
+    host(name)
+    return text
+
+
+def name_of(raw: Raw) -> str:
+    """A name that may stand in a Redis key, a label, a file's name. Raises ValueError."""
+    text = _text(raw)
+    if len(text) > NAME_MAX or not all(c.isascii() and (c.isalnum() or c in "_-") for c in text):
+        raise ValueError
+    return text
+
+
+NAME_MAX = 64
+_QUOTE = "quote it if YAML takes it for something else"
+TEXT = Kind("text", "text", _text, _QUOTE)
+LINE = Kind("text", "text on one line", _line, _QUOTE)
+PATH = Kind("path", "text on one line", _line, _QUOTE)
+SECRET = Kind("secret", "text", _secret, _QUOTE)
+SECRET_LINE = Kind("secret", "text on one line", _line, _QUOTE)
+URL = Kind("secret", "a URL", _url, "for example https://example.com/path")
+HOST = Kind("host", "a host name", _host, _QUOTE)
+HOST_OR_FOLDER = Kind("host", "a host name", _host_or_folder, _QUOTE)
+ADDRESSES = Kind(
+    "list of host:port", "a list of host:port", _addresses, "for example [sentinel-0:26379]", _written_addresses, True
+)
+PORT = whole(1, 65_535, "1–65535")
+BOOLEAN = Kind("true/false", "true or false", boolean, "write true or false", lambda value: str(value).lower())
+FRACTION = Kind("0–1", "a number from 0 to 1", _fraction, "0.3 stands for 30 %")
+BUCKETS = Kind(
+    "power of two, 16–131072", "a power of two from 16 to 131072", _buckets,
+    "leave it out: it is then chosen by the number of rows",
+)  # fmt: skip
+FORMAT = Kind("%-style format", "a %-style log format", _format, "for example '%(asctime)s - %(message)s'")
+NAME = Kind("name", "a name", name_of, f"use letters, digits, '_' and '-'; at most {NAME_MAX}")
 LEVEL = choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "WARN", "FATAL", "NOTSET", fold=str.upper)

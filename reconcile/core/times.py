@@ -13,8 +13,24 @@ MAX_TIMESTAMP = 2**64 - 1
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
 _NUMBER = re.compile(r"[0-9]{1,20}")
-_RELATIVE = re.compile(r"-([0-9]{1,20})(ms|s|m|h|d)")
-_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)?")
+_UNIT_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, None: 1.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds meant by 500ms, 90s, 1.5h, 7d; a bare number is seconds. Raises ValueError."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("not a duration")
+    return float(match[1]) * _UNIT_S[match[2]]
+
+
+def format_duration(seconds: float) -> str:
+    """The same in the largest unit that divides it: 90s, 5m, 1d."""
+    for unit in ("d", "h", "m", "s"):
+        if seconds >= _UNIT_S[unit] and seconds % _UNIT_S[unit] == 0:
+            return f"{seconds / _UNIT_S[unit]:g}{unit}"
+    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
 
 
 def parse_as_of(text: str, now_ms: int) -> int | None:
@@ -24,8 +40,8 @@ def parse_as_of(text: str, now_ms: int) -> int | None:
         return None
     if _NUMBER.fullmatch(text):
         value = int(text)
-    elif match := _RELATIVE.fullmatch(text):
-        value = now_ms - int(match[1]) * _UNIT_MS[match[2]]
+    elif text.startswith("-") and _DURATION.fullmatch(text[1:]) and not text[-1].isdigit():
+        value = now_ms - round(parse_duration(text[1:]) * 1000)
     else:
         try:
             moment = datetime.datetime.fromisoformat(text)

@@ -12,7 +12,7 @@ from reconcile.core import state as states
 from reconcile.core.companion import Companion
 from reconcile.core.keys import KeyShape
 from reconcile.core.state import Identity, State
-from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop, Unavailable
+from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop, Unavailable, UsageError
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.request import Request
 from reconcile.source import query
@@ -247,9 +247,11 @@ class ViewRun:
 
 def map_view(session: Session, view: ViewSettings) -> Mapping:
     """The query's columns, checked against the configuration; nothing is read. Raises SchemaError, UsageError."""
+    if view.layout != "string" or view.expires_at:
+        raise UsageError("layouts but 'string' and expires_at are not there yet", hint="layout: string, one value")
     columns = session.columns(query.describe(view.sql))
-    shape = KeyShape(view.key_prefix, (view.key,), ("",))
-    return map_columns(view.sql, columns, shape, (view.value,), layout=view.layout, view=view.name)
+    shape = KeyShape(view.key_prefix, view.key_columns, view.key_literals)
+    return map_columns(view.sql, columns, shape, view.value_columns, layout=view.layout, view=view.name)
 
 
 @contextlib.contextmanager

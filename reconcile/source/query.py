@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from reconcile.core.digest import mask_of
 from reconcile.core.framing import RowForm
 from reconcile.core.keys import KeyShape
+from reconcile.core.sql import identifier as identifier  # one of the names this module gives
 
 UNSALTED = "0" * 32
 """The salt of a source hash that anybody may know."""
 BYTEA, TEXT = 17, 25
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One result column: name and type oid."""
@@ -30,11 +33,6 @@ class Column:
 def literal(text: str) -> str:
     """A SQL string literal. standard_conforming_strings is on in Materialize."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def identifier(name: str) -> str:
-    """A quoted SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def bytes_literal(data: bytes) -> str:

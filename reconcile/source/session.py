@@ -254,20 +254,7 @@ def _load_text_as_bytes(connection: psycopg.Connection[Any]) -> None:
 
 
 def _conninfo(settings: MaterializeSettings, remaining_s: float | None) -> str:
-    # libpq's own defaults are PostgreSQL's: port 5432, the operating system's user.
-    parts: dict[str, Any] = {
-        "port": settings.port,
-        "user": settings.user,
-        "dbname": settings.database,
-        "sslmode": settings.sslmode,
-        "sslrootcert": settings.sslrootcert,
-    }
-    if settings.url is not None:
-        parts |= conninfo_to_dict(settings.url.reveal())
-    else:
-        parts["host"] = settings.host
-    if settings.password is not None and not parts.get("password"):
-        parts["password"] = settings.password.reveal()
+    parts: dict[str, Any] = dict(settings.libpq())
     options = [str(parts.get("options") or ""), "--welcome_message=off"]
     if settings.cluster:
         # Options are split at spaces that no backslash precedes (pgwire/src/protocol.rs: split_options).
@@ -285,5 +272,4 @@ def _conninfo(settings: MaterializeSettings, remaining_s: float | None) -> str:
     if psycopg.pq.version() >= _LIBPQ_WITH_VERSIONS:
         # Materialize speaks 3.0 and refuses all others (pgwire/src/protocol.rs), which the environment may ask for.
         parts.setdefault("max_protocol_version", "3.0")
-    given: dict[str, Any] = {name: value for name, value in parts.items() if value is not None}
-    return make_conninfo("", **given)
+    return make_conninfo("", **parts)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from reconcile.config.settings import MaterializeSettings, Secret
+from reconcile.config import address
+from reconcile.config.settings import MaterializeSettings
 from reconcile.core.keys import KeyShape
 from reconcile.errors import DataError, HistoryLost, Unavailable
 from reconcile.source import query, reading
@@ -33,7 +34,7 @@ def connect(source: Source) -> Iterator[Open]:
     with contextlib.ExitStack() as stack:
 
         def connected() -> Session:
-            session = sessions.connect(MaterializeSettings(url=Secret(source.url)), Stop(), "v")
+            session = sessions.connect(address.materialize(source.url), Stop(), "v")
             stack.callback(session.close)
             return session
 

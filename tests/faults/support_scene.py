@@ -9,7 +9,8 @@ from typing import Any
 
 import xxhash
 
-from reconcile.config.settings import LimitSettings, MaterializeSettings, RedisSettings, Secret, Settings, ViewSettings
+from reconcile.config import address
+from reconcile.config.settings import LimitSettings, Settings, ViewSettings
 from reconcile.core.digest import UNKNOWN, decode_fingerprints
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.entry import execute
@@ -103,8 +104,8 @@ class Scene:
             mz_timestamp_key=TIME_KEY.decode(),
         )  # fmt: skip
         return Settings(
-            materialize=MaterializeSettings(url=Secret(self.source.url)),
-            redis=RedisSettings(url=Secret(self.server.url)),
+            materialize=address.materialize(self.source.url),
+            redis=address.redis(self.server.url),
             views=(view,),
             limits=LimitSettings(
                 batch_max_keys=self.batch_max_keys, memory_max_bytes=self.memory_max_bytes, lease_s=self.lease_s

@@ -11,7 +11,8 @@ import os
 import sys
 from typing import Any
 
-from reconcile.config.settings import LimitSettings, MaterializeSettings, RedisSettings, Secret, Settings, ViewSettings
+from reconcile.config import address
+from reconcile.config.settings import LimitSettings, Settings, ViewSettings
 from reconcile.runs import work
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
@@ -22,8 +23,8 @@ def run(order: dict[str, Any]) -> int:
     """One run; its exit code."""
     assert work
     settings = Settings(
-        materialize=MaterializeSettings(url=Secret(order["source"])),
-        redis=RedisSettings(url=Secret(order["redis"])),
+        materialize=address.materialize(order["source"]),
+        redis=address.redis(order["redis"]),
         views=(ViewSettings(**order["view"]),),
         limits=LimitSettings(**order["limits"]),
     )

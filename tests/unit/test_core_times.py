@@ -43,7 +43,7 @@ def test_times_that_are_understood(text: str, meant: int | None) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "yesterday", "5m", "+5m", "-5", "-5w", "-m", "-1.5h", "- 5m", "-٣m", "²", "1_000", "1e12", "NOW",
+        "", "yesterday", "5m", "+5m", "-5", "-5w", "-m", "- 5m", "-٣m", "²", "1_000", "1e12", "NOW",
         "2025-08-22T10:53:20", "2025-08-22", "10:53", "2025-13-01T00:00:00Z", "1969-12-31T23:59:59Z", "-99999d",
         str(MAX_TIMESTAMP + 1), "9" * 21, "9" * 5000, "-" + "9" * 5000 + "d", "-1",
     ],

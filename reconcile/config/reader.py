@@ -1,15 +1,75 @@
-"""Where secrets come from when they are not written down: a file, or AWS Secrets Manager."""
+"""From a Given to its typed value: expand, fetch, parse. Every failure becomes a ConfigError with the place."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from reconcile.config.given import Given, Layer
+from reconcile.config import document
+from reconcile.config.layers import Given, Layer
+from reconcile.config.settings import Secret
+from reconcile.config.values import Key, Raw, Wrong
+
+
+class Reader:
+    """`base`: the folder that paths of secrets in the file are relative to."""
+
+    def __init__(self, environ: Mapping[str, str], base: str) -> None:
+        self.environ = environ
+        self._base = base
+
+    def value(self, key: Key, given: Given) -> Any:
+        """The value as the settings hold it. Raises ConfigError."""
+        raw = self._raw(key, given)
+        try:
+            parsed = key.kind.parse(raw)
+        except Wrong as error:
+            raise given.error(error.problem, error.hint) from None
+        except ValueError:
+            raise given.error(f"expected {key.kind.expects}{_found(key, given, raw)}", key.kind.hint) from None
+        return Secret(str(parsed)) if key.secret and parsed is not None else parsed
+
+    def _raw(self, key: Key, given: Given) -> Raw:
+        raw = given.raw
+        if isinstance(raw, bool):
+            return raw
+        if isinstance(raw, tuple):
+            return tuple(self._expanded(key, given, one) for one in raw)
+        raw = self._expanded(key, given, raw)
+        if given.via == "file":
+            return _read_file(given, raw, self._base)
+        return _read_arn(given, raw) if given.via == "arn" else raw
+
+    def _expanded(self, key: Key, given: Given, text: str) -> str:
+        if given.layer is not Layer.FILE or not document.has_reference(text):
+            return text
+        try:
+            return document.expand(text, self.environ)
+        except document.Unresolved as error:
+            if key.secret and not error.whole:
+                raise given.error(
+                    "a ${…} in it has no value",
+                    "set the variable it names, or write ${VAR:-default}; $${ stands for a literal ${",
+                ) from None
+            raise given.error(error.problem, error.hint) from None
+
+
+def _found(key: Key, given: Given, raw: Raw) -> str:
+    """What stood there instead; nothing for secrets, nor for text that came out of a variable."""
+    if isinstance(raw, bool):
+        return f", found {str(raw).lower()}"
+    if not raw:
+        return ", found an empty text" if raw == "" else ", found an empty list"
+    if key.secret or raw != given.raw or isinstance(raw, tuple) or "://" in raw or "@" in raw:
+        return ""  # a URL in the wrong place might hold a password
+    return f", found {raw[:40]!r}{'…' if len(raw) > 40 else ''}"
+
 
 SECRET_MAX_BYTES = 64 * 1024
 
 
-def read_file(given: Given, path: str, base: str) -> str:
+def _read_file(given: Given, path: str, base: str) -> str:
     """The file's text without one trailing newline. A path in a configuration file is relative to that file.
 
     Only an absolute path is quoted in errors: other text may be the secret itself, put under the wrong name.
@@ -36,7 +96,7 @@ def read_file(given: Given, path: str, base: str) -> str:
     return text
 
 
-def read_arn(given: Given, arn: str) -> str:
+def _read_arn(given: Given, arn: str) -> str:
     """arn:aws:secretsmanager:<region>:<account>:secret:<name>[:<json-key>] by boto3, which only this needs."""
     parts = arn.rstrip(":").split(":")
     if len(parts) not in (7, 8) or parts[0] != "arn" or parts[2] != "secretsmanager" or parts[5] != "secret":
