@@ -134,6 +134,12 @@ def _about_reading(error: psycopg.Error, state: str, text: str, view: str | None
             hint="raise max_query_result_size for this role, or max_result_size",
             view=view,
         )
+    if text.startswith("unknown cluster"):
+        return UsageError(
+            f"Materialize refuses the query: {text}",
+            hint="check `cluster` in the configuration; SHOW CLUSTERS lists those there are",
+            view=view,
+        )
     usage = _MISSING.search(text) or state.startswith((*_USAGE_CLASSES, "22"))
     if state not in _RETRY_STATES and usage:
         return UsageError(

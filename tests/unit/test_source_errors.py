@@ -330,3 +330,10 @@ def test_an_error_while_the_run_ends_is_the_end_of_the_run(state: str | None) ->
     stop.request("SIGTERM")
     with pytest.raises(Incomplete, match="SIGTERM"), translated(stop, "v"):
         raise error(state, "canceling statement due to user request")
+
+
+def test_a_cluster_that_does_not_exist_is_looked_for_where_it_is_configured() -> None:
+    """Not in the query, which has nothing to do with it."""
+    meant = translate(error("XX000", "unknown cluster 'nope'"), "v")
+    assert "`cluster`" in (meant.hint or "")
+    assert "sql" not in (meant.hint or "")
