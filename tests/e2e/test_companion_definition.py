@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from reconcile.config.settings import MaterializeSettings, Secret
+from reconcile.config import address
 from reconcile.core.keys import KeyShape
 from reconcile.errors import UsageError
 from reconcile.source import query
@@ -25,7 +25,7 @@ SALT = "00c0ffee" * 4
 @pytest.fixture
 def session(source: Source) -> Iterator[Session]:
     """A session on the source."""
-    opened = sessions.connect(MaterializeSettings(url=Secret(source.url)), Stop(), "v")
+    opened = sessions.connect(address.materialize(source.url), Stop(), "v")
     with contextlib.closing(opened):
         yield opened
 

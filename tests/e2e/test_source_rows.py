@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconcile.config.settings import MaterializeSettings, Secret
+from reconcile.config import address
 from reconcile.core.framing import frame, with_expiry
 from reconcile.core.keys import KeyShape
 from reconcile.source import query, reading
@@ -57,7 +57,7 @@ def session(source: Source) -> Iterator[Session]:
 
 
 def connected(source: Source) -> Session:
-    session = sessions.connect(MaterializeSettings(url=Secret(source.url)), Stop(), "v")
+    session = sessions.connect(address.materialize(source.url), Stop(), "v")
     session.run(f"SET search_path = {source.schema}")
     return session
 
