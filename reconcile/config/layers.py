@@ -20,7 +20,7 @@ VIEWS_MAX = 1_000
 PREFIX: Final = "RECONCILE_"
 
 # Ours, but not keys of the configuration.
-OWN: Final = frozenset({"RECONCILE_CONFIG"})
+OWN: Final = frozenset({"RECONCILE_CONFIG", "RECONCILE_RUN_ID", "RECONCILE_EVENT_ALLOWS"})
 OWN_PREFIXES: Final = ("RECONCILE_TEST_",)
 
 # What Kubernetes puts into every pod beside a Service that happens to be called reconcile(-something).

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from reconcile.cli import cli, work
+from reconcile.config.load import load
 from reconcile.errors import UsageError
 from reconcile.runs.request import OPTIONS, Mode, Request, parse
 
@@ -80,3 +81,14 @@ def test_following_and_stopping_exclude_each_other() -> None:
     """In every way of asking."""
     with pytest.raises(UsageError, match="<follow_s> and <until_current> exclude each other"):
         parse("delta", {"follow_s": 1.0, "until_current": True}, NOW_MS, called)
+
+
+@pytest.mark.parametrize("variable", ["RECONCILE_RUN_ID", "RECONCILE_EVENT_ALLOWS"])
+def test_variables_that_are_no_settings_are_known(variable: str) -> None:
+    """Read elsewhere than by the configuration, which must not take them for misspelt settings."""
+    urls = {
+        "REDIS_URL": "redis://r",
+        "MATERIALIZE_URL": "postgres://u@m/d",
+        "RECONCILE_VIEW__SQL": "SELECT key, value FROM v",
+    }
+    load(None, {**urls, variable: "adopt"})
