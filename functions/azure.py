@@ -31,7 +31,7 @@ def reconcile_verify(timer: func.TimerRequest) -> None:
 
 
 def _run(event: str, timer: func.TimerRequest) -> None:
-    outcome = events.run(event, PLATFORM_S, told=False)
+    outcome = events.run(event, events.told_limit_s() or PLATFORM_S)
     level = logging.INFO if outcome.fine else logging.ERROR
     _logger.log(level, "%s", json.dumps({"past_due": timer.past_due, "reconcile": outcome.body}))
     outcome.raise_if_retryable()

@@ -40,6 +40,6 @@ def reconcile_event(event: CloudEvent) -> None:
 
 
 def _run(event: object, run_id: str | None = None) -> events.Outcome:
-    outcome = events.run(event, PLATFORM_S, run_id, told=False)
+    outcome = events.run(event, events.told_limit_s() or PLATFORM_S, run_id)
     events.log_line({"severity": "INFO" if outcome.fine else "ERROR", "reconcile": outcome.body})
     return outcome

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,51 +12,113 @@ from reconcile.cli.options import DURATION, NAME, Common, common_options, ended_
 from reconcile.cli.output import print_json, say
 from reconcile.errors import UsageError
 
+if TYPE_CHECKING:
+    from reconcile.config.settings import Settings
+    from reconcile.inspect.status import Status
+    from reconcile.stop import Stop
+
+WATCH_EVERY_S = 2.0
+
 
 @click.command()
+@click.option(
+    "--max-age", "max_age_s", type=DURATION, metavar="DURATION", help="Health check: exit 3 when a checkpoint is older."
+)
+@click.option("--watch", is_flag=True, help="Show it anew every two seconds, on a terminal, until Ctrl-C.")
 @click.option("--html", "html_path", metavar="FILE", help="Write a page of all views, to be left open, instead.")
 @view_options
 @common_options
-def status(common: Common, views: tuple[str, ...], html_path: str | None) -> None:
-    """Checkpoint, age, lag, lease and last audit of each view. Reads Redis only."""
-    from reconcile.report import status_page
-    from reconcile.report.files import refuse_unsuitable, write_file
-    from reconcile.runs.status import read_status, render
+def status(common: Common, views: tuple[str, ...], max_age_s: float | None, watch: bool, html_path: str | None) -> int:
+    """Checkpoint, age, lease, compare, claim and last audit of each view.
 
+    Reads Redis only, with one connection for all views, and changes nothing.
+
+    \b
+    Examples:
+      reconcile status
+      reconcile status --max-age 5m --quiet      # exit 3, and one line for each view that is too old
+      reconcile status --watch --view 'price-*'
+      reconcile status --html /var/www/reconcile.html
+    """
+    from reconcile.report.files import refuse_unsuitable
+
+    settings = common.load_settings()
     refuse_unsuitable("--html", html_path)
-    statuses = read_status(common.load_settings(), views)
+    if watch and (common.as_json or not sys.stdout.isatty()):
+        raise click.UsageError("--watch is for a terminal; elsewhere, call status again")
+    with ended_in_time(settings) as stop:
+        code = _show_status(common, settings, views, max_age_s, html_path, stop)
+        while watch and not stop.requested:
+            stop.wait(WATCH_EVERY_S)
+            if stop.requested:
+                break
+            click.clear()
+            code = _show_status(common, settings, views, max_age_s, html_path, stop)
+    return code
+
+
+def _show_status(
+    common: Common,
+    settings: Settings,
+    views: tuple[str, ...],
+    max_age_s: float | None,
+    html_path: str | None,
+    stop: Stop,
+) -> int:
+    from reconcile.inspect.status import exit_code, read_status, render
+
+    statuses = read_status(settings, views, max_age_s, stop)
     if html_path is not None:
-        try:
-            write_file(html_path, status_page.render(statuses, time.time_ns() // 1_000_000))
-        except OSError as error:
-            raise UsageError(f"cannot write {html_path}: {error.strerror or error}") from error
+        _write_page(html_path, statuses)
     elif common.as_json:
-        print_json({"views": statuses})
+        print_json({"status": "done", "exit_code": int(exit_code(statuses)), "views": statuses})
+    elif common.quiet:
+        for one in statuses:
+            if one["problem"]:
+                say(f"{one['view']}: {one['problem']}")
     else:
         say(render(statuses))
+    return exit_code(statuses)
+
+
+def _write_page(path: str, statuses: list[Status]) -> None:
+    from reconcile.report import status_page
+    from reconcile.report.files import write_file
+
+    try:
+        write_file(path, status_page.render(statuses, time.time_ns() // 1_000_000))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @click.command()
-@click.option("--interval", "interval_s", type=DURATION, help="How often runs are scheduled: history is judged by it.")
-@click.option("--quick", is_flag=True, help="Leave out what reads every row of the view or every key in Redis.")
+@click.option(
+    "--every", "every_s", type=DURATION, metavar="DURATION", help="Time between two runs: history is judged by it."
+)
+@click.option("--quick", is_flag=True, help="Leave out what reads every row of the view or every name in Redis.")
 @click.option("--max-runtime", type=DURATION, help="Give up after this long (exit 4).")
 @view_options
 @common_options
 def doctor(
-    common: Common, views: tuple[str, ...], interval_s: float | None, quick: bool, max_runtime: float | None
+    common: Common, views: tuple[str, ...], every_s: float | None, quick: bool, max_runtime: float | None
 ) -> int:
     """Find what runs would trip over, and what mends it.
 
     Looks at both servers and changes nothing. Exit 0: nothing to mend (there may be warnings). 2: something has to
     be mended. 6: a server cannot be reached.
+
+    \b
+    Examples:
+      reconcile doctor --every 1m
+      reconcile doctor --quick --quiet           # only what is not fine
     """
-    from reconcile.runs.doctor import examine
-    from reconcile.runs.doctor_source import Schedule
-    from reconcile.runs.findings import render
+    from reconcile.inspect.doctor import examine
+    from reconcile.inspect.doctor_history import Schedule
+    from reconcile.inspect.findings import render
 
     settings = common.load_settings({"limits.max_runtime_s": max_runtime})
     with ended_in_time(settings) as stop:
-        findings = examine(settings, views, Schedule(interval_s, quick), stop)
+        findings = examine(settings, views, Schedule(every_s, quick), stop)
     if common.as_json:
         print_json(findings.to_dict())
     elif shown := render(findings, quiet=common.quiet):
@@ -71,10 +135,16 @@ def doctor(
 def explain(common: Common, key: str, view: str | None, show_values: bool, max_runtime: float | None) -> None:
     """Say why one key is as it is.
 
-    Its value in the view and in Redis, at which times, and what follows from that. KEY is the key in Redis; the
-    view's prefix may be left out. Changes nothing; exit 0 whatever the verdict.
+    Its value in the view and in Redis, at which times, who may write it, when it was last touched, and what follows
+    from that. KEY is the key in Redis; the view's prefix may be left out. Changes nothing; exit 0 whatever the verdict.
+
+    \b
+    Examples:
+      reconcile explain prices:4711
+      reconcile explain 4711 --view prices --show-values
     """
-    from reconcile.runs.explain import explain_one, render
+    from reconcile.inspect.explain import explain_one
+    from reconcile.inspect.explained import render
 
     settings = common.load_settings({"limits.max_runtime_s": max_runtime})
     with ended_in_time(settings) as stop:

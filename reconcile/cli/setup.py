@@ -1,11 +1,20 @@
-"""Commands for setting up: config check, config show, init. They change nothing."""
+"""Commands for setting up: config check, config show, init, completion. They change nothing."""
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+from typing import TYPE_CHECKING
+
 import click
+from click import shell_completion
 
 from reconcile.cli.options import NAME, Common, common_options, ended_in_time
 from reconcile.cli.output import print_json, say
+from reconcile.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from reconcile.config.settings import Settings
 
 
 @click.group()
@@ -43,8 +52,18 @@ def config_show(common: Common) -> None:
 
 @click.command()
 @click.option(
-    "--digest-view",
-    "digest_view",
+    "--relation",
+    "relations",
+    type=NAME,
+    multiple=True,
+    metavar="NAME",
+    help="Write the configuration for this view or table of Materialize; repeatable.",
+)
+@click.option(
+    "--from", "old_path", metavar="FILE", help="Write it from a configuration of mz-redis-sync, and say what changes."
+)
+@click.option(
+    "--companion",
     is_flag=False,
     flag_value="",
     metavar="[NAME]",
@@ -53,37 +72,106 @@ def config_show(common: Common) -> None:
 @click.option("--buckets", type=int, metavar="N", help="Of the companion view; default: what the view has or needs.")
 @click.option("--view", type=NAME, metavar="NAME", help="The view the companion is for, where there are several.")
 @common_options
-def init(common: Common, digest_view: str | None, buckets: int | None, view: str | None) -> None:
-    """Print a configuration to begin with.
+def init(
+    common: Common,
+    relations: tuple[str, ...],
+    old_path: str | None,
+    companion: str | None,
+    buckets: int | None,
+    view: str | None,
+) -> None:
+    """Print a configuration to begin with, or the statements of a companion view. Nothing is created.
 
-    reconcile init > config.yaml. With --digest-view: connect to Materialize and print the statements that create a
-    companion view, which makes runs without history cheap. Nothing is created.
+    On a terminal, with MATERIALIZE_URL in the environment or a configuration file, it asks which of Materialize's views
+    to write it for.
+
+    \b
+    Examples:
+      reconcile init > config.yaml
+      MATERIALIZE_URL=postgresql://… reconcile init --relation prices --relation orders > config.yaml
+      reconcile init --from mz-redis-sync.yaml > config.yaml
+      reconcile init --companion --view prices | psql
     """
-    if digest_view is None:
-        if view is not None or buckets is not None:
-            raise click.UsageError("--view and --buckets belong to --digest-view")
-        _print_starter(common)
-        return
+    if companion is None and (view is not None or buckets is not None):
+        raise click.UsageError("--view and --buckets belong to --companion")
+    if sum((bool(relations), old_path is not None, companion is not None)) > 1:
+        raise click.UsageError("--relation, --from and --companion are three different things: give one of them")
+    if companion is not None:
+        _print_companion(common, companion, buckets, view)
+    elif old_path is not None:
+        _print_migrated(common, old_path)
+    else:
+        _print_config(common, relations)
+
+
+def _print_companion(common: Common, companion: str, buckets: int | None, view: str | None) -> None:
     _check_buckets(buckets)
-    from reconcile.runs.companion_ddl import make_statements
+    from reconcile.inspect.companion_ddl import make_statements
 
     settings = common.load_settings()
     with ended_in_time(settings) as stop:
-        made = make_statements(settings, view, digest_view or None, buckets, stop)
+        made = make_statements(settings, view, companion or None, buckets, stop)
     if common.as_json:
         print_json(made.to_dict())
     else:
         say(made.render())
 
 
-def _print_starter(common: Common) -> None:
-    from importlib.resources import files
+def _print_migrated(common: Common, old_path: str) -> None:
+    from reconcile.inspect.migration import render
 
-    starter = files("reconcile.config").joinpath("starter.yaml").read_text(encoding="utf-8")
+    if common.config_path is not None:
+        raise click.UsageError("--from names the file to read; --config does not go with it")
+    settings = dataclasses.replace(common, config_path=old_path).load_settings()
+    _print_yaml(common, render(settings, old_path))
+
+
+def _print_config(common: Common, relations: tuple[str, ...]) -> None:
+    """For the relations that are named or chosen; else the starter."""
+    asked = not relations and sys.stdin.isatty() and sys.stderr.isatty() and not common.as_json
+    settings = _source_settings(common, needed=bool(relations)) if relations or asked else None
+    if settings is None:
+        from importlib.resources import files
+
+        _print_yaml(common, files("reconcile.config").joinpath("starter.yaml").read_text(encoding="utf-8"))
+        return
+    from reconcile.inspect.proposal import make
+
+    with ended_in_time(settings) as stop:
+        _print_yaml(common, make(settings, relations, _choose, stop))
+
+
+def _source_settings(common: Common, *, needed: bool) -> Settings | None:
+    """Where Materialize is, though no view is configured yet; None where nobody says (and it is not needed)."""
+    try:
+        settings = common.load_settings()
+    except ConfigError:
+        settings = common.load_settings({"view.sql": "SELECT 1 AS key, 1 AS value"})
+    given = any(settings.origins.get(f"materialize.{name}", "default") != "default" for name in ("host", "url"))
+    if not given and needed:
+        raise UsageError("nobody says where Materialize is", hint="MATERIALIZE_URL, or materialize.host in the file")
+    return settings if given else None
+
+
+def _choose(relations: list[tuple[str, str]]) -> tuple[str, ...]:
+    """Ask on the terminal which of these (name, kind) to write for."""
+    if not relations:
+        raise UsageError("there are no views in this Materialize yet")
+    for number, (name, kind) in enumerate(relations, 1):
+        say(f"{number:>4}  {name}  ({kind})", error=True)
+    while True:
+        answer = click.prompt("Which of them? Numbers, separated by spaces", err=True, type=str)
+        words = answer.replace(",", " ").split()
+        if words and all(word.isdigit() and 1 <= int(word) <= len(relations) for word in words):
+            return tuple(relations[int(word) - 1][0] for word in dict.fromkeys(words))
+        say(f"numbers from 1 to {len(relations)}, please", error=True)
+
+
+def _print_yaml(common: Common, text: str) -> None:
     if common.as_json:
-        print_json({"status": "done", "exit_code": 0, "config": starter})
+        print_json({"status": "done", "exit_code": 0, "config": text})
     else:
-        say(starter.rstrip())
+        say(text.rstrip())
 
 
 def _check_buckets(buckets: int | None) -> None:
@@ -93,4 +181,20 @@ def _check_buckets(buckets: int | None) -> None:
         raise click.UsageError(f"--buckets must be a power of two from {MIN_BUCKETS} to {MAX_BUCKETS}")
 
 
-COMMANDS: tuple[click.Command, ...] = (config, init)
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what makes the shell complete commands and options.
+
+    \b
+    Examples:
+      reconcile completion bash > /etc/bash_completion.d/reconcile
+      source <(reconcile completion zsh)
+    """
+    found = shell_completion.get_completion_class(shell)
+    assert found is not None
+    say(found(ctx.find_root().command, {}, "reconcile", "_RECONCILE_COMPLETE").source())
+
+
+COMMANDS: tuple[click.Command, ...] = (config, init, completion)

@@ -255,7 +255,7 @@ class ViewSettings:
         default=None,
         metadata=key(
             Kind("name", "the name of a view", query.parse_relation, "write database.schema.view"),
-            "companion view with maintained fingerprints (`reconcile init --digest-view`)",
+            "companion view with maintained fingerprints (`reconcile init --companion`)",
             older="digest_view",
             common=False,
         ),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from binascii import crc32
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from xxhash import xxh3_64_intdigest
 
@@ -64,10 +65,12 @@ class Net:
               times. Most are on their way to zero; the others get their place, or are refused, in the end
     """
 
-    __slots__ = ("_added", "_buckets", "_digests", "_nulls", "_odd", "_removed", "_text_bytes")
+    __slots__ = ("_added", "_buckets", "_digests", "_nulls", "_odd", "_removed", "_salt", "_text_bytes")
 
-    def __init__(self, buckets: int) -> None:
+    def __init__(self, buckets: int, salt: int) -> None:
+        """buckets: power of two; salt: the state's digest salt."""
         self._buckets = buckets
+        self._salt = salt
         self._added: dict[bytes, bytes | None] = {}
         self._removed: dict[bytes, int] = {}
         self._odd: dict[tuple[bytes | None, int], tuple[bytes | None, int]] = {}
@@ -84,12 +87,11 @@ class Net:
         entries = len(self._added) + len(self._removed) + 2 * len(self._odd) + len(self._digests)
         return self._text_bytes + entries * ENTRY_COST_BYTES
 
-    def update(
-        self, keys: Sequence[bytes | None], values: Sequence[bytes | None], diffs: Sequence[bytes]
-    ) -> None:
+    def update(self, keys: Sequence[bytes | None], values: Sequence[bytes | None], diffs: Sequence[bytes]) -> None:
         """Take in rows, and how often each came or went as decimal text. The hot loop of every delta."""
         try:
-            hashes = list(map(xxh3_64_intdigest, keys, map(xxh3_64_intdigest, values)))  # type: ignore[arg-type]
+            seeds = map(xxh3_64_intdigest, values, repeat(self._salt))  # type: ignore[arg-type]
+            hashes = list(map(xxh3_64_intdigest, keys, seeds))  # type: ignore[arg-type]
         except TypeError:  # a NULL among them
             self._update_one_by_one(keys, values, diffs)
             return
@@ -130,7 +132,7 @@ class Net:
         self._nulls = True
         for key, value, diff in zip(keys, values, diffs, strict=True):
             if key is not None and value is not None:
-                self._add_digest(bucket_of(key, self._buckets), int(diff) * row_digest(key, value))
+                self._add_digest(bucket_of(key, self._buckets), int(diff) * row_digest(key, value, self._salt))
             self._keep_odd(key, value, hash(value), int(diff))
         self._settle()
 

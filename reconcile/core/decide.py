@@ -1,10 +1,12 @@
-"""Delta or snapshot, and how deep: pure decisions over the stored state and the source's frontiers."""
+"""Delta or snapshot, and how much of it: pure decisions over the stored state and the source's frontiers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reconcile.core.guard import DAY_MS
 from reconcile.core.state import Identity, State
+from reconcile.errors import SafetyStop
 
 AHEAD_TOLERANCE_MS = 60_000
 """A checkpoint further ahead of the source than this belongs to another history (restored backup, other clock)."""
@@ -31,11 +33,12 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Read the view at one time. deep: also compare every row with what Redis really holds."""
+    """Read the view at one time. everything: compare every row with Redis, fingerprints or not."""
 
     reason: str
-    deep: bool
-    history_lost: bool = False
+    everything: bool = False
+    trusted: bool = True
+    """Whether the stored manifest tells what this view wrote under today's mapping."""
 
 
 Decision = Delta | Snapshot
@@ -43,27 +46,40 @@ Decision = Delta | Snapshot
 
 def decide(state: State | None, identity: Identity, frontiers: Frontiers) -> Decision:
     """What a run has to do to reach the present. Pure."""
-    withheld = state is not None and state.pending is not None and state.pending.kind == "withheld"
-    if state is None or state.identity is None or (state.as_of is None and not withheld):
-        return Snapshot("first contact", deep=True)
+    if state is None or state.identity is None or not state.digest:
+        return Snapshot("first contact", everything=True, trusted=False)
     if state.identity.mapping != identity.mapping:
-        return Snapshot("the mapping to keys and values has changed", deep=True)
-    if state.pending is not None and state.pending.kind == "snapshot":
-        return Snapshot("an earlier snapshot was not finished", deep=True)
-    if withheld or state.as_of is None:
-        return Snapshot("deletes were withheld", deep=False)
-    in_doubt = state.pending is not None
+        return Snapshot("the mapping to keys and values has changed", everything=True, trusted=False)
+    pending = state.pending
+    if pending is not None and pending.kind == "snapshot":
+        return Snapshot("an earlier snapshot was not finished")
+    if (pending is not None and pending.kind == "withheld") or state.as_of is None:
+        return Snapshot("deletes were withheld")
     if state.identity.source != identity.source:
-        return Snapshot("the query, or an object it reads, is not the one of the checkpoint", deep=in_doubt)
+        return Snapshot("the query, or an object it reads, is not the one of the checkpoint")
     if state.as_of < frontiers.since:
-        return Snapshot("history lost", deep=in_doubt, history_lost=True)
+        return Snapshot("history lost")
     if frontiers.upper is not None and state.as_of > frontiers.upper + AHEAD_TOLERANCE_MS:
-        return Snapshot("the checkpoint is ahead of the source", deep=in_doubt)
+        return Snapshot("the checkpoint is ahead of the source")
     return Delta(state.as_of)
 
 
-def due_deep(state: State | None, now_ms: int, every_s: float | None) -> bool:
-    """Whether the next snapshot should compare every row with Redis because the last one that did is old."""
-    if state is None or every_s is None:
-        return False
-    return now_ms - state.deep_at_ms >= every_s * 1000
+def succession(state: State | None, identity: Identity, now_ms: int) -> tuple[tuple[str, int], ...]:
+    """The identities to remember once this one has taken over: at most two, newest first."""
+    if state is None or state.identity is None or state.identity.source == identity.source:
+        return () if state is None else state.earlier
+    return ((state.identity.source, now_ms), *state.earlier)[:2]
+
+
+def alternation(state: State | None, identity: Identity, now_ms: int, view: str) -> SafetyStop | None:
+    """The error where two configurations take turns: A, B, A within a day, and now B again."""
+    if state is None or state.identity is None or len(state.earlier) < 2:
+        return None
+    (last, _), (before, at_ms) = state.earlier
+    again = (identity.source, state.identity.source) == (last, before) and last != before
+    if not again or now_ms - at_ms > DAY_MS:
+        return None
+    return SafetyStop(
+        f"two configurations write view {view} in turn: its query, or what the query reads, has changed back and forth",
+        hint="find the other schedule, and give one of the two another view name and prefix",
+    )

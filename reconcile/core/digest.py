@@ -1,6 +1,6 @@
 """Digests: what a bucket of rows adds up to, the same at both ends.
 
-    row hash   r = xxh3_64(key, seed = xxh3_64(value))     key, value: the exact bytes stored in Redis
+    row hash   r = xxh3_64(key, seed = xxh3_64(value, seed = salt))     key: as in Redis; value: its framed bytes
     bucket     b = crc32(key) mod B                        B a power of two
     digest     D[b] = (count, Σ r mod 2^64)
 
@@ -10,6 +10,9 @@ Sums, not XOR: equal rows would cancel. One Python int holds a digest while it i
 
 2^96 leaves room for 2^31 rows before Σ r could reach the count. `normal` brings an int back to the one form that
 is compared and stored: count · 2^64 + (Σ r mod 2^64).
+
+The digest salt is eight random bytes that only the state knows: without it, whoever controls rows of a bucket could
+make them cancel somebody else's change.
 
 A fingerprint is the same idea at the source: Σ seahash(row), computed by Materialize. It is opaque to us and only
 compared with another fingerprint of the same bucket.
@@ -21,7 +24,6 @@ import sys
 from array import array
 from binascii import crc32
 from collections.abc import Iterable, Mapping, Sequence
-from struct import unpack
 from typing import TypeAlias
 
 from xxhash import xxh3_64_intdigest
@@ -29,14 +31,14 @@ from xxhash import xxh3_64_intdigest
 ONE = 1 << 96
 _HALF = 1 << 95
 _M64 = (1 << 64) - 1
-_PACKED = 192
 RECORD_BYTES = 16
 FINGERPRINT_BYTES = 8
 
 MIN_BUCKETS = 16
 MAX_BUCKETS = 1 << 17
-ROWS_PER_BUCKET = 16
-"""A changed row makes its whole bucket travel; a bucket costs 24 bytes of state and one row of fingerprints."""
+ROWS_PER_BUCKET = 64
+"""A changed row makes its whole bucket travel; a bucket costs 24 bytes of state and one group of fingerprints, and at
+the source a group costs as much as hashing several rows (measured: shared/materialize.md)."""
 
 UNKNOWN = 0
 """A fingerprint that says nothing: the bucket was touched since, or never fingerprinted."""
@@ -47,13 +49,10 @@ Fingerprints: TypeAlias = "array[int]"
 """One per bucket, 8 bytes each: there may be 2^17 of them, several times over."""
 _UINT64 = "Q"
 
-Row = tuple[bytes, bytes]
-"""(Redis key, Redis value)."""
 
-
-def row_hash(key: bytes, value: bytes) -> int:
-    """64-bit hash of one stored row."""
-    return xxh3_64_intdigest(key, xxh3_64_intdigest(value))
+def row_hash(key: bytes, value: bytes, salt: int) -> int:
+    """64-bit hash of one stored row. salt: the state's digest salt, 0 .. 2^64 − 1."""
+    return xxh3_64_intdigest(key, xxh3_64_intdigest(value, salt))
 
 
 def bucket_of(key: bytes, buckets: int) -> int:
@@ -72,56 +71,26 @@ def outgrown(rows: int, buckets: int) -> bool:
     return choose_buckets(rows) >= buckets * 4
 
 
-def add_rows(digests: list[int], rows: Iterable[Sequence[bytes | None]]) -> None:
+def add_rows(digests: list[int], rows: Iterable[tuple[bytes, bytes | None]], salt: int) -> None:
     """Add (key, value) rows to the digests of their buckets, in place; NULL values are not stored and do not count.
 
-    The hot loop of every full read. Raises TypeError for a NULL key.
+    The hot loop of every full read.
     """
     mask = len(digests) - 1
     hash64 = xxh3_64_intdigest
     for key, value in rows:
         if value is not None:
-            digests[crc32(key) & mask] += ONE + hash64(key, hash64(value))  # type: ignore[arg-type]
-        elif key is None:
-            raise TypeError("NULL key")
+            digests[crc32(key) & mask] += ONE + hash64(key, hash64(value, salt))
 
 
-def add_hashed_rows(packed: list[int], rows: Sequence[Sequence[bytes | None]]) -> None:
-    """The same for (key, value, source hash: 8 bytes big-endian), keeping both sums of a bucket in one int:
-
-    packed = digest + (Σ source hash) · 2^192        one list access per row; a cache miss costs more than the sum
-    """
-    mask = len(packed) - 1
-    hash64 = xxh3_64_intdigest
-    source_hashes = unpack(f">{len(rows)}Q", b"".join([row[2] for row in rows]))  # type: ignore[misc]
-    for (key, value, _), source_hash in zip(rows, source_hashes, strict=True):
-        if value is not None:
-            packed[crc32(key) & mask] += ONE + hash64(key, hash64(value)) + (source_hash << _PACKED)  # type: ignore[arg-type]
-        else:
-            packed[crc32(key) & mask] += source_hash << _PACKED  # type: ignore[arg-type]
-
-
-def unpack_hashed(packed: list[int]) -> Fingerprints:
-    """Sums of the source's hashes, modulo 2^64 − 1, of what add_hashed_rows collected.
-
-    `packed` is left with the digests alone: there is no room for both forms of many buckets.
-    """
-    low = (1 << _PACKED) - 1
-    sums = array(_UINT64, bytes(8 * len(packed)))
-    for bucket, both in enumerate(packed):
-        sums[bucket] = (both >> _PACKED) % _M64
-        packed[bucket] = both & low
-    return sums
-
-
-def row_digest(key: bytes, value: bytes) -> int:
+def row_digest(key: bytes, value: bytes, salt: int) -> int:
     """Digest of a single row: what to add for it, or to subtract."""
-    return ONE + row_hash(key, value)
+    return ONE + xxh3_64_intdigest(key, xxh3_64_intdigest(value, salt))
 
 
-def odd_digest(key: bytes) -> int:
-    """Digest of a key that holds no string (or was gone when asked for): equal to no row's."""
-    return ONE + xxh3_64_intdigest(key, _M64)
+def unreadable_digest(key: bytes, salt: int) -> int:
+    """Digest of a key that holds something the layout cannot read (or was gone when asked for): equal to no row's."""
+    return ONE + xxh3_64_intdigest(key, salt ^ _M64)
 
 
 def normal(digest: int) -> int:
@@ -208,11 +177,6 @@ def add_to_words(words: Words, more: Mapping[int, int]) -> bool:
 def fingerprint(hash_sum: int) -> int:
     """The stored form of Materialize's sum of hashes: 1 .. 2^64−1, so that 0 can mean UNKNOWN."""
     return hash_sum % _M64 + 1
-
-
-def fingerprints_of(sums: Sequence[int], buckets: int) -> Fingerprints:
-    """Fingerprints from the sums of add_hashed_rows, folded to fewer buckets."""
-    return array(_UINT64, map(fingerprint, fold(sums, buckets)))
 
 
 def fold_fingerprints(fingerprints: Fingerprints, buckets: int) -> Fingerprints:

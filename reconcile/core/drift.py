@@ -18,12 +18,14 @@ class Cause(enum.Enum):
     """S ≠ M = R: we missed updates."""
     BOTH = "both"
     """All three differ."""
+    SURPLUS = "waits for consent"
+    """Keys that no run of this view wrote, and that a human has been asked about."""
     NO_CHECKPOINT = "no checkpoint"
     """There is no manifest to compare with."""
 
 
 class Verdict(enum.Enum):
-    """What one look at a bucket says."""
+    """What is true of one bucket."""
 
     EQUAL = "equal"
     DRIFT = "drift"
@@ -32,7 +34,7 @@ class Verdict(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Triple:
     """Normal digests of one bucket at the three places, and whether the source's bucket may have moved since.
 
     moved: the source was read later than the checkpoint, and this bucket's fingerprint differs or is not known.
@@ -44,15 +46,15 @@ class Look:
     moved: bool
 
 
-def judge(look: Look) -> tuple[Verdict, Cause | None]:
+def judge(seen: Triple) -> tuple[Verdict, Cause | None]:
     """Verdict and cause for one bucket. Never cries wolf: a bucket that may merely lag is not drift."""
-    if look.source == look.redis:
+    if seen.source == seen.redis:
         return Verdict.EQUAL, None
-    if look.manifest is None:
+    if seen.manifest is None:
         return Verdict.DRIFT, Cause.NO_CHECKPOINT
-    if look.redis == look.manifest:
-        return (Verdict.LAG, None) if look.moved else (Verdict.DRIFT, Cause.MISSED)
-    if look.source == look.manifest or look.moved:
+    if seen.redis == seen.manifest:
+        return (Verdict.LAG, None) if seen.moved else (Verdict.DRIFT, Cause.MISSED)
+    if seen.source == seen.manifest or seen.moved:
         return Verdict.DRIFT, Cause.CHANGED_OUTSIDE
     return Verdict.DRIFT, Cause.BOTH
 

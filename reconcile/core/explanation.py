@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 
-class Verdict(enum.Enum):
+class KeyVerdict(enum.Enum):
     """What is true of one key."""
 
     IN_SYNC = "in sync"
@@ -22,6 +22,8 @@ class Verdict(enum.Enum):
     """Redis is what the manifest says, but not what the view was then: a bug, or a view that was replaced."""
     FOREIGN = "not ours"
     """Redis has the key, and it is none that a run of this view wrote or may touch."""
+    EXPIRED = "expired"
+    """The view has it, but its own time has passed."""
     ABSENT = "not in view"
     """Neither the view nor Redis has it."""
     NOT_SYNCED = "not synchronised"
@@ -33,7 +35,8 @@ class Seen:
     """What was seen of one key. A value of None: absent (or a NULL value in the view, which is the same).
 
     then: in the view at the checkpoint's time; meaningful only with `then_known`.
-    now: in the view now. held: in Redis; `held_kind` is its type, 'none' when absent.
+    now: in the view now. held: in Redis, framed; None: absent, or nothing the layout can read. held_kind: its type in
+    Redis, 'none' when absent. expired: the row's own time has passed, so Redis rightly let go of it.
     owned: the key is one of this view's by prefix, database or memory.
     source_moved: the bucket has changed at the source since the checkpoint, or that is not known.
     redis_as_recorded: the bucket in Redis is what the manifest says; None without a manifest.
@@ -48,14 +51,17 @@ class Seen:
     owned: bool
     source_moved: bool
     redis_as_recorded: bool | None
+    expired: bool = False
 
 
-def explain_key(seen: Seen) -> tuple[Verdict, str]:
+def explain_key(seen: Seen) -> tuple[KeyVerdict, str]:
     """The verdict and a sentence that says why."""
     if seen.held_kind != "none" and not seen.owned:
-        return Verdict.FOREIGN, "Redis has this key, but it is not one of this view's: runs leave it alone"
-    if seen.held_kind not in ("none", "string"):
-        return Verdict.CHANGED_OUTSIDE, f"Redis holds a {seen.held_kind} under this name: something else wrote it"
+        return KeyVerdict.FOREIGN, "Redis has this key, but it is not one of this view's: runs leave it alone"
+    if seen.held is None and seen.held_kind != "none":
+        return KeyVerdict.CHANGED_OUTSIDE, f"Redis holds a {seen.held_kind} under this name: something else wrote it"
+    if seen.expired:
+        return KeyVerdict.EXPIRED, "the time in its row has passed, and Redis let it expire, as it should"
     if not seen.synced:
         return _before_first_run(seen)
     if seen.then_known:
@@ -67,56 +73,56 @@ def explain_key(seen: Seen) -> tuple[Verdict, str]:
     return _without_history(seen)
 
 
-def _before_first_run(seen: Seen) -> tuple[Verdict, str]:
+def _before_first_run(seen: Seen) -> tuple[KeyVerdict, str]:
     if seen.held == seen.now:
         what = "view and Redis agree by themselves" if seen.now is not None else "neither the view nor Redis has it"
-        return Verdict.NOT_SYNCED, f"nothing was synchronised yet; {what}"
+        return KeyVerdict.NOT_SYNCED, f"nothing was synchronised yet; {what}"
     will = "remove it" if seen.now is None else "write it"
-    return Verdict.NOT_SYNCED, f"nothing was synchronised yet; the first run will {will}"
+    return KeyVerdict.NOT_SYNCED, f"nothing was synchronised yet; the first run will {will}"
 
 
-def _equal(value: bytes | None) -> tuple[Verdict, str]:
+def _equal(value: bytes | None) -> tuple[KeyVerdict, str]:
     if value is None:
-        return Verdict.ABSENT, "neither the view nor Redis has it"
-    return Verdict.IN_SYNC, "Redis holds what the view has"
+        return KeyVerdict.ABSENT, "neither the view nor Redis has it"
+    return KeyVerdict.IN_SYNC, "Redis holds what the view has"
 
 
-def _against(then: bytes | None, seen: Seen) -> tuple[Verdict, str]:
+def _against(then: bytes | None, seen: Seen) -> tuple[KeyVerdict, str]:
     """Compare with what the view was at the checkpoint."""
     if seen.held == then:
         if then == seen.now:
             return _equal(then)
         what = "was removed" if seen.now is None else ("was added" if then is None else "has changed")
-        return Verdict.LAGS, f"it {what} at the source since the checkpoint; the next run brings Redis there"
+        return KeyVerdict.LAGS, f"it {what} at the source since the checkpoint; the next run brings Redis there"
     if seen.redis_as_recorded:
         return (
-            Verdict.MISSED,
+            KeyVerdict.MISSED,
             "Redis is as the last run left it, but the view was otherwise then: a deep snapshot repairs it",
         )
     if seen.held is None:
-        return Verdict.MISSING, "the last run left it in Redis, and something took it away since"
+        return KeyVerdict.MISSING, "the last run left it in Redis, and something took it away since"
     if then is None:
-        return Verdict.EXTRA, "the view did not have it at the checkpoint: something else wrote it"
+        return KeyVerdict.EXTRA, "the view did not have it at the checkpoint: something else wrote it"
     return (
-        Verdict.CHANGED_OUTSIDE,
+        KeyVerdict.CHANGED_OUTSIDE,
         "Redis holds another value than the view had at the checkpoint: something else wrote it",
     )
 
 
-def _without_history(seen: Seen) -> tuple[Verdict, str]:
+def _without_history(seen: Seen) -> tuple[KeyVerdict, str]:
     """The view at the checkpoint cannot be read, and its bucket has changed (or may have) since."""
     if seen.redis_as_recorded:
         return (
-            Verdict.LAGS,
+            KeyVerdict.LAGS,
             "its bucket in Redis is as the last run left it, and has changed at the source since; the next run brings "
             "Redis there",
         )
     if seen.held is None:
         return (
-            Verdict.MISSING,
+            KeyVerdict.MISSING,
             "the view has it now and Redis does not; its bucket in Redis is not as the last run left it",
         )
     return (
-        Verdict.CHANGED_OUTSIDE if seen.now is not None else Verdict.EXTRA,
+        KeyVerdict.CHANGED_OUTSIDE if seen.now is not None else KeyVerdict.EXTRA,
         "it differs from the view now, and its bucket in Redis is not as the last run left it: something else wrote",
     )

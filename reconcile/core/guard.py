@@ -1,23 +1,83 @@
-"""Refuse suspicious mass deletes: an empty but successful read must not empty the cache."""
+"""Refuse suspicious mass deletes: an empty but successful read must not empty the cache.
+
+What counts is what remains: a view may replace all of its keys, all day long, as long as it does not shrink to less
+than (1 − max_delete_fraction) of the most it had within the last hour.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from reconcile.core.state import Peak
 from reconcile.errors import SafetyStop
 
 HANDFUL = 10
 """Deleting this many keys is never suspicious."""
+WINDOW_MS = 3_600_000
+DAY_MS = 86_400_000
 
 
-def suspicious(deletes: int, owned: int, max_fraction: float) -> bool:
-    """Whether deleting that many of the owned keys needs a human."""
-    return deletes > HANDFUL and deletes > max_fraction * owned
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What deletes are judged by. replaced: the source is another one than the checkpoint's."""
+
+    peak: int
+    max_fraction: float
+    replaced: bool = False
+    allowed: bool = False
+    """--allow-deletes."""
+
+    def objects(self, deletes: int, before: int, after: int) -> bool:
+        """Whether deleting so many keys needs a human. before, after: keys of the view."""
+        if self.allowed or deletes <= HANDFUL:
+            return False
+        largest = max(self.peak, before)
+        shrinks = after < (1 - self.max_fraction) * largest and largest - after > HANDFUL
+        return shrinks or (self.replaced and deletes > self.max_fraction * before)
 
 
-def mass_delete(deletes: int, owned: int, max_fraction: float, view: str) -> SafetyStop:
+def largest(peak: Peak) -> int:
+    """The largest number of keys within the last hour (at least) and two hours (at most)."""
+    return max(peak.keys, peak.before)
+
+
+def seen(peak: Peak, keys: int, now_ms: int) -> Peak:
+    """The peak after the view was seen to have so many keys. Clocks that go back open no new window."""
+    age_ms = now_ms - peak.since_ms
+    if age_ms >= 2 * WINDOW_MS or not peak.since_ms:
+        return Peak(now_ms, keys, 0)
+    if age_ms >= WINDOW_MS:
+        return Peak(now_ms, keys, peak.keys)
+    return Peak(peak.since_ms, max(peak.keys, keys), peak.before)
+
+
+def mass_delete(deletes: int, keys: int, max_fraction: float, view: str) -> SafetyStop:
     """The error that withholds deletes, with the command that allows them."""
     return SafetyStop(
-        f"{deletes} of {owned} keys would be deleted, more than max_delete_fraction = {max_fraction:g} allows; "
+        f"{deletes} of {keys} keys would be deleted, more than max_delete_fraction = {max_fraction:g} allows; "
         "deletes are withheld and the checkpoint stays",
         hint=f"if the view is right, run: reconcile snapshot --view {view} --allow-deletes",
-        view=view,
+    )
+
+
+def handful_left(removed: tuple[tuple[int, int], ...], now_ms: int) -> int:
+    """How many more unexplained keys may go today. removed: (milliseconds, number)."""
+    used = sum(number for at_ms, number in removed if at_ms > now_ms - DAY_MS)
+    return max(0, HANDFUL - used)
+
+
+def note_removed(removed: tuple[tuple[int, int], ...], number: int, now_ms: int) -> tuple[tuple[int, int], ...]:
+    """What to remember after so many unexplained keys were deleted."""
+    recent = tuple((min(at_ms, now_ms), n) for at_ms, n in removed if at_ms > now_ms - DAY_MS)
+    return (*recent, (now_ms, number)) if number else recent
+
+
+def consent_needed(unexplained: int, names: list[str], view: str) -> SafetyStop:
+    """The error for keys in the view's range that nothing explains."""
+    shown = f" ({', '.join(names)}{', …' if unexplained > len(names) else ''})" if names else ""
+    number = "1 key is" if unexplained == 1 else f"{unexplained} keys are"
+    return SafetyStop(
+        f"{number} in the range of view {view} without anything to say that the view wrote them{shown}; "
+        "they are left alone, everything else is up to date",
+        hint=f"if they may go, run: reconcile snapshot --view {view} --allow-deletes; else choose another prefix",
     )

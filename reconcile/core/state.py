@@ -6,8 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from reconcile.core import digest
 from reconcile.core.times import MAX_TIMESTAMP
@@ -17,16 +17,18 @@ FORMAT = 1
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
+_SALT = re.compile(r"[0-9a-f]{16}")
+_SOURCE_SALT = re.compile(r"([0-9a-f]{32})?")
 
 PendingKind = Literal["snapshot", "delta", "withheld"]
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a checkpoint is a time of. If `source` differs a delta would be silently wrong.
+    """The source and the mapping a checkpoint belongs to.
 
     source: environment, ids of the objects read, query and plan: continuing by delta needs all of it unchanged.
-    mapping: key and value types, prefix, layout: manifest and fingerprints stay comparable as long as this holds.
+    mapping: columns, key, layout and prefix: manifest and fingerprints stay comparable as long as this holds.
     """
 
     source: str
@@ -35,39 +37,88 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A change too large for one transaction is being applied; until it is done Redis is between two times.
+    """A change that is not complete: Redis is between two times. core/pending.py has all transitions.
 
-    delta: the changes of (as_of, until]; snapshot: the content at `until`.
-    withheld: Redis holds the content at `until` and keys that a human has to let go of; manifest and fingerprints say
-    exactly what it holds.
+    delta: the changes of (as_of, until] are being applied. snapshot: the content at `until` is.
+    withheld: Redis holds the content at `until`, and keys whose deletion a human has to allow.
+    clean: it began from a state without doubt, or into nothing: whatever is left over in its buckets is the view's own.
     """
 
     kind: PendingKind
     until: int
+    clean: bool = False
 
     def __str__(self) -> str:
         """For people."""
         if self.kind == "withheld":
-            return "deletes are withheld: Redis holds keys that the view lacks, until --allow-deletes lets go of them"
+            return "deletes are withheld: Redis holds keys that the view lacks; reconcile snapshot --allow-deletes"
         return f"a {self.kind} is under way, or was cut short: the next run completes it"
 
 
 @dataclass(frozen=True, slots=True)
+class Peak:
+    """The largest number of keys in the last hour or so, in two windows: the current one and the one before."""
+
+    since_ms: int = 0
+    keys: int = 0
+    before: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The rolling compare: one turn looks at all slices i of n. Times in milliseconds of Redis' clock.
+
+    began_ms: of the turn under way. done_ms: end of the last whole turn, 0 when there was none.
+    spent_ms, ran_ms: the ledger: what compares have cost, out of how much run time.
+    """
+
+    i: int = 0
+    n: int = 1
+    began_ms: int = 0
+    done_ms: int = 0
+    slice_cost_ms: int = 0
+    spent_ms: int = 0
+    ran_ms: int = 0
+    hint_ms: int = 0
+    """When a hint last bought a slice."""
+    run_id: str = ""
+    evicted: int = 0
+    """Redis' process and its evicted_keys when last looked at."""
+
+
+@dataclass(frozen=True, slots=True)
 class State:
-    """Stored state of one view. as_of None: nothing was ever completed."""
+    """Stored state of one view (or one of its shards). as_of None: nothing was ever completed."""
 
     token: int = 0
+    commit: str = ""
+    """Names the transaction that wrote this; new with every one."""
     as_of: int | None = None
     identity: Identity | None = None
+    earlier: tuple[tuple[str, int], ...] = ()
+    """The last identities before this one, newest first: (source, milliseconds when it was replaced)."""
     buckets: int = 0
     keys: int = 0
     digest: str = ""
     """Sum over the manifest, to notice a manifest that is not this state's."""
+    surplus: int = 0
+    """Keys that Redis holds beyond the manifest and that wait for consent (:surplus has them by bucket)."""
     pending: Pending | None = None
-    updated_at_ms: int = 0
-    deep_at_ms: int = 0
+    salt: int = 0
+    """Digest salt."""
+    source_salt: str = ""
+    """Salt of the fingerprints that are computed on demand."""
+    fingerprint_salt: str = ""
+    """The salt the stored fingerprints were made with: source_salt, or a companion view's own."""
     companion: str = ""
     """Identity of the companion view that was checked against the query."""
+    claim: str = ""
+    """The range this view has claimed (ownership.Range)."""
+    peak: Peak = Peak()
+    removed: tuple[tuple[int, int], ...] = ()
+    """(milliseconds, number) of unexplained keys that were deleted in the last 24 hours."""
+    turn: Turn = Turn()
+    updated_at_ms: int = 0
 
 
 def identity_hash(parts: Iterable[str]) -> str:
@@ -82,23 +133,32 @@ def encode(state: State) -> dict[str, str]:
     return {
         "format": str(FORMAT),
         "token": str(state.token),
+        "commit": state.commit,
         "as_of": "" if state.as_of is None else str(state.as_of),
         "source": state.identity.source if state.identity else "",
         "mapping": state.identity.mapping if state.identity else "",
+        "earlier": json.dumps(state.earlier),
         "buckets": str(state.buckets),
         "keys": str(state.keys),
         "digest": state.digest,
-        "pending": json.dumps({"kind": pending.kind, "until": pending.until}) if pending else "",
-        "updated_at_ms": str(state.updated_at_ms),
-        "deep_at_ms": str(state.deep_at_ms),
+        "surplus": str(state.surplus),
+        "pending": json.dumps(asdict(pending)) if pending else "",
+        "salt": f"{state.salt:016x}",
+        "source_salt": state.source_salt,
+        "fingerprint_salt": state.fingerprint_salt,
         "companion": state.companion,
+        "claim": state.claim,
+        "peak": json.dumps(asdict(state.peak)),
+        "removed": json.dumps(state.removed),
+        "turn": json.dumps(asdict(state.turn)),
+        "updated_at_ms": str(state.updated_at_ms),
     }
 
 
 def decode(fields: Mapping[str, str], view: str) -> State | None:
     """The state, or None when nothing but a token was ever stored. Raises StateError: corrupt, or a newer format."""
     if not fields.get("format"):
-        if set(fields) - {"token"}:
+        if set(fields) - {"token", "commit"}:
             raise corrupt(view, "it has no format")
         return None
     if not _NUMBER.fullmatch(fields["format"]) or fields["format"] == "0":
@@ -108,11 +168,10 @@ def decode(fields: Mapping[str, str], view: str) -> State | None:
             f"the state of view {view} was written by a newer reconcile (format {fields['format']}, "
             f"this one knows {FORMAT})",
             hint="upgrade reconcile; or start over with: reconcile snapshot --reset-state",
-            view=view,
         )
     try:
         return _decode(fields)
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise corrupt(view, f"{type(error).__name__} in its fields") from error
 
 
@@ -123,35 +182,66 @@ def _decode(fields: Mapping[str, str]) -> State:
         raise ValueError("buckets")
     if as_of is not None and not (as_of <= MAX_TIMESTAMP and buckets and fields["digest"]):
         raise ValueError("as_of")
-    if fields["digest"] and not _DIGEST.fullmatch(fields["digest"]):
-        raise ValueError("digest")
+    if fields["digest"]:
+        _matched(_DIGEST, fields["digest"])
     return State(
         token=_number(fields["token"]),
+        commit=fields["commit"],
         as_of=as_of,
         identity=Identity(fields["source"], fields["mapping"]) if fields["source"] else None,
+        earlier=tuple((str(source), _whole(at)) for source, at in json.loads(fields["earlier"])),
         buckets=buckets,
         keys=_number(fields["keys"]),
         digest=fields["digest"],
+        surplus=_number(fields["surplus"]),
         pending=_pending(fields["pending"]) if fields["pending"] else None,
-        updated_at_ms=_number(fields["updated_at_ms"]),
-        deep_at_ms=_number(fields["deep_at_ms"]),
+        salt=int(_matched(_SALT, fields["salt"]), 16),
+        source_salt=_matched(_SOURCE_SALT, fields["source_salt"]),
+        fingerprint_salt=fields["fingerprint_salt"],
         companion=fields["companion"],
+        claim=fields["claim"],
+        peak=Peak(**_wholes(json.loads(fields["peak"]))),
+        removed=tuple((_whole(at), _whole(number)) for at, number in json.loads(fields["removed"])),
+        turn=_turn(json.loads(fields["turn"])),
+        updated_at_ms=_number(fields["updated_at_ms"]),
     )
+
+
+def _matched(pattern: re.Pattern[str], text: str) -> str:
+    if not pattern.fullmatch(text):
+        raise ValueError("form")
+    return text
 
 
 def _number(text: str) -> int:
     """int() takes more than was ever written: signs, spaces, underscores, other digits."""
-    if not _NUMBER.fullmatch(text):
+    return int(_matched(_NUMBER, text))
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= MAX_TIMESTAMP:
         raise ValueError("number")
-    return int(text)
+    return value
+
+
+def _wholes(stored: Mapping[str, Any]) -> dict[str, int]:
+    return {name: _whole(value) for name, value in stored.items()}
+
+
+def _turn(stored: dict[str, Any]) -> Turn:
+    run_id = stored.pop("run_id")
+    turn = Turn(run_id=str(run_id), **_wholes(stored))
+    if not 0 <= turn.i < turn.n:
+        raise ValueError("turn")
+    return turn
 
 
 def _pending(text: str) -> Pending:
     stored = json.loads(text)
-    kind, until = stored["kind"], stored["until"]
-    if kind not in ("snapshot", "delta", "withheld") or type(until) is not int or not 0 <= until <= MAX_TIMESTAMP:
+    kind, until, clean = stored["kind"], stored["until"], stored["clean"]
+    if kind not in ("snapshot", "delta", "withheld") or type(clean) is not bool:
         raise ValueError("pending")
-    return Pending(kind, until)
+    return Pending(kind, _whole(until), clean)
 
 
 def corrupt(view: str, why: str) -> StateError:
@@ -159,5 +249,4 @@ def corrupt(view: str, why: str) -> StateError:
     return StateError(
         f"the state of view {view} in Redis is corrupt: {why}",
         hint="something else wrote to it; start over from the data with: reconcile snapshot --reset-state",
-        view=view,
     )

@@ -59,7 +59,7 @@ class UpdateStream:
 
     def __post_init__(self) -> None:
         self.frontier = self.as_of + 1
-        self._open, self._closed = Net(self.buckets), Net(self.buckets)
+        self._open, self._closed = Net(self.buckets, self.salt), Net(self.buckets, self.salt)
 
     @property
     def size_bytes(self) -> int:
@@ -117,7 +117,7 @@ class UpdateStream:
             self._open, self._closed = self._closed, self._open
         elif self._open:
             self._closed.merge(self._open)
-            self._open = Net(self.buckets)
+            self._open = Net(self.buckets, self.salt)
 
     def finish(self, up_to: int) -> None:
         """The stream ended by itself: the only proof that everything below UP TO has arrived."""
@@ -125,7 +125,7 @@ class UpdateStream:
 
     def take(self) -> Changes:
         """The net changes below the frontier; what came after it is kept. Raises DataError."""
-        closed, self._closed = self._closed, Net(self.buckets)
+        closed, self._closed = self._closed, Net(self.buckets, self.salt)
         return closed.changes()
 
 

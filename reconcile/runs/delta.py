@@ -7,26 +7,24 @@ one would not undo what the first attempt had written.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
-from reconcile.core import digest
+from reconcile.compare import records
+from reconcile.core import checkpoint, digest
 from reconcile.core.changes import Changes
-from reconcile.core.guard import mass_delete, suspicious
-from reconcile.core.state import Pending
+from reconcile.core.checkpoint import Content
+from reconcile.core.guard import mass_delete
+from reconcile.core.records import Manifest, Records, forget
+from reconcile.core.state import State
 from reconcile.core.times import MAX_TIMESTAMP, frontier_after
+from reconcile.errors import SafetyStop
 from reconcile.runs.context import ViewRun
-from reconcile.source import query
-from reconcile.source.session import Session
-from reconcile.source.subscription import Subscription, open_subscription
-from reconcile.target import store
-from reconcile.target.apply import Applier
-from reconcile.target.connection import Command
+from reconcile.source.subscription import Subscription
+from reconcile.target.batch import Applier
+from reconcile.target.port import Write
 
-READ_AT_MOST_S = 0.2
-"""How long a read may wait before the loop looks at the clock and at signals again."""
 EXISTS_KEYS = 1000
 
 
@@ -35,15 +33,19 @@ class TooLarge(Exception):  # noqa: N818 - not an error: another way is taken
 
 
 class Doubt(Exception):  # noqa: N818 - not an error: the run goes on in another way
-    """The stream of changes does not fit what Redis holds: a snapshot has to look."""
+    """The stream of changes does not fit what Redis holds: a snapshot has to look.
 
-    def __init__(self, reason: str, buckets: set[int]) -> None:
+    stop: the error to raise where no snapshot may be taken.
+    """
+
+    def __init__(self, reason: str, buckets: Collection[int] = (), stop: SafetyStop | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.buckets = buckets
+        self.buckets = frozenset(buckets)
+        self.stop = stop
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Until:
     """When a delta ends: at the source's present (frontier), at a moment (monotonic seconds), or both unset: never."""
 
@@ -51,95 +53,104 @@ class Until:
     moment: float | None = None
 
 
-class DeltaRun:
-    """Follows the source from the state's as_of. The lease is held (or this is a dry run)."""
+class Follower:
+    """Brings Redis along with one subscription. The lease is held (or this is a dry run). Nothing in it waits for the
+    source, so that one thread can serve many."""
 
-    def __init__(self, run: ViewRun, mapping: query.Mapping, *, repeat: bool = False) -> None:
+    def __init__(self, run: ViewRun, subscription: Subscription, until: Until, *, repeat: bool = False) -> None:
         """repeat: the range was applied in part before; keys of it may exist already."""
-        assert run.state is not None
-        self._run = run
-        self._mapping = mapping
+        self.run = run
+        self.subscription = subscription
+        self.until = until
         self._repeat = repeat
-        self._fence = run.new_fence()
-        self._manifest = store.Manifest(run.reader, run.keyspace, run.state)
+        self._manifest = records.manifest_of(run.state)
         self.frontier = frontier_after(run.state.as_of or 0)
 
-    def subscription(self, session: Session, until: Until) -> contextlib.AbstractContextManager[Subscription]:
-        """SUBSCRIBE from the checkpoint; entering it puts the read hold in place."""
-        state = self._run.state
-        assert state is not None
-        assert state.as_of is not None
-        return open_subscription(session, self._mapping, state.buckets, state.as_of, until.up_to)
+    def fileno(self) -> int:
+        """The socket to select for reading."""
+        return self.subscription.fileno()
 
-    def follow(self, subscription: Subscription, until: Until) -> None:
-        """Commit what comes until the end. Raises Doubt, TooLarge."""
-        run = self._run
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to be committed."""
+        moment = self.until.moment
+        due = moment is not None and time.monotonic() >= moment
+        return self.subscription.finished or due or self.run.stop.requested
+
+    def turn(self) -> None:
+        """Take in what has arrived, and commit what is closed. Raises Doubt, TooLarge, HistoryLost."""
+        run, subscription = self.run, self.subscription
         limit = run.settings.limits.memory_max_bytes
-        stream = subscription.stream
-        while True:
-            wait_s = READ_AT_MOST_S
-            if until.moment is not None:
-                wait_s = min(wait_s, until.moment - time.monotonic())
-            closed = subscription.read(max(0.0, wait_s), limit)
-            # A range that is repeated is committed whole: until then Redis may hold changes of any time in it.
-            if closed and (subscription.finished or not self._repeat):
-                self.commit(stream.take(), stream.frontier)
-                run.report.updates = stream.updates
-            elif stream.size_bytes > limit:
-                raise TooLarge
-            ended = until.moment is not None and time.monotonic() >= until.moment
-            if subscription.finished or ended or run.stop.requested:
-                return
+        closed = subscription.poll(limit)
+        # A range that is repeated is committed whole: until then Redis may hold changes of any time in it.
+        if closed and (subscription.finished or not self._repeat):
+            stream = subscription.stream
+            self.commit(stream.take(), stream.frontier)
+            run.report.updates = stream.updates
+        elif subscription.stream.size_bytes > limit:
+            raise TooLarge
 
     def commit(self, changes: Changes, frontier: int) -> None:
         """Apply a closed range and move the checkpoint to frontier − 1."""
-        check_deletes(self._run, len(changes.deletes), self._manifest.keys)
-        check_inserts(self._run, changes, repeat=self._repeat)
-        add_to_manifest(self._manifest, changes.digests)
-        self._apply(changes, frontier)
-
-    def _apply(self, changes: Changes, frontier: int) -> None:
-        run, report = self._run, self._run.report
-        base = run.base_state
         as_of = min(frontier - 1, MAX_TIMESTAMP)
-        applier = Applier(run.keyspace, self._fence, run.reader, run.settings.limits, base, Pending("delta", as_of))
+        check_inserts(self.run, changes, repeat=self._repeat)
+        before = self._manifest.keys
+        add_to_manifest(self.run, self._manifest, changes.digests)
+        check_deletes(self.run, len(changes.deletes), before, self._manifest.keys)
+        applier = applier_for(self.run, as_of, forget_of(self.run, changes.touched))
         for key in changes.deletes:
             applier.delete(key)
         applier.put_all(changes.puts.items())
-        commands: list[Command] = self._manifest.commands(changes.digests)
-        commands += run.stored.forget(run.keyspace, changes.touched)
-        new = dataclasses.replace(
-            base,
-            as_of=as_of,
-            keys=self._manifest.keys,
-            digest=self._manifest.stored_total,
-            pending=None,
-            updated_at_ms=store.now_ms(),
-        )
-        applier.finish([*commands, *store.write_state(run.keyspace, new)])
-        run.stored.state = new
+        commit_range(self.run, applier, self._manifest, self._manifest.records(changes.digests), changes.touched, as_of)
         self.frontier = frontier
-        report.puts += applier.puts
-        report.deletes += applier.deletes
-        report.commits += 1
-        report.as_of = as_of
-        report.keys = new.keys
 
 
-def add_to_manifest(manifest: store.Manifest, digests: Mapping[int, int]) -> None:
+def applier_for(run: ViewRun, as_of: int, forgotten: Records) -> Applier:
+    """What applies the changes of (checkpoint, as_of]; where they do not fit one transaction, marked as pending."""
+    marked = checkpoint.marked(run.state, "begin delta", as_of, run.state.updated_at_ms)
+    mark = Write(state=marked, fingerprints=forgotten)
+    return Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
+
+
+def forget_of(run: ViewRun, touched: Collection[int]) -> Records:
+    """Fingerprints of touched buckets are not known any more."""
+    return forget(run.stored.fingerprints, touched)
+
+
+def commit_range(
+    run: ViewRun, applier: Applier, manifest: Manifest, changed: Records, touched: Collection[int], as_of: int
+) -> None:
+    """Write what the applier holds, together with the checkpoint."""
+    report, base = run.report, run.state
+    assert base.identity is not None
+    content = Content(
+        base.buckets, manifest.total, base.identity, run.stored.surplus, base.fingerprint_salt, base.companion
+    )
+    new: State = checkpoint.reached(base, as_of, content, _now_ms())
+    applier.finish(Write(manifest=changed, fingerprints=forget_of(run, touched), state=new))
+    run.stored.state = new
+    run.touched.update(touched)
+    report.puts += applier.puts
+    report.deletes += applier.deletes
+    report.commits += 1
+    report.as_of, report.keys = as_of, new.keys
+
+
+def add_to_manifest(run: ViewRun, manifest: Manifest, digests: Mapping[int, int]) -> None:
     """Add what has changed to the buckets' digests. Raises Doubt when that does not fit what is stored."""
-    if not manifest.load(digests):
-        raise Doubt("the stored manifest is not the state's", set())
+    if not records.load(run.target, manifest, digests):
+        raise Doubt("the stored manifest is not the state's")
     if not manifest.add(digests):
-        raise Doubt("the changes do not fit the stored manifest", set(digests))
+        raise Doubt("the changes do not fit the stored manifest", digests)
 
 
-def check_deletes(run: ViewRun, deletes: int, owned: int) -> None:
-    """Raise SafetyStop when so many deletes need a human; nothing of the range is applied then."""
+def check_deletes(run: ViewRun, deletes: int, before: int, after: int) -> None:
+    """Raise Doubt when so many deletes need a human: a snapshot goes on with the puts. Nothing of the range is applied
+    then."""
+    if not run.guard().objects(deletes, before, after):
+        return
     limit = run.view.max_delete_fraction
-    if not run.request.allow_deletes and suspicious(deletes, owned, limit):
-        run.report.deletes_withheld = deletes
-        raise mass_delete(deletes, owned, limit, run.view.name)
+    raise Doubt("too many deletes at once", stop=mass_delete(deletes, before, limit, run.view.name))
 
 
 def check_inserts(run: ViewRun, changes: Changes, *, repeat: bool) -> None:
@@ -148,17 +159,18 @@ def check_inserts(run: ViewRun, changes: Changes, *, repeat: bool) -> None:
     repeat: an earlier attempt at the same range may have written it, then with the same value.
     """
     suspects: set[int] = set()
-    buckets = run.base_state.buckets
+    buckets = run.state.buckets
     for start in range(0, len(changes.inserts), EXISTS_KEYS):
         page = changes.inserts[start : start + EXISTS_KEYS]
         if repeat:
-            held = run.reader.call("MGET", *page)
-            suspects |= {
-                digest.bucket_of(key, buckets)
-                for key, value in zip(page, held, strict=True)
-                if value is not None and value != changes.puts[key]
-            }
-        elif run.reader.call("EXISTS", *page):
-            suspects |= {digest.bucket_of(key, buckets) for key in page}
+            held = run.target.values(page)
+            odd = [key for key, value in zip(page, held, strict=True) if value not in (None, changes.puts[key])]
+        else:
+            odd = [key for key, exists in zip(page, run.target.exist(page), strict=True) if exists]
+        suspects |= {digest.bucket_of(key, buckets) for key in odd}
     if suspects:
         raise Doubt("a key is new in the view but exists in Redis already", suspects)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,22 +1,28 @@
-"""The one call that the command line and every function adapter make."""
+"""The one call that the command line and every function adapter make: all chosen views at once.
+
+workers (--jobs)   open, catch up, take snapshots; a view at a time each
+this thread        follows every view that has caught up, until the end of --for
+one more           renews all leases
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import gc
-import logging
 import os
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 from reconcile.config.settings import Settings, ViewSettings
-from reconcile.errors import ExitCode, LeaseHeld, ReconcileError, UsageError
+from reconcile.errors import ReconcileError, UsageError
 from reconcile.report.progress import SILENT, Progress
 from reconcile.report.run_report import RunReport, ViewReport
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from reconcile.runs.task import Task
 
 COLLECT_AFTER = 50_000
 """New container objects between two looks of the cyclic collector; Python's default is 700."""
@@ -26,7 +32,7 @@ _RUN_ID_VARIABLES = ("RECONCILE_RUN_ID", "INVOCATION_ID", "CLOUD_RUN_EXECUTION")
 def execute(
     settings: Settings, request: Request, stop: Stop, run_id: str | None = None, progress: Progress = SILENT
 ) -> RunReport:
-    """Work on the requested views, one after another. Never raises for an expected failure: the report says it."""
+    """Work on the requested views. Never raises for an expected failure: the report says it."""
     started = time.monotonic()
     _calm_collector()
     report = RunReport(run_id or _run_id(), request.mode, time.time_ns() // 1_000_000)
@@ -35,51 +41,18 @@ def execute(
     except ReconcileError as error:
         report.fail(error)
         views = []
-    for view in views:
-        one = ViewReport(view.name, dry_run=request.dry_run, progress=progress)
-        report.views.append(one)
-        with one.timed():
-            _execute_view(settings, view, request, stop, one, started)
+    report.views = [ViewReport(view.name, dry_run=request.dry_run, progress=progress) for view in views]
+    if views:
+        # Here, not at the top: --help and errors of the configuration must not pay for the drivers.
+        from reconcile.runs.task import Task
+        from reconcile.runs.views import work_on
+
+        tasks: list[Task] = [
+            Task(settings, view, request, stop, one, started) for view, one in zip(views, report.views, strict=True)
+        ]
+        work_on(tasks, settings, stop)
     report.finished_ms = time.time_ns() // 1_000_000
     return report
-
-
-def _execute_view(
-    settings: Settings, view: ViewSettings, request: Request, stop: Stop, report: ViewReport, started: float
-) -> None:
-    # Here, not at the top: --help and config errors must not pay for the drivers.
-    from reconcile.runs.context import open_view
-
-    try:
-        with open_view(settings, view, request, stop, report) as run:
-            if request.mode == "verify":
-                from reconcile.runs.verify import verify
-
-                verify(run)
-            else:
-                from reconcile.runs.work import Work
-
-                Work(run, started).execute()
-    except LeaseHeld as held:
-        if request.if_leased == "fail":
-            report.fail(held)
-        else:
-            report.skipped = True
-            report.reason = held.message
-    except ReconcileError as error:
-        report.drift = None  # of an audit that was cut short
-        report.fail(error)
-        logger.debug("view %s failed", view.name, exc_info=True)
-    except Exception as error:  # a bug: one line for the user, the traceback at debug level, the other views go on
-        report.exit_code = ExitCode.BUG
-        report.fail(
-            ReconcileError(
-                f"unexpected {type(error).__name__}",
-                hint="please report this; --log-level debug shows where",
-                view=view.name,
-            )
-        )
-        logger.debug("view %s failed", view.name, exc_info=True)
 
 
 def chosen_views(settings: Settings, names: tuple[str, ...]) -> list[ViewSettings]:

@@ -1,353 +1,360 @@
 """One-shot: bring Redis to the view's content at one time T, touching only what differs.
 
-load          nothing there yet: stream and write
-fingerprints  the state is clean: which buckets changed at the source? read only those
-full          no fingerprints known: stream all rows through the digests, compare with the manifest
-deep          in doubt, or on demand: the same, compared with everything Redis really holds
-resume        an earlier snapshot was cut short: fingerprints, and everything Redis really holds
+    load     nothing is there yet: stream and write
+    repair   which buckets differ? those whose fingerprint is not the checkpoint's, or is unknown; read their rows, put
+             what is missing or stale, judge what is left over, delete or withhold it
+
+First contact, a snapshot that was cut short and one that is asked to look at everything are repairs of more buckets.
+Where a run may be cut short, or the buckets have more rows than memory allows names of, they are taken in parts.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from reconcile.core import decide, digest, drift
-from reconcile.core.companion import Companion
-from reconcile.core.decide import Snapshot
+from reconcile.compare import records, surplus
+from reconcile.compare.described import companion_mark, usable
+from reconcile.compare.repair import Repaired, put_rows
+from reconcile.compare.sides import Sides
+from reconcile.compare.surplus import Rule, Surplus
+from reconcile.core import checkpoint, decide, digest, guard, pending, schedule
+from reconcile.core.changes import name_of
+from reconcile.core.checkpoint import Content
 from reconcile.core.digest import UNKNOWN, Fingerprints
-from reconcile.core.state import Identity, Pending, State
-from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop
-from reconcile.runs import companion, load
+from reconcile.core.records import Manifest, Records, fingerprint_records, forget, surplus_records, whole_manifest
+from reconcile.core.state import Identity
+from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop, Unavailable
+from reconcile.runs import load
 from reconcile.runs.context import ViewRun
-from reconcile.runs.load import Collision, Content
-from reconcile.runs.repair import Repair
-from reconcile.runs.resume import Resume
-from reconcile.runs.totals import add_both, add_rows
+from reconcile.runs.scope import Scope, choose_grain, fingerprints, salt_of, survey
+from reconcile.source.companion import CompanionDefinition
 from reconcile.source.reading import Reading
-from reconcile.target import store
-from reconcile.target.apply import Applier
-from reconcile.target.connection import Command
-from reconcile.target.fence import Fence
+from reconcile.target.batch import Applier
+from reconcile.target.port import Write
+
+EXAMPLES = 5
+
+
+def take(
+    run: ViewRun,
+    reading: Reading,
+    why: decide.Snapshot,
+    companion: CompanionDefinition | None = None,
+    suspects: frozenset[int] = frozenset(),
+) -> None:
+    """Do it all and commit as_of := T. The lease is held (or this is a dry run).
+
+    suspects: buckets to look at though their fingerprints are unchanged. Raises SafetyStop, after the puts, when keys
+    are left that need a human's consent.
+    """
+    run.report.action, run.report.reason = "snapshot", why.reason
+    identity = run.described.identity(reading.explained)
+    if stop := decide.alternation(run.stored.state, identity, run.now_ms(), run.view.name):
+        raise stop
+    task = _Snapshot(run, reading, why, identity, usable(companion, reading), suspects)
+    if not (task.is_first and not run.request.deep and load.nothing_there(run) and task.loaded()):
+        task.repair()
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What is to be committed: digests of all buckets, or of the changed ones only."""
+class _Total:
+    """What all parts together have come to. Digests are added-up."""
 
-    buckets: int
-    manifest: list[int] | None
-    """None: only `changed` differs from what is stored."""
-    changed: dict[int, int]
-    fingerprints: Fingerprints | None
-    companion: str = ""
-    withheld: SafetyStop | None = None
-    """Deletes wait for a human: Redis holds the surplus keys too, and the digests say so."""
+    wanted: dict[int, int] = field(default_factory=dict)
+    """Bucket → digest, of the dirty ones."""
+    fine: list[int] | None = None
+    """The same for all rows in finer buckets, where those are to be committed."""
+    parts: list[tuple[Repaired, Surplus]] = field(default_factory=list)
+    adopted: int = 0
+
+    def explained(self) -> dict[int, int]:
+        return {bucket: one for _, found in self.parts for bucket, one in found.explained.items()}
+
+    def unexplained(self) -> dict[int, int]:
+        return {bucket: one for _, found in self.parts for bucket, one in found.unexplained.items()}
 
 
-class SnapshotRun:
-    """One snapshot of one view at `reading.as_of`. The lease is held (or this is a dry run)."""
+class _Snapshot:
+    """One snapshot under way."""
 
-    def __init__(self, run: ViewRun, reading: Reading, identity: Identity, why: Snapshot) -> None:
+    def __init__(
+        self,
+        run: ViewRun,
+        reading: Reading,
+        why: decide.Snapshot,
+        identity: Identity,
+        companion: CompanionDefinition | None,
+        suspects: frozenset[int],
+    ) -> None:
         self._run = run
+        self._suspects = suspects
         self._reading = reading
-        self._identity = identity
         self._why = why
-        self._pending = Pending("snapshot", reading.as_of)
-        self._fence: Fence | None = None
+        self._identity = identity
+        self._companion = companion
+        self._base = run.state
+        self._now_ms = run.now_ms()
+        self._manifest: Manifest | None = None
+        self._outside = 0
+        """Digest of the buckets that are not looked at."""
         self._applier: Applier | None = None
-        self._manifest: store.Manifest | None = None
-        self.suspects: set[int] = set()
-        """Buckets to look at though their fingerprints are unchanged."""
 
-    def execute(self) -> None:
-        """Do it all and commit as_of := T. Raises SafetyStop after the puts when deletes are withheld."""
-        run, report = self._run, self._run.report
-        report.action = "snapshot"
-        report.reason = self._why.reason
-        self._fence = run.new_fence()
-        try:
-            outcome = self._bring_about()
-        except (Incomplete, ResultTooLarge):
-            self._keep_progress()
-            raise
-        first = run.state is None or run.state.as_of is None
-        with report.phase("commit"):
-            self._commit(outcome)
-        if outcome.withheld is not None:
-            raise outcome.withheld
-        if first and run.keyspace.ownership == "remembered":
-            self._note_others()
+    @property
+    def is_first(self) -> bool:
+        """Whether nothing was ever completed."""
+        return self._run.stored.state is None or self._base.as_of is None
 
-    def _keep_puts(self) -> None:
-        """Write what was put, under the pending mark; the checkpoint stays where it is."""
-        if self._applier is not None:
-            self._applier.flush()
-        if self._fence is not None:
-            self._fence.settle()
+    @property
+    def _event(self) -> pending.Event:
+        return "begin snapshot" if self._why.trusted else "begin anew"
 
-    def _keep_progress(self) -> None:
-        """Time ran out, or the view has to be read in another way. Where Redis is between two times anyway, or never
-        was complete, what is known to differ is written, so that runs too short for everything converge; a clean
-        checkpoint is left alone."""
-        base = self._run.base_state
-        marked = self._applier is not None and self._applier.marked
-        if marked or base.as_of is None or base.pending is not None:
-            with contextlib.suppress(ReconcileError):
-                self._keep_puts()
-
-    def _bring_about(self) -> Outcome:
+    def _content(self, buckets: int, total: int, left: dict[int, int]) -> Content:
         run = self._run
-        state = run.state
-        deep = self._why.deep or run.request.deep
-        deep = deep or decide.due_deep(state, store.now_ms(), run.view.deep_every_s)
-        if state is None or not run.stored.has_manifest or not state.buckets:
-            deep = True
-        fresh = state is None or state.as_of is None
-        if fresh and not run.request.deep and load.nothing_there(run):
-            try:
-                return self._load()
-            except Collision:
-                run.report.puts = 0
-                run.report.warnings.append("a key of the view exists already: every row is compared instead")
-        if state is not None and self._is_unfinished(state):
-            return self._resume()
-        self._run.report.deep = deep
-        if not deep and state is not None:
-            outcome = self._by_fingerprints(state)
-            if outcome is not None:
-                return outcome
-        return self._full(deep=deep)
+        mark = companion_mark(run.described) if self._companion is not None else self._base.companion
+        return Content(buckets, total, self._identity, left, salt_of(run, self._companion), mark)
 
     # -- load ----------------------------------------------------------------------------------------------------
 
-    def _load(self) -> Outcome:
-        run = self._run
-        run.report.deep = True
-        using = companion.usable(run, self._reading)
-        content = Content(hashed=using is None)
-        with run.report.phase("load"):
-            load.load(run, self._reading, self._fence, self._pending, content)
-        self._applier = self._new_applier()
-        return self._whole(content, using)
-
-    def _whole(self, content: Content, using: Companion | None) -> Outcome:
-        """The manifest of everything that streamed by."""
-        run = self._run
-        rows = content.rows
-        buckets = self._choose_buckets(rows, using)
-        fingerprints: Fingerprints | None
-        if using is not None:
-            fingerprints, _ = self._reading.fingerprints(buckets, companion=using.name)
-        else:
-            fingerprints = content.fingerprints(buckets)
-        run.report.buckets = buckets
-        return Outcome(
-            buckets, digest.fold(content.digests, buckets), {}, fingerprints, using.identity if using else ""
-        )
-
-    def _choose_buckets(self, rows: int, using: Companion | None) -> int:
-        run = self._run
-        if using is not None:
-            return using.buckets
-        if run.view.buckets is not None:
-            return run.view.buckets
-        known = run.state.buckets if run.state is not None and run.stored.has_manifest else 0
-        return known if known and not digest.outgrown(rows, known) else digest.choose_buckets(rows)
-
-    # -- by fingerprints -----------------------------------------------------------------------------------------
-
-    def _by_fingerprints(self, state: State) -> Outcome | None:
-        """None: too little is known, or too much has changed, for this way to be the cheap one."""
+    def loaded(self) -> bool:
+        """False when a key of the view exists already: every row has to be compared."""
         run, report = self._run, self._run.report
-        known = run.stored.fingerprints
-        if known is None or run.view.buckets not in (None, state.buckets):
-            return None
-        if known.count(UNKNOWN) * 2 > state.buckets:
-            return None
-        using = companion.usable(run, self._reading)
-        if using is not None and using.buckets != state.buckets:
-            return None
-        with report.phase("fingerprints"):
-            now, rows_in = self._reading.fingerprints(state.buckets, companion=using.name if using else None)
-        if run.view.buckets is None and using is None and digest.outgrown(sum(rows_in), state.buckets):
-            return None
-        dirty = sorted({b for b, (x, y) in enumerate(zip(now, known, strict=True)) if x != y} | self.suspects)
-        if len(dirty) * 2 > state.buckets:
-            return None
-        report.buckets = state.buckets
-        self._manifest = store.Manifest(run.reader, run.keyspace, state)
-        held = self._manifest.read(dirty)
-        if held is None:
-            report.warnings.append("the stored manifest is not the state's: every row is compared instead")
-            return None
-        self._applier = self._new_applier()
-        repair = Repair(run, self._reading, state.buckets, held)
-        stop = self._repair(repair, [dirty] if dirty else [], rows_in, self._manifest.keys)
-        outcome = Outcome(state.buckets, None, repair.digests_of(dirty), now, using.identity if using else "")
-        return outcome if stop is None else _withhold(outcome, outcome.changed, repair, stop)
-
-    # -- after a snapshot that was cut short ---------------------------------------------------------------------
-
-    def _is_unfinished(self, state: State) -> bool:
-        """Whether an earlier snapshot to the same keys and values was cut short. Asked for a deep one, that is done."""
-        cut_short = state.pending is not None and state.pending.kind == "snapshot"
-        same = state.identity is None or state.identity.mapping == self._identity.mapping
-        return cut_short and same and not self._run.request.deep
-
-    def _resume(self) -> Outcome:
-        run, report = self._run, self._run.report
-        report.deep = True
-        using = companion.usable(run, self._reading)
-        work = Resume(run, self._reading, using, lambda rows: self._choose_buckets(rows, None))
-        report.buckets = work.buckets
-        applier = self._applier = self._new_applier()
-        repair = Repair(run, self._reading, work.buckets, work.held)
-
-        def put(part: list[int]) -> None:
-            work.note(repair, part)
-            if work.in_parts:
-                work.save(applier, self._identity, self._pending)
-
-        stop = self._repair(repair, work.parts(), work.rows_in, digest.count(sum(work.held)), put)
-        outcome = Outcome(work.buckets, work.manifest, {}, work.now, using.identity if using else "")
-        return outcome if stop is None else _withhold(outcome, work.manifest, repair, stop)
-
-    # -- full and deep -------------------------------------------------------------------------------------------
-
-    def _full(self, *, deep: bool) -> Outcome:
-        run, report = self._run, self._run.report
-        using = companion.usable(run, self._reading)
-        content = Content(hashed=using is None)
-        held = self._stored_manifest(run.state) if not deep and run.state is not None else None
-        report.deep = held is None
-        with report.phase("read"):
-            chunks = self._reading.hashed_rows() if content.hashed else self._reading.rows()
-            if held is None:
-                held = add_both(run, chunks, content)
-            else:
-                add_rows(run, chunks, content)
-        outcome = self._whole(content, using)
-        # The manifest can only be compared at its own granularity, a scan at any.
-        compared = outcome.buckets if len(held) == len(content.digests) else len(held)
-        held = digest.fold(held, compared)
-        wanted = digest.fold(content.digests, compared)
-        dirty = digest.differing(wanted, held)
-        self._applier = self._new_applier()
-        repair = Repair(run, self._reading, compared, held)
-        owned, rows_in = digest.count(sum(held)), drift.counts_of(wanted)
-        stop = self._repair(
-            repair, [dirty] if dirty else [], rows_in, owned, lambda part: repair.check(part, wanted)
-        )
-        if stop is None:
-            return outcome
-        # What Redis holds beyond the source is known at the granularity of the comparison only.
-        fingerprints = outcome.fingerprints if outcome.buckets == compared else content.fingerprints(compared)
-        outcome = Outcome(compared, wanted, {}, fingerprints, outcome.companion)
-        return _withhold(outcome, wanted, repair, stop)
-
-    def _stored_manifest(self, state: State) -> list[int] | None:
-        manifest = store.Manifest(self._run.reader, self._run.keyspace, state)
-        digests = manifest.read(range(state.buckets))
-        return None if digests is None else [digests[bucket] for bucket in range(state.buckets)]
-
-    # -- repair and commit ---------------------------------------------------------------------------------------
-
-    def _repair(
-        self,
-        repair: Repair,
-        parts: Iterable[list[int]],
-        rows_in: Sequence[int],
-        owned: int,
-        put: Callable[[list[int]], None] = lambda part: None,
-    ) -> SafetyStop | None:
-        """Put what is missing or stale in these buckets, and delete what is too many, unless the guard objects.
-
-        put: called after each part.
-        """
-        report, applier = self._run.report, self._applier
-        assert applier is not None
+        marked = checkpoint.marked(self._base, "begin load", self._reading.as_of, self._now_ms)
         try:
-            with report.phase("repair"):
-                for part in parts:
-                    report.buckets_read += len(part)
-                    repair.put_rows(part, applier)
-                    put(part)
-                if stop := repair.guard(owned):
-                    report.deletes_withheld = repair.surplus
-                    return stop
-                repair.delete_surplus(rows_in, applier)
-        finally:
-            report.puts += applier.puts
-            report.deletes += applier.deletes
-        if repair.adopted:
-            report.warnings.append(f"{repair.adopted} keys that existed already are now kept by this view")
-        return None
+            with report.phase("load"):
+                digests = load.load(run, self._reading, replace(marked, identity=self._identity))
+        except load.Collision:
+            report.puts = 0
+            report.warnings.append("a key of the view exists already: every row is compared instead")
+            return False
+        total = sum(digests)
+        buckets = choose_grain(run, self._companion, digest.count(total), known=0)
+        # After the data: at the source a row's hash costs as much as half of the row.
+        now, _ = fingerprints(run, self._reading, self._companion, buckets)
+        report.deep, report.buckets = True, buckets
+        manifest = whole_manifest(digest.fold(digests, buckets))
+        self._commit(Write(manifest=manifest, fingerprints=fingerprint_records(now, None)), buckets, total, {}, now)
+        return True
 
-    def _new_applier(self) -> Applier:
+    def _rule(self) -> Rule:
         run = self._run
-        return Applier(run.keyspace, self._fence, run.reader, run.settings.limits, run.base_state, self._pending)
+        if run.request.allow_deletes or run.target.range.ownership == "dedicated":
+            return Rule.CONSENT
+        if run.target.range.ownership == "remembered" or pending.began_clean(run.stored.state):
+            return Rule.OWN
+        return Rule.MANIFEST if self._why.trusted and self._manifest is not None else Rule.NOTHING
 
-    def _commit(self, outcome: Outcome) -> None:
+    # -- repair --------------------------------------------------------------------------------------------------
+
+    def repair(self) -> None:
+        """Look at what differs, or may differ, and make it right."""
         run, report = self._run, self._run.report
-        commands: list[Command] = []
-        if outcome.manifest is not None:
-            total = sum(outcome.manifest)
-            commands += store.write_manifest(run.keyspace, outcome.manifest)
+        scope = survey(run, self._reading, self._why, self._companion, self._suspects)
+        report.buckets, report.buckets_read, report.deep = scope.grain, len(scope.dirty), scope.everything
+        self._load_manifest(scope)
+        marked = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
+        mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.dirty))
+        self._applier = Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
+        parts = scope.parts(run)
+        total = _Total(fine=[0] * scope.grain if scope.grain > scope.buckets else None)
+        try:
+            with report.phase("repair", scope.rows):
+                for part in parts:
+                    self._put_part(scope, total, part)
+                    if len(parts) > 1:
+                        self._save(scope, total)
+                self._finish(scope, total)
+        except (Incomplete, ResultTooLarge):
+            self._keep_puts()
+            raise
+        finally:
+            report.puts += self._applier.puts
+            report.deletes += self._applier.deletes
+
+    def _load_manifest(self, scope: Scope) -> None:
+        """Have the manifest of the dirty buckets here, if there is one to be trusted."""
+        run = self._run
+        if not records.is_there(run.stored) or not self._why.trusted:
+            return
+        manifest = records.manifest_of(self._base)
+        if records.load(run.target, manifest, scope.dirty):
+            self._manifest = manifest
+            self._outside = manifest.total - sum(manifest[bucket] for bucket in scope.dirty)
+            return
+        run.report.warnings.append("the stored manifest is not the state's: every row is compared instead")
+        scope.dirty, scope.everything = list(range(scope.buckets)), True
+
+    def _put_part(self, scope: Scope, total: _Total, chosen: list[int]) -> None:
+        run, sides = self._run, self._run.sides(self._reading)
+        assert self._applier is not None
+        rows = scope.rows_of(chosen)
+        first = run.stored.state is None
+        legacy = run.stored.legacy_frontier is not None and first
+        part = put_rows(
+            sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows,
+            anew=first, adopt=run.request.adopt or legacy,
+        )  # fmt: skip
+        total.adopted += part.adopted
+        folded = digest.fold(part.wanted, scope.buckets)
+        total.wanted |= {bucket: folded[bucket] for bucket in chosen}
+        if total.fine is not None:
+            total.fine = [x + y for x, y in zip(total.fine, part.wanted, strict=True)]
+        total.parts.append((part, self._left_over(scope, sides, part)))
+
+    def _left_over(self, scope: Scope, sides: Sides, part: Repaired) -> Surplus:
+        """What Redis holds in these buckets beyond the source."""
+        rule, beyond = self._rule(), {}
+        within = set(part.chosen)
+        if self._manifest is not None and rule in (Rule.MANIFEST, Rule.CONSENT):
+            beyond = {b: self._manifest[b] - part.found[b] for b in part.chosen}
+            if not scope.everything:
+                always = self._run.stored.surplus.keys() | self._suspects
+                within = {b for b, more in beyond.items() if digest.normal(more)} | (always & within)
+        return surplus.find(sides, part, within, beyond, rule)
+
+    def _save(self, scope: Scope, total: _Total) -> None:
+        """Store what is known by now, under the pending mark: the next run goes on after it, at its own time."""
+        run = self._run
+        part, found = total.parts[-1]
+        if not (len(found.explained_names) or len(found.unexplained_names)):
+            total.parts.pop()
+        part.names = part.nulls = type(part.names)(0, 0)  # let go of before the next part comes
+        if scope.grain != scope.buckets or run.request.dry_run or self._applier is None:
+            return
+        left = {b for b in part.chosen if b in found.explained or b in found.unexplained}
+        known = run.stored.fingerprints
+        if known is None or len(known) != scope.buckets:
+            known = run.stored.fingerprints = digest.same_fingerprint(scope.buckets, UNKNOWN)
+        if self._manifest is None or self._base.buckets != scope.buckets:
+            self._manifest = _empty_manifest(scope.buckets)
+        changed = {b: total.wanted[b] + found.explained.get(b, 0) for b in part.chosen}
+        written = self._manifest.change(changed)
+        for bucket in part.chosen:
+            known[bucket] = UNKNOWN if bucket in left else scope.now[bucket]
+        content = self._content(scope.buckets, self._manifest.total, run.stored.surplus)
+        new = checkpoint.partly(self._base, self._event, self._reading.as_of, content, self._now_ms)
+        self._applier.mark()
+        self._applier.finish(
+            Write(manifest=written, fingerprints=Records(whole=digest.encode_fingerprints(known)), state=new)
+        )
+
+    def _keep_puts(self) -> None:
+        """Time ran out. Where Redis is between two times anyway, or never was complete, what is known to differ is
+        written, so that runs too short for everything converge; a clean checkpoint is left alone."""
+        assert self._applier is not None
+        if self._applier.marked or self.is_first or self._base.pending is not None:
+            with contextlib.suppress(ReconcileError):
+                self._applier.flush()
+                self._run.target.settle()
+
+    # -- deletes and commit --------------------------------------------------------------------------------------
+
+    def _finish(self, scope: Scope, total: _Total) -> None:
+        run, report = self._run, self._run.report
+        assert self._applier is not None
+        explained, unexplained = total.explained(), total.unexplained()
+        after = digest.count(self._outside + sum(total.wanted.values()))
+        guarded = self._guarded(digest.count(sum(explained.values())), self._base.keys, after)
+        strangers = self._strangers(total, digest.count(sum(unexplained.values())))
+        sides = run.sides(self._reading)
+        for part, found in total.parts:
+            surplus.delete(
+                sides, part, found, self._applier, explained_too=guarded is None, unexplained_too=strangers is None
+            )
+        if total.adopted:
+            report.warnings.append(f"{total.adopted} keys that existed already are now kept by this view")
+        self._commit_repair(
+            scope,
+            total,
+            explained if guarded is not None else {},
+            unexplained if strangers is not None else {},
+            withheld=guarded is not None,
+        )
+        if stop := guarded or strangers:
+            raise stop
+
+    def _guarded(self, deletes: int, before: int, after: int) -> SafetyStop | None:
+        """The error that withholds deletes of the view's own keys, if there are too many of them."""
+        run = self._run
+        if not run.guard(self._identity).objects(deletes, before, after):
+            return None
+        run.report.deletes_withheld = deletes
+        return guard.mass_delete(deletes, before, run.view.max_delete_fraction, run.view.name)
+
+    def _strangers(self, total: _Total, unexplained: int) -> SafetyStop | None:
+        """The error that leaves alone what nothing explains, unless it is a handful."""
+        run = self._run
+        if not unexplained:
+            return None
+        names = [name_of(name) for _, found in total.parts for name in found.unexplained_names[:EXAMPLES]]
+        left = guard.handful_left(self._base.removed, self._now_ms) if self._rule() is Rule.MANIFEST else 0
+        if unexplained <= left:
+            every = [name_of(name) for _, found in total.parts for name in found.unexplained_names]
+            run.report.warnings.append(f"drift: keys that no run of this view wrote are removed: {', '.join(every)}")
+            self._base = replace(self._base, removed=guard.note_removed(self._base.removed, unexplained, self._now_ms))
+            return None
+        run.report.deletes_withheld += unexplained
+        return guard.consent_needed(unexplained, names[:EXAMPLES], run.view.name)
+
+    def _commit_repair(
+        self, scope: Scope, total: _Total, kept: dict[int, int], left: dict[int, int], *, withheld: bool
+    ) -> None:
+        """kept: the view's own keys that stay for now; left: others' that stay. Bucket → digest."""
+        run, now = self._run, scope.now
+        buckets = scope.grain
+        if (kept or left) and scope.grain > scope.buckets:
+            buckets, now = scope.buckets, digest.fold_fingerprints(now, scope.buckets)
+        digests = {b: one + kept.get(b, 0) for b, one in total.wanted.items()}
+        if len(digests) == scope.buckets:
+            fine = total.fine if total.fine is not None and buckets == scope.grain else None
+            coarse = [digests[b] for b in range(scope.buckets)]
+            every = fine if fine is not None else digest.fold(coarse, min(buckets, scope.buckets))
+            manifest, whole = whole_manifest(every), sum(every)
         else:
             assert self._manifest is not None
-            commands += self._manifest.change(outcome.changed)
-            total = self._manifest.total
-        commands += store.write_fingerprints(run.keyspace, outcome.fingerprints, run.stored.fingerprints)
-        base = run.base_state
-        now = store.now_ms()
-        withheld = outcome.withheld is not None
-        new = dataclasses.replace(
-            base,
-            as_of=base.as_of if withheld else self._reading.as_of,
-            identity=self._identity,
-            buckets=outcome.buckets,
-            keys=digest.count(total),
-            digest=store.total_text(total),
-            pending=Pending("withheld", self._reading.as_of) if withheld else None,
-            updated_at_ms=now,
-            deep_at_ms=now if report.deep else base.deep_at_ms,
-            companion=outcome.companion or base.companion,
+            manifest = self._manifest.change(digests)
+            whole = self._manifest.total
+        for bucket in (*kept, *left):
+            now[bucket & (buckets - 1)] = UNKNOWN
+        surplus_left = {b: one for b, one in run.stored.surplus.items() if b not in total.wanted} | left
+        write = Write(
+            manifest=manifest,
+            fingerprints=fingerprint_records(now, run.stored.fingerprints),
+            surplus=surplus_records(surplus_left) if surplus_left != run.stored.surplus else Records(),
         )
-        commands += store.write_state(run.keyspace, new)
-        assert self._applier is not None
-        self._applier.finish(commands)
-        report.as_of = new.as_of
-        report.keys = new.keys
+        self._commit(write, buckets, whole, surplus_left, now, withheld=withheld)
+
+    def _commit(
+        self,
+        write: Write,
+        buckets: int,
+        total: int,
+        left: dict[int, int],
+        now: Fingerprints,
+        *,
+        withheld: bool = False,
+    ) -> None:
+        run, report, as_of = self._run, self._run.report, self._reading.as_of
+        if not self._reading.still():
+            raise Unavailable("the view was replaced while it was read", hint="the next run reads it again")
+        content = self._content(buckets, total, left)
+        make = checkpoint.withheld if withheld else checkpoint.reached
+        new = make(self._base, as_of, content, self._now_ms)
+        if report.deep:
+            new = replace(new, turn=schedule.turned(new.turn, self._now_ms))
+        write = replace(write, state=new)
+        with report.phase("commit"):
+            if self._applier is not None:
+                self._applier.finish(write)
+            elif not run.request.dry_run:
+                run.target.commit(write)
+        report.as_of, report.keys = new.as_of, new.keys
         report.commits += 1
-        run.stored.state = new
-        run.stored.fingerprints = outcome.fingerprints
-        run.stored.manifest_bytes = outcome.buckets * digest.RECORD_BYTES
-
-    def _note_others(self) -> None:
-        """Keys in the database that nothing proves to be ours: what mz-redis-sync left behind may be among them."""
-        run = self._run
-        keyspace = run.keyspace
-        own = [keyspace.state, keyspace.manifest, keyspace.fingerprints, keyspace.lease, keyspace.token, keyspace.audit]
-        if keyspace.mz_timestamp_key is not None:
-            own.append(keyspace.mz_timestamp_key)
-        others = run.reader.call("DBSIZE") - run.reader.call("EXISTS", *own, *keyspace.remembered_sets)
-        others -= (run.report.keys or 0) if not run.request.dry_run else 0
-        if others > 0:
-            run.report.warnings.append(
-                f"{others} other keys are in this database and are left alone, rows of the view that an earlier tool "
-                "left behind among them, if there are any; with redis.key_prefix or redis.dedicated they could be told "
-                "apart, and the owned keys would not have to be remembered"
-            )
+        run.stored.state, run.stored.fingerprints, run.stored.surplus = new, now, left
+        run.stored.manifest_bytes = buckets * digest.RECORD_BYTES
 
 
-def _withhold(outcome: Outcome, digests: list[int] | dict[int, int], repair: Repair, stop: SafetyStop) -> Outcome:
-    """The outcome when keys stay that the source lacks: digests say so, and every run looks at their buckets again."""
-    outcome.withheld = stop
-    for bucket, more in repair.surplus_digests().items():
-        digests[bucket] += more
-        if outcome.fingerprints is not None:
-            outcome.fingerprints[bucket] = UNKNOWN
-    return outcome
+def _empty_manifest(buckets: int) -> Manifest:
+    manifest = Manifest(buckets, "")
+    manifest.take(bytes(buckets * digest.RECORD_BYTES))
+    return manifest

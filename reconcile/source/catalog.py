@@ -5,6 +5,7 @@ Catalog relations are read one by one where possible: joins over them are what d
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from reconcile.core.changes import MAX_EXAMPLES
@@ -114,3 +115,35 @@ def rows_of_key(mapping: Mapping, key: bytes) -> str | None:
 
 def _text(value: bytes | None) -> str:
     return "" if value is None else value.decode("utf-8", "replace")
+
+
+STORABLE_KINDS = ("materialized-view", "view", "table", "source")
+"""Relations a view of ours can be made of, the likeliest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Something that can be read. name: as in the configuration, each part quoted only where it has to be."""
+
+    name: str
+    kind: str
+
+
+def relations(session: Session) -> list[Relation]:
+    """What users have made in this Materialize, by kind and name."""
+    rows = session.fetch("SELECT name, type, schema_id FROM mz_catalog.mz_objects WHERE id LIKE 'u%'")
+    places: dict[str, list[str]] = {}
+    found = []
+    for row in rows:
+        name, kind, schema_id = (_text(value) for value in row)
+        if kind not in STORABLE_KINDS:
+            continue
+        if schema_id not in places:
+            places[schema_id] = _place(session, schema_id)
+        found.append(Relation(".".join(plain_identifier(part) for part in [*places[schema_id], name]), kind))
+    return sorted(found, key=lambda one: (STORABLE_KINDS.index(one.kind), one.name))
+
+
+def plain_identifier(name: str) -> str:
+    """A name as people write it: quoted only where it would mean something else without."""
+    return name if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) else identifier(name)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reconcile.config.settings import ViewSettings
 from reconcile.core.keys import KeyShape
 from reconcile.errors import SchemaError
+from reconcile.source import query
 from reconcile.source.query import BYTEA, Column, Mapping, identifier
+from reconcile.source.session import Session
 
 EVERY = "*"
 """Stands for all columns but those of the key and expires_at."""
@@ -144,3 +147,18 @@ def _check_type(column: Column, supported: dict[int, str], role: str, view: str)
 
 def _type_name(column: Column) -> str:
     return VALUE_TYPES.get(column.oid, f"oid {column.oid}")
+
+
+def describe_mapping(session: Session, view: ViewSettings) -> Mapping:
+    """The columns of a view's query, checked against its settings; nothing is read. Raises SchemaError, UsageError."""
+    key = KeyShape(view.key_prefix, view.key_columns, view.key_literals)
+    columns = session.columns(query.describe(view.sql))
+    return map_columns(
+        view.sql,
+        columns,
+        key,
+        view.value_columns,
+        layout=view.layout,
+        expires_at=view.expires_at,
+        view=view.name,
+    )

@@ -23,7 +23,7 @@ from reconcile.source.session import Session
 _STATEMENT = re.compile(r"\bAS\s+(SELECT\b.*?);?\s*\Z", re.DOTALL)
 _BUCKETS = re.compile(r"%\s*(\d+)\s*::\s*[\w.\"]+\s+AS\s+\"?bucket\b")
 _SALT = re.compile(r"\bseahash\"?\s*\((?:[\w.\"\s]*\()?\s*'([0-9a-f]{32})'")
-_AGAIN = "create it again with the statements of: reconcile init --digest-view"
+_AGAIN = "create it again with the statements of: reconcile init --companion"
 
 
 @dataclass(frozen=True, slots=True)

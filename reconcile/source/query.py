@@ -245,3 +245,14 @@ def subscribe(mapping: Mapping, timestamp: int, up_to: int | None = None, part: 
         f"COPY (SUBSCRIBE ({mapping.mapped()}{chosen}) WITH (PROGRESS, SNAPSHOT=false) "
         f"AS OF {timestamp}{bound}) TO STDOUT"
     )
+
+
+def mean_bytes(mapping: Mapping) -> str:
+    """The mean length of a row: its key, without the prefix, and its values."""
+    lengths = [f"coalesce(octet_length({_text(column)}), 0)" for column in (*mapping.keys, *mapping.values)]
+    return f"SELECT avg({' + '.join(lengths)}) AS mean FROM ({mapping.sql}) AS q"
+
+
+def all_of(relation: str) -> str:
+    """Every column of a relation, which is quoted where it has to be."""
+    return f"SELECT * FROM {relation}"

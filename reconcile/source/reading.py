@@ -96,11 +96,18 @@ class Reading:
                 if not 0 <= index < buckets:
                     raise UsageError(
                         f"companion view {companion} was made for more than {buckets} buckets",
-                        hint="create it again: reconcile init --digest-view",
+                        hint="create it again: reconcile init --companion",
                     )
                 rows[index] = int(count or 0)
                 found[index] = fingerprint(int(hash_sum or 0))
         return found, rows
+
+    def fingerprint_of(self, bucket: int, buckets: int, salt: str) -> int:
+        """One bucket's fingerprint, computed now."""
+        mapping = self.mapping
+        statement = f"SELECT sum({mapping.hash_sql(salt)}) AS fingerprint FROM ({mapping.sql}) AS q"
+        ((total,),) = self._fetch(statement + mapping.within([bucket], buckets))
+        return fingerprint(int(total or 0))
 
     def largest_bucket(self, companion: str) -> int:
         """The highest bucket the companion view has a row for; 0 when it is empty."""

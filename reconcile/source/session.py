@@ -86,6 +86,16 @@ class Session:
         address = pgconn.hostaddr.decode()
         return bool(address) and not pgconn.ssl_in_use and not ipaddress.ip_address(address.split("%")[0]).is_loopback
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be asked: it failed, or a reading was given up."""
+        return bool(self._connection.closed)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection uses TLS."""
+        return bool(self._connection.pgconn.ssl_in_use)
+
     def heard(self) -> None:
         """Note that the server said something."""
         self._heard_at = time.monotonic()

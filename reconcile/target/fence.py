@@ -1,104 +1,127 @@
-"""Fenced transactions: every write of a run happens under WATCH of the state, whose token must still be the run's.
+"""Fenced transactions: every write of a run happens under WATCH of the state, which must still be as the run left it.
 
-    ┌ MULTI ┬ commands ┬ EXEC ┐┌ WATCH state ┬ HGET state token ┐
-    └───────┴──────────┴──────┘└─────────────┴──────────────────┘   one round trip, and the next one is armed
+    ┌ MULTI ┬ commands, HSET state commit ┬ EXEC ┐┌ WATCH state ┬ HMGET state token commit ┐
+    └───────┴─────────────────────────────┴──────┘└─────────────┴──────────────────────────┘   one round trip
 
-The next transaction may be sent only after these answers were read, so at most one is under way; the caller fills the
-time by reading more of the source. A transaction is never sent twice: when no answer comes its outcome is unknown, the
-run ends, and the next run reads the state to learn which it was.
+Each transaction has a random name, its commit id. After the WATCH that guards the next one, token and commit must be
+those of this run's last transaction: then nobody has written between the two, and everything that was read on this
+connection since (it is one server: docs/adr/0014) is still what the next transaction replaces. A run knows a commit id
+only from its own transactions and never takes over one that it read: tokens recur after a failover.
+
+At most one transaction is under way. None is ever sent twice: when no answer comes its outcome is unknown, the run
+ends, and the next run reads the state to learn which it was.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
 
+from reconcile.core.state import Pending, State
 from reconcile.errors import Incomplete, ReconcileError, Unavailable
-from reconcile.target.connection import Command, Wire, checked, translate
-from reconcile.target.lease import Lease, lease_lost
+from reconcile.target import commands as written
+from reconcile.target import lease
+from reconcile.target.lease import Right
+from reconcile.target.names import Names
+from reconcile.target.translation import checked, translate
+from reconcile.target.wire import Command, Ticket, Wire
+
+
+@dataclasses.dataclass(slots=True)
+class _UnderWay:
+    ticket: Ticket
+    commands: int
+    commit: str
+    state: State | None
 
 
 class Fence:
-    """Writes for one run. `wire` is used for nothing else: WATCH belongs to the connection."""
+    """Transactions on the state's slot for one run."""
 
-    def __init__(self, wire: Wire, lease: Lease) -> None:
+    def __init__(self, wire: Wire, names: Names, right: Right, known: State | None) -> None:
+        """known: the state as last read, None if there is none."""
         self._wire = wire
-        self._lease = lease
-        self._under_way = 0
+        self._names = names
+        self._under_way: _UnderWay | None = None
+        self.token = right.token
+        self.commit = right.commit
+        self.state = known
+        """As last read, or written by a settled transaction."""
+        self.lost = False
         self.transactions = 0
-        self._arm(wire.pipeline(self._arming))
+        self._arm(right.armed)
 
     @property
-    def _arming(self) -> list[Command]:
-        state = self._lease.keyspace.state
-        return [("WATCH", state), ("HGET", state, "token")]
+    def ticket(self) -> Ticket | None:
+        """Of the transaction under way."""
+        return None if self._under_way is None else self._under_way.ticket
 
-    def is_one_step(self, commands: Sequence[Command]) -> bool:
-        """Whether `commit` carries these out all at once: a reader sees all of them or none."""
-        return True
+    def check(self) -> None:
+        """Raise LeaseLost once another run has taken over."""
+        if self.lost:
+            raise lease.lost(self._names.view)
 
-    def commit(self, commands: Sequence[Command]) -> list[Any]:
-        """Carry out all commands in one transaction. Returns their replies. Raises LeaseLost: nothing was written."""
-        self.send(commands)
-        return self.settle()
+    def transact(self, some: Sequence[Command], state: State | None, commit: str | None = None) -> None:
+        """Send a transaction; none may be under way. state: what it makes of the state, None: nothing."""
+        assert self._under_way is None, "settle first"
+        self.check()
+        commit = commit or lease.new_commit()
+        last = written.state(self._names, state, self.token, commit)
+        ticket = self._wire.send([("MULTI",), *some, last, ("EXEC",), *lease.arming(self._names)])
+        self._under_way = _UnderWay(ticket, len(some) + 1, commit, state)
 
-    def send(self, commands: Sequence[Command]) -> list[Any]:
-        """Send a transaction without waiting for its outcome. Returns the replies of the one before."""
-        replies = self.settle()
-        self._lease.check()
-        self._transmit(commands)
-        return replies
+    def end(self, some: Sequence[Command]) -> None:
+        """Carry out a last transaction, which leaves no state. Raises LeaseLost: nothing was written."""
+        self.settle()
+        self.check()
+        self.lost = True
+        if self._wire.send([("MULTI",), *some, ("EXEC",)]).checked()[-1] is None:
+            raise lease.lost(self._names.view)
 
-    def settle(self) -> list[Any]:
-        """Read the outcome of the transaction under way, if any; returns its replies."""
-        return self._collect()
-
-    def _transmit(self, commands: Sequence[Command]) -> None:
-        self._wire.send([("MULTI",), *commands, ("EXEC",), *self._arming])
-        self._under_way = len(commands)
-
-    def _collect(self) -> list[Any]:
-        if not self._under_way:
-            return []
-        count, self._under_way = self._under_way, 0
+    def settle(self) -> list[Any] | None:
+        """The replies of the transaction under way, None if there is none. Raises LeaseLost: nothing was written."""
+        if self._under_way is None:
+            return None
+        sent, self._under_way = self._under_way, None
         try:
-            replies = self._wire.receive(count + 4)
+            replies = sent.ticket.replies()
         except (Incomplete, Unavailable) as error:
             error.message += " (the outcome of the last transaction is unknown; the next run finds out)"
             raise
-        queued, outcome = replies[: count + 1], replies[count + 1]
-        checked([*queued, outcome])
+        outcome = replies[sent.commands + 1]
+        armed = replies[sent.commands + 2 :]
         if outcome is None:
-            raise lease_lost(self._lease.keyspace.view)
+            self.lost = True
+            raise lease.lost(self._names.view)
+        if any(isinstance(reply, RedisError) for reply in replies[: sent.commands + 2]):
+            self._arm(armed)  # refused while it was queued: nothing was written
+            checked(replies)
+        self.commit = sent.commit
+        self.state = sent.state or self.state
         self.transactions += 1
+        self._arm(armed)
         for reply in outcome:
             if isinstance(reply, RedisError):
-                raise _half_applied(reply)
-        self._arm(replies[count + 2 :])
-        return list(outcome)
+                raise self._half_applied(reply)
+        return list(outcome[:-1])
 
     def _arm(self, replies: list[Any]) -> None:
-        checked(replies)
-        if replies[1] != str(self._lease.token).encode():
-            self._lease.lost = True
+        known = checked(replies)[1]
+        self.lost = self.lost or known != [b"%d" % self.token, self.commit.encode()]
 
-
-def open_fence(wire: Wire, lease: Lease) -> Fence:
-    """The way to write over this connection."""
-    if wire.cluster:
-        from reconcile.target.cluster_fence import ClusterFence  # nobody else pays for it
-
-        return ClusterFence(wire, lease)
-    return Fence(wire, lease)
-
-
-def _half_applied(error: RedisError) -> ReconcileError:
-    """Redis does not roll back: the rest of the transaction was applied. The manifest no longer fits its state, which
-    the next run notices and then compares everything."""
-    reason = translate(error)
-    return ReconcileError(
-        f"Redis refused one command of a transaction: {reason.message}",
-        hint="a key of reconcile's own state was overwritten by something else; the next run repairs it",
-    )
+    def _half_applied(self, error: RedisError) -> ReconcileError:
+        """Redis does not roll back: the rest of the transaction was applied. The state must not go on saying that
+        Redis equals a time, nor the fingerprints that a bucket has not changed."""
+        reason = translate(error)
+        if self.state is not None and not self.lost:
+            until = self.state.as_of if self.state.as_of is not None else 0
+            doubted = dataclasses.replace(self.state, pending=Pending("snapshot", until))
+            self.transact([("DEL", self._names.fingerprints)], doubted)
+            self.settle()
+        return ReconcileError(
+            f"Redis refused one command of a transaction: {reason.message}",
+            hint="a key of reconcile's own was overwritten by something else; the next run compares every key",
+        )

@@ -1,8 +1,8 @@
 """The right to write one view: a short lease, and a fencing token that makes it safe.
 
-The lease (a string with an expiry) keeps runs from overlapping; it is renewed while a run works. The token (a counter
-that never goes back) is written into the state at each acquire, and every write of a run is a transaction that WATCHes
-the state. So a run that was frozen past its lease finds the state touched and its writes refused:
+The lease (a string with an expiry) keeps runs from overlapping; it is renewed while a run works (renewal.py). The token
+(a counter that never goes back) is written into the state at each acquire, together with a new commit id, and every
+write of a run is a transaction that WATCHes the state (fence.py):
 
     1. A acquires, token 1 in state.       2. A is frozen; the lease expires.
     3. B acquires, token 2 in state.       4. A wakes, MULTI … EXEC under WATCH state: refused. Data included.
@@ -12,96 +12,32 @@ The lease key itself is never WATCHed for data: its expiry would abort transacti
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
+import secrets
 import socket
-import threading
 import uuid
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from redis.exceptions import RedisError
 
-from reconcile.errors import LeaseHeld, LeaseLost, ReconcileError
-from reconcile.target.connection import Command, Wire, translate
-from reconcile.target.keyspace import Keyspace
+from reconcile.core import state as states
+from reconcile.errors import LeaseHeld, LeaseLost
+from reconcile.target.names import Names
+from reconcile.target.translation import checked, printable, translate
+from reconcile.target.wire import Command, Wire
 
-logger = logging.getLogger(__name__)
-
-HANDOVER_S = 0.5
-"""How long the end of a run waits for a renewal under way; twice, the second time with its connection shut."""
+LONGEST_MS = 3_600_000
+"""No run takes a lease for so long: one that has longer to go, or has no end, or is no string, is nobody's."""
 
 
-class Lease:
-    """A held lease. `token` fences this run's writes."""
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What acquire gives: the token, the id of the transaction that wrote it, and the replies to `arming`."""
 
-    def __init__(self, keyspace: Keyspace, owner: bytes, token: int, lease_ms: int) -> None:
-        self.keyspace = keyspace
-        self.owner = owner
-        self.token = token
-        self.lease_ms = lease_ms
-        self.lost = False
-        self._wire: Wire | None = None
-        self._released = threading.Event()
-
-    def check(self) -> None:
-        """Raise LeaseLost once another run has taken over."""
-        if self.lost:
-            raise lease_lost(self.keyspace.view)
-
-    @contextlib.contextmanager
-    def renewed(self, open_wire: Callable[[], Wire]) -> Iterator[None]:
-        """Keep the lease alive while inside, in a thread with a connection of its own. Short runs never open it."""
-        thread = threading.Thread(target=self._keep, args=(open_wire,), name="reconcile-lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._released.set()
-            thread.join(HANDOVER_S)
-            if thread.is_alive() and (wire := self._wire) is not None:
-                wire.sever()
-                thread.join(HANDOVER_S)
-
-    def _keep(self, open_wire: Callable[[], Wire]) -> None:
-        wire: Wire | None = None
-        while not self._released.wait(self.lease_ms / 3000):
-            try:
-                self._wire = wire = wire or open_wire()
-                if self._released.is_set():  # connecting took longer than the run
-                    break
-                if not self._renew(wire):
-                    self.lost = True  # never taken back: the fence may have found out in the meantime
-            except ReconcileError as error:
-                # Not fatal: writes are fenced by the token, not by the lease.
-                logger.debug("lease not renewed: %s", error.message)
-                if wire is not None:
-                    wire.close()
-                    self._wire = wire = None
-            if self.lost:
-                break
-        if wire is not None:
-            wire.close()
-
-    def _renew(self, wire: Wire) -> bool:
-        """Extend the lease if it is still ours; take it again if it merely expired. False: another run has it."""
-        name = self.keyspace.lease
-        _, holder = wire.replies([("WATCH", name), ("GET", name)])
-        if holder == self.owner:
-            wire.replies([("MULTI",), ("PEXPIRE", name, self.lease_ms), ("EXEC",)])
-            return True
-        wire.replies([("UNWATCH",)])
-        if holder is not None:
-            return False
-        (token,) = wire.replies([("HGET", self.keyspace.state, "token")])
-        if token != str(self.token).encode():
-            return False
-        (taken,) = wire.replies([("SET", name, self.owner, "NX", "PX", self.lease_ms)])
-        return taken is not None
-
-    def release(self, wire: Wire) -> None:
-        """Give the lease back, if it is still ours, so that the next run need not wait for it to expire."""
-        give_back(wire, self.keyspace, self.owner)
+    token: int
+    commit: str
+    armed: list[Any]
 
 
 def new_owner() -> bytes:
@@ -109,71 +45,121 @@ def new_owner() -> bytes:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}".encode()
 
 
-def acquire(
-    wire: Wire, keyspace: Keyspace, lease_s: float, *, owner: bytes | None = None, reset: bool = False
-) -> Lease:
+def new_commit() -> str:
+    """The name of a transaction."""
+    return secrets.token_hex(8)
+
+
+def arming(names: Names) -> list[Command]:
+    """Commands after which the next transaction is refused if anybody has written the state; and whose it is."""
+    return [("WATCH", names.state), ("HMGET", names.state, "token", "commit")]
+
+
+def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bool) -> Right:
     """Take the lease and write a new token into the state. reset: forget what is stored of earlier runs.
 
-    Raises LeaseHeld. After any other error the lease may have been taken: `give_back` it.
+    Raises LeaseHeld, StateError (the state is no hash). After any other error the lease may have been taken.
     """
-    owner = owner or new_owner()
     lease_ms = max(1, round(lease_s * 1000))
-    (taken,) = wire.replies([("SET", keyspace.lease, owner, "NX", "PX", lease_ms)])
-    if taken is None:
-        raise held(wire, keyspace)
-    (token,) = wire.replies([("INCR", keyspace.token)])
-    _, known, holder = wire.pipeline(
-        [("WATCH", keyspace.state), ("HGET", keyspace.state, "token"), ("GET", keyspace.lease)]
-    )
-    if isinstance(known, RedisError) and not reset:
-        raise translate(known)
+    _make_way(wire, names)
+    taken, token, _, known, holder = wire.send(
+        [
+            ("SET", names.lease, owner, "NX", "PX", lease_ms),
+            ("INCR", names.token),
+            *arming(names),
+            ("GET", names.lease),
+        ]
+    ).replies()
+    checked([taken, holder])
     if holder != owner:
-        wire.replies([("UNWATCH",)])
-        raise held(wire, keyspace)
+        wire.call("UNWATCH")
+        raise held(wire, names)
+    if isinstance(known, RedisError) and not reset:
+        raise _not_a_state(known, names)
+    counted = token if isinstance(token, int) else 0
+    stored = int(known[0]) if isinstance(known, list) and known[0] is not None and known[0].isdigit() else 0
+    chosen = max(counted, stored + 1, 1)
+    commit = new_commit()
     commands: list[Command] = [("MULTI",)]
     if reset:
-        commands.append(("DEL", keyspace.state, keyspace.manifest, keyspace.fingerprints, keyspace.audit))
-    stored = int(known) if isinstance(known, bytes) and known.isdigit() else 0
-    if stored >= token:  # the counter was lost (evicted, restored): never reuse a token
-        token = stored + 1
-        commands.append(("SET", keyspace.token, token))
-    commands += [("HSET", keyspace.state, "token", token), ("EXEC",)]
-    if wire.replies(commands)[-1] is None:
-        raise held(wire, keyspace)
-    if wire.cluster:
-        from reconcile.target.cluster_fence import raise_fences  # nobody else pays for it
+        commands.append(("DEL", *names.forgotten))
+    if chosen != token:  # the counter was lost (evicted, restored, overwritten): never reuse a token
+        if isinstance(token, RedisError) and not str(token).startswith(("WRONGTYPE", "value is not", "increment")):
+            raise translate(token)
+        commands.append(("SET", names.token, chosen))
+    commands += [("HSET", names.state, "token", chosen, "commit", commit), ("EXEC",)]
+    replies = wire.send([*commands, *arming(names)]).replies()
+    done, armed = replies[: len(commands)], replies[len(commands) :]
+    if checked(done)[-1] is None:
+        raise held(wire, names)
+    checked(done[-1])
+    return Right(chosen, commit, armed)
 
-        token = raise_fences(wire, keyspace, token)
-    return Lease(keyspace, owner, token, lease_ms)
 
-
-def give_back(wire: Wire, keyspace: Keyspace, owner: bytes) -> None:
-    """Delete the lease if this owner has it."""
-    name = keyspace.lease
-    _, holder = wire.replies([("WATCH", name), ("GET", name)])
-    if holder == owner:
-        wire.replies([("MULTI",), ("DEL", name), ("EXEC",)])
+def _make_way(wire: Wire, names: Names) -> None:
+    """Remove a lease that is nobody's. Also shows, before one is taken, that Redis has what we cannot do without."""
+    replies = wire.send(
+        [("WATCH", names.lease), ("MULTI",), ("GET", names.lease), ("PTTL", names.lease), ("EXEC",)]
+    ).replies()
+    checked(replies)
+    if replies[-1] is None:
+        wire.call("UNWATCH")
+        return
+    holder, left_ms = replies[-1]
+    strange = isinstance(holder, RedisError) or left_ms == -1 or left_ms > LONGEST_MS
+    if not strange:
+        if holder is not None:
+            raise _held(names, holder, left_ms)
+        return
+    again = wire.send([("WATCH", names.lease), ("PTTL", names.lease)]).checked()[1]
+    if again == -1 or again > LONGEST_MS or isinstance(holder, RedisError):
+        wire.send([("MULTI",), ("DEL", names.lease), ("EXEC",)]).checked()
     else:
-        wire.replies([("UNWATCH",)])
+        wire.call("UNWATCH")
 
 
-def holder_of(wire: Wire, keyspace: Keyspace) -> tuple[str, int] | None:
-    """(owner, milliseconds left) of the lease; None when free."""
-    owner, left_ms = wire.replies([("GET", keyspace.lease), ("PTTL", keyspace.lease)])
-    return None if owner is None else (owner.decode("utf-8", "replace"), int(left_ms))
+def release(wire: Wire, names: Names, owner: bytes) -> None:
+    """Delete the lease if this owner has it."""
+    _, holder = wire.send([("WATCH", names.lease), ("GET", names.lease)]).checked()
+    if holder == owner:
+        wire.send([("MULTI",), ("DEL", names.lease), ("EXEC",)]).checked()
+    else:
+        wire.call("UNWATCH")
 
 
-def lease_lost(view: str) -> LeaseLost:
+def holder(wire: Wire, names: Names) -> tuple[str, int] | None:
+    """(owner, milliseconds left) of the lease; None when free, or nobody's."""
+    owner, left_ms = wire.send([("GET", names.lease), ("PTTL", names.lease)]).replies()
+    if isinstance(owner, RedisError) and str(owner).startswith("WRONGTYPE"):
+        return None
+    owner, left_ms = checked([owner, left_ms])
+    if owner is None or left_ms == -1 or left_ms > LONGEST_MS:
+        return None
+    return printable(owner.decode("utf-8", "replace")), int(left_ms)
+
+
+def held(wire: Wire, names: Names) -> LeaseHeld:
+    """The error of a run that found another at work."""
+    found = holder(wire, names)
+    return _held(names, found[0].encode(), found[1]) if found else _held(names, b"another run", -1)
+
+
+def _held(names: Names, owner: bytes, left_ms: int) -> LeaseHeld:
+    who = printable(owner.decode("utf-8", "replace"))
+    left = f" for another {left_ms / 1000:.1f} s unless renewed" if left_ms >= 0 else ""
+    return LeaseHeld(f"view {names.view} is being written by {who}{left}", view=names.view)
+
+
+def lost(view: str) -> LeaseLost:
     """The error of a run that was overtaken."""
     return LeaseLost(
         f"another run took over view {view}; this one wrote nothing after that",
-        hint="this process was paused for longer than its lease; nothing to do",
+        hint="this process was paused for longer than its lease, or Redis was replaced by another; nothing to do",
         view=view,
     )
 
 
-def held(wire: Wire, keyspace: Keyspace) -> LeaseHeld:
-    """The error of a run that found another at work."""
-    holder = holder_of(wire, keyspace)
-    who = f"{holder[0]} for another {max(0, holder[1]) / 1000:.1f} s unless renewed" if holder else "another run"
-    return LeaseHeld(f"view {keyspace.view} is being written by {who}", view=keyspace.view)
+def _not_a_state(error: RedisError, names: Names) -> Exception:
+    if str(error).startswith("WRONGTYPE"):
+        return states.corrupt(names.view, "it is not a hash")
+    return translate(error)

@@ -101,7 +101,7 @@ def test_a_view_that_is_no_companion_is_refused(source: Source, session: Session
     source.execute(f"CREATE VIEW other AS {statement}")
     with pytest.raises(UsageError, match="form of this version") as refused:
         describe_companion(session, f"{source.schema}.other")
-    assert "init --digest-view" in str(refused.value.hint)
+    assert "init --companion" in str(refused.value.hint)
 
 
 def test_a_companion_that_does_not_exist_is_a_usage_error(session: Session) -> None:

@@ -37,10 +37,10 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 def test_healthy_servers_have_only_short_history_to_report(command: Command, source: Source) -> None:
     """Without RETAIN HISTORY a warning with the statement that mends it, and exit 0."""
     source.put(a="1", b="2")
-    found = checks(command, "--interval", "1m")
+    found = checks(command, "--every", "1m")
     assert [name for name, finding in found.items() if finding["level"] != "ok"] == ["history"]
     source.execute(found["history"]["fix"])
-    assert checks(command, "--interval", "1m")["history"]["level"] == "ok"
+    assert checks(command, "--every", "1m")["history"]["level"] == "ok"
 
 
 def test_doctor_leaves_nothing_behind(command: Command, source: Source, client: redis.Redis) -> None:
@@ -69,18 +69,18 @@ def test_index_trap(command: Command, source: Source) -> None:
     source.put(a="1")
     source.retain_history()
     source.execute("CREATE INDEX v_by_key ON v (key)")
-    history = checks(command, "--interval", "1m")["history"]
+    history = checks(command, "--every", "1m")["history"]
     assert history["level"] == "warn"
     assert "index trap" in history["message"]
     source.execute(history["fix"].splitlines()[0])
-    assert checks(command, "--interval", "1m")["history"]["level"] == "ok"
+    assert checks(command, "--every", "1m")["history"]["level"] == "ok"
 
 
 def test_history_shorter_than_two_intervals(command: Command, source: Source) -> None:
     """A schedule whose late run would lose the history is told so."""
     source.execute("ALTER MATERIALIZED VIEW v SET (RETAIN HISTORY FOR '90s')")
-    assert "one late run" in checks(command, "--interval", "1m")["history"]["message"]
-    assert checks(command, "--interval", "30s")["history"]["level"] == "ok"
+    assert "one late run" in checks(command, "--every", "1m")["history"]["message"]
+    assert checks(command, "--every", "30s")["history"]["level"] == "ok"
 
 
 def test_missing_privileges(command: Command, source: Source) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconcile.config.load import load
-from reconcile.runs.explain import explain_one
+from reconcile.inspect.explain import explain_one
 from reconcile.stop import Stop
 from tests.support.command import Command
 from tests.support.redis_servers import RedisServer

@@ -45,17 +45,17 @@ def test_companion_view(command: Command, source: Source) -> None:
     """The statements run as printed; doctor is content, and the next run reads only what changed."""
     source.put(a="1", b="2", c=None)
     command("snapshot")
-    made = command("init", "--digest-view").report
+    made = command("init", "--companion").report
     for statement in made["ddl"].split(";\n"):
         if statement:
             source.execute(statement)
     view = {"name": "default", "sql": source.sql, "key_prefix": "p"}
-    view |= {"digest_view": made["digest_view"], "buckets": made["buckets"]}
+    view |= {"companion": made["companion"], "buckets": made["buckets"]}
     command.config["materialize"].pop("sql")
     command.config["redis"].pop("key_prefix")
     command.config["views"] = [view]
     checks = {finding["check"]: finding for finding in command("doctor").report["checks"]}
-    assert checks["digest view"]["level"] == "ok"
+    assert checks["companion view"]["level"] == "ok"
     command("run")
     source.put(a="9")
     report = command("run").view
@@ -65,35 +65,35 @@ def test_companion_view(command: Command, source: Source) -> None:
 def test_text_is_sql_and_its_comment_is_yaml(command: Command, source: Source) -> None:
     """All of the output may be given to psql; the lines for the configuration may be pasted."""
     command.write_config()
-    printed = reconcile("init", "--digest-view", "--config", str(command.config_path), cwd=command.directory)
+    printed = reconcile("init", "--companion", "--config", str(command.config_path), cwd=command.directory)
     statements = "\n".join(line for line in printed.stdout.splitlines() if not line.startswith("--"))
     for statement in statements.split(";\n"):
         source.execute(statement.removesuffix(";"))
     lines = re.findall(r"^--     (.*)$", printed.stdout, re.MULTILINE)
     pasted = yaml.safe_load("\n".join(lines))
-    assert source.execute(f"SELECT count(*) FROM {pasted['digest_view']}")
+    assert source.execute(f"SELECT count(*) FROM {pasted['companion']}")
     assert pasted["buckets"] == 16
 
 
 def test_number_of_buckets(command: Command, source: Source) -> None:
     """Asked for, else configured, else the state's, else by the number of rows."""
     source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 1000) AS n")
-    assert command("init", "--digest-view").report["buckets"] == 64
+    assert command("init", "--companion").report["buckets"] == 64
     command("snapshot")
     source.execute("INSERT INTO t SELECT 'm' || n, 'v' FROM generate_series(1, 1000) AS n")
-    assert command("init", "--digest-view").report["buckets"] == 64
-    assert command("init", "--digest-view", RECONCILE_VIEW__BUCKETS="256").report["buckets"] == 256
-    assert "% 512::uint4" in command("init", "--digest-view", "--buckets", "512").report["ddl"]
+    assert command("init", "--companion").report["buckets"] == 64
+    assert command("init", "--companion", RECONCILE_VIEW__BUCKETS="256").report["buckets"] == 256
+    assert "% 512::uint4" in command("init", "--companion", "--buckets", "512").report["ddl"]
     command.config["redis"]["url"] = "redis://127.0.0.1:1/0"
-    assert command("init", "--digest-view").report["buckets"] == 128
+    assert command("init", "--companion").report["buckets"] == 128
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--digest-view", "--buckets", "100"),
-        ("--digest-view", "no such name"),
-        ("--digest-view", "--view", "other"),
+        ("--companion", "--buckets", "100"),
+        ("--companion", "no such name"),
+        ("--companion", "--view", "other"),
         ("--buckets", "64"),
     ],
 )
@@ -106,6 +106,6 @@ def test_wrong_use(command: Command, source: Source, arguments: tuple[str, ...])
 
 def test_chosen_name(command: Command, source: Source) -> None:
     """The given name is used as it is."""
-    made = command("init", "--digest-view", f"{source.schema}.mine").report
-    assert made["digest_view"] == f"{source.schema}.mine"
+    made = command("init", "--companion", f"{source.schema}.mine").report
+    assert made["companion"] == f"{source.schema}.mine"
     assert f"CREATE VIEW {source.schema}.mine AS" in made["ddl"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
 import pytest
+from reconcile.target.connection import Command, Wire
 
 from reconcile.errors import HistoryLost, Unavailable
 from reconcile.runs import delta as deltas
@@ -32,7 +33,6 @@ from reconcile.source.session import Session
 from reconcile.source.subscription import Subscription
 from reconcile.target import connection
 from reconcile.target import keyspace as keyspaces
-from reconcile.target.connection import Command, Wire
 
 How = Literal["dies_before", "dies_after", "torn", "times_out", "freezes"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from reconcile.errors import Unavailable
 from reconcile.stop import GRACE_S, Stop
-from reconcile.target import connection
+from reconcile.target.wire import dial
 from tests.faults import test_network_cuts as cuts
 from tests.faults import test_network_silence as silence
 from tests.faults.proxy import Fault
@@ -125,7 +125,7 @@ class Timer(threading.Thread):
 
 def test_severing_leaves_the_encryption_on(rig: Rig) -> None:
     """What another thread is about to write when its socket is shut must not leave in the clear."""
-    wire = connection.connect(rig.settings().redis, Stop())
+    wire = dial(rig.settings().redis, Stop())
     secure = wire._connection._sock  # type: ignore[attr-defined]
     assert secure.version()
     wire.sever()

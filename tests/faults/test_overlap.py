@@ -12,10 +12,6 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from reconcile.errors import LeaseLost
-from reconcile.target.connection import Command as RedisCommand
-from reconcile.target.keyspace import Keyspace
-from reconcile.target.lease import Lease
 from tests.support.command import Command
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import check_manifest, owned, prefixed, state
@@ -164,22 +160,3 @@ def test_tokens_never_repeat(source: Source, redis_server: RedisServer, command:
             token = int(state(client)["token"])
             assert token > seen
             seen = token
-
-
-def test_lease_found_lost_stays_lost() -> None:
-    """A renewal whose answer was on its way when the fence found the lease lost does not make it valid again."""
-    lease = Lease(Keyspace("v", b"p:", dedicated=False), b"me", 1, 30)
-
-    class Late:
-        """Answers as if the lease were ours, after it was found lost."""
-
-        def replies(self, commands: list[RedisCommand]) -> list[bytes]:
-            lease.lost = True
-            return [b"OK", b"me", b"OK"][: len(commands)]
-
-        def close(self) -> None: ...
-
-    with lease.renewed(lambda: Late()):  # type: ignore[arg-type,return-value]
-        time.sleep(0.2)
-    with pytest.raises(LeaseLost):
-        lease.check()

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from reconcile.runs.repair import Repair
 
 from reconcile.errors import Incomplete
 from reconcile.runs import resume
 from reconcile.runs.entry import execute
-from reconcile.runs.repair import Repair
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
 from tests.faults.support_crash import small_pages

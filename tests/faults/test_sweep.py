@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
 from reconcile.runs.sweep import Sweep
+
 from tests.faults.support_crash import small_pages
 from tests.faults.test_histories import History, new_history
 from tests.support.redis_servers import RedisServer

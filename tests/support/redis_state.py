@@ -31,12 +31,12 @@ def state(client: redis.Redis, view: str = "default") -> dict[str, str]:
 def check_manifest(client: redis.Redis, prefix: bytes = b"p:", view: str = "default") -> None:
     """The stored manifest must be what the owned keys really add up to."""
     fields = state(client, view)
-    buckets = int(fields["buckets"])
+    buckets, salt = int(fields["buckets"]), int(fields["salt"], 16)
     counts, sums = [0] * buckets, [0] * buckets
     for key, value in owned(client, prefix).items():
         bucket = binascii.crc32(key) % buckets
         counts[bucket] += 1
-        sums[bucket] += xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(value))
+        sums[bucket] += xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(value, seed=salt))
     expected = b"".join(struct.pack(">QQ", c, s % 2**64) for c, s in zip(counts, sums, strict=True))
     stored: Any = client.get(f"reconcile:{{{view}}}:manifest")
     assert stored == expected, "the manifest is not what Redis holds"

@@ -10,16 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconcile.core import drift
-from reconcile.core.decide import AHEAD_TOLERANCE_MS, Decision, Delta, Frontiers, Snapshot, decide, due_deep
+from reconcile.core import drift, guard
+from reconcile.core.decide import (
+    AHEAD_TOLERANCE_MS,
+    Decision,
+    Delta,
+    Frontiers,
+    Snapshot,
+    alternation,
+    decide,
+    succession,
+)
 from reconcile.core.digest import ONE, normal
-from reconcile.core.drift import Cause, Look, Verdict
-from reconcile.core.guard import HANDFUL, mass_delete, suspicious
-from reconcile.core.state import Identity, Pending, State
+from reconcile.core.drift import Cause, Triple, Verdict
+from reconcile.core.guard import HANDFUL, WINDOW_MS, Guard, mass_delete
+from reconcile.core.state import Identity, Peak, Pending, State
 from reconcile.errors import ExitCode
 
 ID = Identity(source="s", mapping="m")
-CLEAN = State(token=1, as_of=5_000, identity=ID, buckets=16, keys=3)
+CLEAN = State(token=1, as_of=5_000, identity=ID, buckets=16, keys=3, digest="0" * 32)
 HISTORY = Frontiers(since=1_000, upper=9_000, now=8_999)
 
 
@@ -36,26 +45,30 @@ DELTA_PENDING = Pending("delta", 6_000)
 OTHER_SOURCE = Identity(source="other", mapping="m")
 OTHER_MAPPING = Identity(source="s", mapping="other")
 
+FIRST = Snapshot("first contact", everything=True, trusted=False)
+MAPPING = Snapshot("the mapping to keys and values has changed", everything=True, trusted=False)
+REPLACED = Snapshot("the query, or an object it reads, is not the one of the checkpoint")
 BRANCHES: list[tuple[str, State | None, Identity, Frontiers, Decision]] = [
-    ("no state", None, ID, HISTORY, Snapshot("first contact", deep=True)),
-    ("only a token", State(token=3), ID, HISTORY, Snapshot("first contact", deep=True)),
-    ("no identity", state(identity=None), ID, HISTORY, Snapshot("first contact", deep=True)),
-    ("first load was cut short", State(token=1, pending=SNAPSHOT_PENDING), ID, HISTORY, Snapshot("first contact", deep=True)),
-    ("another prefix", CLEAN, OTHER_MAPPING, HISTORY, Snapshot("the mapping to keys and values has changed", deep=True)),
-    ("another prefix and source", CLEAN, Identity("x", "x"), HISTORY, Snapshot("the mapping to keys and values has changed", deep=True)),
-    ("snapshot cut short", state(pending=SNAPSHOT_PENDING), ID, HISTORY, Snapshot("an earlier snapshot was not finished", deep=True)),
-    ("view replaced", CLEAN, OTHER_SOURCE, HISTORY, Snapshot("the query, or an object it reads, is not the one of the checkpoint", deep=False)),
-    ("view replaced, delta cut short", state(pending=DELTA_PENDING), OTHER_SOURCE, HISTORY, Snapshot("the query, or an object it reads, is not the one of the checkpoint", deep=True)),
-    ("history lost", CLEAN, ID, frontiers(since=5_001), Snapshot("history lost", deep=False, history_lost=True)),
-    ("history lost, delta cut short", state(pending=DELTA_PENDING), ID, frontiers(since=5_001), Snapshot("history lost", deep=True, history_lost=True)),
+    ("no state", None, ID, HISTORY, FIRST),
+    ("only a token", State(token=3), ID, HISTORY, FIRST),
+    ("no identity", state(identity=None), ID, HISTORY, FIRST),
+    ("first load was cut short", State(token=1, identity=ID, pending=SNAPSHOT_PENDING), ID, HISTORY, FIRST),
+    ("first contact was cut short", state(as_of=None, pending=SNAPSHOT_PENDING), ID, HISTORY, Snapshot("an earlier snapshot was not finished")),
+    ("another prefix", CLEAN, OTHER_MAPPING, HISTORY, MAPPING),
+    ("another prefix and source", CLEAN, Identity("x", "x"), HISTORY, MAPPING),
+    ("snapshot cut short", state(pending=SNAPSHOT_PENDING), ID, HISTORY, Snapshot("an earlier snapshot was not finished")),
+    ("deletes withheld", state(pending=Pending("withheld", 6_000)), ID, HISTORY, Snapshot("deletes were withheld")),
+    ("view replaced", CLEAN, OTHER_SOURCE, HISTORY, REPLACED),
+    ("view replaced, delta cut short", state(pending=DELTA_PENDING), OTHER_SOURCE, HISTORY, REPLACED),
+    ("history lost", CLEAN, ID, frontiers(since=5_001), Snapshot("history lost")),
+    ("history lost, delta cut short", state(pending=DELTA_PENDING), ID, frontiers(since=5_001), Snapshot("history lost")),
     ("just in time", CLEAN, ID, frontiers(since=5_000), Delta(5_000)),
     ("history there", CLEAN, ID, HISTORY, Delta(5_000)),
     ("delta cut short", state(pending=DELTA_PENDING), ID, HISTORY, Delta(5_000)),
     ("a constant view", CLEAN, ID, frontiers(upper=None), Delta(5_000)),
     ("a little ahead", CLEAN, ID, frontiers(upper=4_000), Delta(5_000)),
     ("as far ahead as tolerated", state(as_of=9_000 + AHEAD_TOLERANCE_MS), ID, HISTORY, Delta(9_000 + AHEAD_TOLERANCE_MS)),
-    ("far ahead", state(as_of=9_001 + AHEAD_TOLERANCE_MS), ID, HISTORY, Snapshot("the checkpoint is ahead of the source", deep=False)),
-    ("far ahead, delta cut short", state(as_of=9_001 + AHEAD_TOLERANCE_MS, pending=DELTA_PENDING), ID, HISTORY, Snapshot("the checkpoint is ahead of the source", deep=True)),
+    ("far ahead", state(as_of=9_001 + AHEAD_TOLERANCE_MS), ID, HISTORY, Snapshot("the checkpoint is ahead of the source")),
 ]  # fmt: skip
 
 
@@ -63,7 +76,7 @@ BRANCHES: list[tuple[str, State | None, Identity, Frontiers, Decision]] = [
     ("known", "identity", "at", "expected"), [case[1:] for case in BRANCHES], ids=[case[0] for case in BRANCHES]
 )
 def test_every_branch(known: State | None, identity: Identity, at: Frontiers, expected: Decision) -> None:
-    """Each situation leads to its decision, depth and reason."""
+    """Each situation leads to its decision, scope and reason."""
     assert decide(known, identity, at) == expected
 
 
@@ -92,33 +105,23 @@ def test_a_delta_is_never_silently_wrong(known: State | None, identity: Identity
         assert known.pending is None or known.pending.kind == "delta"
 
 
-@given(STATES, IDENTITIES, FRONTIERS)
-def test_in_doubt_means_deep(known: State | None, identity: Identity, at: Frontiers) -> None:
-    """When Redis may be between two times, a snapshot never trusts the manifest; history_lost says just that."""
-    decision = decide(known, identity, at)
-    if isinstance(decision, Snapshot):
-        if known is None or known.pending is not None:
-            assert decision.deep
-        if decision.history_lost:
-            assert known is not None
-            assert known.as_of is not None
-            assert known.as_of < at.since
+DAY_MS = 86_400_000
 
 
-@pytest.mark.parametrize(
-    ("known", "every_s", "due"),
-    [
-        (None, 60.0, False),
-        (state(deep_at_ms=40_000), None, False),
-        (state(deep_at_ms=40_001), 60.0, False),
-        (state(deep_at_ms=40_000), 60.0, True),
-        (state(deep_at_ms=0), 60.0, True),
-        (state(deep_at_ms=100_000), 0.0, True),
-    ],
-)
-def test_when_a_deep_comparison_is_due(known: State | None, every_s: float | None, due: bool) -> None:
-    """After deep_every has passed since the last one; never when it is switched off."""
-    assert due_deep(known, 100_000, every_s) is due
+def test_two_configurations_that_take_turns_are_noticed() -> None:
+    """A, B, A and then B again within a day is no replaced view; A, B, A alone is one that was put back."""
+    known: State | None = None
+    for number, source in enumerate("ABA"):
+        identity = Identity(source, "m")
+        assert alternation(known, identity, number, "v") is None
+        known = state(identity=identity, earlier=succession(known, identity, number))
+    stop = alternation(known, Identity("B", "m"), 60_000, "orders")
+    assert stop is not None
+    assert stop.exit_code == ExitCode.SAFETY_STOP
+    assert "orders" in stop.message
+    assert alternation(known, Identity("B", "m"), DAY_MS + 10, "v") is None
+    assert alternation(known, Identity("C", "m"), 60_000, "v") is None
+    assert alternation(known, Identity("A", "m"), 60_000, "v") is None
 
 
 # -- drift -----------------------------------------------------------------------------------------------------------
@@ -147,7 +150,7 @@ def expected_verdict(s: int, m: int | None, r: int, moved: bool) -> tuple[Verdic
 )
 def test_the_verdict_on_a_bucket(s: int, m: int | None, r: int, moved: bool) -> None:
     """Every combination of equal and unequal source, manifest and Redis has one verdict and cause."""
-    verdict, cause = drift.judge(Look(s, m, r, moved))
+    verdict, cause = drift.judge(Triple(s, m, r, moved))
     assert (verdict, cause) == expected_verdict(s, m, r, moved)
     assert (cause is None) == (verdict is not Verdict.DRIFT)
 
@@ -156,7 +159,7 @@ def test_the_verdict_on_a_bucket(s: int, m: int | None, r: int, moved: bool) -> 
 def test_a_bucket_that_may_merely_lag_is_never_called_missed(s: int, m: int, r: int) -> None:
     """Verify never cries wolf: where the source may have moved since the checkpoint, only what differs from the
     manifest is drift."""
-    verdict, cause = drift.judge(Look(s, m, r, moved=True))
+    verdict, cause = drift.judge(Triple(s, m, r, moved=True))
     assert cause not in (Cause.MISSED, Cause.BOTH)
     assert (verdict is Verdict.DRIFT) == (m != r and s != r)
 
@@ -183,23 +186,53 @@ def test_rows_per_bucket_come_from_the_digests() -> None:
 
 
 @pytest.mark.parametrize(
-    ("deletes", "owned", "fraction", "refused"),
+    ("deletes", "before", "after", "peak", "fraction", "refused"),
     [
-        (0, 0, 0.3, False),
-        (HANDFUL, HANDFUL, 0.3, False),
-        (HANDFUL, HANDFUL, 0.0, False),
-        (HANDFUL + 1, HANDFUL + 1, 0.3, True),
-        (30, 100, 0.3, False),
-        (31, 100, 0.3, True),
-        (1_000, 1_000, 1.0, False),
-        (1_000, 1_000, 0.999, True),
-        (11, 1_000_000, 0.0, True),
-        (11, 0, 0.3, True),
+        (0, 0, 0, 0, 0.3, False),
+        (HANDFUL, HANDFUL, 0, 0, 0.0, False),
+        (HANDFUL + 1, HANDFUL + 1, 0, 0, 0.3, True),
+        (30, 100, 70, 0, 0.3, False),
+        (31, 100, 69, 0, 0.3, True),
+        (1_000, 1_000, 0, 0, 1.0, False),
+        (1_000, 1_000, 0, 0, 0.999, True),
+        (1_000, 1_000, 1_000, 1_000, 0.3, False),  # a session table that replaces its keys
+        (25, 100, 75, 133, 0.3, True),  # a quarter, and a quarter before that
+        (0, 100, 5, 100, 0.3, False),  # nothing to delete: Redis had lost them
     ],
 )
-def test_suspicious_mass_deletes(deletes: int, owned: int, fraction: float, refused: bool) -> None:
-    """More than the fraction of the owned keys is suspicious; a handful never is."""
-    assert suspicious(deletes, owned, fraction) is refused
+def test_suspicious_mass_deletes(
+    deletes: int, before: int, after: int, peak: int, fraction: float, refused: bool
+) -> None:
+    """What counts is how much remains of the most there was within the hour; a handful never is suspicious."""
+    assert Guard(peak, fraction).objects(deletes, before, after) is refused
+    assert not Guard(peak, fraction, allowed=True).objects(deletes, before, after)
+
+
+def test_a_replaced_source_may_not_exchange_everything() -> None:
+    """Where the source is another than the checkpoint's, even deletes that puts make up for are suspicious."""
+    assert Guard(0, 0.3, replaced=True).objects(1_000, 1_000, 1_000)
+    assert not Guard(0, 0.3, replaced=True).objects(300, 1_000, 1_000)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2 * WINDOW_MS), st.integers(0, 1_000)), min_size=1, max_size=30))
+def test_the_peak_covers_an_hour(steps: list[tuple[int, int]]) -> None:
+    """The largest number of the last hour is never forgotten, and none older than two hours is remembered."""
+    now, peak, history = 1, Peak(), []
+    for pause, keys in steps:
+        now += pause
+        peak = guard.seen(peak, keys, now)
+        history.append((now, keys))
+        assert guard.largest(peak) >= max(k for at, k in history if at >= now - WINDOW_MS)
+        assert guard.largest(peak) <= max(k for at, k in history if at >= now - 3 * WINDOW_MS)
+
+
+def test_a_handful_a_day() -> None:
+    """Unexplained keys go ten a day, whatever the number of runs."""
+    removed = guard.note_removed((), 7, 1_000)
+    assert guard.handful_left(removed, 2_000) == 3
+    removed = guard.note_removed(removed, 3, 3_000)
+    assert guard.handful_left(removed, 4_000) == 0
+    assert guard.handful_left(removed, DAY_MS + 2_000) == 7
 
 
 def test_the_refusal_says_how_to_allow_it() -> None:

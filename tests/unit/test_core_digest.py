@@ -18,6 +18,7 @@ KEYS = st.binary(max_size=12)
 VALUES = st.binary(max_size=20)
 ROWS = st.tuples(KEYS, VALUES)
 BUCKETS = st.sampled_from([1, 2, 16, 64, 1024])
+SALT = 0x5EED5A17
 HASHES = st.one_of(st.sampled_from([0, 1, 2**63, 2**64 - 2, 2**64 - 1]), st.integers(0, 2**64 - 1))
 
 
@@ -27,7 +28,7 @@ def recomputed(rows: Counter[tuple[bytes, bytes]], buckets: int) -> list[tuple[i
     for (key, value), times in rows.items():
         bucket = zlib.crc32(key) % buckets
         count, total = result[bucket]
-        one = xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(value))
+        one = xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(value, seed=SALT))
         result[bucket] = (count + times, (total + times * one) % 2**64)
     return result
 
@@ -39,7 +40,14 @@ def as_normal(pairs: list[tuple[int, int]]) -> list[int]:
 @given(KEYS, VALUES)
 def test_row_hash_is_xxh3_of_the_key_seeded_by_that_of_the_value(key: bytes, value: bytes) -> None:
     """The row hash is the published one, whatever the bytes."""
-    assert digest.row_hash(key, value) == xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(value))
+    seed = xxhash.xxh3_64_intdigest(value, seed=SALT)
+    assert digest.row_hash(key, value, SALT) == xxhash.xxh3_64_intdigest(key, seed=seed)
+
+
+@given(KEYS, VALUES, st.integers(1, 2**64 - 1))
+def test_another_salt_makes_another_hash(key: bytes, value: bytes, salt: int) -> None:
+    """Whoever does not know the salt cannot tell what cancels a row."""
+    assert digest.row_hash(key, value, 0) != digest.row_hash(key, value, salt)
 
 
 @given(KEYS, BUCKETS)
@@ -56,7 +64,7 @@ def test_known_values(text: bytes, crc: int, hash_: int | None) -> None:
     """crc32 is the one recorded on a real Materialize; a changed xxhash would orphan every stored manifest."""
     assert digest.bucket_of(text, 1 << 32) == crc
     if hash_ is not None:
-        assert digest.row_hash(text, b"1") == hash_
+        assert digest.row_hash(text, b"1", 0) == hash_
 
 
 @given(st.lists(st.tuples(ROWS, st.integers(-3, 3)), max_size=40), BUCKETS)
@@ -67,7 +75,7 @@ def test_any_interleaving_of_additions_and_subtractions_equals_recomputation(
     digests = [0] * buckets
     rows: Counter[tuple[bytes, bytes]] = Counter()
     for (key, value), times in steps:
-        digests[digest.bucket_of(key, buckets)] += times * digest.row_digest(key, value)
+        digests[digest.bucket_of(key, buckets)] += times * digest.row_digest(key, value, SALT)
         rows[key, value] += times
     assert [digest.normal(d) for d in digests] == as_normal(recomputed(rows, buckets))
     assert [digest.count(d) for d in digests] == [count for count, _ in recomputed(rows, buckets)]
@@ -95,11 +103,11 @@ def test_normal_and_added_forms_convert_into_each_other(
     plus: list[tuple[bytes, bytes]], minus: list[tuple[bytes, bytes]]
 ) -> None:
     """A stored digest can be read back and added to as if it had never been stored."""
-    value = sum(digest.row_digest(*row) for row in plus) - sum(digest.row_digest(*row) for row in minus)
+    value = sum(digest.row_digest(*row, SALT) for row in plus) - sum(digest.row_digest(*row, SALT) for row in minus)
     read_back = digest.added(digest.normal(value))
     assert digest.normal(read_back) == digest.normal(value)
     assert digest.count(read_back) == digest.count(value)
-    more = digest.row_digest(b"k", b"v")
+    more = digest.row_digest(b"k", b"v", SALT)
     assert digest.normal(read_back + more) == digest.normal(value + more)
 
 
@@ -107,62 +115,36 @@ def test_normal_and_added_forms_convert_into_each_other(
 def test_add_rows_counts_what_redis_would_hold(rows: list[tuple[bytes, bytes | None]], buckets: int) -> None:
     """NULL values are not stored and not counted; everything else adds up to the definition."""
     digests = [0] * buckets
-    digest.add_rows(digests, rows)
+    digest.add_rows(digests, rows, SALT)
     held = Counter((key, value) for key, value in rows if value is not None)
     assert [digest.normal(d) for d in digests] == as_normal(recomputed(held, buckets))
 
 
-@given(st.lists(st.tuples(KEYS, st.one_of(st.none(), VALUES), HASHES), max_size=40), BUCKETS)
-def test_hashed_rows_give_the_same_digests_and_the_source_s_fingerprints(
-    rows: list[tuple[bytes, bytes | None, int]], buckets: int
-) -> None:
-    """Fingerprints learned while rows stream by equal those Materialize computes by GROUP BY, NULL values included."""
-    packed = [0] * buckets
-    digest.add_hashed_rows(packed, [(key, value, h.to_bytes(8, "big")) for key, value, h in rows])
-    sums = digest.unpack_hashed(packed)
-    plain = [0] * buckets
-    digest.add_rows(plain, [(key, value) for key, value, _ in rows])
-    assert packed == plain
-    grouped = [0] * buckets
-    for key, _, h in rows:
-        grouped[zlib.crc32(key) % buckets] += h
-    assert list(digest.fingerprints_of(sums, buckets)) == [digest.fingerprint(total) for total in grouped]
-
-
-@pytest.mark.parametrize("value", [b"v", None])
-def test_a_null_key_is_refused(value: bytes | None) -> None:
-    """A row without key cannot be put anywhere: TypeError, which readers turn into a DataError."""
-    with pytest.raises(TypeError):
-        digest.add_rows([0], [(None, value)])
-    with pytest.raises(TypeError):
-        digest.add_hashed_rows([0], [(None, value, bytes(8))])
-
-
 def test_equal_rows_do_not_cancel() -> None:
     """Two equal rows are told from none (XOR could not), and from one."""
-    one = digest.row_digest(b"k", b"v")
+    one = digest.row_digest(b"k", b"v", SALT)
     assert len({digest.normal(n * one) for n in range(4)}) == 4
 
 
 @given(KEYS, VALUES, VALUES)
 def test_a_changed_value_changes_the_digest(key: bytes, old: bytes, new: bytes) -> None:
     """Different values of one key have different digests (a collision would be found once in 2^64)."""
-    assert (digest.row_digest(key, old) == digest.row_digest(key, new)) == (old == new)
+    assert (digest.row_digest(key, old, SALT) == digest.row_digest(key, new, SALT)) == (old == new)
 
 
 @given(KEYS, VALUES)
-def test_a_key_without_string_looks_like_no_row(key: bytes, value: bytes) -> None:
+def test_a_key_that_cannot_be_read_looks_like_no_row(key: bytes, value: bytes) -> None:
     """A list or hash under one of our keys counts as a key and as content no row has."""
-    assert digest.odd_digest(key) != digest.row_digest(key, value)
-    assert digest.count(digest.odd_digest(key)) == 1
+    assert digest.unreadable_digest(key, SALT) != digest.row_digest(key, value, SALT)
+    assert digest.count(digest.unreadable_digest(key, SALT)) == 1
 
 
 @given(st.lists(ROWS, max_size=60), st.sampled_from([(64, 16), (64, 64), (1024, 1), (16, 2)]))
 def test_fold_equals_recomputation_in_fewer_buckets(rows: list[tuple[bytes, bytes]], sizes: tuple[int, int]) -> None:
     """Digests taken at the finest granularity serve any coarser one."""
     fine, coarse = [0] * sizes[0], [0] * sizes[1]
-    digest.add_rows(fine, rows)
-    digest.add_rows(coarse, rows)
+    digest.add_rows(fine, rows, SALT)
+    digest.add_rows(coarse, rows, SALT)
     assert digest.fold(fine, sizes[1]) == coarse
 
 
@@ -172,10 +154,10 @@ def test_differing_names_the_buckets_that_differ(
 ) -> None:
     """Two sides that hold the same rows differ nowhere; a row more shows in its bucket."""
     ours, theirs = [0] * buckets, [0] * buckets
-    digest.add_rows(ours, common)
-    digest.add_rows(theirs, reversed(common))
+    digest.add_rows(ours, common, SALT)
+    digest.add_rows(theirs, reversed(common), SALT)
     assert digest.differing(ours, theirs) == []
-    digest.add_rows(ours, more)
+    digest.add_rows(ours, more, SALT)
     assert digest.differing(ours, theirs) == sorted({digest.bucket_of(key, buckets) for key, _ in more})
 
 
@@ -183,7 +165,7 @@ def test_differing_names_the_buckets_that_differ(
 def test_a_manifest_survives_storage(rows: list[tuple[bytes, bytes]], buckets: int) -> None:
     """Encoding writes 16 bytes a bucket, count then sum, big-endian; decoding gives the same digests."""
     digests = [0] * buckets
-    digest.add_rows(digests, rows)
+    digest.add_rows(digests, rows, SALT)
     stored = digest.encode_manifest(digests)
     assert len(stored) == buckets * digest.RECORD_BYTES
     assert stored == b"".join(
@@ -199,7 +181,7 @@ def test_a_manifest_in_words_is_the_same_manifest(
 ) -> None:
     """Rows that go and rows that come change it as they change digests, across 2^64; too many that go are noticed."""
     digests = [0] * buckets
-    digest.add_rows(digests, rows)
+    digest.add_rows(digests, rows, SALT)
     words = digest.manifest_words(digest.encode_manifest(digests))
     gone = data.draw(st.sets(st.sampled_from(rows))) if rows else set()
     come = data.draw(st.lists(ROWS, max_size=10))
@@ -207,8 +189,8 @@ def test_a_manifest_in_words_is_the_same_manifest(
     for sign, some in ((-1, gone), (1, come)):
         for key, value in some:
             bucket = digest.bucket_of(key, buckets)
-            more[bucket] = more.get(bucket, 0) + sign * digest.row_digest(key, value)
-            digests[bucket] += sign * digest.row_digest(key, value)
+            more[bucket] = more.get(bucket, 0) + sign * digest.row_digest(key, value, SALT)
+            digests[bucket] += sign * digest.row_digest(key, value, SALT)
     assert digest.add_to_words(words, more)
     assert digest.encode_words(words) == digest.encode_manifest(digests)
     in_words = [digest.normal(digest.digest_in_words(words, bucket)) for bucket in range(buckets)]
@@ -238,7 +220,7 @@ def test_a_broken_length_is_refused(length: int) -> None:
 def test_a_negative_count_is_not_stored() -> None:
     """More subtracted than added cannot be written as if it were a count."""
     with pytest.raises(OverflowError):
-        digest.encode_manifest([-digest.row_digest(b"k", b"v")])
+        digest.encode_manifest([-digest.row_digest(b"k", b"v", SALT)])
 
 
 @given(st.integers(0, 2**100))

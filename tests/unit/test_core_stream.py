@@ -24,6 +24,7 @@ Update = tuple[int, int, Row]
 """(time, diff, row)"""
 
 AS_OF = 1_000
+SALT = 0x5EED5A17
 BUCKETS = 16
 
 
@@ -167,14 +168,14 @@ class Target:
 
 def digests_of(held: dict[bytes, bytes]) -> list[int]:
     digests = [0] * BUCKETS
-    digest.add_rows(digests, held.items())
+    digest.add_rows(digests, held.items(), SALT)
     return digests
 
 
 @given(histories(), st.booleans())
 def test_every_checkpoint_equals_the_view_at_that_time(history: History, as_bytea: bool) -> None:
     """At each closed range Redis and the manifest are exactly the view just before the frontier."""
-    stream = UpdateStream(AS_OF, BUCKETS, RowForm(binary=(as_bytea, as_bytea)))
+    stream = UpdateStream(AS_OF, BUCKETS, RowForm(binary=(as_bytea, as_bytea)), SALT)
     target = Target.of(history.initial)
     for each in history.lines(as_bytea=as_bytea):
         if stream.feed([each]):
@@ -187,7 +188,7 @@ def test_every_checkpoint_equals_the_view_at_that_time(history: History, as_byte
 @given(histories(), st.data())
 def test_coalescing_closed_ranges_equals_taking_each(history: History, data: st.DataObject) -> None:
     """Whether a run commits at every progress row or at a few of them, it ends with the same content and manifest."""
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     target = Target.of(history.initial)
     taken = 0
     for each in history.lines():
@@ -204,7 +205,7 @@ def test_how_lines_arrive_changes_nothing(history: History, data: st.DataObject)
     """One at a time or many at once, progress rows between them or not: the content and the manifest are the same."""
     lines = history.lines()
     ends = data.draw(st.sets(st.integers(1, len(lines)))) | {len(lines)}
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     target = Target.of(history.initial)
     start = 0
     for end in sorted(ends):
@@ -224,12 +225,12 @@ def test_a_net_is_what_a_plain_count_of_rows_says(history: History, data: st.Dat
     count: Counter[Row] = Counter()
     for _, diff, row in history.updates:
         count[row] += diff
-    net, later = Net(BUCKETS), Net(BUCKETS)
+    net, later = Net(BUCKETS, SALT), Net(BUCKETS, SALT)
     for _, diff, row in history.updates:
         later.update([row[0]], [row[1]], [b"%d" % diff])
         if data.draw(st.booleans()):
             net.merge(later)
-            later = Net(BUCKETS)
+            later = Net(BUCKETS, SALT)
     net.merge(later)
     left = {row: diff for row, diff in count.items() if diff}
     came = Counter(key for (key, _), diff in left.items() for _ in range(diff))
@@ -249,7 +250,7 @@ def test_a_net_is_what_a_plain_count_of_rows_says(history: History, data: st.Dat
 @given(histories())
 def test_touched_buckets_are_those_whose_rows_changed(history: History) -> None:
     """A bucket's fingerprint stays known exactly when its rows, NULL values included, are the same as before."""
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     for each in history.lines():
         stream.feed([each])
     changes = stream.take()
@@ -268,7 +269,7 @@ def test_rows_after_the_last_progress_row_are_never_handed_out(history: History,
     """They may be half of a transaction: whatever they are, they change nothing until progress passes them."""
     last = history.cuts[-1]
     history.tail = sorted(((last + more, diff, row) for more, diff, row in tail), key=lambda update: update[0])
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     closed = [stream.feed([each]) for each in history.lines()]
     assert not any(closed[len(closed) - len(tail) :])
     target = Target.of(history.initial)
@@ -283,7 +284,7 @@ def test_rows_after_the_last_progress_row_are_never_handed_out(history: History,
 def test_bad_rows_are_refused_at_the_first_closed_range_where_they_exist(history: History) -> None:
     """A NULL key or a key with several rows stops the run before that range is applied, and no earlier; what the
     changes alone cannot show (the other row was there before) shows as an insert of a key that exists."""
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     target = Target.of(history.initial)
     values = dict(history.initial.keys())
     for each in history.lines():
@@ -340,7 +341,7 @@ SUBSCRIBE = recorded(
 
 def test_the_recorded_subscription() -> None:
     """The transcript `subscribe`, closed at once: duplicates that came and went within the range are no error."""
-    stream = UpdateStream(T["T1"], BUCKETS)
+    stream = UpdateStream(T["T1"], BUCKETS, salt=SALT)
     assert [stream.feed([each]) for each in SUBSCRIBE] == [False] * 12 + [True, True]
     changes = stream.take()
     assert changes.puts == {b"a": b"1b", b"d": b"4", b"e": b"5", b"f": b"6"}
@@ -350,7 +351,7 @@ def test_the_recorded_subscription() -> None:
 
 def test_the_recorded_subscription_closed_between_its_duplicates() -> None:
     """Had progress come while the key had two values, the run would have stopped there and named it."""
-    stream = UpdateStream(T["T1"], BUCKETS)
+    stream = UpdateStream(T["T1"], BUCKETS, salt=SALT)
     for each in SUBSCRIBE[:10]:
         stream.feed([each])
     assert stream.feed([progress(T["T7"] + 1)])
@@ -361,7 +362,7 @@ def test_the_recorded_subscription_closed_between_its_duplicates() -> None:
 
 def test_the_first_progress_row_closes_nothing() -> None:
     """It equals AS OF, is sent before any data and proves nothing: the frontier stays at as_of + 1."""
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     assert not stream.feed([progress(AS_OF)])
     assert not stream.feed([progress(AS_OF + 1)]), "nothing new is known either"
     assert stream.frontier == AS_OF + 1
@@ -371,7 +372,7 @@ def test_the_first_progress_row_closes_nothing() -> None:
 
 def test_progress_closes_what_is_strictly_below_it() -> None:
     """Rows at P may still come after progress P, so rows already there at P are not handed out with it."""
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     stream.feed([line(AS_OF + 5, 1, (b"k", b"v"))])
     assert not stream.feed([progress(AS_OF + 5)])
     assert stream.feed([progress(AS_OF + 6)])
@@ -380,7 +381,7 @@ def test_progress_closes_what_is_strictly_below_it() -> None:
 
 def test_only_the_end_proves_the_bound() -> None:
     """With UP TO no progress row comes at the bound: `finish` closes the rest and makes it the frontier."""
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     stream.feed([progress(AS_OF)])
     assert not stream.feed([line(AS_OF + 3, 1, (b"b", b"2"))])
     assert not stream.take()
@@ -391,7 +392,7 @@ def test_only_the_end_proves_the_bound() -> None:
 
 def test_an_empty_bounded_stream_still_moves_the_frontier() -> None:
     """Nothing changed below UP TO: the checkpoint moves nevertheless, or it would age out of the history."""
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     stream.feed([progress(AS_OF)])
     stream.finish(AS_OF + 1_000)
     assert stream.frontier == AS_OF + 1_000
@@ -400,14 +401,14 @@ def test_an_empty_bounded_stream_still_moves_the_frontier() -> None:
 
 def test_an_update_at_as_of_is_refused() -> None:
     """It would mean the server sent the snapshot, or goes back in time: applying it twice would be wrong."""
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     with pytest.raises(ReconcileError, match="not after AS OF"):
         stream.feed([line(AS_OF, 1, (b"k", b"v"))])
 
 
 def test_taking_keeps_what_is_open() -> None:
     """Taking a closed range, partly or not at all, loses nothing of the open one."""
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     stream.feed([line(AS_OF + 1, 1, (b"a", b"1"))])
     stream.feed([progress(AS_OF + 2)])
     stream.feed([line(AS_OF + 2, 1, (b"b", b"2"))])
@@ -418,7 +419,7 @@ def test_taking_keeps_what_is_open() -> None:
 
 def test_held_bytes_are_counted_and_let_go() -> None:
     """The memory bound sees every row held, and sees it go when it is taken."""
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     assert stream.size_bytes == 0
     stream.feed([line(AS_OF + 1, 1, (b"a", b"x" * 1000))])
     assert stream.size_bytes >= 1000 + ENTRY_COST_BYTES
@@ -447,7 +448,7 @@ COPY_TEXT = [
 @pytest.mark.parametrize(("text", "key", "value"), COPY_TEXT)
 def test_the_recorded_copy_text(text: str, key: bytes | None, value: bytes | None) -> None:
     """Every line of the transcript `copy_text` means what the same query's SELECT returned."""
-    stream = UpdateStream(AS_OF, BUCKETS)
+    stream = UpdateStream(AS_OF, BUCKETS, salt=SALT)
     stream.feed([f"{AS_OF + 1}\tf\t1\t{text}\n".encode()])
     stream.finish(AS_OF + 2)
     if key is None:
@@ -476,7 +477,7 @@ def test_bytea_is_read_from_its_hexadecimal_form(value: bytes | None) -> None:
 
 def consolidated(updates: Sequence[tuple[bytes | None, bytes | None, int]]) -> Changes:
     keys, values, diffs = zip(*updates, strict=True)
-    net = Net(BUCKETS)
+    net = Net(BUCKETS, SALT)
     net.update(keys, values, [b"%d" % diff for diff in diffs])
     return net.changes()
 

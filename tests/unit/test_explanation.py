@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from reconcile.core.explanation import Seen, Verdict, explain_key
+from reconcile.core.explanation import KeyVerdict, Seen, explain_key
 
 SAME = Seen(
     synced=True,
@@ -22,40 +22,40 @@ SAME = Seen(
 )
 
 
-def verdict(**changes: object) -> Verdict:
+def verdict(**changes: object) -> KeyVerdict:
     return explain_key(dataclasses.replace(SAME, **changes))[0]  # type: ignore[arg-type]
 
 
 GONE = {"held": None, "held_kind": "none"}
 CASES = [
-    ({}, Verdict.IN_SYNC),
-    ({"now": b"2"}, Verdict.LAGS),
-    ({"now": None}, Verdict.LAGS),
-    ({**GONE, "then": None}, Verdict.LAGS),
-    ({**GONE, "then": None, "now": None}, Verdict.ABSENT),
-    ({**GONE, "redis_as_recorded": False}, Verdict.MISSING),
-    ({**GONE, "redis_as_recorded": None}, Verdict.MISSING),
-    ({"held": b"x", "redis_as_recorded": False}, Verdict.CHANGED_OUTSIDE),
-    ({"then": None, "now": None, "redis_as_recorded": False}, Verdict.EXTRA),
-    ({"held": b"x"}, Verdict.MISSED),
-    ({"held": None, "held_kind": "hash"}, Verdict.CHANGED_OUTSIDE),
-    ({"owned": False}, Verdict.FOREIGN),
-    ({"owned": False, **GONE, "then": None, "now": None}, Verdict.ABSENT),
-    ({"synced": False}, Verdict.NOT_SYNCED),
+    ({}, KeyVerdict.IN_SYNC),
+    ({"now": b"2"}, KeyVerdict.LAGS),
+    ({"now": None}, KeyVerdict.LAGS),
+    ({**GONE, "then": None}, KeyVerdict.LAGS),
+    ({**GONE, "then": None, "now": None}, KeyVerdict.ABSENT),
+    ({**GONE, "redis_as_recorded": False}, KeyVerdict.MISSING),
+    ({**GONE, "redis_as_recorded": None}, KeyVerdict.MISSING),
+    ({"held": b"x", "redis_as_recorded": False}, KeyVerdict.CHANGED_OUTSIDE),
+    ({"then": None, "now": None, "redis_as_recorded": False}, KeyVerdict.EXTRA),
+    ({"held": b"x"}, KeyVerdict.MISSED),
+    ({"held": None, "held_kind": "hash"}, KeyVerdict.CHANGED_OUTSIDE),
+    ({"owned": False}, KeyVerdict.FOREIGN),
+    ({"owned": False, **GONE, "then": None, "now": None}, KeyVerdict.ABSENT),
+    ({"synced": False}, KeyVerdict.NOT_SYNCED),
     # The checkpoint's time cannot be read any more.
-    ({"then_known": False, "then": None}, Verdict.IN_SYNC),
-    ({"then_known": False, "then": None, "now": b"2", "source_moved": True}, Verdict.LAGS),
-    ({"then_known": False, "then": None, "now": None, "source_moved": True}, Verdict.LAGS),
-    ({"then_known": False, "then": None, **GONE, "redis_as_recorded": False}, Verdict.MISSING),
-    ({"then_known": False, "held": b"x", "redis_as_recorded": False}, Verdict.CHANGED_OUTSIDE),
-    ({"then_known": False, "held": b"x", "source_moved": True, "redis_as_recorded": False}, Verdict.CHANGED_OUTSIDE),
-    ({"then_known": False, "now": None, "source_moved": True, "redis_as_recorded": False}, Verdict.EXTRA),
-    ({"then_known": False, **GONE, "source_moved": True, "redis_as_recorded": False}, Verdict.MISSING),
+    ({"then_known": False, "then": None}, KeyVerdict.IN_SYNC),
+    ({"then_known": False, "then": None, "now": b"2", "source_moved": True}, KeyVerdict.LAGS),
+    ({"then_known": False, "then": None, "now": None, "source_moved": True}, KeyVerdict.LAGS),
+    ({"then_known": False, "then": None, **GONE, "redis_as_recorded": False}, KeyVerdict.MISSING),
+    ({"then_known": False, "held": b"x", "redis_as_recorded": False}, KeyVerdict.CHANGED_OUTSIDE),
+    ({"then_known": False, "held": b"x", "source_moved": True, "redis_as_recorded": False}, KeyVerdict.CHANGED_OUTSIDE),
+    ({"then_known": False, "now": None, "source_moved": True, "redis_as_recorded": False}, KeyVerdict.EXTRA),
+    ({"then_known": False, **GONE, "source_moved": True, "redis_as_recorded": False}, KeyVerdict.MISSING),
 ]
 
 
 @pytest.mark.parametrize(("changes", "expected"), CASES)
-def test_verdicts(changes: dict[str, object], expected: Verdict) -> None:
+def test_verdicts(changes: dict[str, object], expected: KeyVerdict) -> None:
     """One case per line of the design's table of source, manifest and Redis."""
     assert verdict(**changes) is expected
 
@@ -73,7 +73,7 @@ def test_lag_is_never_called_drift() -> None:
             held_kind="none" if held is None else "string",
             source_moved=True,
         )
-        assert explain_key(seen)[0] in (Verdict.LAGS, Verdict.IN_SYNC, Verdict.ABSENT)
+        assert explain_key(seen)[0] in (KeyVerdict.LAGS, KeyVerdict.IN_SYNC, KeyVerdict.ABSENT)
 
 
 def test_every_verdict_has_a_sentence() -> None:

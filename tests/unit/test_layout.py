@@ -28,8 +28,10 @@ LAYERS = {
     "source": {"errors", "stop", "core", "config.settings"},
     "target": {"errors", "stop", "core", "config.settings"},
     "report": {"errors", "texts", "core", "config.settings"},
-    "runs": {"errors", "stop", "texts", "core", "config", "source", "target", "report"},
-    "cli": {"errors", "stop", "logs", "texts", "core", "config", "report", "runs"},
+    "compare": {"errors", "stop", "core", "config.settings", "source", "target", "report"},
+    "runs": {"errors", "stop", "texts", "core", "config", "source", "target", "report", "compare"},
+    "inspect": {"errors", "stop", "core", "config", "source", "target", "report", "compare"},
+    "cli": {"errors", "stop", "logs", "texts", "core", "config", "report", "runs", "inspect"},
 }
 """Room → what it may import of ours, beside itself and the package's version."""
 DRIVER_OF = {"psycopg": "source", "redis": "target", "hiredis": "target"}
@@ -44,6 +46,7 @@ THIRD_PARTY = {
     "target": {"redis", "hiredis"},
     "report": {"tqdm"},
     "runs": {"xxhash"},
+    "inspect": {"xxhash"},
     "cli": {"click"},
 }
 """Room → packages from outside the standard library that it may import, others none. boto3: Lambda's own."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconcile.core.drift import Cause
-from reconcile.core.explanation import Verdict
+from reconcile.core.explanation import KeyVerdict
 from reconcile.report import metrics
 from reconcile.report.audit import AuditReport, Coverage, Duplicates, RedisCounters, SliceCompared, Surplus
 from reconcile.report.run_report import DriftReport, ErrorReport, RunReport, ViewReport
@@ -56,7 +56,7 @@ def test_every_field_of_an_audit() -> None:
     assert documented("An audit") == {one.name for one in dataclasses.fields(AuditReport)}
 
 
-@pytest.mark.parametrize("name", [*ErrorReport.__dataclass_fields__, *(verdict.value for verdict in Verdict)])
+@pytest.mark.parametrize("name", [*ErrorReport.__dataclass_fields__, *(verdict.value for verdict in KeyVerdict)])
 def test_words_of_the_prose(name: str) -> None:
     """Fields of an error and explain's verdicts are named in the text."""
     assert f"`{name}`" in (DOCS / "report.md").read_text(encoding="utf-8")

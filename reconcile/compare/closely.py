@@ -1,0 +1,129 @@
+"""A close look at some buckets: every row of the source at T against every key that Redis holds there.
+
+One statement reads the rows and one scan the keys, however many buckets there are. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from reconcile.compare.sides import Chunk, Sides
+from reconcile.core import digest
+from reconcile.core.changes import duplicate_keys
+from reconcile.core.nametable import NameTable
+
+MAX_EXAMPLES = 1000
+"""Differences that are remembered by name, over all buckets, unless more are asked for."""
+LOOK_UP_KEYS = 1000
+
+
+@dataclass(slots=True)
+class Difference:
+    """One key that differs. kind: missing, stale or extra, as seen from Redis."""
+
+    key: bytes
+    kind: str
+    bucket: int
+
+
+@dataclass(slots=True)
+class Contents:
+    """Exact digests (added-up form) of one bucket at the source and in Redis, and the keys that differ."""
+
+    source: int = 0
+    redis: int = 0
+    missing: int = 0
+    stale: int = 0
+    extra: int = 0
+    examples: tuple[Difference, ...] = ()
+
+
+def look_at(sides: Sides, buckets: int, chosen: Iterable[int], max_examples: int) -> dict[int, Contents]:
+    """Look at the chosen buckets. At most max_examples keys are named per bucket, MAX_EXAMPLES over all.
+
+    Raises DataError for a repeated key.
+    """
+    task = _Look(sides, buckets, sorted(chosen), max_examples)
+    task.at_rows()
+    task.at_keys()
+    return task.contents
+
+
+class _Look:
+    def __init__(self, sides: Sides, buckets: int, chosen: list[int], max_examples: int) -> None:
+        self.contents = {bucket: Contents() for bucket in chosen}
+        self._sides = sides
+        self._buckets = buckets
+        self._chosen = chosen
+        self._max_examples = max_examples
+        self._examples_left = max(MAX_EXAMPLES, max_examples)
+        self._names = NameTable(0, sides.salt)
+
+    def at_rows(self) -> None:
+        """Every row against what Redis holds under its key."""
+        repeated: list[bytes] = []
+        for chunk in self._sides.reading.rows_of(self._chosen, self._buckets):
+            self._sides.stop.check()
+            self._sides.report.advance(len(chunk))
+            rows = self._rows(chunk, repeated)
+            held = self._sides.target.values([key for key, _ in rows])
+            for (key, value), old in zip(rows, held, strict=True):
+                self._note_row(key, value, old)
+        if repeated:
+            raise duplicate_keys(repeated)
+
+    def _rows(self, chunk: Chunk, repeated: list[bytes]) -> list[tuple[bytes, bytes]]:
+        rows: list[tuple[bytes, bytes]] = []
+        for key, value in chunk:
+            if value is None:
+                continue
+            if not self._names.add(key) and len(repeated) < MAX_EXAMPLES:
+                repeated.append(key)
+            rows.append((key, value))
+        return rows
+
+    def _note_row(self, key: bytes, value: bytes, old: bytes | None) -> None:
+        bucket = digest.bucket_of(key, self._buckets)
+        found, salt = self.contents[bucket], self._sides.salt
+        one = digest.row_digest(key, value, salt)
+        found.source += one
+        if old == value:
+            found.redis += one
+        elif old is None:  # something that the layout cannot read comes up again among the keys
+            found.missing += 1
+            self._name(found, key, "missing", bucket)
+        else:
+            found.redis += digest.row_digest(key, old, salt)
+            found.stale += 1
+            self._name(found, key, "stale", bucket)
+
+    def _name(self, found: Contents, key: bytes, kind: str, bucket: int) -> None:
+        if self._examples_left and len(found.examples) < self._max_examples:
+            self._examples_left -= 1
+            found.examples += (Difference(key, kind, bucket),)
+
+    def at_keys(self) -> None:
+        """Keys in Redis that the source has no row for."""
+        seen = NameTable(0, self._sides.salt)
+        for page in self._sides.target.names():
+            self._sides.stop.check()
+            here = [key for key in page if digest.bucket_of(key, self._buckets) in self.contents]
+            # A scan may name a key twice.
+            fresh = [key for key in here if key not in self._names and seen.add(key)]
+            for start in range(0, len(fresh), LOOK_UP_KEYS):
+                self._note_extra(fresh[start : start + LOOK_UP_KEYS])
+
+    def _note_extra(self, keys: list[bytes]) -> None:
+        target, salt = self._sides.target, self._sides.salt
+        values = target.values(keys)
+        unreadable = [key for key, value in zip(keys, values, strict=True) if value is None]
+        there = dict(zip(unreadable, target.exist(unreadable), strict=True)) if unreadable else {}
+        for key, value in zip(keys, values, strict=True):
+            if value is None and not there[key]:  # gone since
+                continue
+            bucket = digest.bucket_of(key, self._buckets)
+            found = self.contents[bucket]
+            found.redis += digest.unreadable_digest(key, salt) if value is None else digest.row_digest(key, value, salt)
+            found.extra += 1
+            self._name(found, key, "extra", bucket)

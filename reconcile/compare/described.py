@@ -1,0 +1,119 @@
+"""The view's query as Materialize sees it: columns, plan, identity, companion view. Nothing is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconcile.config.settings import ViewSettings
+from reconcile.core.keys import KeyShape
+from reconcile.core.ownership import Range
+from reconcile.core.state import Identity, State, identity_hash
+from reconcile.errors import ReconcileError, Unavailable, UsageError
+from reconcile.report.run_report import ViewReport
+from reconcile.source import query
+from reconcile.source.columns import map_columns
+from reconcile.source.companion import CompanionDefinition, describe_companion
+from reconcile.source.frontiers import Explained
+from reconcile.source.query import Mapping
+from reconcile.source.reading import Reading
+from reconcile.source.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One view's query. plan: empty where Materialize does not show it. companion: None without a usable one."""
+
+    environment_id: str
+    mapping: Mapping
+    plan: str
+    ownership: str
+    companion: CompanionDefinition | None
+
+    def identity(self, explained: Explained) -> Identity:
+        """What stored content has to be content of."""
+        signature = [*self.mapping.signature, self.ownership]
+        parts = [self.environment_id, *explained.ids, self.mapping.sql, *self.mapping.columns, self.plan]
+        return Identity(source=identity_hash([*parts, *signature]), mapping=identity_hash(signature))
+
+
+def describe(session: Session, view: ViewSettings, owned: Range, report: ViewReport) -> Described:
+    """Check the query and its columns. Raises SchemaError, UsageError, Unavailable."""
+    environment_id = session.environment_id()
+    mapping = map_view(session, view)
+    plan = _plan_of(session, view, report)
+    companion = _companion(session, view, mapping, report)
+    return Described(environment_id, mapping, plan, owned.ownership, companion)
+
+
+def map_view(session: Session, view: ViewSettings) -> Mapping:
+    """The query's columns, checked against the configuration. Raises SchemaError, UsageError."""
+    columns = session.columns(query.describe(view.sql))
+    shape = KeyShape(view.key_prefix, view.key_columns, view.key_literals)
+    return map_columns(
+        view.sql,
+        columns,
+        shape,
+        view.value_columns,
+        layout=view.layout,
+        expires_at=view.expires_at,
+        view=view.name,
+    )
+
+
+def _plan_of(session: Session, view: ViewSettings, report: ViewReport) -> str:
+    try:
+        rows = session.fetch(query.plan_of(view.sql))
+    except Unavailable:
+        raise
+    except ReconcileError as error:
+        session.stop.check()
+        report.warnings.append(
+            "Materialize does not show the query's plan, so a plain view that is replaced goes unnoticed: "
+            + error.message
+        )
+        return ""
+    return "\n".join(str(row[0] or b"", "utf-8") for row in rows)
+
+
+def _companion(
+    session: Session, view: ViewSettings, mapping: Mapping, report: ViewReport
+) -> CompanionDefinition | None:
+    """The configured companion view, as far as its definition goes; a warning where that is not usable."""
+    if view.companion is None:
+        return None
+    try:
+        definition = describe_companion(session, view.companion)
+    except UsageError as error:
+        report.warnings.append(f"{error.message}: fingerprints are computed instead")
+        return None
+    return definition
+
+
+def proved(session: Session, described: Described, state: State, report: ViewReport) -> CompanionDefinition | None:
+    """The companion view, once it is known to maintain the fingerprints of this very query.
+
+    session: outside of a reading. What was proved before is remembered in the state by the companion's identity.
+    """
+    definition = described.companion
+    if definition is None:
+        return None
+    if state.companion == companion_mark(described) or definition.proved(session, described.mapping):
+        return definition
+    report.warnings.append(
+        f"companion view {definition.name} does not match the query: fingerprints are computed instead; "
+        "create it again with the statements of: reconcile init --companion"
+    )
+    return None
+
+
+def companion_mark(described: Described) -> str:
+    """What the state remembers of a companion view that was proved: it, the query and the query's plan."""
+    assert described.companion is not None
+    parts = [described.companion.identity, described.mapping.sql, described.plan, described.environment_id]
+    return identity_hash(parts)
+
+
+def usable(companion: CompanionDefinition | None, reading: Reading) -> CompanionDefinition | None:
+    """None for a reading of another time than the present: the companion's index keeps a second of history, whatever
+    the view keeps."""
+    return companion if reading.of_the_present else None

@@ -1,0 +1,27 @@
+"""The stored manifest, read as far as it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reconcile.core.digest import RECORD_BYTES
+from reconcile.core.records import Manifest
+from reconcile.core.state import State
+from reconcile.target.port import Stored, Target
+
+
+def manifest_of(state: State) -> Manifest:
+    """Nothing of it is read yet."""
+    return Manifest(state.buckets, state.digest)
+
+
+def load(target: Target, manifest: Manifest, wanted: Iterable[int]) -> bool:
+    """Have the wanted buckets' digests there. False when what is stored is not the state's manifest."""
+    missing = manifest.missing(wanted)
+    return missing == [] or manifest.take(target.manifest(missing))
+
+
+def is_there(stored: Stored) -> bool:
+    """Whether a manifest is stored that can be the state's."""
+    state = stored.state
+    return state is not None and bool(state.digest) and stored.manifest_bytes == state.buckets * RECORD_BYTES

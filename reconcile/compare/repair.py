@@ -1,0 +1,192 @@
+"""Make the rows of some buckets equal to the source: read them at T, compare with what Redis holds, put what differs.
+
+One statement reads all of them, however many there are. What Redis holds there beyond the source is left to
+`surplus`, which gets from here all that can be known without a look at other names:
+
+    beyond[b] = manifest[b] − Σ digest(old value of every key the source has in b)
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from reconcile.compare.sides import Chunk, Sides
+from reconcile.core import digest
+from reconcile.core.changes import duplicate_keys, name_of
+from reconcile.core.nametable import NameTable
+from reconcile.errors import SafetyStop
+from reconcile.target.batch import Applier
+
+COMPARE_ROWS = 1000
+COMPARE_BYTES = 1 << 20
+"""Rows that are compared with Redis together, at most (or one larger row)."""
+MAX_LOST = 1 << 18
+"""Keys that Redis lost are remembered by their hashes, up to this many: more are not told from new ones."""
+MAX_NAMED = 1000
+
+
+class Permission(enum.Enum):
+    """What may be done with a key of the source."""
+
+    DIFFERENT = "write it where Redis holds something else"
+    ANEW = "write it though Redis holds the same: that takes away whatever expiry it had"
+    REFUSED = "it exists and is not the view's"
+
+
+Row = tuple[bytes, bytes | None]
+"""(Redis key, framed value); None: Redis is not to hold the key."""
+
+
+@dataclass(slots=True)
+class Repaired:
+    """What is known of the buckets of one part after their rows were put. Digests are added-up."""
+
+    buckets: int
+    chosen: list[int]
+    wanted: list[int]
+    """Per bucket of the finest granularity asked for: the source's rows."""
+    found: dict[int, int]
+    """Bucket → Σ digest of what Redis held under the source's keys."""
+    lost: dict[int, list[int]]
+    """Bucket → hashes of the source's rows that Redis did not hold."""
+    names: NameTable
+    """Of the source's keys that have a value."""
+    nulls: NameTable
+    """Of those that have none: Redis is not to hold them."""
+    lost_counted: bool = True
+    """False: too many were lost to remember them."""
+    adopted: int = 0
+    lost_count: int = 0
+    repeated: list[bytes] = field(default_factory=list)
+    foreign: list[bytes] = field(default_factory=list)
+    foreign_count: int = 0
+
+
+def put_rows(
+    sides: Sides,
+    applier: Applier,
+    buckets: int,
+    chosen: list[int],
+    grain: int,
+    expected_rows: int,
+    *,
+    anew: bool,
+    adopt: bool,
+) -> Repaired:
+    """Put what is missing or stale in the chosen buckets. Afterwards every row of the source is right there.
+
+    buckets: of the manifest; grain: of `Repaired.wanted`. anew: what exists is taken over, so it is written even where
+    it is equal. adopt: keys that exist and that nobody remembers as the view's are taken over as well.
+    Raises DataError for a key with several rows, SafetyStop for foreign keys.
+    """
+    names, nulls = NameTable(expected_rows, sides.salt), NameTable(0, sides.salt)
+    part = Repaired(buckets, chosen, [0] * grain, dict.fromkeys(chosen, 0), {}, names, nulls)
+    everything = len(chosen) == buckets
+    chunks = sides.reading.rows() if everything else sides.reading.rows_of(chosen, buckets)
+    for rows in _groups(sides, chunks):
+        _compare(sides, applier, part, rows, anew=anew, adopt=adopt)
+    if part.repeated:
+        raise duplicate_keys(part.repeated)
+    if part.foreign_count:
+        raise _not_ours(part, sides.target.view)
+    return part
+
+
+def _groups(sides: Sides, chunks: Iterator[Chunk]) -> Iterator[list[Row]]:
+    """Rows in groups of at most COMPARE_ROWS and about COMPARE_BYTES."""
+    rows: list[Row] = []
+    size = 0
+    for chunk in chunks:
+        sides.stop.check()
+        sides.report.advance(len(chunk))
+        rows += chunk
+        size += sum([len(value) for _, value in chunk if value is not None])
+        if len(rows) >= COMPARE_ROWS or size >= COMPARE_BYTES:
+            yield rows
+            rows, size = [], 0
+    if rows:
+        yield rows
+
+
+def _compare(sides: Sides, applier: Applier, part: Repaired, rows: list[Row], *, anew: bool, adopt: bool) -> None:
+    """Compare rows with what Redis holds under their keys; what differs goes to the applier."""
+    target, salt = sides.target, sides.salt
+    part.repeated += _repeated(part, rows)[: MAX_NAMED - len(part.repeated)]
+    rows = [row for row in rows if row[1] is not None]
+    if not rows:
+        return
+    keys = [key for key, _ in rows]
+    held = target.values(keys)
+    allowed = _allowed(sides, part, rows, held, anew=anew, adopt=adopt)
+    row_digest, fine = digest.row_digest, len(part.wanted) - 1
+    coarse, wanted, found = part.buckets - 1, part.wanted, part.found
+    for (key, value), old, may_write in zip(rows, held, allowed, strict=True):
+        assert value is not None
+        one = row_digest(key, value, salt)
+        bucket = digest.bucket_of(key, fine + 1)
+        wanted[bucket] += one
+        if may_write is Permission.REFUSED:
+            continue
+        if old is None:
+            _note_lost(part, bucket & coarse, one)
+        else:
+            found[bucket & coarse] += one if old == value else row_digest(key, old, salt)
+        if old != value or may_write is Permission.ANEW:
+            applier.put(key, value)
+
+
+def _repeated(part: Repaired, rows: list[Row]) -> list[bytes]:
+    """Keys that came before."""
+    names, nulls = part.names, part.nulls
+    repeated = [key for key, value in rows if not (names if value is not None else nulls).add(key)]
+    if len(nulls):
+        repeated += [key for key, value in rows if key in (nulls if value is not None else names)]
+    return repeated
+
+
+def _note_lost(part: Repaired, bucket: int, one: int) -> None:
+    """Not held as a value of this layout: lost since, new at the source, or something else's."""
+    if not part.lost_counted:
+        return
+    part.lost.setdefault(bucket, []).append(one - digest.ONE)
+    part.lost_count += 1
+    if part.lost_count > MAX_LOST:
+        part.lost_counted = False
+        part.lost.clear()
+
+
+def _allowed(
+    sides: Sides, part: Repaired, rows: list[Row], held: Sequence[bytes | None], *, anew: bool, adopt: bool
+) -> list[Permission]:
+    """What may be done with each key."""
+    target = sides.target
+    if target.range.ownership != "remembered":
+        return [Permission.ANEW if anew else Permission.DIFFERENT] * len(rows)
+    keys = [key for key, _ in rows]
+    ours = target.remembered(keys)
+    there = target.exist(keys)
+    found: list[Permission] = []
+    for (key, value), old, is_ours, exists in zip(rows, held, ours, there, strict=True):
+        if is_ours or not exists:
+            found.append(Permission.DIFFERENT)
+        elif adopt or old == value:
+            part.adopted += 1
+            found.append(Permission.ANEW)
+        else:
+            part.foreign_count += 1
+            if len(part.foreign) < MAX_NAMED:
+                part.foreign.append(key)
+            found.append(Permission.REFUSED)
+    return found
+
+
+def _not_ours(part: Repaired, view: str) -> SafetyStop:
+    names = ", ".join(name_of(key) for key in sorted(part.foreign)[:5])
+    return SafetyStop(
+        f"{part.foreign_count} keys of the view exist in Redis with other content, and nothing says they are "
+        f"ours: {names}",
+        hint="set redis.key_prefix, or redis.dedicated: true; or take them over with: "
+        f"reconcile snapshot --view {view} --adopt",
+    )

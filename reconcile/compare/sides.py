@@ -1,0 +1,61 @@
+"""Both sides of a comparison, the source at one time and the target, and what adding them up takes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from reconcile.core import digest
+from reconcile.core.digest import MAX_BUCKETS
+from reconcile.report.run_report import ViewReport
+from reconcile.source.reading import Reading
+from reconcile.stop import Stop
+from reconcile.target.port import Page, Target
+
+Chunk = Sequence[tuple[bytes, bytes | None]]
+"""Rows (Redis key, framed value) as they come from the source; None: Redis is not to hold the key."""
+
+CHUNKS_PER_PAGE = 2
+"""A page of keys has about as many rows as so many chunks of the source."""
+
+
+@dataclass(slots=True)
+class Sides:
+    """The source at `reading.as_of` and the target, for one view. salt: the state's digest salt."""
+
+    reading: Reading
+    target: Target
+    stop: Stop
+    report: ViewReport
+    salt: int
+
+
+def add_page(digests: list[int], page: Page, salt: int) -> None:
+    """Add what Redis holds; keys that the layout cannot read count as rows that are equal to none."""
+    digest.add_rows(digests, page, salt)
+    for key, value in page:
+        if value is None:
+            digests[digest.bucket_of(key, len(digests))] += digest.unreadable_digest(key, salt)
+
+
+def add_both(
+    sides: Sides, chunks: Iterator[Chunk], wanted: Callable[[bytes], bool] | None = None
+) -> tuple[list[int], list[int]]:
+    """(source, target): digests of all rows, and of the wanted keys Redis really holds, in MAX_BUCKETS buckets.
+
+    Both are read at once: neither waits for the other, so this takes as long as the slower of source, Redis and this
+    process.
+    """
+    source, held = [0] * MAX_BUCKETS, [0] * MAX_BUCKETS
+    with contextlib.closing(sides.target.rows(wanted)) as pages:
+        for number, chunk in enumerate(chunks):
+            sides.stop.check()
+            sides.report.advance(len(chunk))
+            digest.add_rows(source, chunk, sides.salt)
+            if number % CHUNKS_PER_PAGE == 0:
+                add_page(held, next(pages, []), sides.salt)
+        for page in pages:
+            sides.stop.check()
+            add_page(held, page, sides.salt)
+    return source, held

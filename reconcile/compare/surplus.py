@@ -1,0 +1,180 @@
+"""What Redis holds in some buckets and the source lacks: found by name, judged by the manifest, deleted or left.
+
+    find    one scan of the names: candidates, with the digests of what is stored under them
+    judge   core.surplus says which of them the view wrote; the rest needs consent
+    delete  by name: those held in memory, or else by a second scan
+
+Names are held as far as HELD_NAMES and HELD_BYTES allow; beyond that a bucket's candidates are only counted and added
+up, and are all the view's own or none.
+"""
+
+from __future__ import annotations
+
+import enum
+from binascii import crc32
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from reconcile.compare.repair import Repaired
+from reconcile.compare.sides import Sides
+from reconcile.core import digest
+from reconcile.core.nametable import NameTable
+from reconcile.core.surplus import explained
+from reconcile.target.batch import Applier
+
+HELD_NAMES = 100_000
+HELD_BYTES = 8 << 20
+
+_M64 = (1 << 64) - 1
+
+
+class Rule(enum.Enum):
+    """How to tell whose the candidates are."""
+
+    CONSENT = "a human, or redis.dedicated, has agreed to let go of whatever the source lacks"
+    OWN = "nothing else can be there: the view remembers its keys, or began into nothing"
+    MANIFEST = "the view's own are those the manifest counted"
+    NOTHING = "there is no manifest to tell"
+
+
+@dataclass(slots=True)
+class Candidates:
+    """One bucket's. held: (name, hash) as far as they are held; count and total (Σ hashes mod 2^64) of all."""
+
+    count: int = 0
+    total: int = 0
+    held: list[tuple[bytes, int]] = field(default_factory=list)
+
+    @property
+    def digest(self) -> int:
+        """Added-up form."""
+        return self.count * digest.ONE + self.total
+
+
+@dataclass(slots=True)
+class Surplus:
+    """The candidates of one part, judged. explained, unexplained: bucket → digest (added-up)."""
+
+    explained: dict[int, int] = field(default_factory=dict)
+    unexplained: dict[int, int] = field(default_factory=dict)
+    explained_names: list[bytes] = field(default_factory=list)
+    unexplained_names: list[bytes] = field(default_factory=list)
+    nameless: set[int] = field(default_factory=set)
+    """Buckets whose candidates are not held by name: all of them are explained, or none."""
+
+    @property
+    def explained_count(self) -> int:
+        """Keys."""
+        return digest.count(sum(self.explained.values()))
+
+    @property
+    def unexplained_count(self) -> int:
+        """Keys."""
+        return digest.count(sum(self.unexplained.values()))
+
+
+def find(sides: Sides, part: Repaired, within: set[int], beyond: Mapping[int, int], rule: Rule) -> Surplus:
+    """Look for candidates in the buckets `within`, and judge them.
+
+    beyond: bucket → what the manifest says beyond the source's keys as Redis held them (rule MANIFEST).
+    """
+    found = Surplus()
+    if not within:
+        return found
+    for bucket, candidates in _scan(sides, part, within).items():
+        _judge(found, bucket, candidates, _own(part, bucket, candidates, beyond.get(bucket), rule))
+    return found
+
+
+def _scan(sides: Sides, part: Repaired, within: set[int]) -> dict[int, Candidates]:
+    found: dict[int, Candidates] = {}
+    seen = NameTable(0, sides.salt)
+    names_left, bytes_left = HELD_NAMES, HELD_BYTES
+    for page in _candidate_pages(sides, part.names, part.buckets, within):
+        fresh = [name for name in page if seen.add(name)]
+        for name, value in zip(fresh, sides.target.values(fresh), strict=True):
+            one = _hash_of(name, value, sides.salt)
+            candidates = found.setdefault(digest.bucket_of(name, part.buckets), Candidates())
+            candidates.count += 1
+            candidates.total = (candidates.total + one) & _M64
+            if names_left > 0 and bytes_left > 0:
+                candidates.held.append((name, one))
+                names_left -= 1
+                bytes_left -= len(name)
+    return found
+
+
+def _candidate_pages(sides: Sides, names: NameTable, buckets: int, within: set[int]) -> Iterator[list[bytes]]:
+    """Owned names in these buckets that the source lacks, page by page. A scan may name a key twice."""
+    mask = buckets - 1
+    for page in sides.target.names():
+        sides.stop.check()
+        here = [name for name in page if crc32(name) & mask in within]
+        strange = [name for name in here if name not in names]  # those whose value is NULL among them
+        if strange:
+            yield strange
+
+
+def _hash_of(name: bytes, value: bytes | None, salt: int) -> int:
+    one = digest.unreadable_digest(name, salt) if value is None else digest.row_digest(name, value, salt)
+    return one - digest.ONE
+
+
+def _own(part: Repaired, bucket: int, candidates: Candidates, beyond: int | None, rule: Rule) -> set[int] | None:
+    """Hashes of the view's own candidates; None: all of them."""
+    if rule in (Rule.CONSENT, Rule.OWN):
+        return None
+    if rule is Rule.NOTHING or beyond is None:
+        return set()
+    if len(candidates.held) < candidates.count:
+        nothing_else = digest.normal(beyond) == digest.normal(candidates.digest)
+        return None if nothing_else else set()
+    if not part.lost_counted and digest.normal(beyond) != digest.normal(candidates.digest):
+        return set()
+    return explained([one for _, one in candidates.held], part.lost.get(bucket, []), beyond) or set()
+
+
+def _judge(found: Surplus, bucket: int, candidates: Candidates, own: set[int] | None) -> None:
+    if len(candidates.held) < candidates.count:
+        found.nameless.add(bucket)
+        (found.explained if own is None else found.unexplained)[bucket] = candidates.digest
+        names = found.explained_names if own is None else found.unexplained_names
+        names += [name for name, _ in candidates.held]
+        return
+    for name, one in candidates.held:
+        is_own = own is None or one in own
+        (found.explained_names if is_own else found.unexplained_names).append(name)
+        digests = found.explained if is_own else found.unexplained
+        digests[bucket] = digests.get(bucket, 0) + digest.ONE + one
+
+
+def delete(
+    sides: Sides, part: Repaired, found: Surplus, applier: Applier, *, explained_too: bool, unexplained_too: bool
+) -> None:
+    """Delete what was found. Names that are not held are looked for once more."""
+    if explained_too:
+        _delete_names(applier, found.explained_names)
+    if unexplained_too:
+        _delete_names(applier, found.unexplained_names)
+    within = {b for b in found.nameless if (explained_too if b in found.explained else unexplained_too)}
+    if not within:
+        return
+    names = part.names if len(part.names) else _names_of(sides, part, within)
+    for page in _candidate_pages(sides, names, part.buckets, within):
+        _delete_names(applier, page)
+
+
+def _delete_names(applier: Applier, names: list[bytes]) -> None:
+    for name in names:
+        if not applier.on_the_way(name):
+            applier.delete(name)
+
+
+def _names_of(sides: Sides, part: Repaired, within: set[int]) -> NameTable:
+    """Names of the source in these buckets, read again: those of a part are let go of before the next part."""
+    names = NameTable(0, sides.salt)
+    for chunk in sides.reading.rows_of(sorted(within), part.buckets):
+        sides.stop.check()
+        for key, _ in chunk:
+            names.add(key)
+    return names

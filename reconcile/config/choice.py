@@ -1,0 +1,25 @@
+"""Which of the configured views a command works on."""
+
+from __future__ import annotations
+
+import fnmatch
+
+from reconcile.config.settings import Settings, ViewSettings
+from reconcile.errors import UsageError
+
+
+def chosen_views(settings: Settings, names: tuple[str, ...]) -> list[ViewSettings]:
+    """The views with these names or matching these patterns (price-*), in that order, each once; none named: all.
+
+    Raises UsageError, also for a pattern that matches nothing.
+    """
+    known = {view.name: view for view in settings.views}
+    if not known:
+        raise UsageError("no view is configured", hint="materialize.sql, or a list of views; see docs/configuration.md")
+    chosen: dict[str, ViewSettings] = {} if names else known
+    for name in names:
+        found = [name] if name in known else [one for one in known if fnmatch.fnmatchcase(one, name)]
+        if not found:
+            raise UsageError(f"no view is named {name!r}", hint=f"configured: {', '.join(known)}")
+        chosen |= {one: known[one] for one in found}
+    return list(chosen.values())

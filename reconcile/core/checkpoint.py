@@ -1,0 +1,65 @@
+"""The next state of a view, from the one before: the only place where a checkpoint is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from reconcile.core import digest, guard, pending
+from reconcile.core.decide import succession
+from reconcile.core.records import total_text
+from reconcile.core.state import Identity, State
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What Redis holds, or will hold, with the next commit.
+
+    total: added-up digest over the manifest. surplus: bucket → digest of keys that wait for consent.
+    """
+
+    buckets: int
+    total: int
+    identity: Identity
+    surplus: Mapping[int, int]
+    fingerprint_salt: str
+    companion: str
+
+
+def marked(base: State, event: pending.Event, until: int, now_ms: int) -> State:
+    """The same content, while a larger change is being applied."""
+    return replace(base, pending=pending.after(base, event, until), updated_at_ms=now_ms)
+
+
+def reached(base: State, as_of: int, content: Content, now_ms: int) -> State:
+    """Redis holds the view's content at as_of."""
+    return _with(base, content, now_ms, as_of=as_of, event="complete", until=as_of)
+
+
+def withheld(base: State, until: int, content: Content, now_ms: int) -> State:
+    """Redis holds the content at `until` and keys of the view that a human has to let go of: the checkpoint stays."""
+    return _with(base, content, now_ms, as_of=base.as_of, event="withhold", until=until)
+
+
+def partly(base: State, event: pending.Event, until: int, content: Content, now_ms: int) -> State:
+    """Some buckets hold the content at `until`; the next run goes on with the others."""
+    return _with(base, content, now_ms, as_of=base.as_of, event=event, until=until)
+
+
+def _with(base: State, content: Content, now_ms: int, *, as_of: int | None, event: pending.Event, until: int) -> State:
+    keys = digest.count(content.total)
+    return replace(
+        base,
+        as_of=as_of,
+        identity=content.identity,
+        earlier=succession(base, content.identity, now_ms),
+        buckets=content.buckets,
+        keys=keys,
+        digest=total_text(content.total),
+        surplus=digest.count(sum(content.surplus.values())),
+        pending=pending.after(base, event, until),
+        fingerprint_salt=content.fingerprint_salt,
+        companion=content.companion,
+        peak=guard.seen(base.peak, keys, now_ms),
+        updated_at_ms=now_ms,
+    )

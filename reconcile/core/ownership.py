@@ -1,0 +1,92 @@
+"""Whose keys are whose: the part of the key space that a view claims, and when two claims overlap. DESIGN: claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from reconcile.errors import SafetyStop
+
+Ownership = Literal["prefix", "dedicated", "remembered"]
+
+STATE_PREFIX = b"reconcile:{"
+"""Every key of reconcile's own begins with this; no view may write such a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The keys a view may write: those under a prefix, all of a database, or those it remembers one by one.
+
+    timestamp_key: mz-redis-sync's timestamp key, a range of one key beside it.
+    """
+
+    ownership: Ownership
+    prefix: bytes = b""
+    timestamp_key: bytes = b""
+
+    def owns(self, key: bytes) -> bool:
+        """Whether a key found in Redis is the view's by its name. Remembered keys cannot be told by name."""
+        return key.startswith(self.prefix) and not key.startswith(STATE_PREFIX) and key != self.timestamp_key
+
+    @property
+    def prefix_suffices(self) -> bool:
+        """Whether every key under the prefix is the view's: no key of reconcile's own can begin with it."""
+        ours = self.prefix.startswith(STATE_PREFIX) or STATE_PREFIX.startswith(self.prefix)
+        return not ours and not (self.timestamp_key or b"\0").startswith(self.prefix)
+
+    def refuses(self, key: bytes) -> bool:
+        """Whether a row with this key must not be written: it has the name of one of reconcile's own keys."""
+        return key.startswith(STATE_PREFIX) or (bool(self.timestamp_key) and key == self.timestamp_key)
+
+    def encode(self) -> str:
+        """As stored in the claims hash and in the state: ownership, prefix and timestamp key, in hexadecimal."""
+        return f"{self.ownership} {self.prefix.hex()} {self.timestamp_key.hex()}"
+
+    @classmethod
+    def decode(cls, text: str) -> Range:
+        """Raises ValueError."""
+        ownership, prefix, timestamp_key = text.split(" ")
+        if ownership not in ("prefix", "dedicated", "remembered"):
+            raise ValueError("ownership")
+        return cls(ownership, bytes.fromhex(prefix), bytes.fromhex(timestamp_key))  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        """For people."""
+        if self.ownership == "dedicated":
+            return "all of the database (redis.dedicated)"
+        if self.ownership == "remembered":
+            return "the keys it has written (no prefix)"
+        return f"the prefix {self.prefix.decode('utf-8', 'backslashreplace')!r}"
+
+
+def overlap(ours: Range, theirs: Range) -> bool:
+    """Whether one key could belong to both. Two views that remember their keys may share a database."""
+    if ours.timestamp_key and ours.timestamp_key == theirs.timestamp_key:
+        return True
+    kinds = {ours.ownership, theirs.ownership}
+    if "dedicated" in kinds:
+        return True
+    if kinds == {"prefix"}:
+        return ours.prefix.startswith(theirs.prefix) or theirs.prefix.startswith(ours.prefix)
+    return False
+
+
+def contradiction(view: str, ours: Range, claims: Mapping[str, Range]) -> SafetyStop | None:
+    """The error where a claim cannot be made beside those that exist.
+
+    claims: view → range, of all views in the database, this one included where it has claimed before.
+    """
+    own = claims.get(view)
+    if own is not None and own != ours and own.ownership != "remembered":
+        return SafetyStop(
+            f"view {view} has claimed {own}, and is now configured for {ours}: its keys are not moved",
+            hint=f"give it a new name, then: reconcile drop {view} --keys; or restore the old range",
+        )
+    for other, theirs in sorted(claims.items()):
+        if other != view and overlap(ours, theirs):
+            return SafetyStop(
+                f"views {view} and {other} would write the same keys: {view} claims {ours}, {other} has {theirs}",
+                hint=f"give each a prefix of its own; if {other} is no longer used: reconcile drop {other}",
+            )
+    return None

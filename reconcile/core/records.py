@@ -1,0 +1,146 @@
+"""Manifest, fingerprints and surplus: fixed-size records, one per bucket, and what a run makes of them. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reconcile.core import digest
+from reconcile.core.digest import Fingerprints, Words
+
+REWRITE_FRACTION = 32
+"""When more than one bucket in so many is wanted or changed, all records are read or written at once: a command for one
+bucket costs both sides as much as the records of some hundred."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What to write of one kind of record. whole: all of it, b'' removes it; some: bucket → record."""
+
+    whole: bytes | None = None
+    some: Mapping[int, bytes] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.whole is not None or bool(self.some)
+
+
+NO_RECORDS = Records()
+
+
+class Manifest:
+    """The stored manifest, known bucket by bucket or whole, and what a run makes of it.
+
+    total: the digest over all buckets (added-up form) as the state has it; a manifest read whole must add up to it.
+    """
+
+    def __init__(self, buckets: int, total: str) -> None:
+        """total: as the state stores it."""
+        self.buckets = buckets
+        self.total = digest.added(int(total, 16)) if total else 0
+        self._some: dict[int, int] = {}
+        self._all: Words | None = None
+
+    def missing(self, wanted: Iterable[int]) -> list[int] | None:
+        """Which of the wanted buckets are still to be read: none, some, or (None) all there are."""
+        if self._all is not None:
+            return []
+        missing = [bucket for bucket in wanted if bucket not in self._some]
+        return None if len(missing) * REWRITE_FRACTION > self.buckets else missing
+
+    def take(self, records: Mapping[int, bytes] | bytes) -> bool:
+        """Take in what was read. False when that cannot be the state's manifest: nothing of it is to be trusted."""
+        if isinstance(records, bytes):
+            if len(records) != self.buckets * digest.RECORD_BYTES:
+                return False
+            # Buckets this run has changed and written already are in what was just read.
+            self._all = digest.manifest_words(records)
+            self._some.clear()
+            return digest.total_of_words(self._all) == digest.normal(self.total)
+        for bucket, record in records.items():
+            if len(record) != digest.RECORD_BYTES:
+                return False
+            (self._some[bucket],) = digest.decode_manifest(record)
+        return True
+
+    def __getitem__(self, bucket: int) -> int:
+        """Added-up form; the bucket must have been read."""
+        return self._some[bucket] if self._all is None else digest.digest_in_words(self._all, bucket)
+
+    def change(self, changed: Mapping[int, int]) -> Records:
+        """Set buckets that were read to new digests (added-up form); the records to store."""
+        self.add({bucket: new - self[bucket] for bucket, new in changed.items()})
+        return self.records(changed)
+
+    def add(self, more: Mapping[int, int]) -> bool:
+        """Add to the digests of buckets that were read. False when one would count less than no rows: then nothing is
+        right any more."""
+        if self._all is not None:
+            fits = digest.add_to_words(self._all, more)
+        else:
+            sums = {bucket: self._some[bucket] + one for bucket, one in more.items()}
+            fits = all(digest.count(one) >= 0 for one in sums.values())
+            self._some.update(sums)
+        self.total += sum(more.values())
+        return fits
+
+    def records(self, changed: Collection[int]) -> Records:
+        """These buckets, as absolute values: a repeated transaction must change nothing."""
+        if self._all is not None and len(changed) * REWRITE_FRACTION > self.buckets:
+            return Records(whole=digest.encode_words(self._all))
+        return Records(some={b: digest.encode_manifest([self[b]]) for b in sorted(changed)})
+
+    @property
+    def keys(self) -> int:
+        """Keys over all buckets."""
+        return digest.count(self.total)
+
+
+def whole_manifest(digests: Sequence[int]) -> Records:
+    """All digests, in added-up form."""
+    return Records(whole=digest.encode_manifest(digests))
+
+
+def total_text(total: int) -> str:
+    """A digest (added-up form) as the state stores it: 32 hexadecimal digits of its normal form."""
+    return f"{digest.normal(total):032x}"
+
+
+def fingerprint_records(new: Fingerprints | None, stored: Fingerprints | None) -> Records:
+    """What makes `new` out of what is stored. None: nothing is known of any bucket."""
+    if new == stored:
+        return NO_RECORDS
+    if new is None:
+        return Records(whole=b"")
+    if stored is not None and len(stored) == len(new):
+        changed = [bucket for bucket, (ours, theirs) in enumerate(zip(new, stored, strict=True)) if ours != theirs]
+        if len(changed) * REWRITE_FRACTION <= len(new):
+            return Records(some={b: digest.encode_fingerprints(new[b : b + 1]) for b in changed})
+    return Records(whole=digest.encode_fingerprints(new))
+
+
+def forget(known: Fingerprints | None, touched: Collection[int]) -> Records:
+    """Clear the touched buckets' fingerprints, in place too: their rows have changed since."""
+    if known is None:
+        return NO_RECORDS
+    for bucket in touched:
+        known[bucket] = digest.UNKNOWN
+    if len(touched) * REWRITE_FRACTION > len(known):
+        return Records(whole=digest.encode_fingerprints(known))
+    return Records(some={bucket: bytes(digest.FINGERPRINT_BYTES) for bucket in sorted(touched)})
+
+
+def surplus_records(surplus: Mapping[int, int]) -> Records:
+    """Bucket → digest (added-up form) of keys that wait for consent; always written whole, as few buckets have any.
+
+    4 bytes bucket, RECORD_BYTES digest, ascending."""
+    entries = [b.to_bytes(4, "big") + digest.encode_manifest([one]) for b, one in sorted(surplus.items())]
+    return Records(whole=b"".join(entries))
+
+
+def decode_surplus(stored: bytes) -> dict[int, int]:
+    """Raises ValueError on a broken length."""
+    size = 4 + digest.RECORD_BYTES
+    if len(stored) % size:
+        raise ValueError("surplus length is not a multiple of its record")
+    entries = [stored[at : at + size] for at in range(0, len(stored), size)]
+    return {int.from_bytes(one[:4], "big"): digest.decode_manifest(one[4:])[0] for one in entries}

@@ -1,0 +1,57 @@
+"""Whose keys are whose, as the claims in Redis tell: which of them contradict each other, and which nobody needs. Pure.
+
+A claim is orphaned when no state belongs to it: its view was renamed, its first run never got beyond claiming, or its
+state was lost. It still keeps every other view off its keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+from reconcile.core.ownership import Range, overlap
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the hash of claims says. Tags name views: `view` or `namespace.view`."""
+
+    ranges: dict[str, Range]
+    unreadable: list[str]
+    """Tags whose range is not one that reconcile writes."""
+
+    @classmethod
+    def read(cls, stored: Mapping[str, str]) -> Claims:
+        """tag → range as stored."""
+        ranges, unreadable = {}, []
+        for tag, text in sorted(stored.items()):
+            try:
+                ranges[tag] = Range.decode(text)
+            except ValueError:
+                unreadable.append(tag)
+        return cls(ranges, unreadable)
+
+    def overlapping(self) -> list[tuple[str, str]]:
+        """Pairs of tags that may write the same keys."""
+        pairs = combinations(self.ranges.items(), 2)
+        return [(one, two) for (one, ours), (two, theirs) in pairs if overlap(ours, theirs)]
+
+    def orphaned(self, states: Collection[str], configured: Collection[str]) -> list[str]:
+        """Tags that have neither a state nor a view in this configuration."""
+        return [tag for tag in self.ranges if tag not in states and tag not in configured]
+
+    def owner_of(self, key: bytes) -> str | None:
+        """The tag whose range has a key by its name, the longest prefix first; None: nobody's, or only remembered."""
+        owning = [(len(owned.prefix), tag) for tag, owned in self.ranges.items() if _by_name(owned) and owned.owns(key)]
+        return max(owning)[1] if owning else None
+
+
+def _by_name(owned: Range) -> bool:
+    return owned.ownership != "remembered"
+
+
+def missing_shards(shards: Collection[tuple[int, int] | None]) -> list[tuple[int, int]]:
+    """Shards i/n that have no state although others of the same n have one."""
+    present = {shard for shard in shards if shard is not None}
+    return [(i, n) for n in sorted({n for _, n in present}) for i in range(n) if (i, n) not in present]

@@ -1,0 +1,167 @@
+"""Preflight: everything that would make runs fail, or be slower or less safe than they could be, and what mends it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from reconcile.config.choice import chosen_views
+from reconcile.config.settings import Settings, ViewSettings
+from reconcile.core.times import MAX_TIMESTAMP
+from reconcile.inspect import doctor_history, doctor_keys, doctor_redis, doctor_source
+from reconcile.inspect.doctor_claims import check_claims
+from reconcile.inspect.doctor_history import Schedule
+from reconcile.inspect.doctor_memory import check_memory
+from reconcile.inspect.findings import Findings
+from reconcile.source.query import Mapping
+from reconcile.source.reading import explain
+from reconcile.source.session import Session
+from reconcile.stop import Stop
+from reconcile.target.opening import names_of, open_target, range_of
+from reconcile.target.survey import Survey
+
+CLOCK_TOLERANCE_MS = 5_000
+"""Clocks further apart than this are worth a word: lag and ages are shown by them."""
+
+
+def examine(settings: Settings, names: tuple[str, ...], schedule: Schedule, stop: Stop) -> Findings:
+    """Look at both servers and the named views (none: all). Raises Incomplete, UsageError (no such view)."""
+    views = chosen_views(settings, names)
+    findings = Findings()
+    with contextlib.ExitStack() as closing:
+        session = doctor_source.open_source(settings, stop, findings)
+        if session is not None:
+            closing.callback(session.close)
+        survey = doctor_redis.open_redis(settings.redis, stop, findings)
+        if survey is not None:
+            closing.callback(survey.close)
+            _check_all_claims(survey, settings, views, schedule, findings)
+        clocks = {} if survey is None else _redis_clock(survey, findings)
+        for view in views:
+            findings.view = view.name
+            if session is not None and session.closed:  # a reading that fails hangs up
+                session = doctor_source.connect_again(settings, stop, closing, findings)
+            _Examination(settings, view, schedule, stop, findings, clocks, views[0].name).of(session, survey)
+        findings.view = None
+        _check_clocks(clocks, findings)
+    return findings
+
+
+def _check_all_claims(
+    survey: Survey, settings: Settings, views: list[ViewSettings], schedule: Schedule, findings: Findings
+) -> None:
+    names = {view.name: names_of(settings.redis, view) for view in views}
+    ranges = {view.name: range_of(settings.redis, view) for view in views}
+    with findings.checking("claims"):
+        check_claims(survey, names, ranges, findings, quick=schedule.quick)
+
+
+class _Examination:
+    """Everything about one view, at both ends."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        view: ViewSettings,
+        schedule: Schedule,
+        stop: Stop,
+        findings: Findings,
+        clocks: dict[str, int],
+        first: str,
+    ) -> None:
+        """first: name of the view that is looked at first."""
+        self._settings = settings
+        self._view = view
+        self._schedule = schedule
+        self._stop = stop
+        self._findings = findings
+        self._clocks = clocks
+        self._first = first
+        self._rows: int | None = None
+        self._keyed = True
+
+    def of(self, session: Session | None, survey: Survey | None) -> None:
+        """Source first: what is found there helps to name keys in Redis."""
+        mapping = None
+        if session is not None:
+            mapping = doctor_source.open_mapping(session, self._view, self._findings)
+            if mapping is not None:
+                self._source(session, mapping)
+        if survey is not None:
+            both = (session, mapping) if session is not None and mapping is not None else None
+            self._redis(survey, both)
+
+    def _source(self, session: Session, mapping: Mapping) -> None:
+        findings, resumable = self._findings, False
+        if not self._schedule.quick:
+            with findings.checking("keys"):
+                self._rows, self._keyed = doctor_source.check_keys(session, mapping, findings)
+        with findings.checking("history"):
+            explained = explain(session, mapping)
+            if explained.frontiers.now != MAX_TIMESTAMP:
+                self._clocks.setdefault("Materialize", _ahead_ms(explained.frontiers.now))
+            resumable = doctor_history.check_history(session, explained, self._view, self._schedule.every_s, findings)
+        with findings.checking("companion view"):
+            if not self._keyed:
+                return  # no run gets as far as fingerprints
+            doctor_history.check_companion(
+                session, mapping, self._view, self._rows, self._schedule, findings, resumable=resumable
+            )
+
+    def _redis(self, survey: Survey, source: tuple[Session, Mapping] | None) -> None:
+        findings, view, redis = self._findings, self._view, self._settings.redis
+        with contextlib.ExitStack() as closing, findings.checking("redis"):
+            target = open_target(redis, view, self._stop)
+            closing.callback(target.close)
+            with findings.checking("rights"):
+                names = names_of(redis, view)
+                doctor_keys.check_rights(survey, names, target, view, redis.username or "default", findings)
+            state = None
+            with findings.checking("state"):
+                state = doctor_keys.check_state(target, view, findings)
+                if state is not None and state.as_of is not None:
+                    doctor_keys.check_compared(target, state, view, findings)
+            with findings.checking("timestamp key"):
+                first = view.name == self._first
+                doctor_keys.check_legacy(survey, target, state, findings, first=first)
+            if source is not None and self._rows is not None:
+                with findings.checking("memory"):
+                    check_memory(*source, target, view, self._rows, state, findings)
+            if not self._schedule.quick:
+                with findings.checking("key space"):
+                    doctor_keys.check_keys(survey, target, view, source, self._stop, findings)
+
+
+# -- clocks ------------------------------------------------------------------------------------------------------------
+
+
+def _ahead_ms(theirs_ms: int) -> int:
+    """How far a clock is ahead of this host's."""
+    return theirs_ms - time.time_ns() // 1_000_000
+
+
+def _redis_clock(survey: Survey, findings: Findings) -> dict[str, int]:
+    with findings.looking("clocks"):
+        return {"Redis": _ahead_ms(survey.now_ms())}
+    return {}
+
+
+def _check_clocks(ahead_ms: dict[str, int], findings: Findings) -> None:
+    """Who is off: where two agree, it is the third."""
+    if not ahead_ms:
+        return
+    clocks = {"this host": 0, **ahead_ms}
+    if max(clocks.values()) - min(clocks.values()) <= CLOCK_TOLERANCE_MS:
+        findings.ok("clocks", f"{', '.join(clocks)} agree within {CLOCK_TOLERANCE_MS // 1000} s")
+        return
+    middle = sorted(clocks.values())[len(clocks) // 2] if len(clocks) > 2 else 0
+    for name, ahead in clocks.items():
+        off = ahead - middle
+        if abs(off) > CLOCK_TOLERANCE_MS:
+            side = "ahead of" if off > 0 else "behind"
+            rest = " and ".join(other for other in clocks if other != name)
+            findings.warn(
+                "clocks",
+                f"{name} is {abs(off) / 1000:.1f} s {side} {rest}: lag and ages are wrong by that, data is not",
+                "synchronise the clocks (NTP)",
+            )

@@ -1,0 +1,98 @@
+"""Doctor's look at the claims in a database: every view's, whoever configured it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconcile.core.ownership import Range, contradiction
+from reconcile.inspect.claims import Claims, missing_shards
+from reconcile.inspect.findings import Findings
+from reconcile.target.names import Names
+from reconcile.target.survey import Survey
+
+States = Mapping[str, set[tuple[int, int] | None]]
+"""Tag → shards that have a state."""
+MAX_TOLD = 10
+
+
+def check_claims(
+    survey: Survey, names: Mapping[str, Names], ranges: Mapping[str, Range], findings: Findings, *, quick: bool
+) -> None:
+    """Claims against each other, against the states, and against the views configured here (name → names, range).
+
+    quick: states are not looked for, which takes a scan of all names.
+    """
+    with findings.looking("claims"):
+        stored = survey.claims()
+        if stored is None:
+            findings.fail(
+                "claims", "the claims may not be read: runs end with exit code 2", "ACL SETUSER … ~reconcile:*"
+            )
+            return
+        claims = Claims.read(stored)
+        before = len(findings.found)
+        states = None if quick else survey.states()
+        tags = {one.tag for one in names.values()}
+        idle = claims.orphaned(states.keys(), tags) if states is not None else []
+        _check_overlaps(claims, tags, idle, findings)
+        _check_configured(claims, names, ranges, findings)
+        if states is not None:
+            _check_states(claims, states, idle, findings)
+        if len(findings.found) == before:
+            findings.ok("claims", f"{len(claims.ranges):,} in this database, none contradicts another")
+
+
+def _check_overlaps(claims: Claims, tags: set[str], idle: list[str], findings: Findings) -> None:
+    for pair in claims.overlapping()[:MAX_TOLD]:
+        # What goes is what nobody uses, as far as can be told: an orphan, or a view of another configuration.
+        goes, stays = sorted(pair, key=lambda tag: (tag not in idle, tag in tags, tag))
+        findings.fail(
+            "claims",
+            f"views {stays} and {goes} claim the same keys: {stays} has {claims.ranges[stays]}, {goes} has "
+            f"{claims.ranges[goes]}" + (" (orphaned: it has no state)" if goes in idle else ""),
+            f"reconcile drop {goes}\n# if nobody uses it; until then runs of {stays} may end with exit code 5",
+        )
+    for tag in claims.unreadable[:MAX_TOLD]:
+        findings.warn(
+            "claims",
+            f"the claim of {tag} is not one that reconcile wrote",
+            f"HDEL reconcile:{{claims}} {tag}\n# the next run of {tag} writes it anew",
+        )
+
+
+def _check_configured(
+    claims: Claims, names: Mapping[str, Names], ranges: Mapping[str, Range], findings: Findings
+) -> None:
+    tags = {one.tag for one in names.values()}
+    told = {tag for pair in claims.overlapping() for tag in pair}
+    for view, owned in ranges.items():
+        tag = names[view].tag
+        others = {other: theirs for other, theirs in claims.ranges.items() if other == tag or other not in tags}
+        found = None if tag in told else contradiction(tag, owned, others)
+        if found is not None:
+            findings.fail("claims", f"{found.message}: its runs end with exit code 5", found.hint)
+
+
+def _check_states(claims: Claims, states: States, idle: list[str], findings: Findings) -> None:
+    overlapping = {tag for pair in claims.overlapping() for tag in pair}
+    for tag in [tag for tag in idle if tag not in overlapping][:MAX_TOLD]:
+        findings.warn(
+            "claims",
+            f"the claim of {tag} on {claims.ranges[tag]} is orphaned: it has no state, and no view in this "
+            "configuration; it keeps every other view off these keys",
+            f"reconcile drop {tag}",
+        )
+    unclaimed = [tag for tag in sorted(states) if tag not in claims.ranges and tag not in claims.unreadable]
+    for tag in unclaimed[:MAX_TOLD]:
+        findings.warn(
+            "claims",
+            f"view {tag} has a state but no claim (reconcile:{{claims}} was lost, or evicted)",
+            "reconcile run\n# of any view: a run that finds no claim of its own first makes those of all states anew",
+        )
+    for tag, shards in sorted(states.items()):
+        for i, n in missing_shards(shards)[:MAX_TOLD]:
+            findings.warn(
+                "shards",
+                f"shard {i}/{n} of {tag} never ran: its buckets are not in Redis",
+                f"reconcile run --view {tag} --shard {i}/{n}",
+            )

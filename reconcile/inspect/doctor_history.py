@@ -1,0 +1,214 @@
+"""Doctor's look at how far back a view can be read, and at the companion view, which makes that matter less."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from reconcile.config.settings import ViewSettings
+from reconcile.core.digest import choose_buckets
+from reconcile.core.times import MAX_TIMESTAMP
+from reconcile.errors import UsageError
+from reconcile.inspect.findings import Findings, plural, span
+from reconcile.source import catalog
+from reconcile.source.catalog import CatalogObject
+from reconcile.source.companion import describe_companion
+from reconcile.source.frontiers import Explained
+from reconcile.source.query import Mapping
+from reconcile.source.reading import open_reading
+from reconcile.source.session import Session
+
+SHORT_HISTORY_S = 2.0
+"""What Materialize keeps without being asked: one to two seconds."""
+RUNS_TO_MISS = 10
+"""History recommended for a schedule: so many runs may fail or be late."""
+LEAST_HISTORY_S = 600
+PAYS_S, PAYS_SHARE = 0.5, 0.02
+"""A companion view pays where computing the fingerprints takes longer than this, or than this share of the time
+between two runs."""
+MEASURED_ONCE_S = 5.0
+
+_ALTERABLE = {"materialized-view": "MATERIALIZED VIEW", "table": "TABLE", "source": "SOURCE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What the user says of the runs to come. quick: leave out what reads every row of the view or name in Redis."""
+
+    every_s: float | None
+    quick: bool
+
+
+def check_history(
+    session: Session, explained: Explained, view: ViewSettings, every_s: float | None, findings: Findings
+) -> bool:
+    """How far back the query can be read, what limits it, and whether that spans the time between two runs.
+
+    Returns whether runs can usually go on from their checkpoint.
+    """
+    frontiers = explained.frontiers
+    if frontiers.now == MAX_TIMESTAMP:
+        findings.ok("history", "the view is constant: there is nothing to continue from")
+        return True
+    readable_s = max(0, frontiers.now - frontiers.since) / 1000
+    objects: list[CatalogObject] = []
+    trapped = False
+    with findings.looking("history"):
+        for source in explained.objects:
+            known = catalog.find_object(session, source.id)
+            if known is not None:
+                objects.append(known)
+        trapped = _check_index_trap(session, objects, findings)
+    return not trapped and _judge(objects, readable_s, view, every_s, findings)
+
+
+def _check_index_trap(session: Session, objects: list[CatalogObject], findings: Findings) -> bool:
+    """An index of the session's cluster is read instead of the view, and has its own, short history."""
+    trapped = False
+    for index in (known for known in objects if known.on_id is not None):
+        relation = catalog.find_object(session, index.on_id or "")
+        if relation is None or (relation.window_ms or 0) < SHORT_HISTORY_S * 1000:
+            continue
+        trapped = True
+        findings.warn(
+            "history",
+            f"index trap: {relation.name} keeps {span((relation.window_ms or 0) / 1000)} of history, but the "
+            f"query is answered by the index {index.name}, which keeps {span((index.window_ms or 1000) / 1000)}: "
+            "every run reconciles by snapshot",
+            f"DROP INDEX {index.name};\n-- or set materialize.cluster to a cluster where this index does not exist",
+        )
+    return trapped
+
+
+def _judge(
+    objects: list[CatalogObject], readable_s: float, view: ViewSettings, every_s: float | None, findings: Findings
+) -> bool:
+    windows_s = [known.window_ms / 1000 for known in objects if known.window_ms is not None]
+    # What an object keeps is a promise; what can be read now may be more (lazy cleaning) or less (a new view).
+    kept_s = min(windows_s, default=readable_s)
+    now = f"the query can be read back {span(readable_s)} now"
+    wanted_s = max(LEAST_HISTORY_S, RUNS_TO_MISS * (every_s or 0))
+    if kept_s >= max(SHORT_HISTORY_S, 2 * (every_s or 0)):
+        findings.ok("history", f"kept for {span(kept_s)}; {now}")
+        return True
+    if view.companion is not None:
+        findings.ok("history", f"kept for {span(kept_s)}; the companion view makes snapshots cheap")
+        return False
+    why = "every run reconciles by snapshot (correct, but it costs more than a delta)"
+    if every_s is not None and kept_s >= every_s:
+        why = f"one late run, with runs every {span(every_s)}, loses it and reconciles by snapshot"
+    short = [known for known in objects if known.window_ms is None or known.window_ms / 1000 < wanted_s]
+    findings.warn("history", f"kept for {span(kept_s)} only, {now}: {why}", _retain(short, wanted_s))
+    return False
+
+
+def _retain(objects: list[CatalogObject], wanted_s: float) -> str:
+    """Statements that make the objects keep enough history."""
+    lines = []
+    for known in objects:
+        kind = _ALTERABLE.get(known.kind)
+        if kind is not None:
+            minutes = math.ceil(wanted_s / 60)
+            lines.append(f"ALTER {kind} {known.name} SET (RETAIN HISTORY FOR '{minutes} minutes');")
+        elif known.kind == "index":
+            lines.append(
+                f"-- {known.name} is an index, whose history is always short: let the query read a materialized view "
+                "without an index in this cluster"
+            )
+    return "\n".join(lines) or "-- let the query read a materialized view created WITH (RETAIN HISTORY FOR '1hr')"
+
+
+# -- companion view ----------------------------------------------------------------------------------------------------
+
+
+def check_companion(
+    session: Session,
+    mapping: Mapping,
+    view: ViewSettings,
+    rows: int | None,
+    schedule: Schedule,
+    findings: Findings,
+    *,
+    resumable: bool,
+) -> None:
+    """The companion view: there, indexed, made for the query as it is now; or absent though it would pay.
+
+    rows: of the view, None: not counted. resumable: runs have history to go on from.
+    """
+    if view.companion is None:
+        _check_absent(session, mapping, view, rows, schedule, findings, resumable=resumable)
+        return
+    name, again = view.companion, f"reconcile init --companion --view {view.name}"
+    try:
+        definition = describe_companion(session, name)
+    except UsageError as error:
+        findings.fail("companion view", f"{name} cannot be used: {error.message}", f"-- the statements of: {again}")
+        return
+    if view.buckets not in (None, definition.buckets):
+        findings.warn(
+            "companion view",
+            f"{name} was made for {definition.buckets:,} buckets, and the configuration says {view.buckets:,}",
+            f"set buckets: {definition.buckets} for this view, or leave it out",
+        )
+        return
+    if not definition.proved(session, mapping):
+        findings.warn(
+            "companion view",
+            f"{name} does not match the query: runs compute fingerprints themselves",
+            f"DROP VIEW {name};\n-- then create it again with the statements of: {again}",
+        )
+        return
+    if not catalog.answered_by_index(session, name):
+        findings.warn(
+            "companion view",
+            f"{name} matches the query, but has no index in this cluster: every read computes it anew",
+            f"CREATE INDEX ON {name} (bucket);",
+        )
+        return
+    findings.ok("companion view", f"{name} matches the query, {definition.buckets:,} buckets")
+
+
+def _check_absent(
+    session: Session,
+    mapping: Mapping,
+    view: ViewSettings,
+    rows: int | None,
+    schedule: Schedule,
+    findings: Findings,
+    *,
+    resumable: bool,
+) -> None:
+    if rows is None or schedule.quick:
+        findings.ok("companion view", "none is configured")
+        return
+    took_s = fingerprint_s(session, mapping, view.buckets or choose_buckets(rows))
+    measured = f"without one Materialize takes {took_s:.2f} s for the fingerprints of {plural(rows, 'row')}"
+    pays = took_s >= PAYS_S or (schedule.every_s is not None and took_s >= PAYS_SHARE * schedule.every_s)
+    if not pays:
+        findings.ok("companion view", f"none is configured; {measured}, so it would save little")
+    elif resumable:
+        findings.ok("companion view", f"none is configured; {measured}, each time history is lost")
+    else:
+        share = "" if schedule.every_s is None else f" ({took_s / schedule.every_s:.0%} of the time between two runs)"
+        findings.warn(
+            "companion view",
+            f"none is configured, though it would pay: {measured}, in every run{share}; with one it maintains them",
+            f"reconcile init --companion --view {view.name}",
+        )
+
+
+def fingerprint_s(session: Session, mapping: Mapping, buckets: int) -> float:
+    """Seconds that computing all fingerprints takes: what a companion view saves a run without history.
+
+    The first time may be the planning's, or that of a cluster that was asleep: what is over soon is measured twice.
+    """
+    took_s = math.inf
+    for _ in range(2):
+        with open_reading(session, mapping, None) as reading:
+            began = time.monotonic()
+            reading.fingerprints(buckets)
+            took_s = min(took_s, time.monotonic() - began)
+        if took_s > MEASURED_ONCE_S:
+            break
+    return took_s

@@ -1,0 +1,228 @@
+"""Doctor's look at one view in Redis: rights, state, keys. Data is only looked at."""
+
+from __future__ import annotations
+
+from reconcile.config.settings import ViewSettings
+from reconcile.core import schedule
+from reconcile.core.changes import name_of
+from reconcile.core.state import State
+from reconcile.core.times import format_time, frontier_after
+from reconcile.errors import ReconcileError
+from reconcile.inspect import keyspace
+from reconcile.inspect.findings import Findings, plural, span
+from reconcile.inspect.keyspace import Found
+from reconcile.source.query import Mapping
+from reconcile.source.session import Session
+from reconcile.stop import Stop
+from reconcile.target.names import Names
+from reconcile.target.port import Target
+from reconcile.target.survey import Survey
+
+LEGACY_KEY = b"mz_latest_timestamp"
+"""What mz-redis-sync's own example calls its timestamp key."""
+LEGACY_ALIVE_MS = 60_000
+
+
+def check_rights(
+    survey: Survey, names: Names, target: Target, view: ViewSettings, user: str, findings: Findings
+) -> None:
+    """Every command that runs send, and keys of the view."""
+    refused = survey.refused(names, target.range, hashes=view.layout == "hash", expiring=view.expires_at is not None)
+    if refused.commands:
+        rules = " ".join(f"+{name.lower()}" for name in refused.commands)
+        findings.fail(
+            "rights",
+            f"user {user} may not use: {', '.join(refused.commands)}",
+            f"ACL SETUSER {user} {rules} ~reconcile:*",
+        )
+    elif refused.keys:
+        pattern = f"{target.range.prefix.decode()}*"
+        findings.fail(
+            "rights",
+            f"user {user} may not read and write keys like {pattern}",
+            f"ACL SETUSER {user} '~{pattern}'",
+        )
+    else:
+        findings.ok("rights", f"the {refused.tried} commands that runs use are known and allowed")
+
+
+def check_state(target: Target, view: ViewSettings, findings: Findings) -> State | None:
+    """What earlier runs left. Raises StateError."""
+    stored = target.stored()
+    state = stored.state
+    complete = state is not None and stored.manifest_bytes == state.buckets * 16
+    if state is None or (state.as_of is None and not complete):
+        findings.ok("state", "nothing was synchronised yet: the first run loads everything")
+    elif not complete:
+        findings.warn(
+            "state",
+            "the manifest is missing or not this state's (evicted, or overwritten): the next run compares everything",
+        )
+    elif state.pending is not None and state.pending.kind == "withheld":
+        findings.warn("state", str(state.pending), f"reconcile snapshot --view {view.name} --allow-deletes")
+    elif state.pending is not None:
+        findings.ok("state", str(state.pending))
+    else:
+        findings.ok("state", f"{plural(state.keys, 'key')}, {plural(state.buckets, 'bucket')}")
+    return state
+
+
+def check_compared(target: Target, state: State, view: ViewSettings, findings: Findings) -> None:
+    """Whether losses would have been noticed: the rolling compare, and what was evicted since it last looked."""
+    turn, counters, now_ms = state.turn, target.counters(), target.now_ms()
+    policy = counters.policy or ""
+    may_evict = policy.startswith("allkeys") or (view.expires_at is not None and policy.startswith("volatile"))
+    evicted = counters.evicted or 0
+    if turn.run_id == counters.run_ids:
+        evicted -= min(evicted, turn.evicted)
+    if may_evict and evicted:
+        findings.warn(
+            "evicted",
+            f"{plural(evicted, 'key')} of this Redis were evicted since the rolling compare last looked: "
+            "some may be the view's",
+            f"reconcile snapshot --deep --view {view.name}",
+        )
+    every_ms = None if view.compare_every_s is None else round(view.compare_every_s * 1000)
+    if schedule.overdue(turn, now_ms, every_ms):
+        findings.warn(
+            "compare",
+            f"the last whole turn ended {format_time(turn.done_ms)}; compare_every promises one each "
+            f"{span(view.compare_every_s or 0)}: runs are too short, or too rare",
+            f"reconcile snapshot --deep --view {view.name}\n# compares everything now; then give runs more time",
+        )
+    elif turn.done_ms:
+        findings.ok("compare", f"Redis as a whole was last compared {format_time(turn.done_ms)}")
+
+
+def check_legacy(survey: Survey, target: Target, state: State | None, findings: Findings, *, first: bool) -> None:
+    """mz-redis-sync's timestamp key: what it left, and whether it still runs beside us.
+
+    first: of the views looked at; the name that nobody configured is looked for once.
+    """
+    configured = target.range.timestamp_key
+    if not configured and not first:
+        return
+    name = configured or LEGACY_KEY
+    found, shown = survey.text(name), name_of(name)
+    if isinstance(found, ReconcileError):
+        if configured:
+            findings.fail("timestamp key", f"{shown} cannot be used: {found.message}", f"TYPE {shown}")
+        return
+    if found is None:
+        return
+    frontier = int(found) if found.isdigit() else None
+    ours = state is not None and state.as_of is not None and frontier == frontier_after(state.as_of)
+    alive = frontier is not None and abs(frontier - target.now_ms()) < LEGACY_ALIVE_MS
+    if ours:
+        findings.ok("timestamp key", f"{shown} holds the checkpoint's frontier")
+    elif alive and state is None:
+        findings.warn(
+            "timestamp key",
+            f"{shown} was written in the last minute: mz-redis-sync seems to be running still; "
+            "two writers undo each other's work",
+            "stop mz-redis-sync before the first run",
+        )
+    elif not configured:
+        findings.warn(
+            "timestamp key",
+            f"there is a key {shown}, as mz-redis-sync writes it",
+            f"set mz_timestamp_key: {shown} if programs read it, or delete it",
+        )
+    elif state is None:
+        findings.ok("timestamp key", f"{shown} was left by mz-redis-sync; the first run compares everything it wrote")
+
+
+# -- keys --------------------------------------------------------------------------------------------------------------
+
+
+def check_keys(
+    survey: Survey,
+    target: Target,
+    view: ViewSettings,
+    source: tuple[Session, Mapping] | None,
+    stop: Stop,
+    findings: Findings,
+) -> None:
+    """Names under the prefix against the manifest, and times to live that nobody of ours set."""
+    session, mapping = source or (None, None)
+    found = keyspace.look(target, session, mapping, stop)
+    where = f"under {target.range.prefix.decode()}" if target.range.prefix else "in this database"
+    if target.range.ownership == "remembered":
+        where = "that are remembered"
+    state = target.state()
+    if state is None or state.as_of is None:
+        _before_first_run(found, where, view, findings)
+    elif not found.settled:
+        findings.ok(
+            "key space", f"{plural(found.held, 'key')} {where}; not judged: a run is under way, or was cut short"
+        )
+    else:
+        _judge(found, where, view, findings)
+    if view.expires_at is None and found.held:
+        _check_expiry(survey, target, where, stop, findings)
+
+
+def _before_first_run(found: Found, where: str, view: ViewSettings, findings: Findings) -> None:
+    if not found.held:
+        findings.ok("key space", f"no keys {where} yet")
+        return
+    findings.warn(
+        "key space",
+        f"{plural(found.held, 'key')} {where} already, e.g. {_shown(found.some_names)}: the first run takes over those "
+        "the view has, keeps the others and ends with exit code 5, until somebody consents to their deletion",
+        f"reconcile snapshot --dry-run --view {view.name}\n"
+        f"reconcile snapshot --allow-deletes --view {view.name}\n# or choose another key_prefix",
+    )
+
+
+def _judge(found: Found, where: str, view: ViewSettings, findings: Findings) -> None:
+    counted = f"{plural(found.held, 'key')} {where}, {found.keys:,} of the view"
+    lost = 0 if view.expires_at is not None else found.lost  # what expired in time is not lost
+    if lost:
+        findings.warn(
+            "key space",
+            f"{counted}: {plural(lost, 'key')} lost" + _examples(found.lost_names),
+            f"reconcile snapshot --deep --view {view.name}",
+        )
+    if found.surplus:
+        findings.warn(
+            "key space",
+            f"{counted}: {plural(found.surplus, 'key')} that the view did not put there"
+            + _examples(found.surplus_names),
+            f"reconcile verify --view {view.name}\n# then, if they may go: "
+            f"reconcile snapshot --deep --allow-deletes --view {view.name}",
+        )
+    if found.waiting:
+        findings.warn(
+            "key space",
+            f"{plural(found.waiting, 'key')} {where} wait for consent to their deletion",
+            f"reconcile snapshot --allow-deletes --view {view.name}",
+        )
+    if not lost and not found.surplus and not found.waiting:
+        findings.ok("key space", counted)
+
+
+def _examples(names: list[bytes]) -> str:
+    return f", e.g. {_shown(names)}" if names else ""
+
+
+def _shown(names: list[bytes]) -> str:
+    return ", ".join(name_of(name) for name in names[: keyspace.MAX_EXAMPLES])
+
+
+def _check_expiry(survey: Survey, target: Target, where: str, stop: Stop, findings: Findings) -> None:
+    if target.counters().with_expiry == 0:
+        findings.ok("expiry", "no key of this Redis has a time to live")
+        return
+    found, asked, examples = keyspace.expiring(survey, target, stop)
+    if not found:
+        findings.ok("expiry", f"none of {plural(asked, 'key')} {where} has a time to live")
+        return
+    pattern = f"{target.range.prefix.decode()}*" if target.range.prefix else "*"
+    findings.warn(
+        "expiry",
+        f"{found:,} of {plural(asked, 'key')} {where} have a time to live, which something else has set, "
+        f"e.g. {_shown(examples)}: Redis will delete them although the view has them",
+        f"redis-cli --scan --pattern '{pattern}' | xargs -r -n 1 redis-cli PERSIST\n"
+        "# and find out who calls EXPIRE; if keys should expire: expires_at: names the column that says when",
+    )

@@ -1,0 +1,121 @@
+"""Doctor's look at the Redis servers: what does not depend on a view. It only reads."""
+
+from __future__ import annotations
+
+from reconcile.config.settings import LOCAL_NAMES, RedisSettings
+from reconcile.inspect.findings import Findings, plural
+from reconcile.stop import Stop
+from reconcile.target.survey import Info, Survey, open_survey
+
+FULL_FRACTION = 0.9
+"""Of maxmemory: from here on Redis is about to refuse writes, or to evict."""
+
+
+def open_redis(settings: RedisSettings, stop: Stop, findings: Findings) -> Survey | None:
+    """Connection and everything about the servers; None: nothing more to look at."""
+    survey = None
+    with findings.checking("redis"):
+        survey = open_survey(settings, stop)
+        nodes = survey.info()
+        findings.ok("redis", _server_name(nodes))
+        _check_encryption(settings, findings)
+        _check_role(survey, nodes, findings)
+        _check_eviction(nodes, findings)
+        _check_persistence(nodes, findings)
+    return survey
+
+
+def _server_name(nodes: list[Info]) -> str:
+    for field, name in (("valkey_version", "Valkey"), ("dragonfly_version", "Dragonfly"), ("redis_version", "Redis")):
+        versions = sorted({info[field] for info in nodes if field in info})
+        if versions:
+            return f"{name} {', '.join(versions)}" + (f" on {len(nodes)} primaries" if len(nodes) > 1 else "")
+    return "it answers, but does not tell its version (INFO)"
+
+
+def _check_encryption(settings: RedisSettings, findings: Findings) -> None:
+    host = settings.host.lower()
+    local = settings.unix_socket_path is not None or host in LOCAL_NAMES or host.startswith("127.") or host == "::1"
+    if settings.tls and settings.tls_verify != "full":
+        accepted = "any server's certificate" if settings.tls_verify == "none" else "a certificate for any other name"
+        findings.warn(
+            "redis encryption",
+            f"encrypted, but redis.tls_verify: {settings.tls_verify} accepts {accepted}: anybody on the way could "
+            "answer in Redis' name",
+            "set redis.tls_verify: full, and redis.tls_ca_cert to the file of your authority",
+        )
+    elif not settings.tls and settings.password is not None and not local:
+        findings.warn(
+            "redis encryption",
+            "the connection to Redis is not encrypted: password and values can be read on the way",
+            "set redis.tls: true (or a rediss:// URL)",
+        )
+
+
+def _check_role(survey: Survey, nodes: list[Info], findings: Findings) -> None:
+    info = nodes[0]
+    if survey.cluster:
+        survey.check_whole()
+        findings.ok("role", f"Redis Cluster of {plural(len(nodes), 'primary', 'primaries')}, every slot is served")
+    elif info.get("role") == "slave":
+        primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
+        findings.fail("role", "this Redis is a replica", f"connect to its primary, {primary}")
+    elif info.get("redis_mode") == "cluster" or info.get("cluster_enabled") == "1":
+        findings.fail("role", "this is a node of a Redis Cluster", "set redis.cluster: true")
+    elif "role" in info:
+        findings.ok("role", "primary, not a cluster")
+
+
+def _check_eviction(nodes: list[Info], findings: Findings) -> None:
+    """allkeys-* takes any key away, our state's included, and tells nobody."""
+    known = [info for info in nodes if number(info, "maxmemory") is not None and info.get("maxmemory_policy")]
+    if not known:
+        findings.ok("eviction", "Redis does not tell its policy")
+        return
+    policies = sorted({info["maxmemory_policy"] for info in known})
+    evicted = sum(number(info, "evicted_keys") or 0 for info in known)
+    limited = [info for info in known if number(info, "maxmemory")]
+    if any(info["maxmemory_policy"].startswith("allkeys") for info in limited):
+        findings.warn(
+            "eviction",
+            f"maxmemory-policy {', '.join(policies)} removes keys silently when memory is short "
+            f"({evicted:,} so far), reconcile's own state too: they are missing until the rolling compare finds them",
+            "CONFIG SET maxmemory-policy noeviction\n# and in redis.conf, or the service's parameter group",
+        )
+        return
+    fullest = max(
+        ((number(info, "used_memory") or 0) / (number(info, "maxmemory") or 1) for info in limited), default=0
+    )
+    if fullest > FULL_FRACTION:
+        findings.warn(
+            "eviction",
+            f"{fullest:.0%} of maxmemory is in use; with {policies[0]} Redis will refuse writes when it is full",
+            "raise maxmemory, or make room",
+        )
+        return
+    limit = sum(number(info, "maxmemory") or 0 for info in limited)
+    findings.ok("eviction", f"{', '.join(policies)}, maxmemory {f'{limit:,} bytes' if limit else 'off'}")
+
+
+def _check_persistence(nodes: list[Info], findings: Findings) -> None:
+    """What a restart brings back is consistent: data and checkpoint are written together, and lost together."""
+    if any(info.get("loading") == "1" for info in nodes):
+        findings.warn("persistence", "Redis is loading its data: writes wait")
+    fields = ("rdb_last_bgsave_status", "aof_last_write_status")
+    failed = [field for field in fields if any(info.get(field) == "err" for info in nodes)]
+    if failed:
+        findings.warn(
+            "persistence",
+            f"{', '.join(failed)}: err; Redis may refuse writes (MISCONF)",
+            "see Redis' own log: usually its disk is full or not writable",
+        )
+    elif all(info.get("aof_enabled") == "1" for info in nodes):
+        findings.ok("persistence", "append-only file")
+    elif any("aof_enabled" in info for info in nodes):
+        findings.ok("persistence", "no append-only file: after a crash the next run brings back what was lost")
+
+
+def number(info: Info, field: str) -> int | None:
+    """A counter of INFO; None where it is not told."""
+    value = info.get(field, "")
+    return int(value) if value.isdigit() else None

@@ -1,0 +1,124 @@
+"""What doctor found: one line each, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from reconcile.errors import ExitCode, Incomplete, ReconcileError, SafetyStop, Unavailable, UsageError, worst
+
+Level = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check. fix: SQL or a command, one or more lines, ready to be used.
+
+    exit_code: what a failed check contributes; OK for the other levels.
+    """
+
+    check: str
+    view: str | None
+    level: Level
+    message: str
+    fix: str | None = None
+    exit_code: ExitCode = ExitCode.OK
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "check": self.check,
+            "view": self.view,
+            "level": self.level,
+            "message": self.message,
+            "fix": self.fix,
+        }
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects findings, in the order of the checks."""
+
+    view: str | None = None
+    """The view being looked at; None: the check is about a server."""
+    found: list[Finding] = field(default_factory=list)
+
+    def ok(self, check: str, message: str) -> None:
+        self.found.append(Finding(check, self.view, "ok", message))
+
+    def warn(self, check: str, message: str, fix: str | None = None) -> None:
+        self.found.append(Finding(check, self.view, "warn", message, fix))
+
+    def fail(self, check: str, message: str, fix: str | None = None, exit_code: ExitCode = ExitCode.USAGE) -> None:
+        self.found.append(Finding(check, self.view, "fail", message, fix, exit_code))
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return worst([finding.exit_code for finding in self.found])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `doctor --json` prints."""
+        return {
+            "status": "failed" if self.exit_code else "done",
+            "exit_code": int(self.exit_code),
+            "checks": [finding.to_dict() for finding in self.found],
+        }
+
+    @contextmanager
+    def checking(self, check: str) -> Iterator[None]:
+        """An error inside is this check's finding. What merely could not be looked at is a warning.
+
+        Raises Incomplete: doctor itself was stopped.
+        """
+        try:
+            yield
+        except Incomplete:
+            raise
+        except Unavailable as error:
+            self.fail(check, error.message, error.hint, ExitCode.UNAVAILABLE)
+        except (UsageError, SafetyStop) as error:
+            self.fail(check, error.message, error.hint)
+        except ReconcileError as error:
+            self.warn(check, f"could not be checked: {error.message}", error.hint)
+
+    @contextmanager
+    def looking(self, check: str) -> Iterator[None]:
+        """The same for checks of what a role may not be allowed to see: refusals are no finding against the user."""
+        try:
+            yield
+        except (Incomplete, Unavailable):
+            raise
+        except ReconcileError as error:
+            self.warn(check, f"could not be checked: {error.message}")
+
+
+def plural(count: int, one: str, several: str | None = None) -> str:
+    """1 key, 2,000 keys."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def span(seconds: float) -> str:
+    """As Materialize and people write it: 45s, 10m, 1h; larger units only where they are exact."""
+    whole = round(seconds)
+    for unit, size in (("h", 3600), ("m", 60)):
+        if whole >= size and whole % size == 0:
+            return f"{whole // size}{unit}"
+    return f"{whole}s" if seconds >= 10 or whole == seconds else f"{seconds:.1f}s"
+
+
+def render(findings: Findings, *, quiet: bool) -> str:
+    """For people. quiet: only what is not ok."""
+    shown = [finding for finding in findings.found if not quiet or finding.level != "ok"]
+    lines = [line for finding in shown for line in _lines(finding)]
+    counts = {level: sum(finding.level == level for finding in findings.found) for level in ("ok", "warn", "fail")}
+    if not quiet:
+        lines.append(f"{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} to mend")
+    return "\n".join(lines)
+
+
+def _lines(finding: Finding) -> Iterator[str]:
+    where = finding.check if finding.view is None else f"{finding.view}: {finding.check}"
+    yield f"{finding.level:<4}  {where}: {finding.message}"
+    for line in (finding.fix or "").splitlines():
+        yield f"        {line}"

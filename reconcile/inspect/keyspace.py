@@ -1,0 +1,147 @@
+"""Which of a view's keys are lost, and which names under its prefix are not the view's: names alone, no values.
+
+The manifest says how many keys each bucket has. Counting names by bucket finds most of what differs for the price of
+one SCAN; only buckets that differ are looked at name by name, against the source's names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+
+from reconcile.core import digest
+from reconcile.core.state import State
+from reconcile.errors import HistoryLost
+from reconcile.source.query import Mapping
+from reconcile.source.reading import open_reading
+from reconcile.source.session import Session
+from reconcile.stop import Stop
+from reconcile.target.port import Stored, Target
+from reconcile.target.survey import Survey
+
+MAX_NAMED_BUCKETS = 256
+"""Buckets looked at name by name."""
+MAX_EXAMPLES = 3
+LOOKS = 3
+MAX_ASKED = 200_000
+"""Keys whose time to live is asked for."""
+
+
+@dataclass(slots=True)
+class Found:
+    """Owned names in Redis against the manifest.
+
+    keys: of the manifest; held: names in Redis. surplus: beyond the manifest and beyond `waiting`, the keys that are
+    known to wait for consent. settled: no run committed meanwhile, and none is half done: the numbers can be judged.
+    """
+
+    keys: int = 0
+    held: int = 0
+    lost: int = 0
+    surplus: int = 0
+    waiting: int = 0
+    settled: bool = False
+    lost_names: list[bytes] = field(default_factory=list)
+    surplus_names: list[bytes] = field(default_factory=list)
+    some_names: list[bytes] = field(default_factory=list)
+
+
+def look(target: Target, session: Session | None, mapping: Mapping | None, stop: Stop) -> Found:
+    """Count until no commit comes in between, a few times at most. Without a session nothing is named."""
+    for _ in range(LOOKS):
+        stored = target.stored()
+        found, counts = _counted(target, stored, stop)
+        state = target.state()
+        if state is None or stored.state is None or state.commit == stored.state.commit:
+            break
+    else:
+        return found
+    known = stored.state
+    if known is None or known.as_of is None or stored.manifest_bytes != known.buckets * digest.RECORD_BYTES:
+        return found
+    expected = _expected(target, stored)
+    differing = [bucket for bucket, (has, should) in enumerate(zip(counts, expected, strict=True)) if has != should]
+    found.settled = known.pending is None or known.pending.kind == "withheld"
+    found.waiting = digest.count(sum(stored.surplus.values()))
+    named = differing[:MAX_NAMED_BUCKETS]
+    if named:
+        # A scan may tell a name twice; here each counts once.
+        exact = _names_in(target, set(named), known.buckets, stop)
+        for bucket in named:
+            counts[bucket] = sum(digest.bucket_of(key, known.buckets) == bucket for key in exact)
+        _name(found, exact, named, known, session, mapping)
+    found.lost = sum(max(0, should - has) for has, should in zip(counts, expected, strict=True))
+    found.surplus = sum(max(0, has - should) for has, should in zip(counts, expected, strict=True))
+    found.held = sum(counts)
+    if len(found.lost_names) != found.lost:  # the source has moved on since: these may be new, not lost
+        found.lost_names = []
+    return found
+
+
+def expiring(survey: Survey, target: Target, stop: Stop) -> tuple[int, int, list[bytes]]:
+    """(owned keys that have a time to live, owned keys that were asked, examples)."""
+    asked, found = 0, 0
+    examples: list[bytes] = []
+    for page in target.names():
+        stop.check()
+        some = survey.expiring(page)
+        asked, found = asked + len(page), found + len(some)
+        examples += some[: MAX_EXAMPLES - len(examples)]
+        if asked >= MAX_ASKED:
+            break
+    return found, asked, examples
+
+
+def _expected(target: Target, stored: Stored) -> list[int]:
+    """Keys per bucket, those that wait for consent included."""
+    whole = target.manifest(None)
+    assert isinstance(whole, bytes)
+    expected = list(digest.manifest_words(whole)[::2])
+    for bucket, waiting in stored.surplus.items():
+        expected[bucket] += digest.count(waiting)
+    return expected
+
+
+def _counted(target: Target, stored: Stored, stop: Stop) -> tuple[Found, list[int]]:
+    known = stored.state
+    buckets = known.buckets if known is not None and known.buckets else 1
+    counts = [0] * buckets
+    found = Found(keys=0 if known is None else known.keys)
+    remembered = target.range.ownership == "remembered"
+    for page in target.names():
+        stop.check()
+        if remembered:
+            page = [key for key, there in zip(page, target.exist(page), strict=True) if there]
+        for key in page:
+            counts[digest.bucket_of(key, buckets)] += 1
+        if len(found.some_names) < MAX_EXAMPLES:
+            found.some_names += page[: MAX_EXAMPLES - len(found.some_names)]
+    found.held = sum(counts)
+    return found, counts
+
+
+def _names_in(target: Target, wanted: set[int], buckets: int, stop: Stop) -> set[bytes]:
+    names: set[bytes] = set()
+    for page in target.names():
+        stop.check()
+        some = [key for key in page if digest.bucket_of(key, buckets) in wanted]
+        if some and target.range.ownership == "remembered":
+            some = [key for key, there in zip(some, target.exist(some), strict=True) if there]
+        names.update(some)
+    return names
+
+
+def _name(
+    found: Found, held: set[bytes], named: list[int], known: State, session: Session | None, mapping: Mapping | None
+) -> None:
+    """By the names the source had at the checkpoint, or has now where that cannot be read any more."""
+    if session is None or mapping is None:
+        return
+    for as_of in (known.as_of, None):
+        source: set[bytes] = set()
+        with contextlib.suppress(HistoryLost), open_reading(session, mapping, as_of) as reading:
+            for chunk in reading.rows_of(named, known.buckets):
+                source.update(key for key, value in chunk if value is not None)
+            break
+    found.lost_names = sorted(source - held)
+    found.surplus_names = sorted(held - source)

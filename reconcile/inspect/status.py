@@ -1,0 +1,206 @@
+"""What Redis says about each view: checkpoint, age, lease, compare, claim, last audit. Reads Redis only.
+
+Ages are by Redis' own clock: whoever asks, from whichever host, gets the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from reconcile.config.choice import chosen_views
+from reconcile.config.settings import Settings, ViewSettings
+from reconcile.core import schedule
+from reconcile.core.state import Pending, State
+from reconcile.core.times import MAX_TIMESTAMP, format_time
+from reconcile.errors import ExitCode
+from reconcile.inspect.claims import Claims
+from reconcile.inspect.coverage import coverage
+from reconcile.inspect.findings import plural, span
+from reconcile.report.audit import past_audit
+from reconcile.stop import Stop
+from reconcile.target.names import Names
+from reconcile.target.opening import names_of, range_of
+from reconcile.target.survey import Standing, Survey, open_survey
+
+Status = dict[str, Any]
+"""docs/report.md has the fields."""
+
+
+def read_status(settings: Settings, names: tuple[str, ...], max_age_s: float | None, stop: Stop) -> list[Status]:
+    """One JSON-ready dict per view, from three round trips for all of them.
+
+    max_age_s: what is older gets a `problem`. Raises AccessError, Unavailable, UsageError; a state that cannot be read
+    is its view's `error`.
+    """
+    views = chosen_views(settings, names)
+    survey = open_survey(settings.redis, stop)
+    try:
+        return look(survey, settings, views, max_age_s)
+    finally:
+        survey.close()
+
+
+def look(survey: Survey, settings: Settings, views: list[ViewSettings], max_age_s: float | None) -> list[Status]:
+    """The same over a survey that is open."""
+    named = [names_of(settings.redis, view) for view in views]
+    now_ms = survey.now_ms()
+    stored = survey.claims()
+    claims = None if stored is None else Claims.read(stored)
+    standings = survey.standings(named)
+    return [
+        _status(settings, view, names, standing, claims, now_ms, max_age_s)
+        for view, names, standing in zip(views, named, standings, strict=True)
+    ]
+
+
+def exit_code(statuses: list[Status]) -> ExitCode:
+    """5 when a state cannot be read, 3 when a checkpoint is older than allowed."""
+    if any(status["error"] for status in statuses):
+        return ExitCode.SAFETY_STOP
+    return ExitCode.DRIFT if any(status["problem"] for status in statuses) else ExitCode.OK
+
+
+def _status(
+    settings: Settings,
+    view: ViewSettings,
+    names: Names,
+    standing: Standing,
+    claims: Claims | None,
+    now_ms: int,
+    max_age_s: float | None,
+) -> Status:
+    state = standing.state
+    as_of = state.as_of if state is not None else None
+    timed = as_of is not None and as_of != MAX_TIMESTAMP
+    audit = past_audit(standing.audit)
+    every_ms = None if view.compare_every_s is None else round(view.compare_every_s * 1000)
+    found: Status = {
+        "view": view.name,
+        "as_of": as_of,
+        "as_of_text": None if as_of is None else format_time(as_of),
+        "lag_ms": max(0, now_ms - as_of) if timed and as_of is not None else None,
+        "updated_at_ms": state.updated_at_ms if state is not None else None,
+        "keys": state.keys if state is not None else None,
+        "surplus": state.surplus if state is not None else None,
+        "buckets": state.buckets if state is not None else None,
+        "pending": None if state is None or state.pending is None else state.pending.kind,
+        "lease": None if standing.holder is None else dict(zip(("owner", "left_ms"), standing.holder, strict=True)),
+        "compare": None if state is None else _compare(state, now_ms, every_ms),
+        "claim": _claim(settings, view, names, state, claims),
+        "audit": None if audit is None else {"at_ms": audit.at_ms, "verdict": audit.verdict},
+    }
+    error = standing.error
+    told = None if error is None else {"kind": error.kind, "message": error.message, "hint": error.hint}
+    return found | {"problem": _problem(found, standing, now_ms, max_age_s), "error": told}
+
+
+def _compare(state: State, now_ms: int, every_ms: int | None) -> dict[str, Any]:
+    """The rolling compare: its turn, and when the slice that waits longest was compared."""
+    turn = state.turn
+    covered = coverage(state, [], every_ms)
+    return {
+        "slices": turn.n,
+        "next": turn.i,
+        "oldest_ms": covered.oldest_ms,
+        "turn_done_ms": turn.done_ms or None,
+        "all_by_ms": covered.all_by_ms,
+        "overdue": schedule.overdue(turn, now_ms, every_ms),
+    }
+
+
+def _claim(
+    settings: Settings, view: ViewSettings, names: Names, state: State | None, claims: Claims | None
+) -> dict[str, Any]:
+    """What the view may write, as claimed, else as it would claim; and what is wrong with that."""
+    configured = range_of(settings.redis, view)
+    claimed = None if claims is None else claims.ranges.get(names.tag)
+    problem = None
+    if claims is not None:
+        others = [tag for pair in claims.overlapping() if names.tag in pair for tag in pair if tag != names.tag]
+        if claimed is not None and claimed != configured and claimed.ownership != "remembered":
+            problem = f"claimed {claimed}, configured {configured}"
+        elif others:
+            problem = f"overlaps the claim of {', '.join(others)}"
+        elif claimed is None and state is not None:
+            problem = "not in the claims: the next run makes it anew"
+    return {
+        "range": str(claimed or configured),
+        "claimed": None if claims is None else claimed is not None,
+        "problem": problem,
+    }
+
+
+def _problem(found: Status, standing: Standing, now_ms: int, max_age_s: float | None) -> str | None:
+    """Why the view is not healthy, in one line."""
+    if standing.error is not None:
+        return standing.error.message
+    if max_age_s is None:
+        return None
+    if found["as_of"] is None:
+        return f"never synchronised; allowed are {span(max_age_s)}"
+    since_ms = found["lag_ms"] if found["lag_ms"] is not None else max(0, now_ms - found["updated_at_ms"])
+    if since_ms <= max_age_s * 1000:
+        return None
+    reason = {
+        None: "",
+        "withheld": ": deletes are withheld",
+        "snapshot": ": a snapshot is incomplete",
+        "delta": ": a delta is incomplete",
+    }[found["pending"]]
+    return f"the checkpoint is {_ago(since_ms)} old, allowed are {span(max_age_s)}{reason}"
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+def render(statuses: list[Status]) -> str:
+    """A few lines per view, for people."""
+    return "\n".join(line for status in statuses for line in _lines(status))
+
+
+def _lines(status: Status) -> Iterator[str]:
+    if status["error"]:
+        yield f"{status['view']}: {status['error']['message']}"
+        yield f"  hint: {status['error']['hint']}"
+        return
+    if status["as_of"] is None:
+        yield f"{status['view']}: nothing was synchronised yet"
+    else:
+        lag = "constant" if status["lag_ms"] is None else f"{_ago(status['lag_ms'])} behind the clock"
+        keys = plural(status["keys"], "key")
+        yield f"{status['view']}: {keys} as of {status['as_of']} ({status['as_of_text']}), {lag}"
+        yield f"  last written {format_time(status['updated_at_ms'])}, {plural(status['buckets'], 'bucket')}"
+    if status["problem"]:
+        yield f"  problem: {status['problem']}"
+    if status["surplus"]:
+        surplus = plural(status["surplus"], "key")
+        yield f"  {surplus} that the source lacks wait for consent: reconcile snapshot --allow-deletes"
+    if status["pending"]:
+        yield f"  {Pending(status['pending'], 0)}"
+    if status["lease"]:
+        yield f"  being written by {status['lease']['owner']} ({status['lease']['left_ms'] / 1000:.1f} s lease left)"
+    if status["compare"] and (status["compare"]["turn_done_ms"] or status["compare"]["next"]):
+        yield f"  {_compare_text(status['compare'])}"
+    if status["claim"]["claimed"] or status["claim"]["problem"]:
+        problem = status["claim"]["problem"]
+        yield f"  owns {status['claim']['range']}" + (f"; {problem}" if problem else "")
+    if status["audit"]:
+        yield f"  last verify {format_time(status['audit']['at_ms'])}: {status['audit']['verdict']}"
+
+
+def _compare_text(compare: dict[str, Any]) -> str:
+    done, late = compare["turn_done_ms"], ", overdue" if compare["overdue"] else ""
+    whole = f"compared as a whole {format_time(done)}" if done else "never compared as a whole"
+    under_way = f", slice {compare['next']}/{compare['slices']} is next" if compare["slices"] > 1 else ""
+    return whole + under_way + late
+
+
+def _ago(milliseconds: int) -> str:
+    seconds = milliseconds / 1000
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,160 @@
+"""When a run looks at slices of Redis: after its own work, and between two polls while it follows.
+
+The promise is `compare_every`: within that time all of Redis was looked at. Redis' own counters make it come sooner.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from reconcile.compare import records, rolling
+from reconcile.compare.rolling import Slice
+from reconcile.core import schedule
+from reconcile.core.state import State, Turn
+from reconcile.runs.context import ViewRun
+from reconcile.runs.delta import Doubt
+from reconcile.target.port import Write
+
+PAGES_MS = 2
+"""How long a follower's idle moment is used for."""
+
+
+class Comparing:
+    """The rolling compare of one view in one run. The lease is held."""
+
+    def __init__(self, run: ViewRun) -> None:
+        self._run = run
+        self._slice: Slice | None = None
+        self._cost_ms = 0.0
+        self._changed = False
+        self._noted_ms = 0
+        """Run time that is in the ledger already."""
+        self._hinted = False
+
+    def after_work(self) -> None:
+        """Look at as many slices as are due and affordable. Raises Doubt when Redis does not hold what it should."""
+        if not self._is_possible():
+            return
+        self._look_at_counters()
+        while self._is_due():
+            self._begin()
+            while self._step():
+                self._run.stop.check()
+        self._note_overdue()
+        self._pay()
+
+    def while_idle(self) -> None:
+        """Look at a page or two. Raises Doubt."""
+        if self._slice is None and not (self._is_possible() and self._is_due()):
+            return
+        if self._slice is None:
+            self._begin()
+        until = time.monotonic() + PAGES_MS / 1000
+        while self._step() and time.monotonic() < until:
+            pass
+
+    def close(self) -> None:
+        """Let go of a slice that was not finished."""
+        if self._slice is not None:
+            self._slice.close()
+            self._slice = None
+
+    # -- when ----------------------------------------------------------------------------------------------------
+
+    def _is_possible(self) -> bool:
+        run, state = self._run, self._run.stored.state
+        clean = state is not None and state.as_of is not None and state.pending is None
+        return clean and not run.request.dry_run and records.is_there(run.stored)
+
+    def _is_due(self) -> bool:
+        run = self._run
+        every_s = run.view.compare_every_s
+        every_ms = None if every_s is None else round(every_s * 1000)
+        left_s = run.stop.remaining_s()
+        left_ms = None if left_s is None else round(left_s * 1000)
+        turn = run.state.turn
+        wanted = self._hinted or schedule.due(turn, run.now_ms(), every_ms)
+        return wanted and schedule.affordable(turn, self._ran_ms(), left_ms)
+
+    def _ran_ms(self) -> int:
+        return round((time.monotonic() - self._run.started) * 1000) - self._noted_ms
+
+    def _look_at_counters(self) -> None:
+        """A hint buys one slice, at most every few minutes; only what is found there starts more."""
+        run, turn = self._run, self._run.state.turn
+        counters = run.target.counters()
+        expiring = run.view.expires_at is not None
+        hinted = schedule.hinted(turn, counters.run_ids, counters.evicted, counters.policy, expiring=expiring)
+        now_ms = run.now_ms()
+        if hinted and now_ms - turn.hint_ms >= schedule.HINT_EVERY_MS:
+            self._hinted = True
+            run.report.warnings.append("Redis was restarted or has evicted keys: some of its content is looked at")
+            turn = dataclasses.replace(turn, hint_ms=now_ms)
+        if hinted or counters.run_ids != turn.run_id or (counters.evicted or 0) != turn.evicted:
+            self._set(dataclasses.replace(turn, run_id=counters.run_ids, evicted=counters.evicted or 0))
+
+    def _note_overdue(self) -> None:
+        run = self._run
+        every_s = run.view.compare_every_s
+        every_ms = None if every_s is None else round(every_s * 1000)
+        if schedule.overdue(run.state.turn, run.now_ms(), every_ms):
+            run.report.warnings.append(
+                "compare overdue: Redis was not looked at as a whole within compare_every; give runs more time"
+            )
+
+    # -- a slice -------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        state = self._run.state
+        turn = schedule.begun(state.turn, self._run.now_ms(), state.keys, state.buckets)
+        self._set(turn)
+        self._run.touched.clear()
+        self._slice = rolling.open_slice(self._run.target, state, turn.i, turn.n)
+        self._cost_ms = 0.0
+
+    def _step(self) -> bool:
+        """Look at a page; at the end of a slice judge it. False when it is done with."""
+        assert self._slice is not None
+        began = time.monotonic()
+        try:
+            more = self._slice.step()
+            found = None if more else self._judge(self._slice)
+        finally:
+            self._cost_ms += (time.monotonic() - began) * 1000
+        if more:
+            return True
+        self._slice, self._hinted = None, False
+        run = self._run
+        self._set(schedule.advanced(run.state.turn, run.now_ms(), round(self._cost_ms)))
+        self._pay()
+        if found:
+            noun = "bucket does" if len(found) == 1 else "buckets do"
+            raise Doubt(f"{len(found)} {noun} not hold in Redis what was written there", found)
+        return False
+
+    def _judge(self, slice_: Slice) -> list[int]:
+        run = self._run
+        found = slice_.differing(records.manifest_of(run.state), run.stored.surplus, run.touched)
+        if found is None:
+            raise Doubt("the stored manifest is not the state's")
+        return found
+
+    # -- the ledger ----------------------------------------------------------------------------------------------
+
+    def _set(self, turn: Turn) -> None:
+        state: State = dataclasses.replace(self._run.state, turn=turn)
+        self._run.stored.state = state
+        self._changed = True
+
+    def _pay(self) -> None:
+        """Store the ledger and where the turn is, if there is anything new in it."""
+        run, turn = self._run, self._run.state.turn
+        in_debt = turn.spent_ms * schedule.SHARE > turn.ran_ms
+        if not self._changed and not in_debt:
+            return
+        ran_ms = self._ran_ms()
+        self._noted_ms += ran_ms
+        self._set(schedule.ran(turn, ran_ms))
+        self._changed = False
+        run.target.commit(Write(state=run.state))

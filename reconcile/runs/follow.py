@@ -1,0 +1,87 @@
+"""Following views: one thread, one selector, however many there are.
+
+A view that ends, or cannot go on by itself (history lost, doubt, an error), leaves the loop with what ended it.
+"""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reconcile.runs.delta import Follower
+
+LOOK_EVERY_S = 0.2
+"""How long the loop may wait before it looks at clocks and signals again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A view that is not followed any more. error: None when it has come to its end."""
+
+    follower: Follower
+    error: Exception | None
+
+
+class Loop:
+    """The followed views. idle: called for a view when it has had nothing to do for a look."""
+
+    def __init__(self, idle: Callable[[Follower], None] = lambda follower: None) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._followers: list[Follower] = []
+        self._idle = idle
+
+    def __len__(self) -> int:
+        return len(self._followers)
+
+    def add(self, follower: Follower) -> None:
+        """Follow one more."""
+        self._selector.register(follower, selectors.EVENT_READ)
+        self._followers.append(follower)
+
+    def turn(self, timeout_s: float = LOOK_EVERY_S) -> list[Left]:
+        """Wait for something to come, serve those it came for, and return those that left."""
+        busy = [follower for follower in self._followers if follower.subscription.has_more]
+        ready = {key.fileobj for key, _ in self._selector.select(0 if busy else timeout_s)}
+        left = []
+        for follower in list(self._followers):
+            came = follower in ready or follower in busy
+            if (gone := self._serve(follower, came=came)) is not None:
+                self._selector.unregister(follower)
+                self._followers.remove(follower)
+                left.append(gone)
+        return left
+
+    def close(self) -> None:
+        """Follow nobody any more."""
+        self._selector.close()
+
+    def _serve(self, follower: Follower, *, came: bool) -> Left | None:
+        try:
+            follower.turn()
+            if follower.ended:
+                return Left(follower, None)
+            if not came:
+                self._idle(follower)
+        except Exception as error:  # of this view alone: the others go on
+            return Left(follower, error)
+        return None
+
+
+def follow(follower: Follower) -> None:
+    """Follow a single view to its end. Raises what ended it before."""
+    loop = Loop()
+    loop.add(follower)
+    try:
+        while not (left := loop.turn(_patience_s(follower))):
+            pass
+    finally:
+        loop.close()
+    if left[0].error is not None:
+        raise left[0].error
+
+
+def _patience_s(follower: Follower) -> float:
+    moment = follower.until.moment
+    return LOOK_EVERY_S if moment is None else min(LOOK_EVERY_S, max(0.0, moment - time.monotonic()))

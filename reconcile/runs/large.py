@@ -1,0 +1,115 @@
+"""A closed range of changes too large for memory: taken part by part, all under one pending mark.
+
+One subscription per part of the keys, each over the same range AS OF as_of UP TO until + 1. The range is the same in
+every attempt, so what a cut-short attempt wrote is written again, equal. Deletes wait for a second pass: whether there
+are too many is known only when all parts were seen.
+"""
+
+from __future__ import annotations
+
+from reconcile.compare import records
+from reconcile.core.changes import Changes
+from reconcile.core.records import Records
+from reconcile.core.times import frontier_after
+from reconcile.errors import ResultTooLarge, UsageError
+from reconcile.runs.context import ViewRun
+from reconcile.runs.delta import (
+    Doubt,
+    TooLarge,
+    add_to_manifest,
+    applier_for,
+    check_deletes,
+    check_inserts,
+    commit_range,
+)
+from reconcile.source.subscription import open_subscription
+
+FIRST_PARTS = 8
+MAX_PARTS = 4096
+READ_AT_MOST_S = 0.2
+"""How long a read may wait before the loop looks at the clock and at signals again."""
+
+
+def apply_range(run: ViewRun, until: int, *, repeat: bool) -> None:
+    """Apply the changes of (checkpoint, until] and move the checkpoint there.
+
+    repeat: parts of it may be in Redis from an earlier attempt. Raises Doubt, UsageError.
+    """
+    parts = FIRST_PARTS
+    while True:
+        task = _Range(run, until, repeat=repeat)
+        try:
+            task.put(parts)
+            break
+        except (TooLarge, ResultTooLarge):
+            # What was put of this attempt is put again, equal: from here on this is a repeat.
+            repeat = repeat or task.applier.marked
+            parts *= 4
+            if parts > MAX_PARTS:
+                raise UsageError(
+                    "the changes of a few keys alone do not fit into memory", hint="raise limits.memory_max"
+                ) from None
+    task.delete(parts)
+    touched = [bucket for bucket, is_touched in enumerate(task.touched) if is_touched]
+    commit_range(run, task.applier, task.manifest, task.manifest.records(touched), touched, until)
+
+
+class _Range:
+    """One attempt."""
+
+    def __init__(self, run: ViewRun, until: int, *, repeat: bool) -> None:
+        self._run = run
+        self._until = until
+        self._repeat = repeat
+        self._with_deletes: list[int] = []
+        self.manifest = records.manifest_of(run.state)
+        # Which buckets are touched is known in the end only: until then no fingerprint is.
+        self.applier = applier_for(run, until, Records(whole=b""))
+        self.touched = bytearray(run.state.buckets)
+        """1 for buckets whose rows have changed: most of them, and there may be 2^17."""
+
+    def put(self, parts: int) -> None:
+        """Put everything, part by part. Raises Doubt, TooLarge."""
+        run = self._run
+        if not records.load(run.target, self.manifest, range(run.state.buckets)):
+            raise Doubt("the stored manifest is not the state's")
+        before, deletes = self.manifest.keys, 0
+        self.applier.mark()
+        run.stored.fingerprints = None
+        for part in range(parts):
+            changes = self._changes((part, parts))
+            check_inserts(run, changes, repeat=self._repeat)
+            # Parts may share a bucket: there can be more parts than buckets.
+            add_to_manifest(run, self.manifest, changes.digests)
+            deletes += len(changes.deletes)
+            check_deletes(run, deletes, before, self.manifest.keys)
+            if changes.deletes:
+                self._with_deletes.append(part)
+            for bucket in changes.touched:
+                self.touched[bucket] = 1
+            self.applier.put_all(changes.puts.items())
+            del changes  # before the next part comes: each may be as large as memory_max
+
+    def delete(self, parts: int) -> None:
+        """Delete what went, once it is known that it may."""
+        for part in self._with_deletes:
+            for key in self._changes((part, parts)).deletes:
+                self.applier.delete(key)
+
+    def _changes(self, part: tuple[int, int]) -> Changes:
+        """The part's net changes over the whole range. Raises TooLarge."""
+        run, state = self._run, self._run.state
+        limit = run.settings.limits.memory_max_bytes
+        assert state.as_of is not None
+        session, bound = run.open_session(), frontier_after(self._until)
+        with open_subscription(
+            session, run.described.mapping, state.buckets, state.as_of, bound, part, salt=state.salt
+        ) as subscription:
+            while not subscription.finished:
+                subscription.read(READ_AT_MOST_S, limit)
+                run.stop.check()
+                if subscription.stream.size_bytes > limit and not subscription.finished:
+                    raise TooLarge
+        session.close()
+        run.report.updates += subscription.stream.updates
+        return subscription.stream.take()

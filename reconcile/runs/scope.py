@@ -1,0 +1,105 @@
+"""Which buckets a snapshot has to look at, at which granularity, and in how many parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconcile.compare import records
+from reconcile.core import decide, digest
+from reconcile.core.digest import Fingerprints
+from reconcile.core.drift import groups_of
+from reconcile.core.nametable import BYTES_PER_NAME
+from reconcile.runs.context import ViewRun
+from reconcile.source.companion import CompanionDefinition
+from reconcile.source.reading import Reading
+
+PARTS = 8
+PART_ROWS = 10_000
+"""At most so many parts, of at least so many rows: each makes the source look through the whole view once."""
+FIRST_LOOK_BUCKETS = 1 << 14
+"""Granularity at which a view of unknown size is fingerprinted first."""
+
+
+@dataclass(slots=True)
+class Scope:
+    """What is to be looked at. Fingerprints and counts are of the source at T.
+
+    buckets: those of the stored manifest, by which left-over keys are judged; grain: those to commit.
+    """
+
+    buckets: int
+    grain: int
+    dirty: list[int]
+    now: Fingerprints
+    """Per bucket of the grain."""
+    rows_in: list[int]
+    """Per bucket of `buckets`, NULL values included."""
+    everything: bool
+
+    @property
+    def rows(self) -> int:
+        """Rows in the dirty buckets."""
+        return self.rows_of(self.dirty)
+
+    def rows_of(self, chosen: list[int]) -> int:
+        """Rows in some buckets."""
+        return sum(self.rows_in[bucket] for bucket in chosen)
+
+    def parts(self, run: ViewRun) -> list[list[int]]:
+        """The dirty buckets in groups to look at together: as few as memory for names, and a deadline, allow."""
+        largest = max(PART_ROWS, run.settings.limits.memory_max_bytes // 2 // BYTES_PER_NAME)
+        if run.stop.remaining_s() is not None:
+            largest = min(largest, max(PART_ROWS, self.rows // PARTS))
+        return [self.dirty] if self.rows <= largest else list(groups_of(self.dirty, self.rows_in, largest))
+
+
+def survey(
+    run: ViewRun,
+    reading: Reading,
+    why: decide.Snapshot,
+    companion: CompanionDefinition | None,
+    suspects: frozenset[int],
+) -> Scope:
+    """Ask for fingerprints and compare them with the checkpoint's. suspects: look at these buckets in any case."""
+    state, stored = run.state, run.stored.fingerprints
+    known = state.buckets if records.is_there(run.stored) else 0
+    asked = companion.buckets if companion is not None else known or FIRST_LOOK_BUCKETS
+    now, rows_in = fingerprints(run, reading, companion, asked)
+    grain = choose_grain(run, companion, sum(rows_in), known)
+    if grain > asked:
+        now, rows_in = fingerprints(run, reading, companion, grain)
+    buckets = known or grain
+    comparable = state.fingerprint_salt == salt_of(run, companion) and grain == buckets
+    everything = why.everything or run.request.deep or not known
+    if everything or stored is None or not comparable:
+        dirty = list(range(buckets))
+    else:
+        changed = {b for b, (x, y) in enumerate(zip(now, stored, strict=True)) if x != y}
+        dirty = sorted(changed | suspects | run.stored.surplus.keys())
+    counts = digest.fold(rows_in, min(buckets, len(rows_in)))
+    if len(counts) < buckets:  # larger buckets are to be committed: parts are cut by what the rows average
+        counts = [sum(counts) // buckets + 1] * buckets
+    return Scope(buckets, grain, dirty, digest.fold_fingerprints(now, grain), counts, everything)
+
+
+def salt_of(run: ViewRun, companion: CompanionDefinition | None) -> str:
+    """What the source's fingerprints are salted with."""
+    return companion.salt if companion is not None else run.state.source_salt
+
+
+def fingerprints(
+    run: ViewRun, reading: Reading, companion: CompanionDefinition | None, buckets: int
+) -> tuple[Fingerprints, list[int]]:
+    """(fingerprint, rows) per bucket at the source."""
+    with run.report.phase("fingerprints"):
+        name = companion.name if companion is not None else None
+        return reading.fingerprints(buckets, salt_of(run, companion), name)
+
+
+def choose_grain(run: ViewRun, companion: CompanionDefinition | None, rows: int, known: int) -> int:
+    """Number of buckets to commit for so many rows. known: that of the stored manifest, 0 without one."""
+    if companion is not None:
+        return companion.buckets
+    if run.view.buckets is not None:
+        return run.view.buckets
+    return known if known and not digest.outgrown(rows, known) else digest.choose_buckets(rows)

@@ -1,0 +1,44 @@
+"""Waiting for a moment at which what Redis holds can be judged."""
+
+from __future__ import annotations
+
+from reconcile.core.state import Pending
+from reconcile.errors import Incomplete, Unavailable
+from reconcile.runs.context import ViewRun
+from reconcile.target.port import Stored
+
+MAX_LOOKS = 20
+LOOK_AGAIN_S = 1.0
+
+
+def settled(run: ViewRun) -> Stored:
+    """State and records, once no other run is in the middle of applying a larger change.
+
+    Raises Incomplete where a change was cut short: a key that differs may be one that was not written yet; Unavailable
+    where the other run takes too long.
+    """
+    target = run.target
+    for _ in range(MAX_LOOKS):
+        stored = target.stored()
+        pending = stored.state.pending if stored.state is not None else None
+        if pending is None:
+            return stored
+        if pending.kind == "withheld" or target.holder() is None:
+            # Whoever held the lease may have finished in between.
+            if target.state() == stored.state:
+                _note_unfinished(run, pending, stored)
+                return stored
+            continue
+        run.stop.wait(LOOK_AGAIN_S)
+        run.stop.check()
+    raise Unavailable("another run has been applying a large change for too long", hint="verify again later")
+
+
+def _note_unfinished(run: ViewRun, pending: Pending, stored: Stored) -> None:
+    if pending.kind != "withheld" and stored.state is not None and stored.state.as_of is not None:
+        raise Incomplete(
+            f"{pending}; until then Redis is between two times, and what differs is no drift",
+            hint=f"run: reconcile run --view {run.view.name}; then verify again",
+        )
+    if (warning := str(pending)) not in run.report.warnings:
+        run.report.warnings.append(warning)

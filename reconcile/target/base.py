@@ -1,0 +1,297 @@
+"""What both kinds of target do alike: everything but a write, and taking the right to."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+
+from reconcile.core.changes import name_of
+from reconcile.core.digest import RECORD_BYTES
+from reconcile.core.ownership import Range
+from reconcile.core.state import State
+from reconcile.errors import DataError, ReconcileError
+from reconcile.stop import Stop
+from reconcile.target import counters, lease, stored
+from reconcile.target.claims import Claims
+from reconcile.target.fence import Fence
+from reconcile.target.layouts import Layout
+from reconcile.target.names import Names
+from reconcile.target.nodes import Nodes
+from reconcile.target.port import Counters, Outcome, Page, Stored, Usage, Write
+from reconcile.target.reader import Reader
+from reconcile.target.renewal import LeaseKeeper
+from reconcile.target.translation import checked
+from reconcile.target.wire import Wire
+
+RELEASE_S = 2.0
+"""How long the end of a run tries to give its lease back."""
+LARGE_VALUE_BYTES = 1 << 20
+DEFAULT_BULK_MAX_BYTES = 512 * 1024 * 1024
+
+
+class Base(ABC):
+    """A target over some nodes, one of which has the state."""
+
+    atomic: bool
+
+    def __init__(
+        self, nodes: Nodes, names: Names, owned: Range, layout: Layout, again: Callable[[float], Wire]
+    ) -> None:
+        """again: a new connection to the state's node within so many seconds, to give a lease back by."""
+        self.view = names.view
+        self.range = owned
+        self.cluster = str(nodes)
+        self._nodes = nodes
+        self._names = names
+        self._again = again
+        self._reader = Reader(nodes, names, owned, layout)
+        self._fence: Fence | None = None
+        self._state: State | None = None
+        self._bulk_max_bytes: int | None = None
+        self._closing = contextlib.ExitStack()
+
+    @property
+    def _layout(self) -> Layout:
+        return self._reader.layout
+
+    @property
+    def batch_keys(self) -> int:
+        """See port."""
+        return self._layout.batch_keys
+
+    def use_columns(self, columns: Sequence[str]) -> None:
+        """See port."""
+        self._reader.layout = self._layout.with_columns(columns)
+
+    @property
+    def _home(self) -> Wire:
+        """The connection to the node of the state."""
+        return self._nodes.wire(self._nodes.owner_of(self._names.state))
+
+    # -- looking -------------------------------------------------------------------------------------------------
+
+    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See port."""
+        return self._reader.values(keys)
+
+    def exist(self, keys: Sequence[bytes]) -> list[bool]:
+        """See port."""
+        return self._reader.exist(keys)
+
+    def remembered(self, keys: Sequence[bytes]) -> list[bool]:
+        """See port."""
+        return self._reader.remembered(keys)
+
+    def names(self) -> Iterator[list[bytes]]:
+        """See port."""
+        return self._reader.names()
+
+    def rows(self, wanted: Callable[[bytes], bool] | None = None) -> Generator[Page, None, None]:
+        """See port."""
+        return self._reader.rows(wanted)
+
+    def state(self) -> State | None:
+        """See port."""
+        (reply,) = self._home.send([("HGETALL", self._names.state)]).replies()
+        return self._read(stored.decoded(reply, self.view))
+
+    def stored(self) -> Stored:
+        """See port."""
+        reading = stored.reading(self._names)
+        # Under the fence's WATCH whatever changes in between dooms the next write; an EXEC here would end it.
+        ticket = self._home.send(reading if self._fence is not None else stored.at_once(reading))
+        legacy = None
+        if key := self.range.timestamp_key:
+            (reply,) = self._nodes.wire(self._nodes.owner_of(key)).send([("GET", key)]).replies()
+            legacy = reply if isinstance(reply, bytes) else None
+        replies = ticket.replies() if self._fence is not None else checked(ticket.replies())[-1]
+        found = stored.read(replies, self.view, legacy)
+        self._read(found.state)
+        return found
+
+    def _read(self, known: State | None) -> State | None:
+        self._state = known
+        if self._fence is not None:
+            self._fence.state = known
+        return known
+
+    def manifest(self, buckets: Sequence[int] | None) -> dict[int, bytes] | bytes:
+        """See port."""
+        name, size = self._names.manifest, RECORD_BYTES
+        if buckets is None:
+            (whole,) = self._home.send([("GET", name)]).replies()
+            return whole if isinstance(whole, bytes) else b""
+        replies = self._home.send([("GETRANGE", name, b * size, (b + 1) * size - 1) for b in buckets]).replies()
+        return {b: reply if isinstance(reply, bytes) else b"" for b, reply in zip(buckets, replies, strict=True)}
+
+    def counters(self) -> Counters:
+        """See port."""
+        wires = [self._nodes.wire(node) for node in range(self._nodes.count)]
+        tickets = [wire.send([("INFO",), ("DBSIZE",)]) for wire in wires]
+        return counters.joined([counters.read(*ticket.replies()) for ticket in tickets])
+
+    def now_ms(self) -> int:
+        """See port."""
+        seconds, microseconds = self._home.call("TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def audit(self) -> dict[str, str]:
+        """See port."""
+        reply = self._home.call("HGETALL", self._names.audit)
+        texts = [part.decode("utf-8", "replace") for part in reply]
+        return dict(zip(texts[::2], texts[1::2], strict=True))
+
+    def note_audit(self, fields: Mapping[str, str]) -> None:
+        """See port."""
+        self._home.call("HSET", self._names.audit, *(part for pair in fields.items() for part in pair))
+
+    # -- the right to write --------------------------------------------------------------------------------------
+
+    def claim(self) -> None:
+        """See port."""
+        Claims(self._nodes).claim(self._names, self.range)
+
+    def claim_warning(self) -> str | None:
+        """See port."""
+        return Claims(self._nodes).warning(self._names, self.range)
+
+    @contextlib.contextmanager
+    def kept_alive(self, keeper: LeaseKeeper, owner: bytes, lease_s: float) -> Iterator[None]:
+        """See port."""
+        renewed = keeper.add(self._names, owner, self.token, lease_s)
+        try:
+            yield
+        finally:
+            keeper.remove(renewed)
+
+    @abstractmethod
+    def acquire(self, lease_s: float, *, owner: bytes, reset: bool) -> None:
+        """See port."""
+
+    def release(self, owner: bytes) -> None:
+        """See port. By a connection of its own where the run's is broken."""
+        until = time.monotonic() + RELEASE_S
+        self._fence = None
+        if not self._home.broken:
+            self._home.answer_within(RELEASE_S)
+            try:
+                lease.release(self._home, self._names, owner)
+                return
+            except ReconcileError:
+                if not self._home.broken:
+                    raise
+        if (left_s := until - time.monotonic()) > 0:
+            wire = self._again(left_s)
+            try:
+                lease.release(wire, self._names, owner)
+            finally:
+                wire.close()
+
+    def holder(self) -> tuple[str, int] | None:
+        """See port."""
+        return lease.holder(self._home, self._names)
+
+    @property
+    def token(self) -> int:
+        """See port."""
+        return self._armed.token
+
+    @property
+    def _armed(self) -> Fence:
+        assert self._fence is not None, "acquire first"
+        return self._fence
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def send(self, write: Write) -> Outcome | None:
+        """See port."""
+
+    @abstractmethod
+    def settle(self) -> Outcome | None:
+        """See port."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """See port."""
+
+    def commit(self, write: Write) -> Outcome:
+        """See port."""
+        self.send(write)
+        return self.settle() or Outcome()
+
+    def admit(self, puts: Mapping[bytes, bytes], deletes: Collection[bytes] = ()) -> None:
+        """See port."""
+        if not self.range.prefix_suffices:  # otherwise no key of ours begins as theirs do
+            refuses = self.range.refuses
+            for key in (*puts, *deletes):
+                if refuses(key):
+                    raise _refused(key, self.view)
+        for key, value in puts.items():
+            if len(value) >= LARGE_VALUE_BYTES:
+                self._check_size(key, value)
+
+    def forget(self, *, keys: bool) -> None:
+        """Delete what is kept of the view beside its keys, and (keys) its timestamp key; afterwards nothing can be
+        written. The token counter stays: tokens are never reused."""
+        sets = self._names.remembered_sets if self.range.ownership == "remembered" else []
+        self._armed.end([("DEL", *self._names.forgotten, self._names.fences, *sets)])
+        for key in self._elsewhere(timestamp=keys):
+            self._nodes.wire(self._nodes.owner_of(key)).call("UNLINK", key)
+
+    def _elsewhere(self, *, timestamp: bool) -> list[bytes]:
+        """Keys of the view that are neither its state's nor its rows'."""
+        return [self.range.timestamp_key] if timestamp and self.range.timestamp_key else []
+
+    def _check_size(self, key: bytes, value: bytes) -> None:
+        """Redis drops the connection at a value it does not take: refuse it by name before anything is written."""
+        if self._bulk_max_bytes is None:
+            (reply,) = self._home.send([("CONFIG", "GET", "proto-max-bulk-len")]).replies()
+            told = isinstance(reply, list) and len(reply) == 2 and reply[1].isdigit()
+            self._bulk_max_bytes = int(reply[1]) if told else DEFAULT_BULK_MAX_BYTES
+        if len(value) > self._bulk_max_bytes:
+            raise DataError(
+                f"the value of {name_of(key)} has {len(value)} bytes; this Redis takes at most {self._bulk_max_bytes}",
+                hint="shorten it in the query, or raise proto-max-bulk-len",
+                view=self.view,
+            )
+
+    # -- the connections -----------------------------------------------------------------------------------------
+
+    @property
+    def usage(self) -> Usage:
+        """See port."""
+        wires = self._nodes.opened()
+        return Usage(
+            sum(wire.round_trips for wire in wires),
+            sum(wire.commands for wire in wires),
+            sum(wire.bytes_sent for wire in wires),
+        )
+
+    def fileno(self) -> int:
+        """See port."""
+        return self._home.fileno()
+
+    def bound(self, stop: Stop) -> None:
+        """From now on a blocked wait ends soon after the run should have ended."""
+        self._closing.enter_context(stop.watch(cancel=None, sever=self._sever))
+
+    def _sever(self) -> None:
+        for wire in self._nodes.opened():
+            wire.sever()
+
+    def close(self) -> None:
+        """See port."""
+        self._closing.close()
+        for wire in self._nodes.opened():
+            wire.close()
+
+
+def _refused(key: bytes, view: str) -> DataError:
+    return DataError(
+        f"the key {name_of(key)} is one of reconcile's own names; the view must not write it",
+        hint="set redis.key_prefix for the view (it may be any other), or leave the row out in the query",
+        view=view,
+    )

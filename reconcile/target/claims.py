@@ -1,0 +1,149 @@
+"""Which keys each view of a database has claimed: `reconcile:{claims}`, tag of the view → its range.
+
+A claim is made before the lease is taken and before anything is written, once per process for all of its views, and is
+never released or rewritten by itself. Each state carries its view's claim too: when the hash is lost (evicted, deleted)
+it is made again from the states, before a new claim is judged. So no stranger gets a range because the hash was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from redis.exceptions import NoPermissionError, RedisError
+
+from reconcile.core.changes import name_of
+from reconcile.core.ownership import Range, contradiction
+from reconcile.errors import SafetyStop, Unavailable, UsageError
+from reconcile.target.names import ANY_STATE, CLAIMS, Names, tag_of_state
+from reconcile.target.nodes import Nodes
+from reconcile.target.reader import scan
+from reconcile.target.translation import checked
+from reconcile.target.wire import Command, Wire
+
+ATTEMPTS = 10
+SCAN_COUNT = 1000
+
+
+class Claims:
+    """The claims of one database, over a connection that serves nothing else meanwhile."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+
+    def read(self) -> dict[str, Range]:
+        """Tag (names.tag_of) → range, out of the hash and the states; a state outranks the hash.
+
+        Looks at all keys of the database. Raises UsageError without the right to read the hash."""
+        (reply,) = self._home.send([("HGETALL", CLAIMS)]).replies()
+        return {**self._decoded(reply), **self._of_states()}
+
+    def warning(self, names: Names, owned: Range) -> str | None:
+        """What a run that does not write says of a claim that could not be made; None where all is well or unknown."""
+        (reply,) = self._home.send([("HGETALL", CLAIMS)]).replies()
+        if isinstance(reply, NoPermissionError):
+            return None
+        found = contradiction(names.tag, owned, self._decoded(reply))
+        return None if found is None else f"{found.message}; {found.hint}"
+
+    def claim(self, names: Names, owned: Range) -> None:
+        """Claim a range for a view. Raises SafetyStop where that contradicts a claim, UsageError without the right to
+        write the hash."""
+        for _ in range(ATTEMPTS):
+            _, reply = self._checked(self._home.send([("WATCH", CLAIMS), ("HGETALL", CLAIMS)]).replies())
+            known = self._decoded(reply)
+            of_state = self._of_state(names)
+            settled = known.get(names.tag) == owned and of_state in (None, owned.encode())
+            if not settled:
+                known |= self._of_states()
+            if (stop := self._contradiction(names, owned, known)) is not None:
+                self._home.call("UNWATCH")
+                raise stop
+            if settled:
+                self._home.call("UNWATCH")
+                return
+            known[names.tag] = owned
+            fields = [part for tag, one in known.items() for part in (tag, one.encode())]
+            commands: list[Command] = [("MULTI",), ("HSET", CLAIMS, *fields), ("EXEC",)]
+            if self._checked(self._home.send(commands).replies())[-1] is not None:
+                return
+        raise Unavailable("other runs claim keys all the time", hint="the next run tries again", view=names.view)
+
+    def release(self, names: Names) -> None:
+        """Let go of a view's claim."""
+        self._checked(self._home.send([("HDEL", CLAIMS, names.tag)]).replies())
+
+    @property
+    def _home(self) -> Wire:
+        return self._nodes.wire(self._nodes.owner_of(CLAIMS))
+
+    def _wire_of(self, key: bytes) -> Wire:
+        return self._nodes.wire(self._nodes.owner_of(key))
+
+    def _of_state(self, names: Names) -> str | None:
+        """The claim that the view's state carries: None without a state, empty where the state has none."""
+        (reply,) = self._wire_of(names.state).send([("HMGET", names.state, "format", "claim")]).replies()
+        if isinstance(reply, RedisError) or reply[0] is None:
+            return None
+        return (reply[1] or b"").decode("utf-8", "replace")
+
+    def _of_states(self) -> dict[str, Range]:
+        found: dict[str, Range] = {}
+        for node in range(self._nodes.count):
+            wire = self._nodes.wire(node)
+            for keys in scan(wire, ANY_STATE, SCAN_COUNT):
+                tags = {key: tag for key in keys if (tag := tag_of_state(key)) is not None}
+                if not tags:
+                    continue
+                replies = wire.send([("HGET", key, "claim") for key in tags]).replies()
+                found |= self._decoded([part for pair in zip(tags.values(), replies, strict=True) for part in pair])
+        return found
+
+    def _decoded(self, reply: Any) -> dict[str, Range]:
+        """Fields and values; those that are no claims are left out: they may be anybody's."""
+        if isinstance(reply, RedisError):
+            if str(reply).startswith("WRONGTYPE"):
+                raise SafetyStop(
+                    f"{CLAIMS.decode()} is not a hash: something else wrote to it",
+                    hint=f"DEL {CLAIMS.decode()}; the next run makes it again from the states",
+                )
+            self._checked([reply])
+        found = {}
+        for field, text in zip(reply[::2], reply[1::2], strict=True):
+            tag = field if isinstance(field, str) else field.decode("utf-8", "replace")
+            try:
+                found[tag] = Range.decode(text.decode())
+            except (ValueError, AttributeError):
+                continue
+        return found
+
+    def _contradiction(self, names: Names, owned: Range, known: Mapping[str, Range]) -> SafetyStop | None:
+        own = known.get(names.tag)
+        if (stop := contradiction(names.tag, owned, known)) is not None or own is None or own == owned:
+            return stop
+        return self._outgrown(names, owned)
+
+    def _outgrown(self, names: Names, owned: Range) -> SafetyStop | None:
+        """The error where a view that remembered its keys is to have a range without one of them."""
+        wire = self._wire_of(names.state)
+        for name in names.remembered_sets:
+            for members in scan(wire, b"", SCAN_COUNT, ("SSCAN", name)):
+                outside = next((key for key in members if not owned.owns(key)), None)
+                if outside is not None:
+                    return SafetyStop(
+                        f"view {names.view} has written {name_of(outside)} and others, and is now configured for "
+                        f"{owned}: those keys are not moved",
+                        hint=f"give the view a new name, let readers switch, then: reconcile drop {names.view} --keys",
+                        view=names.view,
+                    )
+        return None
+
+    def _checked(self, replies: list[Any]) -> list[Any]:
+        for reply in replies:
+            if isinstance(reply, NoPermissionError) or str(reply).startswith("NOPERM"):
+                raise UsageError(
+                    f"user {self._home.user} may not read and write {CLAIMS.decode()}, where views note "
+                    "which keys are theirs",
+                    hint=f"ACL SETUSER {self._home.user} '~{CLAIMS.decode()}' +watch +hgetall +hset +hdel +multi +exec",
+                )
+        return checked(replies)

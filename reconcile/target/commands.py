@@ -1,0 +1,101 @@
+"""From a Write to commands of one transaction. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain, islice
+
+from reconcile.core import state as states
+from reconcile.core.digest import FINGERPRINT_BYTES, RECORD_BYTES
+from reconcile.core.records import Records
+from reconcile.core.state import Pending, State
+from reconcile.core.times import frontier_after
+from reconcile.target.names import Names
+from reconcile.target.port import Write
+from reconcile.target.wire import Arg, Command
+
+MSET_PAIRS = 1000
+MSET_BYTES = 1 << 20
+
+
+def unlinks(keys: Iterable[bytes]) -> Iterator[Command]:
+    """Deletes come first: a full Redis (noeviction) refuses writes but takes these."""
+    rest = iter(keys)
+    while some := list(islice(rest, MSET_PAIRS)):
+        yield ("UNLINK", *some)
+
+
+def msets(verb: str, puts: Mapping[bytes, bytes]) -> Iterator[Command]:
+    """MSET or MSETNX in blocks bounded by number and size."""
+    pairs = iter(puts.items())
+    while block := list(chain.from_iterable(islice(pairs, MSET_PAIRS))):
+        for part in _parted(block):
+            yield (verb, *part)
+
+
+def _parted(flat: list[bytes]) -> Iterator[list[bytes]]:
+    """Keys and values of one MSET in parts of at most MSET_BYTES, or a single pair."""
+    if sum(map(len, flat)) <= MSET_BYTES:
+        yield flat
+        return
+    start = size = 0
+    for place in range(0, len(flat), 2):
+        more = len(flat[place]) + len(flat[place + 1])
+        if place > start and size + more > MSET_BYTES:
+            yield flat[start:place]
+            start, size = place, 0
+        size += more
+    yield flat[start:]
+
+
+def remembering(names: Names, puts: Collection[bytes], deletes: Collection[bytes]) -> Iterator[Command]:
+    """Keep the sets of remembered names in step with the keys."""
+    for verb, keys in (("SADD", puts), ("SREM", deletes)):
+        groups: dict[bytes, list[bytes]] = {}
+        for key in keys:
+            groups.setdefault(names.remembered(key), []).append(key)
+        for name, members in groups.items():
+            yield (verb, name, *members)
+
+
+def records(names: Names, write: Write) -> Iterator[Command]:
+    """Manifest, fingerprints, surplus."""
+    yield from _record(names.manifest, write.manifest, RECORD_BYTES)
+    yield from _record(names.fingerprints, write.fingerprints, FINGERPRINT_BYTES)
+    yield from _record(names.surplus, write.surplus, 0)
+
+
+def _record(name: bytes, some: Records, size: int) -> Iterator[Command]:
+    if some.whole is not None:
+        yield ("SET", name, some.whole) if some.whole else ("DEL", name)
+    for bucket, record in some.some.items():
+        yield ("SETRANGE", name, bucket * size, record)
+
+
+def state(names: Names, new: State | None, token: int, commit: str) -> Command:
+    """What makes `new` the state, or only names the transaction."""
+    if new is None:
+        return ("HSET", names.state, "commit", commit)
+    fields = states.encode(dataclasses.replace(new, token=token, commit=commit))
+    return ("HSET", names.state, *chain.from_iterable(fields.items()))
+
+
+def pending_field(pending: Pending) -> str:
+    """`pending` as the state stores it."""
+    return states.encode(State(pending=pending))["pending"]
+
+
+def timestamp(key: bytes, new: State | None, before: State | None) -> list[tuple[bytes, bytes]]:
+    """mz-redis-sync's timestamp key with its value, where the state says that Redis equals another time than before."""
+    if not key or new is None or new.as_of is None or new.pending is not None:
+        return []
+    if before is not None and before.pending is None and before.as_of == new.as_of:
+        return []
+    return [(key, b"%d" % frontier_after(new.as_of))]
+
+
+def flat(command: Iterable[Arg]) -> list[Arg]:
+    """Arguments after their number: how a script gets a command."""
+    arguments = list(command)
+    return [len(arguments), *arguments]

@@ -1,0 +1,51 @@
+"""What a server says of itself: INFO and DBSIZE as Counters."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from reconcile.target.port import Counters
+
+
+def read(info: Any, size: Any) -> Counters:
+    """One server's; INFO and DBSIZE may be refused."""
+    text = info.decode("utf-8", "replace") if isinstance(info, bytes) else ""
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+
+    def number(name: str) -> int | None:
+        return int(fields[name]) if fields.get(name, "").isdigit() else None
+
+    expiring = [int(found) for found in re.findall(r"(?m)^db\d+:.*\bexpires=(\d+)", text)]
+    return Counters(
+        run_ids=fields.get("run_id", ""),
+        evicted=number("evicted_keys"),
+        expired=number("expired_keys"),
+        policy=fields.get("maxmemory_policy") or None,
+        keys=size if isinstance(size, int) else None,
+        with_expiry=sum(expiring) if "# Keyspace" in text else None,
+        used_bytes=number("used_memory"),
+        max_bytes=number("maxmemory"),
+    )
+
+
+def joined(nodes: list[Counters]) -> Counters:
+    """Sums; None where one node does not say."""
+    if len(nodes) == 1:
+        return nodes[0]
+
+    def total(name: str) -> int | None:
+        found = [getattr(node, name) for node in nodes]
+        return None if None in found else sum(found)
+
+    policies = {node.policy for node in nodes}
+    return Counters(
+        run_ids=" ".join(node.run_ids for node in nodes),
+        policy=policies.pop() if len(policies) == 1 else None,
+        evicted=total("evicted"),
+        expired=total("expired"),
+        keys=total("keys"),
+        with_expiry=total("with_expiry"),
+        used_bytes=total("used_bytes"),
+        max_bytes=total("max_bytes"),
+    )

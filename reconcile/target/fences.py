@@ -1,0 +1,269 @@
+"""In a cluster no transaction reaches from the state's slot to the data: a fence beside the data, one on each primary.
+
+A fence is a hash in some slot that the primary serves: the token of the run that may write there, and a mark of what
+was last written under it. Data is written by a script that looks at both first, so a run that was overtaken, or whose
+node is no longer what it was, is refused by each node by itself. Taking the lease raises all fences before anything is
+read.
+
+The marks tell the next run whether each node still holds what the state says was written: one that was failed over or
+restarted may have lost its last seconds while the state's node did not, or the other way round.
+docs/adr/0010-redis-cluster.md has the proof.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import ClusterCrossSlotError, RedisError
+
+from reconcile.core.slots import SLOTS, tags_for
+from reconcile.core.state import Pending
+from reconcile.errors import Unavailable, UsageError
+from reconcile.target import commands as written
+from reconcile.target import lease
+from reconcile.target.lease import Right
+from reconcile.target.names import Names
+from reconcile.target.primaries import Primaries
+from reconcile.target.translation import checked, spoken
+from reconcile.target.wire import Arg, Command, Ticket
+
+logger = logging.getLogger(__name__)
+
+AT = b"at"
+"""Field of the list of fences: the commit id of the last transaction on the state. Marks begin with the one they
+belong to."""
+ATTEMPTS = 3
+
+RAISE = """
+local held = redis.call('HMGET', KEYS[1], 'token', 'mark')
+if tonumber(held[1] or '-1') < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'token', ARGV[1]) end
+return {held[1] or '', held[2] or ''}
+"""
+
+WRITE = """
+local held = redis.call('HMGET', KEYS[1], 'token', 'mark')
+if held[1] ~= ARGV[1] then return -1 end
+if (held[2] or '') ~= ARGV[2] then return -2 end
+local first = 6 + tonumber(ARGV[5])
+for i = 6, first - 1 do redis.call('UNLINK', ARGV[i]) end
+redis.call('HSET', KEYS[1], 'mark', ARGV[3])
+local absent = 1
+if ARGV[4] == 'all' then
+  for i = first, #ARGV, 2 do redis.call('SET', ARGV[i], ARGV[i + 1]) end
+elseif ARGV[4] == 'new' then
+  for i = first, #ARGV, 2 do
+    if not redis.call('SET', ARGV[i], ARGV[i + 1], 'NX') then absent = 0 end
+  end
+else
+  local i = first
+  while i <= #ARGV do
+    local last = i + tonumber(ARGV[i])
+    if not redis.call(unpack(ARGV, i + 1, last)) then absent = 0 end
+    i = last + 1
+  end
+end
+return absent
+"""
+"""ARGV: token, the mark this run saw last, the new mark; 'all' or 'new' keys only (then puts follow), or 'commands'
+(then commands do, each after the number of its arguments); number of deletes, deletes, puts or commands.
+-1: overtaken, -2: another mark, 0: a key existed. Deletes come first: a full Redis (noeviction) refuses a script that
+begins with anything else."""
+
+BESIDE = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return -1 end
+redis.call('SET', ARGV[2], ARGV[3])
+return 1
+"""
+"""The timestamp key: no row, so no mark need tell of it."""
+
+OVERTAKEN, CHANGED = -1, -2
+
+
+@dataclass(slots=True)
+class Part:
+    """What one node is to write."""
+
+    deletes: list[bytes]
+    puts: list[Arg]
+
+
+class Fences:
+    """Writes under the fences of one run."""
+
+    def __init__(self, primaries: Primaries, names: Names, token: int, at: bytes, marks: Mapping[bytes, bytes]) -> None:
+        """at: the last transaction on the state; marks: tag of each fence → its mark."""
+        self._primaries = primaries
+        self._names = names
+        self._token = token
+        self._seen = dict(marks)
+        self._tags = {primaries.owner_of(tag): tag for tag in marks}
+        self._run = secrets.token_hex(4).encode()
+        self._steps = 0
+        self._new: dict[bytes, bytes] = {}
+        """Marks since the last transaction on the state."""
+        self.at = at
+
+    @property
+    def keys(self) -> list[bytes]:
+        """The fences themselves."""
+        return [self._names.fence(tag) for tag in self._tags.values()]
+
+    def note(self, commit: str) -> Command:
+        """What the transaction `commit` on the state stores: what was written under each fence since the last one."""
+        self.at = commit.encode()
+        marks = [part for pair in self._new.items() for part in pair]
+        self._new = {}
+        return ("HSET", self._names.fences, AT, self.at, *marks)
+
+    def send(self, parts: Mapping[int, Part], mode: str) -> list[Ticket]:
+        """Send each node its part."""
+        tags = {node: self._tag(node) for node in sorted(parts)}
+        tickets = []
+        for node, tag in tags.items():
+            part = parts[node]
+            self._steps += 1
+            mark = b"%b.%b.%d" % (self.at, self._run, self._steps)
+            head: Command = ("EVAL", WRITE, 1, self._names.fence(tag), self._token, self._seen[tag], mark)
+            script = (*head, mode, len(part.deletes), *part.deletes, *part.puts)
+            self._seen[tag] = self._new[tag] = mark
+            tickets.append(self._primaries.wire(node).send([script]))
+        return tickets
+
+    def send_beside(self, key: bytes, value: bytes) -> Ticket:
+        """Set a key that is no row's."""
+        node = self._primaries.owner_of(key)
+        script: Command = ("EVAL", BESIDE, 1, self._names.fence(self._tag(node)), self._token, key, value)
+        return self._primaries.wire(node).send([script])
+
+    def settle(self, tickets: Sequence[Ticket]) -> bool:
+        """Wait for the nodes. Returns whether every put took place. Raises LeaseLost."""
+        replies = [reply for ticket in tickets for reply in ticket.replies()]
+        for reply in replies:
+            if isinstance(reply, RedisError) and "non local key" in str(reply):
+                raise Unavailable("slots of the Redis Cluster were moved", hint="the next run asks where they are")
+            if (refusal := _refusal(reply)) is not None:
+                raise refusal
+        checked(replies)
+        if OVERTAKEN in replies:
+            raise lease.lost(self._names.view)
+        if CHANGED in replies:
+            raise Unavailable(
+                "a node of the Redis Cluster does not hold what was last written to it", hint="the next run goes on"
+            )
+        return 0 not in replies
+
+    def _tag(self, node: int) -> bytes:
+        """The fence of a node. There was one for each when the lease was taken."""
+        if node not in self._tags:
+            raise Unavailable(
+                "the nodes of the Redis Cluster have changed since the run began", hint="the next run goes on"
+            )
+        return self._tags[node]
+
+
+def try_script(primaries: Primaries, names: Names) -> None:
+    """A script as `WRITE` uses its keys, that writes nothing. Raises UsageError where such scripts are refused."""
+    fence = names.fence(b"0")
+    node = primaries.owner_of(fence)
+    others = (names.fence(b"%d" % number) for number in range(1, SLOTS))
+    other = next((key for key in others if primaries.owner_of(key) == node), fence)
+    script: Command = ("EVAL", "return redis.call('EXISTS', ARGV[1])", 1, fence, other)
+    (reply,) = primaries.wire(node).send([script]).replies()
+    if (refusal := _refusal(reply)) is not None:
+        raise refusal
+    checked([reply])
+
+
+def _refusal(reply: Any) -> UsageError | None:
+    """The error where the answer to a script says that it may not use keys of several slots."""
+    text = str(reply).lower()
+    refused = isinstance(reply, RedisError) and ("undeclared" in text or "same slot" in text or "cross slot" in text)
+    if not refused and not isinstance(reply, ClusterCrossSlotError):
+        return None
+    return UsageError(
+        f"this Redis Cluster refuses scripts that use keys of several slots: {spoken(reply)}",
+        hint="ElastiCache Serverless and some proxies do; use a cluster of nodes (docs/operations.md)",
+    )
+
+
+# -- taking the lease -------------------------------------------------------------------------------------------------
+
+
+def raise_fences(primaries: Primaries, names: Names, right: Right) -> tuple[Right, Fences]:
+    """Shut out every earlier run on every node. The right has a larger token where a fence knew the given one.
+
+    What a fence does not know though the state does, or the other way round, was lost by a node: the state is marked
+    as an unfinished snapshot then, and no fingerprint is known, so that every key is compared. Raises LeaseHeld.
+    """
+    home = primaries.wire(primaries.owner_of(names.state))
+    token, commit, armed = right.token, right.commit, right.armed
+    for _ in range(ATTEMPTS):
+        if checked(armed)[1] != [b"%d" % token, commit.encode()]:
+            raise lease.held(home, names)
+        fields, listed = home.send([("HGETALL", names.state), ("HGETALL", names.fences)]).replies()
+        state, known = _fields(fields), _fields(listed)
+        at = known.pop(AT, b"")
+        chosen = _choose(primaries, known)
+        tags = [*known, *(tag for tag in chosen.values() if tag not in known)]
+        tickets = [
+            primaries.wire(primaries.owner_of(tag)).send([("EVAL", RAISE, 1, names.fence(tag), token)]) for tag in tags
+        ]
+        found = [ticket.checked()[0] for ticket in tickets]
+        largest = max(int(other or 0) for other, _ in found)
+        if largest >= token:  # the counter was lost (a failover, a restore): never reuse a token
+            token = largest + 1
+            commit, armed = _transact(primaries, names, token, [("SET", names.token, token)])
+            continue
+        marks = {tag: mark for tag, (_, mark) in zip(tags, found, strict=True)}
+        lost = {tag for tag, (other, mark) in zip(tags, found, strict=True) if not other or mark != known.get(tag)}
+        repeated = {tag for tag in lost if _under_way(state) and at and marks[tag].startswith(at + b".")}
+        doubtful = bool((lost & known.keys()) - repeated) or not known
+        kept = {tag: marks[tag] for tag in chosen.values()}
+        listing: list[Arg] = [AT, at, *(part for pair in kept.items() for part in pair)]
+        commands: list[Command] = [("DEL", names.fences), ("HSET", names.fences, *listing)]
+        if doubtful and state.get(b"format"):
+            logger.warning("a node of the cluster does not hold what was last written to it: every key is compared")
+            until = int(state.get(b"as_of") or 0)
+            commands.append(("HSET", names.state, "pending", written.pending_field(Pending("snapshot", until))))
+            commands.append(("DEL", names.fingerprints))
+        commit, armed = _transact(primaries, names, token, commands)
+        return Right(token, commit, armed), Fences(primaries, names, token, at, kept)
+    raise Unavailable("the fences of the Redis Cluster change while they are raised", hint="the next run tries again")
+
+
+def _under_way(state: Mapping[bytes, bytes]) -> bool:
+    """Whether data may have been written since the last transaction on the state. Withheld deletes are at rest."""
+    pending = state.get(b"pending", b"")
+    return bool(pending) and b'"withheld"' not in pending
+
+
+def _choose(primaries: Primaries, known: Mapping[bytes, bytes]) -> dict[int, bytes]:
+    """Node → tag of its fence: one that is there already if possible."""
+    chosen = {primaries.owner_of(tag): tag for tag in sorted(known, reverse=True)}
+    chosen.update(tags_for(primaries.slots, set(range(primaries.count)) - chosen.keys()))
+    return chosen
+
+
+def _transact(primaries: Primaries, names: Names, token: int, some: list[Command]) -> tuple[str, list[Any]]:
+    """A transaction on the state; its commit id, and the replies to arming."""
+    home = primaries.wire(primaries.owner_of(names.state))
+    commit = lease.new_commit()
+    last: Command = ("HSET", names.state, "token", token, "commit", commit)
+    replies = home.send([("MULTI",), *some, last, ("EXEC",), *lease.arming(names)]).replies()
+    done, armed = replies[: len(some) + 3], replies[len(some) + 3 :]
+    if checked(done)[-1] is None:
+        raise lease.held(home, names)
+    checked(done[-1])
+    return commit, armed
+
+
+def _fields(reply: Any) -> dict[bytes, bytes]:
+    """Of a hash; none where something else has taken its place."""
+    if isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE"):
+        return {}
+    checked([reply])
+    return dict(zip(reply[::2], reply[1::2], strict=True))

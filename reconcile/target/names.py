@@ -1,0 +1,113 @@
+"""Names of reconcile's own keys in Redis. Pure.
+
+    reconcile:{<ns>.<view>}:state          all keys of a view share the tag: one slot of a cluster
+    reconcile:{<ns>.<view>}:state:<i>/<n>  the same of one shard; token, lease, manifest … likewise
+    reconcile:{claims}                     the claims of every view in the database, whatever its namespace
+    reconcile:{<number>}:fence:<tag>       in a cluster: a fence, in a slot of the primary that it guards
+
+Without a namespace the tag is the view's name alone. Braces, dots, % and control characters of either are written as
+%7B and so on: names come from timestamp keys and from the environment too.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import crc32
+from dataclasses import dataclass
+from functools import cached_property
+
+from reconcile.core.ownership import STATE_PREFIX
+
+CLAIMS = STATE_PREFIX + b"claims}"
+REMEMBERED_GROUPS = 256
+ANY_STATE = b"reconcile:{*}:state*"
+"""Pattern of every view's state, shards' included."""
+
+_ESCAPED = re.compile(r"[\x00-\x1f\x7f%.{}]")
+_STATE_NAME = re.compile(rb"reconcile:\{([^{}]+)\}:state(?::[0-9]+/[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Names:
+    """Key names of one view, or of one shard (i, n) of it."""
+
+    view: str
+    namespace: str = ""
+    shard: tuple[int, int] | None = None
+
+    @cached_property
+    def tag(self) -> str:
+        """The view with its namespace, escaped: hash tag and field of the claims."""
+        return tag_of(self.view, self.namespace)
+
+    @cached_property
+    def state(self) -> bytes:
+        return self._sharded("state")
+
+    @cached_property
+    def manifest(self) -> bytes:
+        return self._sharded("manifest")
+
+    @cached_property
+    def fingerprints(self) -> bytes:
+        return self._sharded("fingerprints")
+
+    @cached_property
+    def surplus(self) -> bytes:
+        return self._sharded("surplus")
+
+    @cached_property
+    def lease(self) -> bytes:
+        return self._sharded("lease")
+
+    @cached_property
+    def token(self) -> bytes:
+        return self._sharded("token")
+
+    @cached_property
+    def audit(self) -> bytes:
+        return self._sharded("audit")
+
+    @cached_property
+    def fences(self) -> bytes:
+        """In a cluster: which fences there are, and what was last written under each."""
+        return self._sharded("fences")
+
+    def fence(self, tag: bytes) -> bytes:
+        """In a cluster: the fence in the slot of this hash tag."""
+        ending = b"" if self.shard is None else b":%d/%d" % self.shard
+        return STATE_PREFIX + tag + b"}:fence:" + self.tag.encode() + ending
+
+    def remembered(self, key: bytes) -> bytes:
+        """The set that remembers this key as the view's."""
+        return self._of_view(f"keys:{crc32(key) % REMEMBERED_GROUPS}")
+
+    @property
+    def remembered_sets(self) -> list[bytes]:
+        return [self._of_view(f"keys:{group}") for group in range(REMEMBERED_GROUPS)]
+
+    @property
+    def forgotten(self) -> list[bytes]:
+        """What a run that starts over deletes: everything an earlier one knew, but not the right to write."""
+        return [self.state, self.manifest, self.fingerprints, self.surplus, self.audit]
+
+    def _of_view(self, what: str) -> bytes:
+        return STATE_PREFIX + f"{self.tag}}}:{what}".encode()
+
+    def _sharded(self, what: str) -> bytes:
+        return self._of_view(what if self.shard is None else "{}:{}/{}".format(what, *self.shard))
+
+
+def tag_of(view: str, namespace: str = "") -> str:
+    """`ns.view`, or `view`; never the same for two pairs."""
+    return ".".join(_ESCAPED.sub(_escape, name) for name in (namespace, view) if name)
+
+
+def tag_of_state(key: bytes) -> str | None:
+    """The tag in a state's name; None for any other key."""
+    match = _STATE_NAME.fullmatch(key)
+    return match[1].decode("utf-8", "replace") if match else None
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"%{ord(match[0]):02X}"

@@ -1,0 +1,102 @@
+"""The primaries of a Redis Cluster, each with a connection of its own.
+
+No redirection is followed: a node that says that a slot is elsewhere (MOVED, ASK, TRYAGAIN, CLUSTERDOWN) ends the run,
+and the next one asks for the slots anew.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from reconcile.config.settings import RedisSettings
+from reconcile.core.slots import SLOTS, SlotMap, read_slots
+from reconcile.errors import Unavailable, UsageError
+from reconcile.stop import Stop
+from reconcile.target.address import at
+from reconcile.target.translation import checked
+from reconcile.target.wire import Wire, dial
+
+
+class Primaries:
+    """Connections to the primaries, made when they are first used. Use `connect`."""
+
+    def __init__(self, settings: RedisSettings, stop: Stop, slots: SlotMap, known: dict[int, Wire]) -> None:
+        """known: nodes that a connection exists to."""
+        self._settings = settings
+        self._stop = stop
+        self._known = known
+        self.slots = slots
+        self.count = len(slots.nodes)
+
+    def __str__(self) -> str:
+        nodes = f"{self.count} primar{'y' if self.count == 1 else 'ies'}"
+        return f"cluster of {nodes}, all {SLOTS:,} slots served"
+
+    def wire(self, node: int) -> Wire:
+        """The connection to a node."""
+        if node not in self._known:
+            address = self.slots.nodes[node]
+            self._known[node] = dial(at(self._settings, address.host, address.port), self._stop, node=True)
+        return self._known[node]
+
+    def opened(self) -> list[Wire]:
+        """The connections there are."""
+        return list(self._known.values())
+
+    def owner_of(self, key: bytes) -> int:
+        """The node that serves a key."""
+        return self.slots.owner_of(key)
+
+    def identity(self) -> bytes:
+        """The processes that answer, and which slots each says it serves. Raises Unavailable while slots move: a key
+        that goes from a node not yet scanned to one that was would not be found."""
+        tickets = [self.wire(node).send([("INFO", "server"), ("CLUSTER", "NODES")]) for node in range(self.count)]
+        told = []
+        for ticket in tickets:
+            info, nodes = ticket.replies()
+            run_id = re.search(rb"run_id:(\w+)", info) if isinstance(info, bytes) else None
+            told += [run_id[1] if run_id else b"", _own_slots(nodes)]
+        return b" ".join(told)
+
+
+def connect(settings: RedisSettings, stop: Stop) -> Primaries:
+    """Ask the configured node where the slots are. Raises AccessError, UsageError, Unavailable."""
+    seed = dial(settings, stop, node=True)
+    try:
+        layout, own_id = seed.send([("CLUSTER", "SLOTS"), ("CLUSTER", "MYID")]).replies()
+        if isinstance(layout, RedisError) and "cluster support disabled" in str(layout):
+            raise UsageError("redis.cluster is true, but this Redis is not a cluster", hint="leave redis.cluster out")
+        slots = _read(checked([layout])[0], settings.host)
+        if slots.unserved:
+            raise Unavailable(
+                f"{slots.unserved:,} of {SLOTS:,} slots of the Redis Cluster are served by no node",
+                hint="is a primary down, without a replica? CLUSTER NODES",
+            )
+    except BaseException:
+        seed.close()
+        raise
+    own = own_id.decode() if isinstance(own_id, bytes) else ""
+    place = next((place for place, node in enumerate(slots.nodes) if node.node_id == own), None)
+    if place is None:
+        seed.close()
+    return Primaries(settings, stop, slots, {} if place is None else {place: seed})
+
+
+def _read(reply: Any, asked: str) -> SlotMap:
+    try:
+        return read_slots(reply, asked)
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise Unavailable("the answer to CLUSTER SLOTS is not understood", hint="is this a Redis Cluster?") from error
+
+
+def _own_slots(nodes: Any) -> bytes:
+    """What a node says of itself in CLUSTER NODES: id and slots. Raises Unavailable while it gives or takes some."""
+    text = checked([nodes])[0]
+    lines = [line.split() for line in text.splitlines()]
+    own = next(words for words in lines if b"myself" in words[2])
+    if any(word.startswith(b"[") for word in own[8:]):
+        raise Unavailable("slots of the Redis Cluster are being moved", hint="the next run scans again")
+    return b" ".join([own[0], *own[8:]])

@@ -1,0 +1,64 @@
+"""One server: a write is one transaction of data, records and state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reconcile.target import commands as written
+from reconcile.target import lease
+from reconcile.target.base import Base
+from reconcile.target.fence import Fence
+from reconcile.target.port import Outcome, Write
+from reconcile.target.wire import Command
+
+
+class Single(Base):
+    """A view on one server."""
+
+    atomic = True
+    _puts = range(0)
+    """Which replies of the transaction under way are those of `only_new` puts."""
+    _collided: bool | None = None
+    """What became of a write that needed no transaction."""
+
+    def acquire(self, lease_s: float, *, owner: bytes, reset: bool) -> None:
+        """See port."""
+        right = lease.acquire(self._home, self._names, lease_s, owner=owner, reset=reset)
+        self._fence = Fence(self._home, self._names, right, self._state)
+
+    def send(self, write: Write) -> Outcome | None:
+        """See port."""
+        before = self.settle()
+        fence = self._armed
+        fence.check()
+        self.admit(write.puts, write.deletes)
+        looked = write.only_new and not self._layout.new_by_itself
+        if looked and any(self.exist(list(write.puts))):
+            self._collided = True
+            return before
+        head = [*written.unlinks(write.deletes)]
+        puts = self._layout.write(write.puts, only_new=write.only_new)
+        self._puts = range(len(head), len(head) + len(puts)) if write.only_new and not looked else range(0)
+        fence.transact([*head, *puts, *self._rest(write)], write.state)
+        return before
+
+    def _rest(self, write: Write) -> Iterator[Command]:
+        if self.range.ownership == "remembered":
+            yield from written.remembering(self._names, write.puts, write.deletes)
+        yield from written.records(self._names, write)
+        for key, value in written.timestamp(self.range.timestamp_key, write.state, self._armed.state):
+            yield ("SET", key, value)
+
+    def settle(self) -> Outcome | None:
+        """See port."""
+        if self._collided:
+            self._collided = None
+            return Outcome(collided=True)
+        if self._fence is None or (replies := self._fence.settle()) is None:
+            return None
+        return Outcome(collided=any(not replies[place] for place in self._puts))
+
+    def ready(self) -> bool:
+        """See port."""
+        ticket = self._armed.ticket
+        return ticket is None or ticket.arrived or self._home.ready()

@@ -1,0 +1,66 @@
+"""What the replies of the state's slot mean: state, records, lease."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from reconcile.core import digest, records, state
+from reconcile.core.digest import Fingerprints
+from reconcile.core.state import State
+from reconcile.target.names import Names
+from reconcile.target.port import Stored
+from reconcile.target.translation import translate
+from reconcile.target.wire import Command
+
+
+def reading(names: Names) -> list[Command]:
+    """The commands whose replies `read` takes."""
+    return [
+        ("HGETALL", names.state),
+        ("STRLEN", names.manifest),
+        ("GET", names.fingerprints),
+        ("GET", names.surplus),
+    ]
+
+
+def at_once(some: list[Command]) -> list[Command]:
+    """As one consistent set, the last reply; for connections without a fence, as EXEC ends every WATCH."""
+    return [("UNWATCH",), ("MULTI",), *some, ("EXEC",)]
+
+
+def read(replies: Sequence[Any], view: str, legacy: bytes | None) -> Stored:
+    """legacy: content of mz-redis-sync's timestamp key; ours as soon as there is a state. Raises StateError."""
+    fields, manifest_bytes, fingerprints, surplus = replies
+    known = decoded(fields, view)
+    if known is None:
+        return Stored(None, legacy_frontier=legacy)
+    length = 0 if isinstance(manifest_bytes, RedisError) else manifest_bytes
+    return Stored(known, length, _fingerprints(known, fingerprints), _surplus(known, surplus))
+
+
+def decoded(reply: Any, view: str) -> State | None:
+    """The answer to HGETALL of the state. Raises StateError."""
+    if isinstance(reply, RedisError):
+        if str(reply).startswith("WRONGTYPE"):
+            raise state.corrupt(view, "it is not a hash")
+        raise translate(reply)
+    texts = [part.decode("utf-8", "replace") for part in reply]
+    return state.decode(dict(zip(texts[::2], texts[1::2], strict=True)), view)
+
+
+def _fingerprints(known: State, stored: Any) -> Fingerprints | None:
+    if not isinstance(stored, bytes) or len(stored) != known.buckets * digest.FINGERPRINT_BYTES:
+        return None
+    return digest.decode_fingerprints(stored)
+
+
+def _surplus(known: State, stored: Any) -> dict[int, int]:
+    """Empty where it is broken: surplus is no part of the manifest, so what it says is found again."""
+    try:
+        found = records.decode_surplus(stored) if isinstance(stored, bytes) else {}
+    except ValueError:
+        return {}
+    return {} if any(bucket >= known.buckets for bucket in found) else found

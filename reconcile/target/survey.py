@@ -1,0 +1,285 @@
+"""What status, doctor and explain ask of Redis beyond a view's own reads. It looks, at all views over one connection.
+
+What has to be tried is tried on a scratch key, inside one transaction that also deletes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import NoPermissionError, RedisError
+
+from reconcile.config.settings import RedisSettings
+from reconcile.core.ownership import STATE_PREFIX, Range
+from reconcile.core.state import State
+from reconcile.errors import AccessError, ReconcileError
+from reconcile.stop import Stop
+from reconcile.target import stored
+from reconcile.target.lease import LONGEST_MS
+from reconcile.target.names import ANY_STATE, CLAIMS, Names, tag_of_state
+from reconcile.target.opening import open_nodes
+from reconcile.target.reader import scan
+from reconcile.target.translation import checked, printable, translate
+from reconcile.target.wire import Command, Wire
+
+SCRATCH_MS = 10_000
+SCAN_COUNT = 4000
+MAX_CLAIMS = 100_000
+
+Info = dict[str, str]
+"""INFO of one server; empty where it is refused. Managed services leave fields out: nothing may rest on one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What Redis holds about one view. audit: what the last verify left, as JSON reads it; None: nothing readable."""
+
+    state: State | None
+    holder: tuple[str, int] | None
+    """(owner, milliseconds left) of the lease."""
+    audit: Any
+    error: ReconcileError | None = None
+    """The state cannot be read: corrupt, or of a newer format."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """One key in Redis. kind: its type, 'none' when absent. None: it does not expire; Redis does not tell."""
+
+    kind: str
+    ttl_ms: int | None
+    idle_s: int | None
+    """Seconds since anybody last read or wrote it."""
+    bytes: int | None
+    """What it takes in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What the ACL denies: commands by name, and whether keys of the view may not be read and written."""
+
+    commands: tuple[str, ...]
+    keys: bool
+    tried: int
+    """Commands that were tried."""
+
+
+class Survey:
+    """A look at one Redis, or at the primaries of a cluster. Use `open_survey`."""
+
+    def __init__(self, settings: RedisSettings, stop: Stop) -> None:
+        self._nodes = open_nodes(settings, stop)
+        self.cluster = settings.cluster
+        self._closing = contextlib.ExitStack()
+        self._closing.enter_context(stop.watch(cancel=None, sever=self._sever))
+
+    def _sever(self) -> None:
+        for wire in self._nodes.opened():
+            wire.sever()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._closing.close()
+        for wire in self._nodes.opened():
+            wire.close()
+
+    def _home(self, names: Names) -> Wire:
+        return self._nodes.wire(self._nodes.owner_of(names.state))
+
+    # -- servers -------------------------------------------------------------------------------------------------
+
+    def info(self) -> list[Info]:
+        """Of every node."""
+        return [_parsed(self._wire(node).send([("INFO",)]).replies()[0]) for node in range(self._nodes.count)]
+
+    def _wire(self, node: int) -> Wire:
+        return self._nodes.wire(node)
+
+    def check_whole(self) -> None:
+        """Raises Unavailable while slots of the cluster move, or one is served by nobody."""
+        self._nodes.identity()
+
+    def now_ms(self) -> int:
+        """Redis' TIME."""
+        seconds, microseconds = self._wire(0).call("TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    # -- views ---------------------------------------------------------------------------------------------------
+
+    def standings(self, views: Sequence[Names]) -> list[Standing]:
+        """What is stored of each view, in one round trip per node."""
+        tickets = [
+            self._home(names).send(
+                [
+                    ("HGETALL", names.state),
+                    ("GET", names.lease),
+                    ("PTTL", names.lease),
+                    ("HGET", names.audit, "report"),
+                ]
+            )
+            for names in views
+        ]
+        return [_standing(names, ticket.replies()) for names, ticket in zip(views, tickets, strict=True)]
+
+    def claims(self) -> dict[str, str] | None:
+        """Tag → range as stored, of every view in the database; None without the right to read them."""
+        wire = self._nodes.wire(self._nodes.owner_of(CLAIMS))
+        (reply,) = wire.send([("HGETALL", CLAIMS)]).replies()
+        if isinstance(reply, NoPermissionError):
+            return None
+        if isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE"):
+            raise ReconcileError(
+                "reconcile:{claims} is not a hash: something else wrote it", hint="DEL reconcile:{claims}"
+            )
+        (found,) = checked([reply])
+        texts = [part.decode("utf-8", "replace") for part in found[: 2 * MAX_CLAIMS]]
+        return dict(zip(texts[::2], texts[1::2], strict=True))
+
+    def states(self) -> dict[str, set[tuple[int, int] | None]]:
+        """Tag → shards (i, n) that have a state (None: the undivided view). Scans all names of the database."""
+        found: dict[str, set[tuple[int, int] | None]] = {}
+        for node in range(self._nodes.count):
+            for page in scan(self._wire(node), ANY_STATE, SCAN_COUNT):
+                for key in page:
+                    if (tag := tag_of_state(key)) is not None:
+                        found.setdefault(tag, set()).add(_shard_of(key))
+        return found
+
+    # -- keys ----------------------------------------------------------------------------------------------------
+
+    def key(self, key: bytes) -> KeyFacts:
+        """Looked at before anything reads it: that would end its idle time."""
+        wire = self._nodes.wire(self._nodes.owner_of(key))
+        idle, kind, ttl_ms, size = wire.send(
+            [("OBJECT", "IDLETIME", key), ("TYPE", key), ("PTTL", key), ("MEMORY", "USAGE", key)]
+        ).replies()
+        kind, ttl_ms = checked([kind, ttl_ms])
+        return KeyFacts(
+            kind=kind.decode(),
+            ttl_ms=ttl_ms if ttl_ms >= 0 else None,
+            idle_s=idle if isinstance(idle, int) else None,
+            bytes=size if isinstance(size, int) else None,
+        )
+
+    def expiring(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Those of the keys that have a time to live."""
+        parts: dict[int, list[bytes]] = {}
+        for key in keys:
+            parts.setdefault(self._nodes.owner_of(key), []).append(key)
+        asked = [(some, self._nodes.wire(node).send([("PTTL", key) for key in some])) for node, some in parts.items()]
+        return [
+            key for some, ticket in asked for key, ttl_ms in zip(some, ticket.checked(), strict=True) if ttl_ms >= 0
+        ]
+
+    def text(self, key: bytes) -> bytes | ReconcileError | None:
+        """A key's string; the translated error where it holds something else, or may not be read."""
+        (reply,) = self._nodes.wire(self._nodes.owner_of(key)).send([("GET", key)]).replies()
+        return translate(reply) if isinstance(reply, RedisError) else reply
+
+    # -- rights --------------------------------------------------------------------------------------------------
+
+    def refused(self, names: Names, owned: Range, *, hashes: bool, expiring: bool) -> Refused:
+        """Try every command that runs send; hashes, expiring: also those that hashes and keys with an expiry take.
+
+        Raises the translated error of what is refused for another reason.
+        """
+        wire = self._home(names)
+        scratch = names.state.removesuffix(b"state") + b"doctor"
+        tried, outside = _scratch_commands(scratch, hashes=hashes, expiring=expiring), _harmless_commands(scratch)
+        if self.cluster:
+            tried.append(("EVAL", "return redis.call('HMGET', KEYS[1], 'token', 'mark')", 1, scratch))
+        replies = wire.send([("MULTI",), *tried, ("EXEC",), *outside]).replies()
+        queued = zip(tried, replies[1 : 1 + len(tried)], strict=True)
+        after = zip(outside, replies[2 + len(tried) :], strict=True)
+        errors = {str(command[0]): reply for command, reply in [*queued, *after] if isinstance(reply, RedisError)}
+        denied = tuple(name for name, error in errors.items() if _is_denied(error))
+        count = len({command[0] for command in [*tried, *outside]})
+        if denied:
+            return Refused(denied, False, count)
+        for error in [*errors.values(), replies[1 + len(tried)]]:
+            if isinstance(error, RedisError):
+                raise translate(error)
+        return Refused((), self._keys_refused(owned), count)
+
+    def _keys_refused(self, owned: Range) -> bool:
+        nobody = owned.prefix + b"reconcile-doctor-" + secrets.token_hex(8).encode()
+        wire = self._nodes.wire(self._nodes.owner_of(nobody))
+        # SET … XX writes only to a key that exists: this one does not.
+        replies = wire.send([("GET", nobody), ("SET", nobody, "", "XX"), ("UNLINK", nobody)]).replies()
+        errors = [reply for reply in replies if isinstance(reply, RedisError)]
+        if any(_is_denied(error) for error in errors):
+            return True
+        for error in errors:
+            raise translate(error)
+        return False
+
+
+def open_survey(settings: RedisSettings, stop: Stop) -> Survey:
+    """Connect. Raises AccessError, Unavailable, UsageError. Close it."""
+    return Survey(settings, stop)
+
+
+def _parsed(reply: Any) -> Info:
+    if not isinstance(reply, bytes):
+        return {}
+    lines = reply.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+
+
+def _standing(names: Names, replies: Sequence[Any]) -> Standing:
+    fields, owner, left_ms, audit = replies
+    holder = None
+    if isinstance(owner, bytes) and isinstance(left_ms, int) and 0 <= left_ms <= LONGEST_MS:
+        holder = (printable(owner.decode("utf-8", "replace")), left_ms)
+    known, error = None, None
+    try:
+        known = stored.decoded(fields, names.view)
+    except AccessError:
+        raise
+    except ReconcileError as found:
+        error = found
+    return Standing(known, holder, _json(audit), error)
+
+
+def _json(stored_text: Any) -> Any:
+    """None for what something else wrote there."""
+    try:
+        return json.loads(stored_text) if isinstance(stored_text, bytes) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _shard_of(key: bytes) -> tuple[int, int] | None:
+    i, slash, n = key.rpartition(b":")[2].partition(b"/")
+    return (int(i), int(n)) if slash else None
+
+
+def _is_denied(error: RedisError) -> bool:
+    text = str(error)
+    return isinstance(error, NoPermissionError) or text.upper().startswith("NOPERM") or "has no permissions" in text
+
+
+def _scratch_commands(key: bytes, *, hashes: bool, expiring: bool) -> list[Command]:
+    """What runs send, with the scratch key as its only key, gone at the end."""
+    strings: list[Command] = [("SET", key, "1", "PX", SCRATCH_MS), ("SETRANGE", key, 0, "1"), ("INCR", key)]
+    strings += [("GETRANGE", key, 0, 1), ("MSETNX", key, "1"), ("MSET", key, "1"), ("PEXPIRE", key, SCRATCH_MS)]
+    strings += [(name, key) for name in ("GET", "MGET", "STRLEN", "EXISTS", "PTTL", "TYPE", "UNLINK")]
+    if expiring:
+        strings += [("SET", key, "1"), ("PEXPIREAT", key, 1 << 42), ("PEXPIRETIME", key), ("UNLINK", key)]
+    state: list[Command] = [("HSET", key, "f", "1"), ("HGET", key, "f"), ("HMGET", key, "f"), ("HGETALL", key)]
+    state += [("HLEN", key)] if hashes else []
+    sets: list[Command] = [("SADD", key, "m"), ("SMISMEMBER", key, "m"), ("SSCAN", key, 0), ("SREM", key, "m")]
+    return [*strings, *state, ("DEL", key), *sets, ("DEL", key)]
+
+
+def _harmless_commands(key: bytes) -> list[Command]:
+    """What cannot be tried inside a transaction, and the hash of claims."""
+    some: list[Command] = [("SCAN", 0, "COUNT", 1), ("DBSIZE",), ("INFO", "server"), ("TIME",)]
+    claims: list[Command] = [("HGETALL", CLAIMS)]
+    assert CLAIMS.startswith(STATE_PREFIX)
+    return [*some, *claims, ("WATCH", key), ("UNWATCH",)]

@@ -1,0 +1,123 @@
+"""What Redis' errors mean for the user. What a server quotes of our commands never gets into a message: it may be a
+row's value, or the password."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from reconcile.errors import AccessError, ReconcileError, Unavailable, UsageError
+
+ErrorReply = RedisError
+"""An error among the replies of a ticket, for callers that expect some commands to be refused."""
+
+ELSEWHERE = {MovedError: "MOVED", AskError: "ASK", TryAgainError: "TRYAGAIN", ClusterDownError: "CLUSTERDOWN"}
+"""What nodes of a cluster say about slots that they do not serve; redis-py takes the name off the text."""
+
+MAX_TEXT = 200
+_QUOTED = re.compile(r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?")
+_COMMAND = re.compile(r"['`]([a-z]{2,16}(?:\|[a-z]{2,16})?)['`]", re.IGNORECASE)
+_ARGUMENTS = re.compile(r",? ?with args beginning.*", re.IGNORECASE | re.DOTALL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+COMMANDS = frozenset(
+    re.findall(
+        r"\w+",
+        """auth client cluster config dbsize del eval exec exists get getrange hello hget hgetall hlen hmget hset
+        hstrlen incr info mget mset msetnx multi persist pexpire pexpireat pexpiretime ping pttl sadd scan select set
+        setrange smismember srem sscan strlen time type unlink unwatch watch""",
+    )
+)
+"""The commands we send; nothing else that a server quotes is repeated."""
+
+
+def checked(replies: Sequence[Any]) -> list[Any]:
+    """The same replies. Raises the first error among them, translated."""
+    for reply in replies:
+        if isinstance(reply, RedisError):
+            raise translate(reply)
+    return list(replies)
+
+
+def printable(text: str) -> str:
+    """Text from a server without control characters: escape sequences would act on the terminal."""
+    return _CONTROL.sub("?", text)[:MAX_TEXT]
+
+
+def spoken(error: Exception) -> str:
+    """The error's own words, without anything it quotes but names of commands."""
+    text = str(error)
+    text = text.splitlines()[0] if text.strip() else type(error).__name__
+    text = _ARGUMENTS.sub("", text)
+    return printable(_QUOTED.sub(_known_command, text))
+
+
+def _known_command(match: re.Match[str]) -> str:
+    name = _COMMAND.fullmatch(match[0])
+    return match[0] if name and name[1].lower().split("|")[0] in COMMANDS else "'…'"
+
+
+def translate(error: Exception) -> ReconcileError:
+    """What a Redis error means for the user."""
+    text = spoken(error)
+    upper = text.upper()
+    if (access := _access(error, text, upper)) is not None:
+        return access
+    if "DB INDEX" in upper:
+        return UsageError(f"Redis has no such database: {text}", hint="check redis.db")
+    if isinstance(error, ReadOnlyError):
+        return Unavailable(f"this Redis is a read-only replica: {text}", hint="connect to the primary")
+    if isinstance(error, OutOfMemoryError):
+        return Unavailable(
+            f"Redis is out of memory: {text}", hint="raise maxmemory or make room; nothing of this batch was written"
+        )
+    if type(error) in ELSEWHERE or isinstance(error, ClusterCrossSlotError):
+        return UsageError(
+            f"this is a node of a Redis Cluster: {ELSEWHERE.get(type(error), 'CROSSSLOT')} {text}",
+            hint="set redis.cluster: true (RECONCILE_REDIS__CLUSTER=true); reconcile doctor shows the rest",
+        )
+    if upper.startswith(("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN")) or isinstance(
+        error, BusyLoadingError
+    ):
+        return Unavailable(f"Redis cannot write now: {text}", hint="see Redis' own log; the next run tries again")
+    if isinstance(error, ResponseError):
+        return ReconcileError(f"Redis refuses a command: {text}")
+    return Unavailable(f"Redis is not available: {text}", hint="is it running, and reachable from here?")
+
+
+def _access(error: Exception, text: str, upper: str) -> ReconcileError | None:
+    """Whether the server refuses us, or lacks something that we cannot do without."""
+    if "UNKNOWN COMMAND" in upper or "UNKNOWN SUBCOMMAND" in upper:
+        return UsageError(
+            f"this Redis lacks a command that reconcile needs: {text}",
+            hint="it is renamed or switched off there (rename-command, a proxy, a managed service); "
+            "docs/operations.md lists the commands",
+        )
+    if upper.startswith("DENIED"):
+        return AccessError(
+            "Redis refused access: it runs in protected mode, and answers only its own host",
+            hint="give it a password (requirepass, or a user), or bind it to an address; then protected-mode no",
+        )
+    if isinstance(error, AuthenticationError) or upper.startswith(("WRONGPASS", "NOAUTH")):
+        return AccessError(f"Redis refused access: {text}", hint="check redis.username and redis.password")
+    if isinstance(error, NoPermissionError) or upper.startswith(("NOPERM", "ACL FAILURE")):
+        return AccessError(
+            f"Redis refused a command: {text}", hint="docs/operations.md lists the ACL rules reconcile needs"
+        )
+    return None

@@ -1,0 +1,152 @@
+"""Rows in every layout, on one server and in a cluster: what is written is what is read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from reconcile.core.framing import frame, with_expiry
+from reconcile.core.state import Pending, State
+from reconcile.target import lease
+from reconcile.target.port import Target, Write
+from tests.target.place import Place
+from tests.target.test_writing import write
+
+FAR_MS = 4_102_444_800_000
+"""2100."""
+
+
+@dataclass
+class Case:
+    """A layout, and values that it can have."""
+
+    place: Place
+    layout: str
+    expires: bool
+    values: list[bytes]
+
+    @contextlib.contextmanager
+    def armed(self) -> Iterator[Target]:
+        view = dataclasses.replace(
+            self.place.view, layout=self.layout, expires_at="until" if self.expires else None, value_columns=("*",)
+        )
+        with dataclasses.replace(self.place, view=view).target() as target:
+            target.use_columns(["a", "b", "ç d"])
+            target.acquire(30, owner=lease.new_owner(), reset=False)
+            yield target
+
+
+FRAMES = {
+    "string": [b"plain", b"", b"\x00\xff" * 100, b"x" * 70_000],
+    "json": [b'{"a":1,"b":null}', b"{}"],
+    "hash": [frame(row) for row in ([b"1", b"2", b"3"], [None, b"", None], [b"\xff\x00", None, b"y" * 70_000])],
+}
+CASES = [(layout, expires) for layout in FRAMES for expires in (False, True)]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}{'-expires' if case[1] else ''}")
+def case(request: pytest.FixtureRequest, place: Place) -> Case:
+    return case_of(place, *request.param)
+
+
+@pytest.fixture(params=list(FRAMES))
+def expiring(request: pytest.FixtureRequest, place: Place) -> Case:
+    return case_of(place, request.param, True)
+
+
+def case_of(place: Place, layout: str, expires: bool) -> Case:
+    values = FRAMES[layout]
+    if expires:
+        values = [with_expiry(value, at_ms) for value in values for at_ms in (None, FAR_MS, FAR_MS + 1)]
+    return Case(place, layout, expires, values)
+
+
+def test_what_is_written_is_what_is_read(case: Case) -> None:
+    """Exactly, one by one and in scans; whatever stood there before leaves nothing behind."""
+    rows = {b"p:%d" % n: value for n, value in enumerate(case.values)}
+    for key in rows:
+        case.place.do("HSET", key, "a", "old", "stale", "field")
+        case.place.do("EXPIRE", key, 1000)
+    with case.armed() as target:
+        assert target.values(list(rows)) == [None] * len(rows)
+        write(target, Write(puts=rows, state=State(as_of=None)))
+        assert target.values(list(rows)) == list(rows.values())
+        assert dict(row for page in target.rows() for row in page) == rows
+        turned = dict(zip(rows, reversed(rows.values()), strict=True))
+        write(target, Write(puts=turned))
+        assert target.values(list(rows)) == list(turned.values())
+        write(target, Write(deletes=list(rows)))
+        assert target.exist(list(rows)) == [False] * len(rows)
+
+
+def test_other_things_under_our_names_are_unreadable(case: Case) -> None:
+    """A list, a set, and a hash with a field too many or without any of ours: they exist, and have no value."""
+    with case.armed() as target:
+        write(target, Write(puts={b"p:1": case.values[0]}, state=State()))
+        case.place.do("RPUSH", "p:2", "x")
+        case.place.do("HSET", "p:3", "other", "x")
+        found = [None]
+        if case.layout == "hash":
+            case.place.do("HSET", "p:1", "more", "x")
+        else:
+            found = [case.values[0]]
+        assert target.values([b"p:1", b"p:2", b"p:3", b"p:4"]) == [*found, None, None, None]
+        assert target.exist([b"p:1", b"p:2", b"p:3", b"p:4"]) == [True, True, True, False]
+
+
+def test_only_new_leaves_what_exists(case: Case) -> None:
+    """Whatever it is."""
+    case.place.do("RPUSH", "p:7", "foreign")
+    with case.armed() as target:
+        target.commit(Write(state=State(pending=Pending("snapshot", 1))))
+        assert not target.commit(Write(puts={b"p:1": case.values[0], b"p:2": case.values[-1]}, only_new=True)).collided
+        assert target.commit(Write(puts={b"p:7": case.values[0]}, only_new=True)).collided
+        assert target.values([b"p:1", b"p:2"]) == [case.values[0], case.values[-1]]
+    assert case.place.do("TYPE", "p:7") == b"list"
+
+
+def test_a_row_that_is_past_its_time_is_absent(expiring: Case) -> None:
+    """Also one from before 1970; a later time brings it back."""
+    value = FRAMES[expiring.layout][0]
+    with expiring.armed() as target:
+        soon = target.now_ms() + 200
+        past = {b"p:1": with_expiry(value, 0), b"p:2": with_expiry(value, 1000), b"p:3": with_expiry(value, soon)}
+        write(target, Write(puts=past, state=State()))
+        assert target.values(list(past)) == [None, None, with_expiry(value, soon)]
+        time.sleep(0.3)
+        assert target.exist(list(past)) == [False] * 3
+        write(target, Write(puts={b"p:1": with_expiry(value, FAR_MS), b"p:2": with_expiry(value, None)}))
+        assert target.values([b"p:1", b"p:2"]) == [with_expiry(value, FAR_MS), with_expiry(value, None)]
+        assert [expiring.place.do("PTTL", key) > 0 for key in (b"p:1", b"p:2")] == [True, False]
+
+
+def test_no_reader_sees_half_a_hash(place: Place) -> None:
+    """It has the fields of one row, whatever is written meanwhile."""
+    rows = [frame([b"x", None, b"x"]), frame([None, b"y", b"y"])]
+    case = Case(place, "hash", False, rows)
+    seen = set()
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(frozenset(place.do("HGETALL", "p:1").items()))
+
+    with case.armed() as target:
+        write(target, Write(puts={b"p:1": rows[0]}, state=State(pending=Pending("snapshot", 1))))
+        reader = threading.Thread(target=read)
+        reader.start()
+        for n in range(300):
+            target.commit(Write(puts={b"p:1": rows[n % 2]}, state=State(pending=Pending("snapshot", n))))
+        done.set()
+        reader.join()
+    assert seen <= {
+        frozenset({(b"a", b"x"), ("ç d".encode(), b"x")}),
+        frozenset({(b"b", b"y"), ("ç d".encode(), b"y")}),
+    }
+    assert len(seen) == 2

@@ -1,0 +1,122 @@
+"""Servers that lack commands or refuse them, and what of their words is repeated."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+
+from reconcile.config.settings import Secret
+from reconcile.core.state import Pending, State
+from reconcile.errors import AccessError, ReconcileError, UsageError
+from reconcile.target import lease
+from reconcile.target.port import Target, Write
+from reconcile.target.translation import translate
+from tests.support.redis_servers import start_redis
+from tests.target.place import Place, of_server, whole
+
+ROWS = {b"p:%d" % n: b"secret %d" % n for n in range(10)}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ResponseError("unknown command 'FOO', with args beginning with: 'p:1' 'hunter2' "),
+        ResponseError("unknown command `MSETNX`, with args beginning with: `p:1`, `hunter2`, "),
+        ResponseError("Protocol error: 'hunter2'"),
+        NoPermissionError("User x has no permissions to run the 'hunter2' command"),
+        AuthenticationError('invalid password "hunter2"'),
+        ResponseError("ERR 'hunter2"),
+        ValueError('Protocol error, got "hunter2" as reply type byte'),
+    ],
+)
+def test_what_a_server_quotes_is_not_repeated(error: Exception) -> None:
+    """It may be a row's value, or the password."""
+    translated = translate(error)
+    assert "hunter2" not in f"{translated.message} {translated.hint}"
+    assert "\x1b" not in translate(ResponseError("\x1b[31m")).message
+
+
+def test_names_of_commands_are_repeated() -> None:
+    """They say what is missing."""
+    unknown = translate(ResponseError("unknown command 'MSETNX', with args beginning with: 'a' 'b' "))
+    assert isinstance(unknown, UsageError)
+    assert "'MSETNX'" in unknown.message
+    assert "'config|get'" in translate(NoPermissionError("no permissions to run the 'config|get' command")).message
+
+
+@pytest.fixture
+def lacking(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """A server on which a command is renamed away."""
+    options = ("--rename-command", request.param, "")
+    with start_redis(tmp_path, *options) as server:
+        yield of_server(server)
+
+
+@pytest.mark.parametrize("lacking", ["CLIENT", "CONFIG", "INFO", "DBSIZE"], indirect=True)
+def test_what_can_be_done_without(lacking: Place) -> None:
+    """A run goes on without these."""
+    with lacking.armed() as target:
+        target.commit(whole(ROWS, 100))
+        target.commit(Write(puts={b"p:large": b"x" * 2_000_000}))
+        assert len([row for page in target.rows() for row in page]) == 11
+        target.counters()
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    ["WATCH", "MULTI", "EXEC", "HSET", "INCR", "PTTL", "GET", "SET", "MSET", "MSETNX", "SCAN", "MGET", "HMGET"],
+    indirect=True,
+)
+def test_what_cannot_is_named(lacking: Place, request: pytest.FixtureRequest) -> None:
+    """Exit 2 with the command's name, and no lease that nobody gives back."""
+    name = request.node.callspec.params["lacking"]
+    with lacking.target() as target:
+        with pytest.raises(UsageError, match=f"(?i)'{name}'"):
+            everything(target)
+        if name != "SCAN":
+            assert lacking.keys(b"*:lease") == set()
+
+
+def everything(target: Target) -> None:
+    """What a run does."""
+    owner = lease.new_owner()
+    try:
+        target.acquire(30, owner=owner, reset=False)
+        target.commit(Write(state=State(pending=Pending("snapshot", 1)), puts=ROWS, only_new=True))
+        target.commit(whole(ROWS, 100))
+        assert list(target.rows())
+    finally:
+        with contextlib.suppress(ReconcileError):
+            target.release(owner)
+
+
+def test_without_the_right_to_a_command(single: Place) -> None:
+    """The same for a user who may not use it."""
+    single.do("ACL", "SETUSER", "u", "on", ">hunter2", "~*", "+@all", "-msetnx", "-watch")
+    settings = dataclasses.replace(single.settings, username="u", password=Secret("hunter2"))
+    with dataclasses.replace(single, settings=settings).target() as target:
+        with pytest.raises(AccessError, match="'watch'") as refused:
+            target.acquire(30, owner=b"o", reset=False)
+        assert not re.search("hunter2|p:", refused.value.message)
+    assert single.do("EXISTS", single.own("lease")) == 0
+    single.do("ACL", "DELUSER", "u")
+
+
+def test_protected_mode(tmp_path: Path, single: Place) -> None:
+    """A server that speaks only to its own host says so; so do wrong passwords."""
+    denied = translate(ResponseError("DENIED Redis is running in protected mode because …"))
+    assert isinstance(denied, AccessError)
+    with start_redis(tmp_path, "--requirepass", "pw") as server:
+        place = of_server(server)
+        with pytest.raises(AccessError), place.target():
+            pass
+        wrong = dataclasses.replace(place.settings, password=Secret("hunter2"))
+        with pytest.raises(AccessError) as refused, dataclasses.replace(place, settings=wrong).target():
+            pass
+        assert "hunter2" not in refused.value.message

@@ -1,0 +1,62 @@
+"""Leases stay alive while their runs work, and end with them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+from reconcile.stop import Stop
+from reconcile.target import opening
+from reconcile.target.renewal import LeaseKeeper
+from tests.target.place import Place
+
+LEASE_S = 0.3
+
+
+def keeper_of(place: Place) -> LeaseKeeper:
+    return LeaseKeeper(lambda: opening.open_nodes(place.settings, Stop()))
+
+
+def test_many_leases_by_one_thread(place: Place) -> None:
+    """Each outlives its own length; what was kept no longer and given back stays given back."""
+    with contextlib.ExitStack() as inside:
+        keeper = inside.enter_context(keeper_of(place))
+        targets = [inside.enter_context(place.target(name=f"view {n}")) for n in range(20)]
+        with contextlib.ExitStack() as working:
+            for target in targets:
+                target.acquire(LEASE_S, owner=b"me", reset=False)
+                working.enter_context(target.kept_alive(keeper, b"me", LEASE_S))
+            assert sum(thread.name == "reconcile-lease" for thread in threading.enumerate()) == 1
+            time.sleep(4 * LEASE_S)
+            assert all(target.holder() for target in targets)
+        for target in targets:
+            target.release(b"me")
+        time.sleep(2 * LEASE_S)
+        assert place.keys(b"*:lease") == set()
+
+
+def test_a_lease_that_expired_is_taken_again_one_that_was_taken_is_not(place: Place) -> None:
+    """While the token is still ours; another's lease is left alone."""
+    with (
+        place.armed(LEASE_S) as target,
+        keeper_of(place) as keeper,
+        target.kept_alive(keeper, b"me", LEASE_S),
+    ):
+        place.do("DEL", place.own("lease"))
+        time.sleep(2 * LEASE_S)
+        assert place.do("GET", place.own("lease")) == b"me"
+        place.do("SET", place.own("lease"), "other", "PX", 10_000)
+        time.sleep(2 * LEASE_S)
+        assert place.do("GET", place.own("lease")) == b"other"
+
+
+def test_a_connection_that_is_cut_is_no_failure(place: Place) -> None:
+    """The fence keeps runs apart, not the lease; the next round connects again."""
+    with place.armed(LEASE_S) as target, keeper_of(place) as keeper:
+        owner = place.do("GET", place.own("lease"))
+        with target.kept_alive(keeper, owner, LEASE_S):
+            time.sleep(LEASE_S)
+            keeper._sever()
+            time.sleep(3 * LEASE_S)
+            assert target.holder() is not None
