@@ -13,14 +13,14 @@ from reconcile.compare.sides import Sides
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core.guard import Guard, largest
 from reconcile.core.state import Identity, State
-from reconcile.errors import LeaseHeld, ReconcileError, ResultTooLarge
+from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.request import Request
 from reconcile.source import session as sessions
 from reconcile.source.reading import Reading
 from reconcile.source.session import Session
 from reconcile.stop import Stop
-from reconcile.target.lease import new_owner
+from reconcile.target.lease import lost, new_owner
 from reconcile.target.opening import open_target
 from reconcile.target.port import Stored, Target
 from reconcile.target.renewal import LeaseKeeper
@@ -142,6 +142,10 @@ def open_view(
                 target.state()  # a newer format or a corrupt state stops here
             session = _open_session(settings, view, stop, report, closing)
             described = describe(session, view, target.range, report)
+            if settings.materialize.exposes_password:
+                report.warnings.append(
+                    "the password may cross the network unencrypted: set materialize.sslmode to require or better"
+                )
             target.use_columns([column.name for column in described.mapping.values])
         blank = State(salt=secrets.randbits(64), source_salt=secrets.token_hex(16), claim=target.range.encode())
         yield ViewRun(
@@ -156,6 +160,19 @@ def _close_target(target: Target, report: ViewReport) -> None:
     target.close()
 
 
+def as_meant(run: ViewRun, error: ReconcileError) -> ReconcileError:
+    """The error to report. A run that was overtaken compares what it knew with what another has written since: what
+    looks like a case for a human is none."""
+    if run.request.dry_run or not isinstance(error, SafetyStop | HistoryLost):
+        return error
+    try:
+        state = run.target.state()
+        overtaken = state is not None and state.token != run.target.token
+    except ReconcileError:
+        return error
+    return lost(run.view.name) if overtaken else error
+
+
 # -- the right to write -----------------------------------------------------------------------------------------------
 
 
@@ -163,6 +180,7 @@ def _close_target(target: Target, report: ViewReport) -> None:
 def leased(run: ViewRun, keeper: LeaseKeeper) -> Iterator[None]:
     """Claim the view's keys, hold its lease (not in a dry run), and know the stored state. Raises LeaseHeld."""
     if run.request.dry_run:
+        warn_of_claims(run)
         run.read_stored()
         yield
         return
@@ -176,6 +194,12 @@ def leased(run: ViewRun, keeper: LeaseKeeper) -> Iterator[None]:
     finally:
         with contextlib.suppress(ReconcileError):
             run.target.release(owner)
+
+
+def warn_of_claims(run: ViewRun) -> None:
+    """What those who do not write say of a claim that could not be made."""
+    if warning := run.target.claim_warning():
+        run.report.warnings.append(warning)
 
 
 def _acquire(run: ViewRun, owner: bytes) -> None:

@@ -99,6 +99,8 @@ class _Snapshot:
         self._outside = 0
         """Digest of the buckets that are not looked at."""
         self._applier: Applier | None = None
+        self._collided = False
+        """A load of this run met a key that existed already: what it has written by then is its own."""
 
     @property
     def is_first(self) -> bool:
@@ -124,7 +126,7 @@ class _Snapshot:
             with report.phase("load"):
                 digests = load.load(run, self._reading, replace(marked, identity=self._identity))
         except load.Collision:
-            report.puts = 0
+            self._collided = True
             report.warnings.append("a key of the view exists already: every row is compared instead")
             return False
         total = sum(digests)
@@ -188,7 +190,7 @@ class _Snapshot:
         run, sides = self._run, self._run.sides(self._reading)
         assert self._applier is not None
         rows = scope.rows_of(chosen)
-        first = run.stored.state is None
+        first = run.stored.state is None and not self._collided
         legacy = run.stored.legacy_frontier is not None and first
         part = put_rows(
             sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows,

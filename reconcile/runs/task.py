@@ -14,7 +14,7 @@ from reconcile.errors import ExitCode, LeaseHeld, ReconcileError
 from reconcile.report.run_report import ViewReport
 from reconcile.runs import work
 from reconcile.runs.comparing import Comparing
-from reconcile.runs.context import ViewRun, leased, open_view
+from reconcile.runs.context import ViewRun, as_meant, leased, open_view
 from reconcile.runs.delta import Doubt, Follower
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
@@ -65,7 +65,9 @@ class Task:
                 self.report.skipped, self.report.reason = True, held.message
         except ReconcileError as error:
             self.report.drift = None  # of an audit that was cut short
-            self.report.fail(error)
+            self.report.fail(
+                as_meant(self._run, error) if self._run is not None and self._comparing is not None else error
+            )
             logger.debug("view %s failed", self._view.name, exc_info=True)
         except Exception as error:  # a bug: one line for the user, the traceback at debug level, other views go on
             self._note_bug(error)
@@ -103,7 +105,7 @@ class Task:
 
             verify(run)
             return None
-        follower = work.bring(run, work.forced_by(run, left) if left is not None else None)
+        follower = work.bring(run) if left is None else work.resume(run, left)
         if follower is not None and not follower.ended:
             return follower
         self._conclude()

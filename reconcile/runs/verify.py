@@ -29,7 +29,7 @@ from reconcile.core.records import Manifest
 from reconcile.core.state import State
 from reconcile.errors import ExitCode, HistoryLost, ReconcileError, ResultTooLarge, UsageError
 from reconcile.report.run_report import DriftReport
-from reconcile.runs.context import ViewRun
+from reconcile.runs.context import ViewRun, warn_of_claims
 from reconcile.runs.settled import settled
 from reconcile.source.reading import Reading, explain, open_reading
 
@@ -42,6 +42,7 @@ ROLLING_SLICES = 16
 def verify(run: ViewRun) -> None:
     """Audit one view and remember that in Redis, beside the state. Raises ReconcileError; drift is not an error."""
     run.report.action = "verify"
+    warn_of_claims(run)
     audit = _Audit(run, _subset(run))
     audit.execute()
     audit.remember()

@@ -49,7 +49,7 @@ def bring(run: ViewRun, forced: Forced | None = None) -> Follower | None:
 
     The lease is held and the stored state known. Raises ReconcileError; the report is filled as far as it went.
     """
-    if forced is None:
+    if run.report.as_of_before is None:
         run.report.as_of_before = run.report.as_of = run.state.as_of
     while True:
         try:
@@ -72,6 +72,18 @@ def mend(run: ViewRun, doubt: Doubt) -> None:
     _snapshot_at_present(run, Forced(Snapshot(doubt.reason), doubt.buckets))
     if action == "snapshot":  # the reason why the run took one by itself says more
         run.report.reason = reason
+
+
+def resume(run: ViewRun, left: Exception) -> Follower | None:
+    """Go on with a view that could not be followed any longer. Raises `left` where nothing helps."""
+    if run.request.mode != "delta":
+        return bring(run, forced_by(run, left))
+    if isinstance(left, Doubt):
+        raise settled_by_snapshot(run, left) from left
+    if not isinstance(left, TooLarge | ResultTooLarge):
+        raise left
+    _past_too_large(run)
+    return bring(run)
 
 
 def finish(run: ViewRun) -> None:
@@ -150,7 +162,7 @@ def forced_by(run: ViewRun, error: Exception) -> Forced:
     suspects: frozenset[int] = frozenset()
     if isinstance(error, HistoryLost):
         why = "history lost"
-    elif isinstance(error, TooLarge):
+    elif isinstance(error, TooLarge | ResultTooLarge):
         why = "more changed at one time than memory_max holds"
     elif isinstance(error, Doubt):
         why, suspects = error.reason, error.buckets

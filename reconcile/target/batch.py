@@ -61,6 +61,7 @@ class Applier:
         self._sent: set[bytes] = set()
         """Keys of what was sent last: whether it is in Redis by now is not known before the next is sent."""
         self.puts = 0
+        """Keys of what was sent so far; in a dry run, of what would have been."""
         self.deletes = 0
 
     @property
@@ -74,13 +75,11 @@ class Applier:
             self._target.admit({key: value})  # before anything else of the change is written
         self._make_room(len(key) + len(value))
         self._batch.put(key, value)
-        self.puts += 1
 
     def delete(self, key: bytes) -> None:
         """Remove a key."""
         self._make_room(len(key))
         self._batch.delete(key)
-        self.deletes += 1
 
     def on_the_way(self, key: bytes) -> bool:
         """Whether a put or delete of this key may not have reached Redis yet."""
@@ -94,7 +93,6 @@ class Applier:
             if size_bytes < LARGE_VALUE_BYTES and self._fits(len(block), size_bytes):
                 self._batch.puts.update(block)
                 self._batch.size_bytes += size_bytes
-                self.puts += len(block)
                 continue
             for key, value in block.items():
                 self.put(key, value)
@@ -129,6 +127,8 @@ class Applier:
 
     def _take(self) -> Batch:
         batch, self._batch = self._batch, Batch()
+        self.puts += len(batch.puts)
+        self.deletes += len(batch.deletes)
         if self._dry_run:
             self._target.admit(batch.puts, batch.deletes)
         return batch
