@@ -31,6 +31,7 @@ from reconcile.errors import ExitCode, HistoryLost, ReconcileError, ResultTooLar
 from reconcile.report.run_report import DriftReport
 from reconcile.runs.context import ViewRun, warn_of_claims
 from reconcile.runs.settled import settled
+from reconcile.runs.values import add_values
 from reconcile.source.reading import Reading, explain, open_reading
 
 MAX_LOOKS = 20
@@ -286,7 +287,7 @@ class _Audit:
             after = self._recorded(left)
             still = [b for b in left if before.get(b) == after.get(b)]
             self._judge({b: found[b] for b in still}, buckets, after, now, exact)
-            self._add_values(reading, buckets)
+            add_values(run, reading, buckets, self.named)
             left = [b for b in left if b not in set(still)]
             if not left:
                 return
@@ -353,24 +354,6 @@ class _Audit:
             self.named.append(example)
             found.keys.append({"key": name_of(example.key), "kind": example.kind, "cause": cause.value})
 
-    def _add_values(self, reading: Reading, buckets: int) -> None:
-        """--show-values: what the source says and what Redis holds, for the named keys only."""
-        found = self.run.report.drift
-        if not self.run.request.show_values or not self.named or found is None:
-            return
-        wanted = {difference.key for difference in self.named}
-        chosen = sorted({difference.bucket for difference in self.named})
-        source = {
-            key: value
-            for chunk in reading.rows_of(chosen, buckets)
-            for key, value in chunk
-            if key in wanted and value is not None
-        }
-        held = self.run.target.values([difference.key for difference in self.named])
-        for entry, difference, value in zip(found.keys, self.named, held, strict=True):
-            entry["source"] = _shown(source.get(difference.key))
-            entry["redis"] = _shown(value)
-
     # -- afterwards ----------------------------------------------------------------------------------------------
 
     def remember(self) -> None:
@@ -395,7 +378,3 @@ class _Audit:
 def _triple(source: int, manifest: int | None, redis: int, *, moved: bool) -> Triple:
     record = None if manifest is None else digest.normal(manifest)
     return Triple(digest.normal(source), record, digest.normal(redis), moved=moved)
-
-
-def _shown(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("utf-8", "backslashreplace")
