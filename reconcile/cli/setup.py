@@ -143,14 +143,22 @@ def _print_config(common: Common, relations: tuple[str, ...]) -> None:
 
 def _source_settings(common: Common, *, needed: bool) -> Settings | None:
     """Where Materialize is, though no view is configured yet; None where nobody says (and it is not needed)."""
-    try:
-        settings = common.load_settings()
-    except ConfigError:
-        settings = common.load_settings({"view.sql": "SELECT 1 AS key, 1 AS value"})
+    settings = _load_as_far_as_given(common)
     given = any(settings.origins.get(f"materialize.{name}", "default") != "default" for name in ("host", "url"))
     if not given and needed:
         raise UsageError("nobody says where Materialize is", hint="MATERIALIZE_URL, or materialize.host in the file")
     return settings if given else None
+
+
+def _load_as_far_as_given(common: Common) -> Settings:
+    """The configuration, though it may lack views and Redis still. Raises ConfigError: for what else is wrong."""
+    lacking: dict[str, object] = {}
+    for name, stand_in in (("view.sql", "SELECT key, value FROM your_view"), ("redis.host", "your-redis-host")):
+        try:
+            return common.load_settings(lacking)
+        except ConfigError:
+            lacking[name] = stand_in
+    return common.load_settings(lacking)
 
 
 def _choose(relations: list[tuple[str, str]]) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
 """Which of a view's keys are lost, and which names under its prefix are not the view's: names alone, no values.
 
 The manifest says how many keys each bucket has. Counting names by bucket finds most of what differs for the price of
-one SCAN; only buckets that differ are looked at name by name, against the source's names.
+one SCAN; buckets that differ, and all of a small view, are looked at name by name, against the source's names.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from dataclasses import dataclass, field
 
 from reconcile.core import digest
@@ -21,6 +22,8 @@ from reconcile.target.survey import Survey
 
 MAX_NAMED_BUCKETS = 256
 """Buckets looked at name by name."""
+MAX_NAMED_KEYS = 20_000
+"""A view of no more keys is looked at name by name as a whole."""
 MAX_EXAMPLES = 3
 LOOKS = 3
 MAX_ASKED = 200_000
@@ -59,22 +62,22 @@ def look(target: Target, session: Session | None, mapping: Mapping | None, stop:
     known = stored.state
     if known is None or known.as_of is None or stored.manifest_bytes != known.buckets * digest.RECORD_BYTES:
         return found
-    expected = _expected(target, stored)
-    differing = [bucket for bucket, (has, should) in enumerate(zip(counts, expected, strict=True)) if has != should]
     found.settled = known.pending is None or known.pending.kind == "withheld"
     found.waiting = digest.count(sum(stored.surplus.values()))
-    named = differing[:MAX_NAMED_BUCKETS]
-    if named:
-        # A scan may tell a name twice; here each counts once.
-        exact = _names_in(target, set(named), known.buckets, stop)
-        for bucket in named:
-            counts[bucket] = sum(digest.bucket_of(key, known.buckets) == bucket for key in exact)
-        _name(found, exact, named, known, session, mapping)
+    expected = _expected(target, stored)
+    differing = [bucket for bucket, (has, should) in enumerate(zip(counts, expected, strict=True)) if has != should]
+    # In a bucket that lost a key and got another the counts agree: a small view is looked at name by name.
+    named = list(range(known.buckets)) if known.keys <= MAX_NAMED_KEYS else differing[:MAX_NAMED_BUCKETS]
+    held = _names_in(target, set(named), known.buckets, stop) if named else set()
+    exact = Counter(digest.bucket_of(key, known.buckets) for key in held)  # a scan may tell a name twice
+    for bucket in named:
+        counts[bucket] = exact[bucket]
+    found.held = sum(counts)
     found.lost = sum(max(0, should - has) for has, should in zip(counts, expected, strict=True))
     found.surplus = sum(max(0, has - should) for has, should in zip(counts, expected, strict=True))
-    found.held = sum(counts)
-    if len(found.lost_names) != found.lost:  # the source has moved on since: these may be new, not lost
-        found.lost_names = []
+    if named and session is not None and mapping is not None:
+        should_have = sum(expected[bucket] for bucket in named) - found.waiting
+        _name(found, held, named, should_have, known, session, mapping)
     return found
 
 
@@ -132,16 +135,20 @@ def _names_in(target: Target, wanted: set[int], buckets: int, stop: Stop) -> set
 
 
 def _name(
-    found: Found, held: set[bytes], named: list[int], known: State, session: Session | None, mapping: Mapping | None
+    found: Found, held: set[bytes], named: list[int], should_have: int, known: State, session: Session, mapping: Mapping
 ) -> None:
-    """By the names the source had at the checkpoint, or has now where that cannot be read any more."""
-    if session is None or mapping is None:
-        return
+    """By the names the source had at the checkpoint; where that cannot be read any more, by those it has now, which are
+    only examples, and only where they cannot be keys that have come since."""
     for as_of in (known.as_of, None):
+        if as_of is None and not found.lost and not found.surplus:
+            return
         source: set[bytes] = set()
         with contextlib.suppress(HistoryLost), open_reading(session, mapping, as_of) as reading:
             for chunk in reading.rows_of(named, known.buckets):
                 source.update(key for key, value in chunk if value is not None)
             break
-    found.lost_names = sorted(source - held)
-    found.surplus_names = sorted(held - source)
+    lost, surplus = sorted(source - held), sorted(held - source)
+    if as_of is not None and len(source) == should_have:  # it is what the manifest was made of
+        found.lost, found.surplus = len(lost), max(0, len(surplus) - found.waiting)
+    found.lost_names = lost if len(lost) == found.lost else []
+    found.surplus_names = surplus

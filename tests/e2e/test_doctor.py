@@ -17,11 +17,11 @@ from tests.support.redis_servers import RedisServer, free_port, start_redis
 from tests.support.sources import Source
 
 
-def checks(command: Command, *arguments: str, expect: int = 0) -> dict[str, dict[str, Any]]:
+def checks(command: Command, *arguments: str, expect: int = 0, **env: str) -> dict[str, dict[str, Any]]:
     """Check → its worst finding."""
     order = ["ok", "warn", "fail"]
     worst: dict[str, dict[str, Any]] = {}
-    for finding in command("doctor", *arguments, expect=expect).report["checks"]:
+    for finding in command("doctor", *arguments, expect=expect, **env).report["checks"]:
         known = worst.get(finding["check"])
         if known is None or order.index(finding["level"]) > order.index(known["level"]):
             worst[finding["check"]] = finding
@@ -104,7 +104,7 @@ def test_missing_privileges(command: Command, source: Source) -> None:
         source.execute(f"DROP ROLE {role}")
 
 
-@pytest.mark.parametrize("name", ["nope", "no such one", "Back\\slash -- and it's \"quoted\""])
+@pytest.mark.parametrize("name", ["nope", "no such one", 'Back\\slash -- and it\'s "quoted"'])
 def test_unknown_cluster(name: str, command: Command, source: Source) -> None:
     """Materialize says so in a notice only; the first query would fail. The name arrives as it was given."""
     command.config["materialize"]["cluster"] = name
@@ -185,7 +185,146 @@ def test_keys_of_others_under_the_prefix(command: Command, source: Source, clien
     command("snapshot")
     assert checks(command)["key space"]["level"] == "ok"
     client.set("p:foreign", "x")
-    assert "1 more keys" in checks(command)["key space"]["message"]
+    surplus = checks(command)["key space"]
+    assert surplus["level"] == "warn"
+    assert "1 key that the view did not put there, e.g. p:foreign" in surplus["message"]
+
+
+def test_lost_and_surplus_keys_are_told_apart(command: Command, source: Source, client: redis.Redis) -> None:
+    """As many keys as the view has is not well when some are lost and others are not the view's."""
+    source.retain_history()
+    source.put(a="1", b="2", c="3")
+    command("snapshot")
+    client.delete("p:a", "p:b")
+    client.mset({"p:x": "1", "p:y": "2"})
+    source.put(later="4")
+    found = command("doctor").report["checks"]
+    told = [finding["message"] for finding in found if finding["check"] == "key space"]
+    assert told == [
+        "3 keys under p:, 3 of the view: 2 keys lost, e.g. p:a, p:b",
+        "3 keys under p:, 3 of the view: 2 keys that the view did not put there, e.g. p:x, p:y",
+    ]
+    command("snapshot", "--deep")
+    assert checks(command)["key space"]["level"] == "ok"
+
+
+def test_remembered_keys_that_are_lost(command: Command, source: Source, client: redis.Redis) -> None:
+    """Without a prefix the names are remembered; that is no reason to believe that they are there."""
+    command.config["redis"].pop("key_prefix")
+    source.put(a="1", b="2")
+    command("snapshot")
+    assert checks(command)["key space"]["level"] == "ok"
+    client.delete("a")
+    assert "1 key lost, e.g. a" in checks(command)["key space"]["message"]
+
+
+def test_time_to_live_on_our_keys(command: Command, source: Source, client: redis.Redis) -> None:
+    """A TTL that something else has set is found, on one key of many; one on a key of somebody else's is not ours."""
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 3000) AS n")
+    command("snapshot")
+    client.set("theirs", "1", ex=1000)
+    assert checks(command)["expiry"]["level"] == "ok"
+    client.expire("p:k1234", 1000)
+    expiry = checks(command)["expiry"]
+    assert "1 of 3,000 keys under p:" in expiry["message"]
+    assert "p:k1234" in expiry["message"]
+    client.persist("p:k1234")
+    assert checks(command)["expiry"]["level"] == "ok"
+
+
+def test_claims(command: Command, source: Source, client: redis.Redis) -> None:
+    """An overlap fails, an orphan and a lost claim are warned of; following the advice mends it."""
+    command("snapshot")
+    assert checks(command)["claims"]["level"] == "ok"
+    client.hset("reconcile:{claims}", "gone", f"prefix {b'other:'.hex()} ")
+    orphan = checks(command)["claims"]
+    assert (orphan["level"], orphan["fix"]) == ("warn", "reconcile drop gone")
+    client.hset("reconcile:{claims}", "gone", f"prefix {b'p'.hex()} ")
+    overlap = checks(command, expect=2)["claims"]
+    assert "views default and gone claim the same keys" in overlap["message"]
+    assert overlap["fix"].splitlines()[0] == "reconcile drop gone"
+    client.delete("reconcile:{claims}")
+    assert "no claim" in checks(command)["claims"]["message"]
+    command("run")
+    assert checks(command)["claims"]["level"] == "ok"
+
+
+def test_another_prefix_than_claimed(command: Command, source: Source) -> None:
+    """What runs would refuse is told before."""
+    command("snapshot")
+    command.config["redis"]["key_prefix"] = "q"
+    refused = checks(command, expect=2)["claims"]
+    assert "has claimed the prefix 'p:'" in refused["message"]
+    assert refused["fix"]
+
+
+def test_shards_that_never_ran(command: Command, source: Source, client: redis.Redis) -> None:
+    """Some shards of n have a state, the others do not."""
+    client.hset("reconcile:{big}:state:0/2", "format", "1")
+    assert "shard 1/2 of big never ran" in checks(command)["shards"]["message"]
+
+
+def test_companion_view_that_would_pay(command: Command, source: Source) -> None:
+    """The saving is measured on this very view, and judged by the time between two runs."""
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 50000) AS n")
+    assert checks(command, "--every", "1h")["companion view"]["level"] == "ok"
+    absent = checks(command, "--every", "100ms")["companion view"]
+    assert absent["level"] == "warn"
+    assert "50,000 rows" in absent["message"]
+    assert absent["fix"] == "reconcile init --companion --view default"
+    made = command("init", "--companion").report
+    for statement in filter(None, made["ddl"].split(";\n")):
+        source.execute(statement)
+    present = checks(command, "--every", "100ms", RECONCILE_VIEW__COMPANION=made["companion"])["companion view"]
+    assert (present["level"], "matches the query" in present["message"]) == ("ok", True)
+
+
+def test_room_for_the_view(command: Command, source: Source, tmp_path: Path) -> None:
+    """Rows to come, by their mean length, against what maxmemory leaves; the advice makes room for the first load."""
+    source.execute("INSERT INTO t SELECT 'k' || n, repeat('v', 1000) FROM generate_series(1, 5000) AS n")
+    with start_redis(tmp_path, "--maxmemory", "4mb") as server:
+        command.config["redis"]["url"] = server.url
+        memory = checks(command)["memory"]
+        assert memory["level"] == "warn"
+        assert "5,000 rows to come" in memory["message"]
+        server.client().config_set(*memory["fix"].splitlines()[0].split()[2:])
+        assert checks(command)["memory"]["level"] == "ok"
+        command("snapshot")
+        assert server.client().dbsize() > 5000
+
+
+def test_what_was_evicted(command: Command, source: Source, tmp_path: Path) -> None:
+    """Evictions that the rolling compare has not seen yet are told; the repair ends it."""
+    source.execute("INSERT INTO t SELECT 'k' || n, repeat('v', 1000) FROM generate_series(1, 2000) AS n")
+    with start_redis(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-random") as server:
+        command.config["redis"]["url"] = server.url
+        command("snapshot")
+        client = server.client()
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"]) - 400_000)
+        client.set("theirs", "x")
+        assert client.info("stats")["evicted_keys"] > 0
+        client.config_set("maxmemory", "100mb")
+        if client.exists("reconcile:{default}:state"):
+            assert "were evicted since" in checks(command)["evicted"]["message"]
+        client.config_set("maxmemory-policy", "noeviction")
+        command("snapshot", "--deep")
+        assert checks(command)["key space"]["level"] == "ok"
+
+
+def test_a_view_that_fails_does_not_hide_the_next(command: Command, source: Source) -> None:
+    """A NULL key ends the reading of one view, not the examination of the other."""
+    source.put(a="1")
+    source.execute("CREATE TABLE bad (key text, value text)")
+    source.execute("INSERT INTO bad VALUES (NULL, 'x')")
+    command.config["materialize"].pop("sql")
+    command.config["redis"].pop("key_prefix")
+    command.config["views"] = [
+        {"name": "bad", "relation": f"{source.schema}.bad", "key_prefix": "b"},
+        {"name": "good", "sql": source.sql, "key_prefix": "g"},
+    ]
+    found = command("doctor", expect=2).report["checks"]
+    assert {finding["check"] for finding in found if finding["level"] == "fail"} == {"keys"}
+    assert {finding["check"] for finding in found if finding["view"] == "good"} >= {"keys", "history", "key space"}
 
 
 def test_mz_redis_sync_beside_us(command: Command, source: Source, client: redis.Redis) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 import yaml
 
 from tests.support.command import PROGRAM, Command
+from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source
 
 
@@ -72,20 +76,19 @@ def test_text_is_sql_and_its_comment_is_yaml(command: Command, source: Source) -
     lines = re.findall(r"^--     (.*)$", printed.stdout, re.MULTILINE)
     pasted = yaml.safe_load("\n".join(lines))
     assert source.execute(f"SELECT count(*) FROM {pasted['companion']}")
-    assert pasted["buckets"] == 16
 
 
 def test_number_of_buckets(command: Command, source: Source) -> None:
     """Asked for, else configured, else the state's, else by the number of rows."""
     source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 1000) AS n")
-    assert command("init", "--companion").report["buckets"] == 64
+    assert command("init", "--companion").report["buckets"] == 16
     command("snapshot")
     source.execute("INSERT INTO t SELECT 'm' || n, 'v' FROM generate_series(1, 1000) AS n")
-    assert command("init", "--companion").report["buckets"] == 64
+    assert command("init", "--companion").report["buckets"] == 16
     assert command("init", "--companion", RECONCILE_VIEW__BUCKETS="256").report["buckets"] == 256
     assert "% 512::uint4" in command("init", "--companion", "--buckets", "512").report["ddl"]
     command.config["redis"]["url"] = "redis://127.0.0.1:1/0"
-    assert command("init", "--companion").report["buckets"] == 128
+    assert command("init", "--companion").report["buckets"] == 32
 
 
 @pytest.mark.parametrize(
@@ -109,3 +112,110 @@ def test_chosen_name(command: Command, source: Source) -> None:
     made = command("init", "--companion", f"{source.schema}.mine").report
     assert made["companion"] == f"{source.schema}.mine"
     assert f"CREATE VIEW {source.schema}.mine AS" in made["ddl"]
+
+
+def test_relation(command: Command, source: Source) -> None:
+    """A configuration for a view that exists: accepted as it is, and its first run loads the view."""
+    source.put(a="1")
+    source.execute("CREATE TABLE wide (id int, name text, price int)")
+    source.execute("INSERT INTO wide VALUES (7, 'x', 2)")
+    wanted = [one for name in ("v", "wide") for one in ("--relation", f"{source.schema}.{name}")]
+    config = command("init", *wanted).report["config"]
+    written = yaml.safe_load(config)
+    assert [(view["name"], view["key"], view.get("layout", "string")) for view in written["views"]] == [
+        ("v", "key", "string"),
+        ("wide", "id", "json"),
+    ]
+    assert written["materialize"]["port"]
+    (command.directory / "made.yaml").write_text(config)
+    checked = reconcile("config", "check", "--config", "made.yaml", cwd=command.directory)
+    assert checked.returncode == 0, checked.stderr
+    command.config = {**written, "views": written["views"][:1]}
+    assert command("run").view["keys"] == 1
+
+
+def test_relation_without_a_configuration(source: Source, tmp_path: Path) -> None:
+    """Where Materialize is may come from the environment alone; else it is asked for."""
+    done = subprocess.run(
+        [PROGRAM, "init", "--relation", f"{source.schema}.v"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MATERIALIZE_URL": source.url},
+    )
+    assert "your-redis-host" in done.stdout
+    nowhere = reconcile("init", "--relation", "v", cwd=tmp_path)
+    assert nowhere.returncode == 2
+    assert "MATERIALIZE_URL" in nowhere.stderr
+
+
+def test_relation_that_does_not_exist(command: Command, source: Source) -> None:
+    """Exit 2, and the names that come close."""
+    source.execute("CREATE TABLE prices (key text, value text)")
+    result = command("init", "--relation", f"{source.schema}.price", expect=2)
+    assert f"{source.schema}.prices" in result.report["error"]["hint"]
+
+
+def test_choice_on_a_terminal(command: Command, source: Source) -> None:
+    """It lists what there is on stderr, asks, and prints the configuration alone on stdout."""
+    command.write_config()
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "init", "--config", str(command.config_path)],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    )
+    os.close(theirs)
+    asked = ""
+    while "Which of them" not in asked:
+        asked += os.read(ours, 4096).decode()
+    (number,) = re.findall(rf"(\d+)  \S*{source.schema}\.v ", asked)
+    os.write(ours, f"{number}\n".encode())
+    out, _ = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0
+    assert yaml.safe_load(out)["views"][0]["name"] == "v"
+
+
+def test_migration_from_mz_redis_sync(source: Source, command: Command, redis_server: RedisServer) -> None:
+    """What is printed is accepted, means the same, and first contact is as it says: exit 5, then consent."""
+    source.put(a="1")
+    old = {"materialize": {**command.config["materialize"], "password": "hidden"}, "redis": command.config["redis"]}
+    (command.directory / "old.yaml").write_text(json.dumps(old))
+    printed = reconcile("init", "--from", "old.yaml", cwd=command.directory)
+    assert printed.returncode == 0, printed.stderr
+    assert "hidden" not in printed.stdout
+    (command.directory / "config.yaml").write_text(printed.stdout)
+    command.config = yaml.safe_load(printed.stdout)
+    with redis_server.client() as client:
+        client.mset({f"p:left{n}": "x" for n in range(20)} | {"p:a": "old"})
+        refused = command("run", expect=5).view
+        assert client.get("p:a") == b"1"
+        assert client.exists("p:left0")
+        assert "--allow-deletes" in refused["error"]["hint"]
+        command("snapshot", "--allow-deletes")
+        assert client.keys("p:*") == [b"p:a"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, tmp_path: Path) -> None:
+    """click's own script, for the program's name."""
+    done = reconcile("completion", shell, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "_RECONCILE_COMPLETE" in done.stdout
+
+
+def test_completion_completes(tmp_path: Path) -> None:
+    """What the script calls answers with commands."""
+    done = subprocess.run(
+        [PROGRAM],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "_RECONCILE_COMPLETE": "bash_complete", "COMP_WORDS": "reconcile st", "COMP_CWORD": "1"},
+    )
+    assert "plain,status" in done.stdout
