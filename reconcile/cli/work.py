@@ -108,11 +108,26 @@ def delta(common: Common, **options: Any) -> int:
 
 
 @_mode("verify")
+@click.option("--coverage", is_flag=True, help="Only say when each part was last compared, and by whom.")
 @click.option("--html", "html_path", metavar="FILE", help="Also write a report page.")
 @click.option("--markdown", "markdown_path", metavar="FILE", help="Also write a summary for CI jobs and chat.")
-def verify(common: Common, **options: Any) -> int:
+def verify(common: Common, *, coverage: bool, **options: Any) -> int:
     """Compare Redis with the view at the checkpoint's time; change nothing. Exit 3: drift."""
-    return _work("verify", common, **options)
+    return _show_coverage(common, options["views"]) if coverage else _work("verify", common, **options)
+
+
+def _show_coverage(common: Common, views: tuple[str, ...]) -> int:
+    """From what is noted in Redis; nothing is compared."""
+    from reconcile.inspect.covered import read_coverage, render
+
+    settings = common.load_settings()
+    with ended_in_time(settings) as stop:
+        found = read_coverage(settings, views, stop)
+    if common.as_json:
+        print_json({"status": "done", "exit_code": 0, "views": found})
+    else:
+        say(render(found))
+    return ExitCode.OK
 
 
 def _work(

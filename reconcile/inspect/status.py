@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from reconcile.compare.audits import remembered
+from reconcile.compare.coverage import coverage
 from reconcile.config.choice import chosen_views
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core import schedule
@@ -15,9 +17,8 @@ from reconcile.core.state import Pending, State
 from reconcile.core.times import MAX_TIMESTAMP, format_time
 from reconcile.errors import ExitCode
 from reconcile.inspect.claims import Claims
-from reconcile.inspect.coverage import coverage
 from reconcile.inspect.findings import plural, span
-from reconcile.report.audit import past_audit
+from reconcile.report.audit import PastAudit
 from reconcile.stop import Stop
 from reconcile.target.names import Names
 from reconcile.target.opening import names_of, range_of
@@ -73,7 +74,7 @@ def _status(
     state = standing.state
     as_of = state.as_of if state is not None else None
     timed = as_of is not None and as_of != MAX_TIMESTAMP
-    audit = past_audit(standing.audit)
+    audits = remembered(standing.audit)
     every_ms = None if view.compare_every_s is None else round(view.compare_every_s * 1000)
     found: Status = {
         "view": view.name,
@@ -86,19 +87,19 @@ def _status(
         "buckets": state.buckets if state is not None else None,
         "pending": None if state is None or state.pending is None else state.pending.kind,
         "lease": None if standing.holder is None else dict(zip(("owner", "left_ms"), standing.holder, strict=True)),
-        "compare": None if state is None else _compare(state, now_ms, every_ms),
+        "compare": None if state is None else _compare(state, audits, now_ms, every_ms),
         "claim": _claim(settings, view, names, state, claims),
-        "audit": None if audit is None else {"at_ms": audit.at_ms, "verdict": audit.verdict},
+        "audit": {"at_ms": audits[0].at_ms, "verdict": audits[0].verdict} if audits else None,
     }
     error = standing.error
     told = None if error is None else {"kind": error.kind, "message": error.message, "hint": error.hint}
     return found | {"problem": _problem(found, standing, now_ms, max_age_s), "error": told}
 
 
-def _compare(state: State, now_ms: int, every_ms: int | None) -> dict[str, Any]:
+def _compare(state: State, audits: list[PastAudit], now_ms: int, every_ms: int | None) -> dict[str, Any]:
     """The rolling compare: its turn, and when the slice that waits longest was compared."""
     turn = state.turn
-    covered = coverage(state, [], every_ms)
+    covered = coverage(state, audits, every_ms)
     return {
         "slices": turn.n,
         "next": turn.i,
@@ -148,7 +149,7 @@ def _problem(found: Status, standing: Standing, now_ms: int, max_age_s: float | 
         "snapshot": ": a snapshot is incomplete",
         "delta": ": a delta is incomplete",
     }[found["pending"]]
-    return f"the checkpoint is {_ago(since_ms)} old, allowed are {span(max_age_s)}{reason}"
+    return f"the checkpoint is {ago(since_ms)} old, allowed are {span(max_age_s)}{reason}"
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ def _lines(status: Status) -> Iterator[str]:
     if status["as_of"] is None:
         yield f"{status['view']}: nothing was synchronised yet"
     else:
-        lag = "constant" if status["lag_ms"] is None else f"{_ago(status['lag_ms'])} behind the clock"
+        lag = "constant" if status["lag_ms"] is None else f"{ago(status['lag_ms'])} behind the clock"
         keys = plural(status["keys"], "key")
         yield f"{status['view']}: {keys} as of {status['as_of']} ({status['as_of_text']}), {lag}"
         yield f"  last written {format_time(status['updated_at_ms'])}, {plural(status['buckets'], 'bucket')}"
@@ -196,7 +197,8 @@ def _compare_text(compare: dict[str, Any]) -> str:
     return whole + under_way + late
 
 
-def _ago(milliseconds: int) -> str:
+def ago(milliseconds: int) -> str:
+    """For people: 3.2 s, 12 m, 5 h."""
     seconds = milliseconds / 1000
     if seconds < 120:
         return f"{seconds:.1f} s"

@@ -12,13 +12,12 @@ the manifest says of it stood still in between; buckets for which it never does 
 from __future__ import annotations
 
 import contextlib
-import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from reconcile.compare import closely, records
+from reconcile.compare import audits, closely, records
 from reconcile.compare.closely import Contents, Difference
+from reconcile.compare.coverage import coverage
 from reconcile.compare.described import companion_mark
 from reconcile.compare.sides import add_both
 from reconcile.core import digest, drift
@@ -28,6 +27,7 @@ from reconcile.core.drift import Cause, Triple, Verdict
 from reconcile.core.records import Manifest
 from reconcile.core.state import State
 from reconcile.errors import ExitCode, HistoryLost, ReconcileError, ResultTooLarge, UsageError
+from reconcile.report.audit import AuditReport, PastAudit
 from reconcile.report.run_report import DriftReport
 from reconcile.runs.context import ViewRun, warn_of_claims
 from reconcile.runs.settled import settled
@@ -360,19 +360,30 @@ class _Audit:
         """Note the verdict beside the state. It does not depend on whether that is possible."""
         run, found = self.run, self.run.report.drift
         i, n = self.subset
-        entry = {
-            "at_ms": time.time_ns() // 1_000_000,
-            "verdict": "drift" if run.report.exit_code == ExitCode.DRIFT else "in sync",
-            "as_of": run.report.as_of,
-            "fast": run.request.fast,
-            "subset": f"{i}/{n}",
-            "drift": found.total if found is not None else 0,
-        }
+        latest = PastAudit(
+            at_ms=run.now_ms(),
+            verdict="drift" if run.report.exit_code == ExitCode.DRIFT else "in sync",
+            as_of=run.report.as_of,
+            fast=run.request.fast,
+            subset=f"{i}/{n}",
+            drift=found.total if found is not None else 0,
+        )
+        fields: dict[str, str] = {}
         try:
+            fields = run.target.audit()
             rolling = {"cursor": str(i)} if run.request.subset == "next" else {}
-            run.target.note_audit({"report": json.dumps(entry)} | rolling)
+            run.target.note_audit(audits.noted(fields, latest) | rolling)
         except ReconcileError as error:
             run.report.warnings.append(f"the audit could not be noted in Redis: {error.message}")
+        earlier = audits.remembered(fields)
+        every_s = run.view.compare_every_s
+        every_ms = None if every_s is None else round(every_s * 1000)
+        run.report.audit = AuditReport(
+            fast=latest.fast,
+            subset=latest.subset,
+            coverage=coverage(run.stored.state or run.blank, [latest, *earlier], every_ms),
+            history=earlier,
+        )
 
 
 def _triple(source: int, manifest: int | None, redis: int, *, moved: bool) -> Triple:

@@ -6,7 +6,6 @@ What has to be tried is tried on a scratch key, inside one transaction that also
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,12 +36,12 @@ Info = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What Redis holds about one view. audit: what the last verify left, as JSON reads it; None: nothing readable."""
+    """What Redis holds about one view. audit: the fields that audits left; nobody has looked at them yet."""
 
     state: State | None
     holder: tuple[str, int] | None
     """(owner, milliseconds left) of the lease."""
-    audit: Any
+    audit: dict[str, str]
     error: ReconcileError | None = None
     """The state cannot be read: corrupt, or of a newer format."""
 
@@ -119,7 +118,7 @@ class Survey:
                     ("HGETALL", names.state),
                     ("GET", names.lease),
                     ("PTTL", names.lease),
-                    ("HGET", names.audit, "report"),
+                    ("HGETALL", names.audit),
                 ]
             )
             for names in views
@@ -137,8 +136,7 @@ class Survey:
                 "reconcile:{claims} is not a hash: something else wrote it", hint="DEL reconcile:{claims}"
             )
         (found,) = checked([reply])
-        texts = [part.decode("utf-8", "replace") for part in found[: 2 * MAX_CLAIMS]]
-        return dict(zip(texts[::2], texts[1::2], strict=True))
+        return _fields(found[: 2 * MAX_CLAIMS])
 
     def states(self) -> dict[str, set[tuple[int, int] | None]]:
         """Tag → shards (i, n) that have a state (None: the undivided view). Scans all names of the database."""
@@ -243,15 +241,15 @@ def _standing(names: Names, replies: Sequence[Any]) -> Standing:
         raise
     except ReconcileError as found:
         error = found
-    return Standing(known, holder, _json(audit), error)
+    return Standing(known, holder, _fields(audit), error)
 
 
-def _json(stored_text: Any) -> Any:
-    """None for what something else wrote there."""
-    try:
-        return json.loads(stored_text) if isinstance(stored_text, bytes) else None
-    except (ValueError, RecursionError):
-        return None
+def _fields(reply: Any) -> dict[str, str]:
+    """A hash; empty where something else is."""
+    if not isinstance(reply, list):
+        return {}
+    texts = [part.decode("utf-8", "replace") for part in reply]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
 def _shard_of(key: bytes) -> tuple[int, int] | None:

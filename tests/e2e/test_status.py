@@ -159,6 +159,25 @@ def test_redis_is_down(command: Command) -> None:
     command("status", expect=6)
 
 
+def test_coverage(command: Command, source: Source) -> None:
+    """When each slice was last compared, by whom, and when all will have been; nothing is compared for it."""
+    source.put(a="1", b="2")
+    (before,) = command("verify", "--coverage").report["views"]
+    assert before["coverage"] is None
+    command("snapshot")
+    command("verify", "--subset", "3/4")
+    command("verify", "--fast")
+    (found,) = command("verify", "--coverage").report["views"]
+    by = {one["slice"]: one["by"] for one in found["coverage"]["compared"]}
+    assert found["coverage"]["slices"] == 4
+    assert by == {0: "compare", 1: "compare", 2: "compare", 3: "verify"}
+    assert found["coverage"]["all_by_ms"] > found["now_ms"]
+    command("verify")
+    audit = command("verify").view["audit"]
+    assert [one["subset"] for one in audit["history"]] == ["0/1", "0/1", "3/4"]
+    assert {one["by"] for one in audit["coverage"]["compared"]} == {"verify"}
+
+
 def test_state_is_never_written(command: Command, source: Source, redis_server: RedisServer) -> None:
     """Looking changes nothing."""
     source.put(a="1")

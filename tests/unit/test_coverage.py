@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reconcile.core.state import State, Turn
-from reconcile.inspect.coverage import coverage
+from reconcile.compare.coverage import coverage
 from reconcile.report.audit import PastAudit
 
 

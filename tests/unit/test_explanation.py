@@ -39,6 +39,7 @@ CASES = [
     ({"then": None, "now": None, "redis_as_recorded": False}, KeyVerdict.EXTRA),
     ({"held": b"x"}, KeyVerdict.MISSED),
     ({"held": None, "held_kind": "hash"}, KeyVerdict.CHANGED_OUTSIDE),
+    ({**GONE, "expired": True}, KeyVerdict.EXPIRED),
     ({"owned": False}, KeyVerdict.FOREIGN),
     ({"owned": False, **GONE, "then": None, "now": None}, KeyVerdict.ABSENT),
     ({"synced": False}, KeyVerdict.NOT_SYNCED),

@@ -1,0 +1,34 @@
+"""Past audits, as they are remembered beside the state: the last one, and a bounded history. Others can write to Redis
+too, so what is read there may be anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from reconcile.report.audit import MAX_HISTORY, PastAudit, past_audit
+
+LAST, HISTORY = "report", "history"
+"""Fields of the view's `:audit`: one audit; a list of them, the newest first."""
+
+
+def remembered(fields: Mapping[str, str]) -> list[PastAudit]:
+    """The newest first, at most MAX_HISTORY."""
+    stored = _read(fields.get(HISTORY))
+    found = [past_audit(one) for one in stored] if isinstance(stored, list) else [past_audit(_read(fields.get(LAST)))]
+    return [audit for audit in found if audit is not None][:MAX_HISTORY]
+
+
+def noted(fields: Mapping[str, str], latest: PastAudit) -> dict[str, str]:
+    """The fields with one audit more."""
+    history = [latest, *remembered(fields)][:MAX_HISTORY]
+    return {LAST: json.dumps(asdict(latest)), HISTORY: json.dumps([asdict(audit) for audit in history])}
+
+
+def _read(text: str | None) -> Any:
+    try:
+        return json.loads(text or "null")
+    except (ValueError, RecursionError):
+        return None

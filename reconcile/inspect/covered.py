@@ -1,0 +1,70 @@
+"""When each part of a view was last compared with what Redis really holds, by whom, and when all of it will have been.
+
+Reads Redis only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+from reconcile.compare.audits import remembered
+from reconcile.compare.coverage import coverage
+from reconcile.config.choice import chosen_views
+from reconcile.config.settings import Settings
+from reconcile.core.times import format_time
+from reconcile.inspect.findings import plural
+from reconcile.inspect.status import ago
+from reconcile.stop import Stop
+from reconcile.target.opening import names_of
+from reconcile.target.survey import open_survey
+
+
+def read_coverage(settings: Settings, names: tuple[str, ...], stop: Stop) -> list[dict[str, Any]]:
+    """One JSON-ready dict per view: view, now_ms, coverage (as in an audit's report; None before the first run).
+
+    Raises AccessError, StateError, Unavailable, UsageError.
+    """
+    views = chosen_views(settings, names)
+    survey = open_survey(settings.redis, stop)
+    try:
+        now_ms = survey.now_ms()
+        standings = survey.standings([names_of(settings.redis, view) for view in views])
+    finally:
+        survey.close()
+    found = []
+    for view, standing in zip(views, standings, strict=True):
+        if standing.error is not None:
+            raise standing.error
+        every_s = view.compare_every_s
+        every_ms = None if every_s is None else round(every_s * 1000)
+        state = standing.state
+        covered = None if state is None else asdict(coverage(state, remembered(standing.audit), every_ms))
+        found.append({"view": view.name, "now_ms": now_ms, "coverage": covered})
+    return found
+
+
+def render(found: list[dict[str, Any]]) -> str:
+    """For people: slices that were compared together in one line."""
+    return "\n".join(line for one in found for line in _lines(one))
+
+
+def _lines(one: dict[str, Any]) -> Iterator[str]:
+    covered = one["coverage"]
+    if covered is None:
+        yield f"{one['view']}: nothing was synchronised yet"
+        return
+    n = covered["slices"]
+    all_by = covered["all_by_ms"]
+    promise = (
+        "the rolling compare is off, or has not begun" if all_by is None else f"all again by {format_time(all_by)}"
+    )
+    yield f"{one['view']}: {plural(n, 'slice')}; {promise}"
+    known = {slice_["slice"]: (slice_["at_ms"], slice_["by"]) for slice_ in covered["compared"]}
+    for told, group in groupby(range(n), known.get):
+        slices = list(group)
+        name = f"{slices[0]}/{n}" if len(slices) == 1 else f"{slices[0]}–{slices[-1]}/{n}"
+        when = "never" if told is None else f"{ago(max(0, one['now_ms'] - told[0]))} ago by {told[1]}"
+        yield f"  slice {name:<12}{when}"
