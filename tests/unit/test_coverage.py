@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from reconcile.core.state import State, Turn
 from reconcile.compare.coverage import coverage
+from reconcile.core.state import State, Turn
 from reconcile.report.audit import PastAudit
 
 
