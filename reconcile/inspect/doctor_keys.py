@@ -150,7 +150,7 @@ def check_keys(
     if target.range.ownership == "remembered":
         where = "that are remembered"
     state = target.state()
-    if state is None or state.as_of is None:
+    if state is None or (state.as_of is None and state.pending is None):
         _before_first_run(found, where, view, findings)
     elif not found.settled:
         findings.ok(

@@ -19,9 +19,11 @@ from reconcile.core.state import State
 from reconcile.errors import AccessError, ReconcileError
 from reconcile.stop import Stop
 from reconcile.target import stored
+from reconcile.target.fences import try_script
 from reconcile.target.lease import LONGEST_MS
 from reconcile.target.names import ANY_STATE, CLAIMS, Names, tag_of_state
 from reconcile.target.opening import open_nodes
+from reconcile.target.primaries import Primaries
 from reconcile.target.reader import scan
 from reconcile.target.translation import checked, printable, translate
 from reconcile.target.wire import Command, Wire
@@ -202,6 +204,8 @@ class Survey:
         for error in [*errors.values(), replies[1 + len(tried)]]:
             if isinstance(error, RedisError):
                 raise translate(error)
+        if isinstance(self._nodes, Primaries):  # data is written by scripts, which not every service carries out
+            try_script(self._nodes, names)
         return Refused((), self._keys_refused(owned), count)
 
     def _keys_refused(self, owned: Range) -> bool:
