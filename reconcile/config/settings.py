@@ -277,16 +277,6 @@ class ViewSettings:
         ),
     )
 
-    @property
-    def digest_view(self) -> str | None:
-        """Former name of `companion`."""
-        return self.companion
-
-    @property
-    def deep_every_s(self) -> float | None:
-        """Former name of `compare_every_s`."""
-        return self.compare_every_s
-
 
 @dataclass(frozen=True, slots=True)
 class LoggingSettings:

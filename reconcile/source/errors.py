@@ -117,7 +117,7 @@ def _about_reading(error: psycopg.Error, state: str, text: str, view: str | None
     if "same timedomain" in text:
         return UsageError(
             "Materialize reads objects of different schemas at different times, so they cannot be compared",
-            hint="create the companion view (digest_view) in the schema of the view",
+            hint="create the companion view in the schema of the view",
             view=view,
         )
     if "no replicas available" in text or "target replica failed" in text or "fell behind" in text:

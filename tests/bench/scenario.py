@@ -92,7 +92,7 @@ def _unchanged(world: World, _: Turn) -> None:
     world.reconcile("unchanged", PLAIN, "run", action="snapshot", deep=False, puts=0, rows_read=0)
     world.bare("fingerprints", world.mapping.fingerprints(_buckets(world, PLAIN)))
     world.reconcile("unchanged_companion", COMPANION, "run", action="snapshot", deep=False, puts=0, rows_read=0)
-    world.bare("companion", f"SELECT bucket, rows, fingerprint FROM {world.digest_view}")
+    world.bare("companion", f"SELECT bucket, rows, fingerprint FROM {world.companion}")
 
 
 def _buckets(world: World, config: str) -> int:

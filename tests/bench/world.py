@@ -45,7 +45,7 @@ class World:
         self.rows = rows
         self.results = Results(rows)
         self.mapping = string_mapping(source.sql, "p:")
-        self.digest_view = f"{source.schema}.v_digest"
+        self.companion = f"{source.schema}.v_companion"
         base = server.url.rsplit("/", 1)[0]
         self.redis_urls = {PLAIN: f"{base}/0", COMPANION: f"{base}/1"}
         self.clients = {name: redis.Redis.from_url(url) for name, url in self.redis_urls.items()}
@@ -69,7 +69,7 @@ class World:
         """Write a configuration file (JSON is YAML); its path."""
         view: dict[str, Any] = {"name": name, "sql": self.source.sql, "key_prefix": "p"}
         if name == COMPANION:
-            view["digest_view"] = self.digest_view
+            view["companion"] = self.companion
         path = self._configs.setdefault(name, self._configs[PLAIN].with_name(f"{name}.json"))
         path.write_text(json.dumps({"materialize": {"url": source_url}, "redis": {"url": redis_url}, "views": [view]}))
         return str(path)
@@ -89,7 +89,7 @@ class World:
 
     def add_companion(self) -> None:
         """Create the companion view with the statements reconcile prints for it."""
-        told = self.launcher.run(self.command(PLAIN, "init", "--digest-view", self.digest_view))
+        told = self.launcher.run(self.command(PLAIN, "init", "--companion", self.companion))
         for statement in json.loads(told.out)["ddl"].split(";\n"):
             if statement.strip():
                 self.source.execute(statement)
@@ -97,7 +97,7 @@ class World:
     def warm(self) -> None:
         """The stand-in computes a row's hashes once and remembers them; that is not to be measured."""
         fingerprints = self.mapping.fingerprints(choose_buckets(self.rows))
-        for statement in (self.mapping.hashed(), fingerprints, f"SELECT * FROM {self.digest_view}"):
+        for statement in (self.mapping.hashed(), fingerprints, f"SELECT * FROM {self.companion}"):
             self.launcher.run(python("stream", self.source.url, statement))
 
     def _changed(self, statement: str, rows: int) -> None:
