@@ -5,6 +5,7 @@ from __future__ import annotations
 from reconcile.config.settings import ViewSettings
 from reconcile.core import schedule
 from reconcile.core.changes import name_of
+from reconcile.core.digest import RECORD_BYTES
 from reconcile.core.state import State
 from reconcile.core.times import format_time, frontier_after
 from reconcile.errors import ReconcileError
@@ -50,7 +51,7 @@ def check_state(target: Target, view: ViewSettings, findings: Findings) -> State
     """What earlier runs left. Raises StateError."""
     stored = target.stored()
     state = stored.state
-    complete = state is not None and stored.manifest_bytes == state.buckets * 16
+    complete = state is not None and stored.manifest_bytes == state.buckets * RECORD_BYTES
     if state is None or (state.as_of is None and not complete):
         findings.ok("state", "nothing was synchronised yet: the first run loads everything")
     elif not complete:

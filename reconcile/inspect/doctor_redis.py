@@ -18,7 +18,7 @@ def open_redis(settings: RedisSettings, stop: Stop, findings: Findings) -> Surve
         survey = open_survey(settings, stop)
         nodes = survey.info()
         findings.ok("redis", _server_name(nodes))
-        _check_encryption(settings, findings)
+        check_encryption(settings, findings)
         _check_role(survey, nodes, findings)
         _check_eviction(nodes, findings)
         _check_persistence(nodes, findings)
@@ -33,7 +33,8 @@ def _server_name(nodes: list[Info]) -> str:
     return "it answers, but does not tell its version (INFO)"
 
 
-def _check_encryption(settings: RedisSettings, findings: Findings) -> None:
+def check_encryption(settings: RedisSettings, findings: Findings) -> None:
+    """Whether somebody on the way could have the password, or answer in Redis' name."""
     host = settings.host.lower()
     local = settings.unix_socket_path is not None or host in LOCAL_NAMES or host.startswith("127.") or host == "::1"
     if settings.tls and settings.tls_verify != "full":

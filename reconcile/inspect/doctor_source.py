@@ -46,13 +46,15 @@ def connect_again(settings: Settings, stop: Stop, closing: contextlib.ExitStack,
 
 def _check_encryption(session: Session, settings: Settings, findings: Findings) -> None:
     sslmode = settings.materialize.sslmode or "prefer"
+    # With an authority libpq takes "require" for "verify-ca".
+    checked = sslmode in ("verify-ca", "verify-full") or (sslmode == "require" and settings.materialize.sslrootcert)
     if session.exposed:
         findings.warn(
             "encryption",
             "the connection to Materialize is not encrypted: password and rows can be read on the way",
             "set materialize.sslmode to require; to verify-full with sslrootcert, to be sure of the server",
         )
-    elif session.encrypted and sslmode not in ("verify-ca", "verify-full"):
+    elif session.encrypted and not checked:
         findings.warn(
             "encryption",
             f"encrypted, but with sslmode {sslmode} anybody could answer in Materialize's name and learn the password",

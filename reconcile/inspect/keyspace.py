@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from reconcile.core import digest
+from reconcile.core.records import Manifest
 from reconcile.core.state import State
 from reconcile.errors import HistoryLost
 from reconcile.source.query import Mapping
@@ -20,10 +21,8 @@ from reconcile.stop import Stop
 from reconcile.target.port import Stored, Target
 from reconcile.target.survey import Survey
 
-MAX_NAMED_BUCKETS = 256
-"""Buckets looked at name by name."""
 MAX_NAMED_KEYS = 20_000
-"""A view of no more keys is looked at name by name as a whole."""
+"""Names held at once. A view of no more keys is looked at name by name as a whole."""
 MAX_EXAMPLES = 3
 LOOKS = 3
 MAX_ASKED = 200_000
@@ -62,12 +61,12 @@ def look(target: Target, session: Session | None, mapping: Mapping | None, stop:
     known = stored.state
     if known is None or known.as_of is None or stored.manifest_bytes != known.buckets * digest.RECORD_BYTES:
         return found
+    expected = _expected(target, stored)
+    if expected is None:
+        return found
     found.settled = known.pending is None or known.pending.kind == "withheld"
     found.waiting = digest.count(sum(stored.surplus.values()))
-    expected = _expected(target, stored)
-    differing = [bucket for bucket, (has, should) in enumerate(zip(counts, expected, strict=True)) if has != should]
-    # In a bucket that lost a key and got another the counts agree: a small view is looked at name by name.
-    named = list(range(known.buckets)) if known.keys <= MAX_NAMED_KEYS else differing[:MAX_NAMED_BUCKETS]
+    named = _worth_naming(counts, expected)
     held = _names_in(target, set(named), known.buckets, stop) if named else set()
     exact = Counter(digest.bucket_of(key, known.buckets) for key in held)  # a scan may tell a name twice
     for bucket in named:
@@ -95,10 +94,27 @@ def expiring(survey: Survey, target: Target, stop: Stop) -> tuple[int, int, list
     return found, asked, examples
 
 
-def _expected(target: Target, stored: Stored) -> list[int]:
-    """Keys per bucket, those that wait for consent included."""
+def _worth_naming(counts: list[int], expected: list[int]) -> list[int]:
+    """Buckets to look at name by name: all of a small view, as the counts agree in one that lost a key and got another;
+    else some of those that differ. Together they have no more than MAX_NAMED_KEYS names."""
+    sizes = [max(has, should) for has, should in zip(counts, expected, strict=True)]
+    if sum(sizes) <= MAX_NAMED_KEYS:
+        return list(range(len(sizes)))
+    named, total = [], 0
+    for bucket, (has, should) in enumerate(zip(counts, expected, strict=True)):
+        if has != should and total + sizes[bucket] <= MAX_NAMED_KEYS:
+            named.append(bucket)
+            total += sizes[bucket]
+    return named
+
+
+def _expected(target: Target, stored: Stored) -> list[int] | None:
+    """Keys per bucket, those that wait for consent included; None for a manifest that is not this state's."""
     whole = target.manifest(None)
     assert isinstance(whole, bytes)
+    assert stored.state is not None
+    if not Manifest(stored.state.buckets, stored.state.digest).take(whole):
+        return None
     expected = list(digest.manifest_words(whole)[::2])
     for bucket, waiting in stored.surplus.items():
         expected[bucket] += digest.count(waiting)

@@ -215,6 +215,26 @@ def test_tls_to_materialize(
     command("verify")
 
 
+def test_doctor_tells_of_servers_that_nobody_checks(
+    command: Command, source: Source, serve_source: ServeSource, serve_redis: ServeRedis, wallet: Wallet
+) -> None:
+    """Encrypted is not enough: without a look at the certificate anybody could answer. Following the advice ends it."""
+    port = serve_redis(wallet.server).port
+    materialize = {"url": serve_source(wallet.server), "sql": source.sql}
+
+    def told() -> dict[str, str]:
+        found = command("doctor", "--quick").report["checks"]
+        return {one["check"]: one["message"] for one in found if one["level"] == "warn" and "encr" in one["check"]}
+
+    point(command, "tls", port, "localhost", tls_verify="none")
+    command.config["materialize"] = {**materialize, "sslmode": "require"}
+    assert "any server's certificate" in told()["redis encryption"]
+    assert "sslmode require" in told()["encryption"]
+    point(command, "tls", port, "localhost", tls_ca_cert=wallet.server.ca)
+    command.config["materialize"] = {**materialize, "sslmode": "verify-full", "sslrootcert": wallet.server.ca}
+    assert told() == {}
+
+
 @pytest.mark.parametrize("way", ["url", "beside"])
 @pytest.mark.parametrize("wrong", ["no authority", "another authority", "host name", "expired"])
 def test_a_certificate_of_materialize_that_is_not_trusted(

@@ -1,0 +1,59 @@
+"""What doctor says of settings alone, and how findings are put into words."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconcile.config.settings import RedisSettings, Secret
+from reconcile.errors import ExitCode, Unavailable
+from reconcile.inspect.doctor_redis import check_encryption
+from reconcile.inspect.findings import Findings, plural, render, span
+
+WORD = Secret("x")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (RedisSettings(host="cache.example", password=WORD), "not encrypted"),
+        (RedisSettings(host="cache.example"), ""),
+        (RedisSettings(host="localhost", password=WORD), ""),
+        (RedisSettings(host="127.0.0.2", password=WORD), ""),
+        (RedisSettings(unix_socket_path="/run/redis", host="cache.example", password=WORD), ""),
+        (RedisSettings(host="cache.example", password=WORD, tls=True), ""),
+        (RedisSettings(host="cache.example", tls=True, tls_verify="ca"), "any other name"),
+        (RedisSettings(host="localhost", tls=True, tls_verify="none"), "any server's"),
+    ],
+)
+def test_who_could_have_the_password(settings: RedisSettings, told: str) -> None:
+    """A password in clear text across a network, or a certificate that nobody checks."""
+    findings = Findings()
+    check_encryption(settings, findings)
+    assert told in "".join(one.message for one in findings.found)
+    assert bool(findings.found) == bool(told)
+
+
+def test_the_worst_finding_is_the_exit_code() -> None:
+    """Warnings end with 0, a server that is away with 6."""
+    findings = Findings()
+    findings.warn("a", "odd", "mend")
+    assert findings.exit_code == ExitCode.OK
+    with findings.checking("b"):
+        raise Unavailable("away", hint="start it")
+    assert findings.exit_code == ExitCode.UNAVAILABLE
+    assert render(findings, quiet=True).splitlines() == [
+        "warn  a: odd",
+        "        mend",
+        "fail  b: away",
+        "        start it",
+    ]
+
+
+def test_numbers_in_words() -> None:
+    """One key, several keys; whole units only where they are exact."""
+    assert (plural(1, "key"), plural(2000, "key"), plural(2, "primary", "primaries")) == (
+        "1 key",
+        "2,000 keys",
+        "2 primaries",
+    )
+    assert [span(one) for one in (0.5, 45, 90, 600, 3600)] == ["0.5s", "45s", "90s", "10m", "1h"]
