@@ -8,7 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from reconcile.report.audit import MAX_HISTORY, PastAudit, past_audit
+from reconcile.compare.coverage import coverage
+from reconcile.core.state import State
+from reconcile.errors import ReconcileError
+from reconcile.report.audit import MAX_HISTORY, AuditReport, PastAudit, past_audit
+from reconcile.report.run_report import ViewReport
+from reconcile.target.port import Target
 
 LAST, HISTORY = "report", "history"
 """Fields of the view's `:audit`: one audit; a list of them, the newest first."""
@@ -25,6 +30,33 @@ def noted(fields: Mapping[str, str], latest: PastAudit) -> dict[str, str]:
     """The fields with one audit more."""
     history = [latest, *remembered(fields)][:MAX_HISTORY]
     return {LAST: json.dumps(asdict(latest)), HISTORY: json.dumps([asdict(audit) for audit in history])}
+
+
+def note(
+    target: Target,
+    report: ViewReport,
+    latest: PastAudit,
+    state: State,
+    every_ms: int | None,
+    more: Mapping[str, str],
+) -> None:
+    """Note an audit beside the state, with more fields of its own, and report coverage and history.
+
+    A verdict does not depend on whether it could be noted: then there is a warning. every_ms: as for `coverage`.
+    """
+    fields: dict[str, str] = {}
+    try:
+        fields = target.audit()
+        target.note_audit({**noted(fields, latest), **more})
+    except ReconcileError as error:
+        report.warnings.append(f"the audit could not be noted in Redis: {error.message}")
+    earlier = remembered(fields)
+    report.audit = AuditReport(
+        fast=latest.fast,
+        subset=latest.subset,
+        coverage=coverage(state, [latest, *earlier], every_ms),
+        history=earlier,
+    )
 
 
 def _read(text: str | None) -> Any:

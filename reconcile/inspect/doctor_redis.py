@@ -57,7 +57,7 @@ def _check_role(survey: Survey, nodes: list[Info], findings: Findings) -> None:
     info = nodes[0]
     if survey.cluster:
         survey.check_whole()
-        findings.ok("role", f"cluster of {plural(len(nodes), 'primary', 'primaries')}, all 16,384 slots served")
+        findings.ok("role", f"Redis Cluster of {plural(len(nodes), 'primary', 'primaries')}, every slot is served")
     elif info.get("role") == "slave":
         primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
         findings.fail("role", "this Redis is a replica", f"connect to its primary, {primary}")

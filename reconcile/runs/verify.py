@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 from reconcile.compare import audits, closely, records
 from reconcile.compare.closely import Contents, Difference
-from reconcile.compare.coverage import coverage
 from reconcile.compare.described import companion_mark
 from reconcile.compare.sides import add_both
 from reconcile.core import digest, drift
@@ -26,8 +25,8 @@ from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.drift import Cause, Triple, Verdict
 from reconcile.core.records import Manifest
 from reconcile.core.state import State
-from reconcile.errors import ExitCode, HistoryLost, ReconcileError, ResultTooLarge, UsageError
-from reconcile.report.audit import AuditReport, PastAudit
+from reconcile.errors import ExitCode, HistoryLost, ResultTooLarge, UsageError
+from reconcile.report.audit import PastAudit
 from reconcile.report.run_report import DriftReport
 from reconcile.runs.context import ViewRun, warn_of_claims
 from reconcile.runs.settled import settled
@@ -368,22 +367,10 @@ class _Audit:
             subset=f"{i}/{n}",
             drift=found.total if found is not None else 0,
         )
-        fields: dict[str, str] = {}
-        try:
-            fields = run.target.audit()
-            rolling = {"cursor": str(i)} if run.request.subset == "next" else {}
-            run.target.note_audit(audits.noted(fields, latest) | rolling)
-        except ReconcileError as error:
-            run.report.warnings.append(f"the audit could not be noted in Redis: {error.message}")
-        earlier = audits.remembered(fields)
+        cursor = {"cursor": str(i)} if run.request.subset == "next" else {}
         every_s = run.view.compare_every_s
         every_ms = None if every_s is None else round(every_s * 1000)
-        run.report.audit = AuditReport(
-            fast=latest.fast,
-            subset=latest.subset,
-            coverage=coverage(run.stored.state or run.blank, [latest, *earlier], every_ms),
-            history=earlier,
-        )
+        audits.note(run.target, run.report, latest, run.state, every_ms, cursor)
 
 
 def _triple(source: int, manifest: int | None, redis: int, *, moved: bool) -> Triple:

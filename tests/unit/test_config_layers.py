@@ -80,7 +80,7 @@ def test_flags_for_one_of_several_views() -> None:
     """views.<name>.<key>; a name that does not exist is an error."""
     text = BASE + "views: [{name: a, sql: SELECT 1, key_prefix: a}, {name: b, sql: SELECT 1, key_prefix: b}]"
     config = loaded(text, overrides={"views.b.max_delete_fraction": 1, "views.a.deep_every": "off"})
-    assert [(v.max_delete_fraction, v.deep_every_s) for v in config.views] == [(0.3, None), (1.0, 86_400.0)]
+    assert [(v.max_delete_fraction, v.compare_every_s) for v in config.views] == [(0.3, None), (1.0, 86_400.0)]
     assert refused(text, overrides={"views.bb.buckets": 16}).hint == "did you mean b?"
 
 
