@@ -67,9 +67,12 @@ class _Look:
             self._sides.stop.check()
             self._sides.report.advance(len(chunk))
             rows = self._rows(chunk, repeated)
-            held = self._sides.target.values([key for key, _ in rows])
+            held = self._sides.held(rows)
+            absent = [key for (key, _), old in zip(rows, held, strict=True) if old is None]
+            there = self._sides.target.exist(absent) if absent else []
+            unreadable = {key for key, exists in zip(absent, there, strict=True) if exists}
             for (key, value), old in zip(rows, held, strict=True):
-                self._note_row(key, value, old)
+                self._note_row(key, value, old, unreadable=key in unreadable)
         if repeated:
             raise duplicate_keys(repeated)
 
@@ -83,18 +86,18 @@ class _Look:
             rows.append((key, value))
         return rows
 
-    def _note_row(self, key: bytes, value: bytes, old: bytes | None) -> None:
+    def _note_row(self, key: bytes, value: bytes, old: bytes | None, *, unreadable: bool) -> None:
         bucket = digest.bucket_of(key, self._buckets)
         found, salt = self.contents[bucket], self._sides.salt
         one = digest.row_digest(key, value, salt)
         found.source += one
         if old == value:
             found.redis += one
-        elif old is None:  # something that the layout cannot read comes up again among the keys
+        elif old is None and not unreadable:
             found.missing += 1
             self._name(found, key, "missing", bucket)
         else:
-            found.redis += digest.row_digest(key, old, salt)
+            found.redis += digest.unreadable_digest(key, salt) if old is None else digest.row_digest(key, old, salt)
             found.stale += 1
             self._name(found, key, "stale", bucket)
 

@@ -112,13 +112,12 @@ def _groups(sides: Sides, chunks: Iterator[Chunk]) -> Iterator[list[Row]]:
 
 def _compare(sides: Sides, applier: Applier, part: Repaired, rows: list[Row], *, anew: bool, adopt: bool) -> None:
     """Compare rows with what Redis holds under their keys; what differs goes to the applier."""
-    target, salt = sides.target, sides.salt
+    salt = sides.salt
     part.repeated += _repeated(part, rows)[: MAX_NAMED - len(part.repeated)]
     rows = [row for row in rows if row[1] is not None]
     if not rows:
         return
-    keys = [key for key, _ in rows]
-    held = target.values(keys)
+    held = sides.held(rows)
     allowed = _allowed(sides, part, rows, held, anew=anew, adopt=adopt)
     row_digest, fine = digest.row_digest, len(part.wanted) - 1
     coarse, wanted, found = part.buckets - 1, part.wanted, part.found

@@ -29,6 +29,19 @@ class Sides:
     stop: Stop
     report: ViewReport
     salt: int
+    expired: Callable[[bytes], bool] | None = None
+    """Whether a framed row's time is over, so that Redis rightly holds nothing; None: rows have no time."""
+
+    def held(self, chunk: Chunk) -> list[bytes | None]:
+        """What Redis holds under the keys of these rows: the row itself too where its time is over and it is gone."""
+        values = self.target.values([key for key, _ in chunk])
+        if self.expired is None:
+            return values
+        expired = self.expired
+        return [
+            row if held is None and row is not None and expired(row) else held
+            for (_, row), held in zip(chunk, values, strict=True)
+        ]
 
 
 def add_page(digests: list[int], page: Page, salt: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from reconcile.compare.described import Described, describe
 from reconcile.compare.sides import Sides
 from reconcile.config.settings import Settings, ViewSettings
+from reconcile.core.framing import split_expiry
 from reconcile.core.guard import Guard, largest
 from reconcile.core.state import Identity, State
 from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop
@@ -25,6 +26,8 @@ from reconcile.target.opening import open_target
 from reconcile.target.port import Stored, Target
 from reconcile.target.renewal import LeaseKeeper
 
+EXPIRY_TOLERANCE_MS = 1000
+"""A row that expires within so short a time may be gone by the time it is looked for."""
 LEASE_LOOK_EVERY_S = 0.5
 LEASE_WAIT_MAX_S = 3600.0
 """`--if-leased wait` gives up after this."""
@@ -92,7 +95,12 @@ class ViewRun:
 
     def sides(self, reading: Reading) -> Sides:
         """The source at one time and the target."""
-        return Sides(reading, self.target, self.stop, self.report, self.state.salt)
+        expired = None if self.view.expires_at is None else self._is_expired
+        return Sides(reading, self.target, self.stop, self.report, self.state.salt, expired)
+
+    def _is_expired(self, framed: bytes) -> bool:
+        at_ms, _ = split_expiry(framed)
+        return at_ms is not None and at_ms <= self.now_ms() + EXPIRY_TOLERANCE_MS
 
     def divide_results(self, refused: ResultTooLarge) -> None:
         """Read the view in smaller results from now on. Raises `refused` when there is no other way.
@@ -142,6 +150,7 @@ def open_view(
                 target.state()  # a newer format or a corrupt state stops here
             session = _open_session(settings, view, stop, report, closing)
             described = describe(session, view, target.range, report)
+            target.use_columns([column.name for column in described.mapping.values])
             if settings.materialize.exposes_password:
                 report.warnings.append(
                     "the password may cross the network unencrypted: set materialize.sslmode to require or better"
