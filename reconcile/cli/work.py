@@ -89,21 +89,41 @@ _detailed = click.option("--detailed-exitcode", is_flag=True, help="With --dry-r
 @_mode("run")
 @_detailed
 def run(common: Common, **options: Any) -> int:
-    """What schedulers call: delta where history allows, else a snapshot of what changed."""
+    """What schedulers call: delta where history allows, else a snapshot of what changed.
+
+    \b
+    Examples:
+      reconcile run                              # from cron, each minute
+      reconcile run --for 55s                    # and follow the view until the next one
+      reconcile run --dry-run --detailed-exitcode
+    """
     return _work("run", common, **options)
 
 
 @_mode("snapshot")
 @_detailed
 def snapshot(common: Common, **options: Any) -> int:
-    """Bring Redis to the view's content at one time, touching only what differs."""
+    """Bring Redis to the view's content at one time, touching only what differs.
+
+    \b
+    Examples:
+      reconcile snapshot --deep                  # repair: compare every row with what Redis really holds
+      reconcile snapshot --allow-deletes         # consent to deletes that were withheld
+      reconcile snapshot --as-of -5m --dry-run
+    """
     return _work("snapshot", common, **options)
 
 
 @_mode("delta")
 @_detailed
 def delta(common: Common, **options: Any) -> int:
-    """Apply the changes since the checkpoint. Exit 8 when their history is lost."""
+    """Apply the changes since the checkpoint. Exit 8 when their history is lost.
+
+    \b
+    Examples:
+      reconcile delta                            # until it has caught up with the present
+      reconcile delta --for 5m --view prices
+    """
     return _work("delta", common, **options)
 
 
@@ -112,7 +132,14 @@ def delta(common: Common, **options: Any) -> int:
 @click.option("--html", "html_path", metavar="FILE", help="Also write a report page.")
 @click.option("--markdown", "markdown_path", metavar="FILE", help="Also write a summary for CI jobs and chat.")
 def verify(common: Common, *, coverage: bool, **options: Any) -> int:
-    """Compare Redis with the view at the checkpoint's time; change nothing. Exit 3: drift."""
+    """Compare Redis with the view at the checkpoint's time; change nothing. Exit 3: drift.
+
+    \b
+    Examples:
+      reconcile verify --html audit.html
+      reconcile verify --subset next             # a sixteenth per run, in turn
+      reconcile verify --coverage
+    """
     return _show_coverage(common, options["views"]) if coverage else _work("verify", common, **options)
 
 

@@ -59,6 +59,8 @@ def explain_key(seen: Seen) -> tuple[KeyVerdict, str]:
     if seen.held_kind != "none" and not seen.owned:
         return KeyVerdict.FOREIGN, "Redis has this key, but it is not one of this view's: runs leave it alone"
     if seen.held is None and seen.held_kind != "none":
+        if seen.synced and seen.now is None and seen.then is None:
+            return KeyVerdict.EXTRA, f"the view does not have it: something else wrote the {seen.held_kind} in Redis"
         return KeyVerdict.CHANGED_OUTSIDE, f"Redis holds a {seen.held_kind} under this name: something else wrote it"
     if seen.expired:
         return KeyVerdict.EXPIRED, "the time in its row has passed, and Redis let it expire, as it should"

@@ -86,7 +86,7 @@ def make_statements(
     try:
         mapping = describe_mapping(session, view)
         chosen, reason = _buckets(settings, view, session, mapping, buckets, stop)
-        _, cluster, role = catalog.whom(session)
+        _, cluster, role = catalog.version_cluster_role(session)
         name = name or view.companion or _default_name(session, view, mapping)
     finally:
         session.close()

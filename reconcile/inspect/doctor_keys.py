@@ -178,7 +178,7 @@ def _before_first_run(found: Found, where: str, view: ViewSettings, findings: Fi
 
 def _judge(found: Found, where: str, view: ViewSettings, findings: Findings) -> None:
     counted = f"{plural(found.held, 'key')} {where}, {found.keys:,} of the view"
-    lost = 0 if view.expires_at is not None else found.lost  # what expired in time is not lost
+    lost = found.lost if view.expires_at is None or found.exact else 0  # what expired in time is not lost
     if lost:
         findings.warn(
             "key space",

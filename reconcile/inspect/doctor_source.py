@@ -28,7 +28,7 @@ def open_source(settings: Settings, stop: Stop, findings: Findings) -> Session |
     session = None
     with findings.checking("materialize"):
         session = sessions.connect(settings.materialize, stop, "")
-        version, cluster, role = catalog.whom(session)
+        version, cluster, role = catalog.version_cluster_role(session)
         findings.ok("materialize", f"Materialize {version}, as {role}, cluster {cluster}")
         _check_encryption(session, settings, findings)
         _check_cluster(session, cluster, findings)

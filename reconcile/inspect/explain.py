@@ -202,9 +202,12 @@ class _Look:
             rows.source += sum(digest.row_digest(key, value, known.salt) for key, value in pairs)
             keys = [key for key, _ in pairs]
             rows.keys_held.update(keys)
-            for key, held in zip(keys, self._scene.target.values(keys), strict=True):
-                if held is not None:
-                    rows.redis += digest.row_digest(key, held, known.salt)
+            for (key, value), held in zip(pairs, self._scene.target.values(keys), strict=True):
+                counted = (
+                    value if held is None and self._expired(value) else held
+                )  # what expired in time counts as held
+                if counted is not None:
+                    rows.redis += digest.row_digest(key, counted, known.salt)
 
     def _recorded(self) -> int | None:
         """The bucket's digest in the stored manifest (added-up form); None when there is none to be trusted."""

@@ -113,8 +113,8 @@ class Explanation:
         repair = f"repair: reconcile snapshot --deep --view {self.view}"
         if verdict is KeyVerdict.MISSING:
             counts = [(self.evicted, "evicted"), (self.expired, "expired")]
-            told = " and ".join(f"{count:,} {what}" for count, what in counts if count)
-            since = f"Redis has {told} keys since it started or was asked to forget; " if told else ""
+            told = " and ".join(f"{plural(count, 'key')} {what}" for count, what in counts if count)
+            since = f"Redis counts {told} since it started or was asked to forget; " if told else ""
             return since + repair
         if self.written.claimed_by_other:
             return f"its name lies in the keys that view {self.written.claim} has claimed"

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from reconcile.core import digest
+from reconcile.core.framing import split_expiry
 from reconcile.core.records import Manifest
 from reconcile.core.state import State
 from reconcile.errors import HistoryLost
@@ -24,6 +25,7 @@ from reconcile.target.survey import Survey
 MAX_NAMED_KEYS = 20_000
 """Names held at once. A view of no more keys is looked at name by name as a whole."""
 MAX_EXAMPLES = 3
+EXPIRY_GRACE_MS = 1_000
 LOOKS = 3
 MAX_ASKED = 200_000
 """Keys whose time to live is asked for."""
@@ -43,6 +45,8 @@ class Found:
     surplus: int = 0
     waiting: int = 0
     settled: bool = False
+    exact: bool = False
+    """Every name was compared with those the source had at the checkpoint; what has expired in time is not lost."""
     lost_names: list[bytes] = field(default_factory=list)
     surplus_names: list[bytes] = field(default_factory=list)
     some_names: list[bytes] = field(default_factory=list)
@@ -76,7 +80,8 @@ def look(target: Target, session: Session | None, mapping: Mapping | None, stop:
     found.surplus = sum(max(0, has - should) for has, should in zip(counts, expected, strict=True))
     if named and session is not None and mapping is not None:
         should_have = sum(expected[bucket] for bucket in named) - found.waiting
-        _name(found, held, named, should_have, known, session, mapping)
+        whole = len(named) == known.buckets
+        _name(found, held, _Named(named, should_have, whole, known, target.now_ms()), session, mapping)
     return found
 
 
@@ -150,21 +155,38 @@ def _names_in(target: Target, wanted: set[int], buckets: int, stop: Stop) -> set
     return names
 
 
-def _name(
-    found: Found, held: set[bytes], named: list[int], should_have: int, known: State, session: Session, mapping: Mapping
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Buckets looked at by name. should_have: keys of theirs in the manifest. whole: they are all there are."""
+
+    buckets: list[int]
+    should_have: int
+    whole: bool
+    known: State
+    now_ms: int
+
+
+def _name(found: Found, held: set[bytes], named: _Named, session: Session, mapping: Mapping) -> None:
     """By the names the source had at the checkpoint; where that cannot be read any more, by those it has now, which are
     only examples, and only where they cannot be keys that have come since."""
-    for as_of in (known.as_of, None):
+    for as_of in (named.known.as_of, None):
         if as_of is None and not found.lost and not found.surplus:
             return
-        source: set[bytes] = set()
+        source: dict[bytes, bool] = {}
         with contextlib.suppress(HistoryLost), open_reading(session, mapping, as_of) as reading:
-            for chunk in reading.rows_of(named, known.buckets):
-                source.update(key for key, value in chunk if value is not None)
+            for chunk in reading.rows_of(named.buckets, named.known.buckets):
+                source |= {key: _lives(mapping, value, named.now_ms) for key, value in chunk if value is not None}
             break
-    lost, surplus = sorted(source - held), sorted(held - source)
-    if as_of is not None and len(source) == should_have:  # it is what the manifest was made of
+    lost = sorted(key for key, lives in source.items() if lives and key not in held)
+    surplus = sorted(held - source.keys())
+    if as_of is not None and len(source) == named.should_have:  # it is what the manifest was made of
         found.lost, found.surplus = len(lost), max(0, len(surplus) - found.waiting)
+        found.exact = named.whole
     found.lost_names = lost if len(lost) == found.lost else []
     found.surplus_names = surplus
+
+
+def _lives(mapping: Mapping, value: bytes, now_ms: int) -> bool:
+    """Whether Redis should hold a row still, by its own clock and a second's grace."""
+    at_ms = split_expiry(value)[0] if mapping.form.expires else None
+    return at_ms is None or at_ms > now_ms + EXPIRY_GRACE_MS

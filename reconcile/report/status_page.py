@@ -36,6 +36,8 @@ def render(statuses: Sequence[Mapping[str, Any]], at_ms: int) -> str:
 def _judge(status: Mapping[str, Any]) -> tuple[str, str]:
     """Tone and word for one view: what needs somebody, in one look."""
     audit = status.get("audit") or {}
+    if status.get("error"):
+        return "bad", "not readable"
     if status.get("problem"):
         return "bad", "too old"
     if audit.get("verdict") == "drift":
@@ -66,8 +68,8 @@ def _card(tone: str, word: str, status: Mapping[str, Any], at_ms: int) -> str:
         f'<section class="card"><div class="top"><h2>{escaped(str(status["view"]))}</h2>'
         f'<span class="chip {tone}">{escaped(word)}</span></div>'
     ]
-    if status.get("problem"):
-        parts.append(f'<p class="bad">{escaped(str(status["problem"]))}</p>')
+    for told in _troubles(status):
+        parts.append(f'<p class="bad">{escaped(told)}</p>')
     parts.append(tiles(_facts(status, at_ms)))
     lease = status.get("lease")
     if lease:
@@ -78,6 +80,20 @@ def _card(tone: str, word: str, status: Mapping[str, Any], at_ms: int) -> str:
     if status.get("pending"):
         parts.append(f'<p class="warn small">pending: {escaped(str(status["pending"]))}</p>')
     return "".join(parts) + "</section>\n"
+
+
+def _troubles(status: Mapping[str, Any]) -> Iterator[str]:
+    """What somebody should look at, one line each."""
+    if error := status.get("error"):
+        yield str(error["message"])
+    elif problem := status.get("problem"):
+        yield str(problem)
+    if claim := (status.get("claim") or {}).get("problem"):
+        yield str(claim)
+    if status.get("surplus"):
+        yield f"{number(status['surplus'])} keys that the source lacks wait for consent"
+    if (status.get("compare") or {}).get("overdue"):
+        yield "the rolling compare is overdue"
 
 
 def _facts(status: Mapping[str, Any], at_ms: int) -> Iterator[tuple[str, str, str]]:

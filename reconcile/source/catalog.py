@@ -66,8 +66,8 @@ def cluster_replicas(session: Session, cluster: str) -> int | None:
     return len(session.fetch(f"SELECT id FROM mz_catalog.mz_cluster_replicas WHERE cluster_id = {cluster_id}"))
 
 
-def whom(session: Session) -> tuple[str, str, str]:
-    """(version of Materialize, the session's cluster, our role)."""
+def version_cluster_role(session: Session) -> tuple[str, str, str]:
+    """Version of Materialize, the session's cluster, our role."""
     ((version, role),) = session.fetch("SELECT mz_version(), current_role()")
     ((cluster,),) = session.fetch("SHOW cluster")
     return _text(version), _text(cluster), _text(role)

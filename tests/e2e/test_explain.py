@@ -136,3 +136,47 @@ def test_keys_without_prefix_that_are_not_ours(command: Command, source: Source,
         client.set("theirs", "1")
     assert verdict(command, "a") == "in sync"
     assert verdict(command, "theirs") == "not ours"
+
+
+def test_layouts_and_expiry(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """Hashes by their columns, rows whose time has passed, and what the layout cannot read."""
+    source.execute("CREATE TABLE w (id int, name text, price int, until timestamp)")
+    source.execute(
+        "INSERT INTO w VALUES (1, 'a', 2, NULL), (2, NULL, 3, '2030-01-01 00:00'), (3, 'x', 1, '2020-01-01 00:00')"
+    )
+    command.config["materialize"].pop("sql")
+    command.config["redis"].pop("key_prefix")
+    view = {"name": "w", "relation": f"{source.schema}.w", "key": "id", "value": ["name", "price"], "layout": "hash"}
+    command.config["views"] = [view | {"expires_at": "until", "key_prefix": "w"}]
+    command("run")
+    found = explained(command, "w:2", "--show-values")
+    assert found["verdict"] == "in sync"
+    assert found["redis"]["content"]["value"] == [None, "3"]
+    assert found["redis"]["content"]["expires_at"] == "2030-01-01T00:00:00.000Z"
+    assert found["hint"] is None
+    gone = explained(command, "w:3")
+    assert (gone["verdict"], gone["manifest_agrees_with_redis"]) == ("expired", True)
+    with redis_server.client() as client:
+        client.hset("w:1", "name", "other")
+        client.set("w:stray", "1")
+        client.persist("w:2")
+    assert verdict(command, "w:1") == "changed outside"
+    assert verdict(command, "w:2") == "changed outside"
+    assert verdict(command, "w:stray") == "extra"
+
+
+def test_who_and_when(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """Whose claim has the key, when a run last wrote, and whether anybody came by since."""
+    source.put(a="1", b="2")
+    command("snapshot")
+    time.sleep(2.5)
+    untouched = explained(command, "a")
+    assert (untouched["claim"], untouched["touched_since_commit"]) == ("default", False)
+    with redis_server.client() as client:
+        client.set("p:b", "edited")
+        client.hset("reconcile:{claims}", "other", f"prefix {b'p:b'.hex()} ")
+    touched = explained(command, "b")
+    assert touched["touched_since_commit"] is True
+    assert touched["last_commit_ms"] <= untouched["last_commit_ms"]
+    assert touched["claim"] == "other"
+    assert "other" in touched["hint"]
