@@ -146,6 +146,7 @@ def open_view(
         with report.phase("connect"):
             target = open_target(settings.redis, view, stop)
             closing.callback(_close_target, target, report)
+            target.pace(settings.limits, stop)
             if not request.reset_state:
                 target.state()  # a newer format or a corrupt state stops here
             session = _open_session(settings, view, stop, report, closing)

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
+from reconcile.config.settings import LimitSettings
 from reconcile.core.changes import name_of
 from reconcile.core.digest import RECORD_BYTES
 from reconcile.core.ownership import Range
@@ -22,6 +23,7 @@ from reconcile.target.nodes import Nodes
 from reconcile.target.port import Counters, Outcome, Page, Stored, Usage, Write
 from reconcile.target.reader import Reader
 from reconcile.target.renewal import LeaseKeeper
+from reconcile.target.throttle import Throttle
 from reconcile.target.translation import checked
 from reconcile.target.wire import Wire
 
@@ -51,6 +53,22 @@ class Base(ABC):
         self._state: State | None = None
         self._bulk_max_bytes: int | None = None
         self._closing = contextlib.ExitStack()
+        self._throttle: Throttle | None = None
+
+    def pace(self, limits: LimitSettings, stop: Stop) -> None:
+        """See port."""
+        self._throttle = Throttle(limits.writes_per_second, limits.latency_max_s, self._ping, stop.wait)
+
+    def _ping(self) -> float:
+        began = time.monotonic()
+        self._home.call("PING")
+        return time.monotonic() - began
+
+    def _make_way(self, write: Write) -> None:
+        """Wait until a write may begin, and refuse what must not be written."""
+        self.admit(write.puts, write.deletes)
+        if self._throttle is not None:
+            self._throttle.before(len(write.puts) + len(write.deletes))
 
     @property
     def _layout(self) -> Layout:

@@ -40,7 +40,7 @@ class Cluster(Base):
         before = self.settle()
         fence = self._armed
         fence.check()
-        self.admit(write.puts, write.deletes)
+        self._make_way(write)
         if write.only_new and not self._layout.new_by_itself and any(self.exist(list(write.puts))):
             self._absent = False
             return before

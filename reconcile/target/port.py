@@ -18,10 +18,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from reconcile.config.settings import LimitSettings
 from reconcile.core.digest import Fingerprints
 from reconcile.core.ownership import Range
 from reconcile.core.records import NO_RECORDS, Records
 from reconcile.core.state import State
+from reconcile.stop import Stop
 from reconcile.target.renewal import LeaseKeeper
 
 Page = list[tuple[bytes, bytes | None]]
@@ -173,6 +175,10 @@ class Target(Protocol):
         ...
 
     # -- the right to write --------------------------------------------------------------------------------------
+
+    def pace(self, limits: LimitSettings, stop: Stop) -> None:
+        """From now on write no faster than the limits allow."""
+        ...
 
     def claim(self) -> None:
         """Claim the view's range of keys, before anything else is written. Raises SafetyStop where that contradicts

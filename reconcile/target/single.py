@@ -31,7 +31,7 @@ class Single(Base):
         before = self.settle()
         fence = self._armed
         fence.check()
-        self.admit(write.puts, write.deletes)
+        self._make_way(write)
         looked = write.only_new and not self._layout.new_by_itself
         if looked and any(self.exist(list(write.puts))):
             self._collided = True

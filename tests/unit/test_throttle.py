@@ -1,0 +1,75 @@
+"""Pacing of writes: a rate that holds, and a back-off that follows Redis' own latency."""
+
+from __future__ import annotations
+
+from reconcile.target.throttle import LONGEST_PAUSE_S, Throttle
+
+
+class World:
+    """A clock that only waiting moves, and a Redis whose answers take as long as said."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.latency_s = 0.001
+        self.pings = 0
+
+    def clock(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def ping(self) -> float:
+        self.pings += 1
+        self.now += self.latency_s
+        return self.latency_s
+
+    def throttle(self, rate: int | None, latency_max_s: float | None) -> Throttle:
+        return Throttle(rate, latency_max_s, self.ping, self.wait, self.clock)
+
+
+def test_the_rate_holds_over_any_number_of_writes() -> None:
+    """A hundred writes of 50 keys at 1,000 keys a second take five seconds, the last one's own time aside."""
+    world = World()
+    throttle = world.throttle(1_000, None)
+    for _ in range(101):
+        throttle.before(50)
+    assert 4.9 < world.now < 5.1
+    assert world.pings == 0
+
+
+def test_a_redis_that_answers_as_ever_is_not_waited_for() -> None:
+    """However far away it is: the round trip itself is no overload."""
+    world = World()
+    world.latency_s = 0.08
+    throttle = world.throttle(None, 0.005)
+    for _ in range(10):
+        throttle.before(4_000)
+    assert world.now < 10 * 0.08 + 0.01
+
+
+def test_a_slow_redis_is_given_ever_longer_pauses_and_forgiven() -> None:
+    """Pauses double up to a second while it is slow, and are gone soon after it recovers."""
+    world = World()
+    throttle = world.throttle(None, 0.005)
+    throttle.before(4_000)
+    world.latency_s = 0.05
+    pauses = []
+    for _ in range(12):
+        before = world.now
+        throttle.before(4_000)
+        pauses.append(round(world.now - before - world.latency_s, 6))
+    assert pauses == sorted(pauses)
+    assert abs(pauses[-1] - LONGEST_PAUSE_S) < 0.001
+    world.latency_s = 0.001
+    before = world.now
+    throttle.before(4_000)
+    assert world.now - before < 0.002
+
+
+def test_small_writes_are_not_measured() -> None:
+    """A commit of a few keys costs no round trip more."""
+    world = World()
+    throttle = world.throttle(None, 0.005)
+    throttle.before(10)
+    assert world.pings == 0
