@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reconcile.config.settings import ViewSettings
-from reconcile.core.keys import KeyShape
 from reconcile.core.ownership import Range
 from reconcile.core.state import Identity, State, identity_hash
 from reconcile.errors import ReconcileError, Unavailable, UsageError
 from reconcile.report.run_report import ViewReport
 from reconcile.source import query
-from reconcile.source.columns import map_columns
+from reconcile.source.columns import describe_mapping
 from reconcile.source.companion import CompanionDefinition, describe_companion
 from reconcile.source.frontiers import Explained
 from reconcile.source.query import Mapping
@@ -39,25 +38,10 @@ class Described:
 def describe(session: Session, view: ViewSettings, owned: Range, report: ViewReport) -> Described:
     """Check the query and its columns. Raises SchemaError, UsageError, Unavailable."""
     environment_id = session.environment_id()
-    mapping = map_view(session, view)
+    mapping = describe_mapping(session, view)
     plan = _plan_of(session, view, report)
     companion = _companion(session, view, mapping, report)
     return Described(environment_id, mapping, plan, owned.ownership, companion)
-
-
-def map_view(session: Session, view: ViewSettings) -> Mapping:
-    """The query's columns, checked against the configuration. Raises SchemaError, UsageError."""
-    columns = session.columns(query.describe(view.sql))
-    shape = KeyShape(view.key_prefix, view.key_columns, view.key_literals)
-    return map_columns(
-        view.sql,
-        columns,
-        shape,
-        view.value_columns,
-        layout=view.layout,
-        expires_at=view.expires_at,
-        view=view.name,
-    )
 
 
 def _plan_of(session: Session, view: ViewSettings, report: ViewReport) -> str:

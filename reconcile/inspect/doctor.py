@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
+from reconcile.compare.described import describe
 from reconcile.config.choice import chosen_views
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core.times import MAX_TIMESTAMP
@@ -13,6 +14,8 @@ from reconcile.inspect.doctor_claims import check_claims
 from reconcile.inspect.doctor_history import Schedule
 from reconcile.inspect.doctor_memory import check_memory
 from reconcile.inspect.findings import Findings
+from reconcile.report.run_report import ViewReport
+from reconcile.source.frontiers import Explained
 from reconcile.source.query import Mapping
 from reconcile.source.reading import explain
 from reconcile.source.session import Session
@@ -79,6 +82,7 @@ class _Examination:
         self._first = first
         self._rows: int | None = None
         self._keyed = True
+        self._explained: Explained | None = None
 
     def of(self, session: Session | None, survey: Survey | None) -> None:
         """Source first: what is found there helps to name keys in Redis."""
@@ -97,7 +101,7 @@ class _Examination:
             with findings.checking("keys"):
                 self._rows, self._keyed = doctor_source.check_keys(session, mapping, findings)
         with findings.checking("history"):
-            explained = explain(session, mapping)
+            self._explained = explained = explain(session, mapping)
             if explained.frontiers.now != MAX_TIMESTAMP:
                 self._clocks.setdefault("Materialize", _ahead_ms(explained.frontiers.now))
             resumable = doctor_history.check_history(session, explained, self._view, self._schedule.every_s, findings)
@@ -121,6 +125,12 @@ class _Examination:
                 state = doctor_keys.check_state(target, view, findings)
                 if state is not None and state.as_of is not None:
                     doctor_keys.check_compared(target, state, view, findings)
+            if source is not None and source[0].closed:  # a reading that failed has hung up
+                source = None
+            if source is not None and state is not None and self._explained is not None:
+                with findings.checking("identity"):
+                    described = describe(source[0], view, target.range, ViewReport(view.name))
+                    doctor_keys.check_identity(described.identity(self._explained), state, target, view, findings)
             with findings.checking("timestamp key"):
                 first = view.name == self._first
                 doctor_keys.check_legacy(survey, target, state, findings, first=first)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from reconcile.config.settings import ViewSettings
 from reconcile.core import schedule
 from reconcile.core.changes import name_of
+from reconcile.core.decide import alternation
 from reconcile.core.digest import RECORD_BYTES
-from reconcile.core.state import State
+from reconcile.core.state import Identity, State
 from reconcile.core.times import format_time, frontier_after
 from reconcile.errors import ReconcileError
 from reconcile.inspect import keyspace
@@ -66,6 +67,21 @@ def check_state(target: Target, view: ViewSettings, findings: Findings) -> State
     else:
         findings.ok("state", f"{plural(state.keys, 'key')}, {plural(state.buckets, 'bucket')}")
     return state
+
+
+def check_identity(identity: Identity, state: State, target: Target, view: ViewSettings, findings: Findings) -> None:
+    """Whether the checkpoint is of the query as it is now, and whether somebody else keeps changing that."""
+    if state.identity is None:
+        return
+    contested = alternation(state, identity, target.now_ms(), view.name)
+    if contested is not None:
+        findings.fail("identity", f"{contested.message}: its runs end with exit code 5", contested.hint)
+    elif identity.mapping != state.identity.mapping:
+        findings.ok(
+            "identity", "keys or values are made in another way now: the next run compares everything"
+        )
+    elif identity.source != state.identity.source:
+        findings.ok("identity", "the query, or what it reads, has changed since the checkpoint: a snapshot comes next")
 
 
 def check_compared(target: Target, state: State, view: ViewSettings, findings: Findings) -> None:

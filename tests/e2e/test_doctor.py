@@ -358,3 +358,21 @@ def test_text_for_people(command: Command, source: Source) -> None:
     assert "warn  default: history:" in done.stdout
     assert "        ALTER MATERIALIZED VIEW" in done.stdout
     assert done.stdout.rstrip().endswith("0 to mend")
+
+
+def test_two_configurations_that_take_turns(command: Command, source: Source) -> None:
+    """What runs refuse is told before; a query that was changed once is no fault."""
+    source.put(a="1")
+    source.execute("CREATE MATERIALIZED VIEW other AS SELECT key, value FROM t")
+    other = source.sql.replace(source.relation, f"{source.schema}.other")
+    queries = [source.sql, other]
+    for turn in range(3):
+        command.config["materialize"]["sql"] = queries[turn % 2]
+        command("run")
+        if turn == 0:
+            command.config["materialize"]["sql"] = other
+            assert checks(command)["identity"]["level"] == "ok"
+    command.config["materialize"]["sql"] = other
+    contested = checks(command, expect=2)["identity"]
+    assert "in turn" in contested["message"]
+    command("run", expect=5)

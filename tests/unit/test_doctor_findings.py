@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from reconcile.config.settings import RedisSettings, Secret
@@ -57,3 +60,14 @@ def test_numbers_in_words() -> None:
         "2 primaries",
     )
     assert [span(one) for one in (0.5, 45, 90, 600, 3600)] == ["0.5s", "45s", "90s", "10m", "1h"]
+
+
+def test_every_check_is_in_the_manual() -> None:
+    """docs/operations.md has a table of what doctor looks at; nothing else, and nothing less."""
+    root = Path(__file__).parents[2]
+    code = "".join(path.read_text() for path in (root / "reconcile" / "inspect").glob("doctor*.py"))
+    checks = set(re.findall(r'\.(?:ok|warn|fail|checking|looking)\(\s*"([a-z -]+)"', code))
+    table = re.findall(r"^\| ([a-z, -]+) \| ", (root / "docs" / "operations.md").read_text(), re.MULTILINE)
+    documented = {name.strip() for row in table for name in row.split(",")}
+    assert checks <= documented
+    assert len(checks) > 15
