@@ -33,9 +33,30 @@ class Claims:
         return cls(ranges, unreadable)
 
     def overlapping(self) -> list[tuple[str, str]]:
-        """Pairs of tags that may write the same keys."""
-        pairs = combinations(self.ranges.items(), 2)
-        return [(one, two) for (one, ours), (two, theirs) in pairs if overlap(ours, theirs)]
+        """Pairs of tags that may write the same keys (core.ownership.overlap), without comparing each with each."""
+        pairs = {_pair(one, two) for one in self._dedicated() for two in self.ranges if one != two}
+        by_prefix = sorted((owned.prefix, tag) for tag, owned in self.ranges.items() if owned.ownership == "prefix")
+        for at, (prefix, one) in enumerate(by_prefix):
+            for place in range(at + 1, len(by_prefix)):
+                other, two = by_prefix[place]
+                if not other.startswith(prefix):
+                    break
+                pairs.add(_pair(one, two))
+        by_timestamp: dict[bytes, list[str]] = {}
+        for tag, owned in self.ranges.items():
+            if owned.timestamp_key:
+                by_timestamp.setdefault(owned.timestamp_key, []).append(tag)
+        pairs |= {_pair(one, two) for tags in by_timestamp.values() for one, two in combinations(tags, 2)}
+        return sorted(pairs)
+
+    def _dedicated(self) -> list[str]:
+        return [tag for tag, owned in self.ranges.items() if owned.ownership == "dedicated"]
+
+    def contested(self, tag: str) -> list[str]:
+        """The other tags that may write keys of this one."""
+        ours = self.ranges.get(tag)
+        others = self.ranges.items()
+        return [] if ours is None else [other for other, theirs in others if other != tag and overlap(ours, theirs)]
 
     def orphaned(self, states: Collection[str], configured: Collection[str]) -> list[str]:
         """Tags that have neither a state nor a view in this configuration."""
@@ -45,6 +66,10 @@ class Claims:
         """The tag whose range has a key by its name, the longest prefix first; None: nobody's, or only remembered."""
         owning = [(len(owned.prefix), tag) for tag, owned in self.ranges.items() if _by_name(owned) and owned.owns(key)]
         return max(owning)[1] if owning else None
+
+
+def _pair(one: str, two: str) -> tuple[str, str]:
+    return (one, two) if one < two else (two, one)
 
 
 def _by_name(owned: Range) -> bool:

@@ -77,9 +77,7 @@ def check_identity(identity: Identity, state: State, target: Target, view: ViewS
     if contested is not None:
         findings.fail("identity", f"{contested.message}: its runs end with exit code 5", contested.hint)
     elif identity.mapping != state.identity.mapping:
-        findings.ok(
-            "identity", "keys or values are made in another way now: the next run compares everything"
-        )
+        findings.ok("identity", "keys or values are made in another way now: the next run compares everything")
     elif identity.source != state.identity.source:
         findings.ok("identity", "the query, or what it reads, has changed since the checkpoint: a snapshot comes next")
 

@@ -118,7 +118,7 @@ def _claim(
     claimed = None if claims is None else claims.ranges.get(names.tag)
     problem = None
     if claims is not None:
-        others = [tag for pair in claims.overlapping() if names.tag in pair for tag in pair if tag != names.tag]
+        others = claims.contested(names.tag)
         if claimed is not None and claimed != configured and claimed.ownership != "remembered":
             problem = f"claimed {claimed}, configured {configured}"
         elif others:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from reconcile.core.ownership import Range
+from itertools import combinations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconcile.core.ownership import Range, overlap
 from reconcile.inspect.claims import Claims, missing_shards
 
 STORED = {
@@ -19,6 +24,27 @@ def test_overlaps_are_pairs() -> None:
     claims = Claims.read(STORED)
     assert claims.overlapping() == [("a", "ab")]
     assert claims.unreadable == ["odd"]
+
+
+RANGES = st.builds(
+    Range,
+    st.sampled_from(["prefix", "prefix", "prefix", "dedicated", "remembered"]),
+    st.text("ab:", max_size=4).map(str.encode),
+    st.sampled_from([b"", b"", b"t", b"u"]),
+).map(lambda made: made if made.ownership == "prefix" else Range(made.ownership, b"", made.timestamp_key))
+
+
+@given(st.lists(RANGES, max_size=8))
+def test_overlaps_are_those_of_the_rule(ranges: list[Range]) -> None:
+    """The quick way finds what comparing each with each would find."""
+    claims = Claims({f"view-{n}": one for n, one in enumerate(ranges)}, [])
+    pairs = combinations(claims.ranges.items(), 2)
+    expected = sorted((one, two) for (one, ours), (two, theirs) in pairs if overlap(ours, theirs))
+    assert claims.overlapping() == expected
+    for tag in claims.ranges:
+        assert claims.contested(tag) == [
+            other for other in claims.ranges if sorted((tag, other)) in map(list, expected)
+        ]
 
 
 def test_orphans_have_neither_state_nor_view() -> None:
