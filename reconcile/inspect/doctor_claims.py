@@ -87,7 +87,7 @@ def _check_states(claims: Claims, states: States, idle: list[str], findings: Fin
         findings.warn(
             "claims",
             f"view {tag} has a state but no claim (reconcile:{{claims}} was lost, or evicted)",
-            "reconcile run\n# of any view: a run that finds no claim of its own first makes those of all states anew",
+            f"reconcile run --view {tag}\n# which also makes those of all other states anew",
         )
     for tag, shards in sorted(states.items()):
         for i, n in missing_shards(shards)[:MAX_TOLD]:
