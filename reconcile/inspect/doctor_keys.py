@@ -234,9 +234,10 @@ def _check_expiry(survey: Survey, target: Target, where: str, stop: Stop, findin
         findings.ok("expiry", f"none of {plural(asked, 'key')} {where} has a time to live")
         return
     pattern = f"{target.range.prefix.decode()}*" if target.range.prefix else "*"
+    have = "has" if found == 1 else "have"
     findings.warn(
         "expiry",
-        f"{found:,} of {plural(asked, 'key')} {where} {'has' if found == 1 else 'have'} a time to live, which something else has set, "
+        f"{found:,} of {plural(asked, 'key')} {where} {have} a time to live, which something else has set, "
         f"e.g. {_shown(examples)}: Redis will delete them although the view has them",
         f"redis-cli --scan --pattern '{pattern}' | xargs -r -n 1 redis-cli PERSIST\n"
         "# and find out who calls EXPIRE; if keys should expire: expires_at: names the column that says when",
