@@ -154,6 +154,7 @@ def test_layouts_and_expiry(command: Command, source: Source, redis_server: Redi
     assert found["redis"]["content"]["value"] == [None, "3"]
     assert found["redis"]["content"]["expires_at"] == "2030-01-01T00:00:00.000Z"
     assert found["hint"] is None
+    command("verify", "--fast")
     gone = explained(command, "w:3")
     assert (gone["verdict"], gone["manifest_agrees_with_redis"]) == ("expired", True)
     with redis_server.client() as client:
