@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconcile.cli.options import DURATION, NAME, Common, common_options, ended_in_time, view_options
-from reconcile.cli.output import print_json, say
+from reconcile.cli.output import is_terminal, print_json, say
 from reconcile.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def status(common: Common, views: tuple[str, ...], max_age_s: float | None, watc
 
     settings = common.load_settings()
     refuse_unsuitable("--html", html_path)
-    if watch and (common.as_json or not sys.stdout.isatty()):
+    if watch and (common.as_json or not is_terminal(sys.stdout)):
         raise click.UsageError("--watch is for a terminal; elsewhere, call status again")
     with ended_in_time(settings) as stop:
         code = _show_status(common, settings, views, max_age_s, html_path, stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TextIO
 
 import click
 
@@ -15,6 +16,11 @@ logger = logging.getLogger(__name__)
 def say(text: str, *, error: bool = False) -> None:
     """Lines for people, on stdout or stderr. Nothing in them moves the reader's cursor."""
     click.echo(printable_lines(text), err=error)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks on; a stream that the shell has closed is None."""
+    return stream is not None and stream.isatty()
 
 
 def print_json(value: object) -> None:

@@ -10,7 +10,7 @@ import click
 from click import shell_completion
 
 from reconcile.cli.options import NAME, Common, common_options, ended_in_time
-from reconcile.cli.output import print_json, say
+from reconcile.cli.output import is_terminal, print_json, say
 from reconcile.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _print_migrated(common: Common, old_path: str) -> None:
 
 def _print_config(common: Common, relations: tuple[str, ...]) -> None:
     """For the relations that are named or chosen; else the starter."""
-    asked = not relations and sys.stdin.isatty() and sys.stderr.isatty() and not common.as_json
+    asked = not relations and is_terminal(sys.stdin) and is_terminal(sys.stderr) and not common.as_json
     settings = _source_settings(common, needed=bool(relations)) if relations or asked else None
     if settings is None:
         from importlib.resources import files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass, field
 
 from reconcile.compare.described import Described, describe
@@ -36,7 +35,7 @@ EXPIRY_TOLERANCE_MS = 1_000
 
 def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> Explanation:
     """Look at the key that `text` names, with the view's prefix or without. Raises ReconcileError."""
-    key = os.fsencode(text)
+    key = text.encode("utf-8", "surrogateescape")
     view = _view_of(chosen_views(settings, (name,) if name else ()), key)
     with contextlib.ExitStack() as closing:
         target = open_target(settings.redis, view, stop)

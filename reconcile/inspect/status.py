@@ -23,6 +23,7 @@ from reconcile.stop import Stop
 from reconcile.target.names import Names
 from reconcile.target.opening import names_of, range_of
 from reconcile.target.survey import Standing, Survey, open_survey
+from reconcile.texts import printable
 
 Status = dict[str, Any]
 """docs/report.md has the fields."""
@@ -180,14 +181,15 @@ def _lines(status: Status) -> Iterator[str]:
     if status["pending"]:
         yield f"  {Pending(status['pending'], 0)}"
     if status["lease"]:
-        yield f"  being written by {status['lease']['owner']} ({status['lease']['left_ms'] / 1000:.1f} s lease left)"
+        owner, left_s = printable(status["lease"]["owner"]), status["lease"]["left_ms"] / 1000
+        yield f"  being written by {owner} ({left_s:.1f} s lease left)"
     if status["compare"] and (status["compare"]["turn_done_ms"] or status["compare"]["next"]):
         yield f"  {_compare_text(status['compare'])}"
     if status["claim"]["claimed"] or status["claim"]["problem"]:
         problem = status["claim"]["problem"]
         yield f"  owns {status['claim']['range']}" + (f"; {problem}" if problem else "")
     if status["audit"]:
-        yield f"  last verify {format_time(status['audit']['at_ms'])}: {status['audit']['verdict']}"
+        yield f"  last verify {format_time(status['audit']['at_ms'])}: {printable(status['audit']['verdict'])}"
 
 
 def _compare_text(compare: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ from reconcile.target.names import ANY_STATE, CLAIMS, Names, tag_of_state
 from reconcile.target.opening import open_nodes
 from reconcile.target.primaries import Primaries
 from reconcile.target.reader import scan
-from reconcile.target.translation import checked, printable, translate
+from reconcile.target.translation import MAX_TEXT, checked, translate
 from reconcile.target.wire import Command, Wire
 
 SCRATCH_MS = 10_000
@@ -42,7 +42,7 @@ class Standing:
 
     state: State | None
     holder: tuple[str, int] | None
-    """(owner, milliseconds left) of the lease."""
+    """(owner, milliseconds left) of the lease. Whoever may write to Redis chooses the name: escape it."""
     audit: dict[str, str]
     error: ReconcileError | None = None
     """The state cannot be read: corrupt, or of a newer format."""
@@ -237,7 +237,7 @@ def _standing(names: Names, replies: Sequence[Any]) -> Standing:
     fields, owner, left_ms, audit = replies
     holder = None
     if isinstance(owner, bytes) and isinstance(left_ms, int) and 0 <= left_ms <= LONGEST_MS:
-        holder = (printable(owner.decode("utf-8", "replace")), left_ms)
+        holder = (owner.decode("utf-8", "replace")[:MAX_TEXT], left_ms)
     known, error = None, None
     try:
         known = stored.decoded(fields, names.view)

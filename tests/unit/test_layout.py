@@ -30,7 +30,7 @@ LAYERS = {
     "report": {"errors", "texts", "core", "config.settings"},
     "compare": {"errors", "stop", "core", "config.settings", "source", "target", "report"},
     "runs": {"errors", "stop", "texts", "core", "config", "source", "target", "report", "compare"},
-    "inspect": {"errors", "stop", "core", "config", "source", "target", "report", "compare"},
+    "inspect": {"errors", "stop", "texts", "core", "config", "source", "target", "report", "compare"},
     "cli": {"errors", "stop", "logs", "texts", "core", "config", "report", "runs", "inspect"},
 }
 """Room → what it may import of ours, beside itself and the package's version."""
