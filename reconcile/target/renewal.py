@@ -32,8 +32,6 @@ class Renewed:
     owner: bytes
     token: int
     lease_ms: int
-    lost: bool = False
-    """Another run has it; never taken back."""
 
 
 class LeaseKeeper:
@@ -101,7 +99,7 @@ class LeaseKeeper:
                     self._changed.wait(min(left_s, threading.TIMEOUT_MAX))  # a lease that is added may be shorter
                 if self._closed:
                     break
-                kept = [one for one in self._kept if not one.lost]
+                kept = list(self._kept)
                 self._working = True
             self._round(kept)
             last = time.monotonic()
@@ -109,7 +107,7 @@ class LeaseKeeper:
 
     def _due(self, last: float) -> float:
         """When a third of the shortest lease has passed since the last round."""
-        shortest_ms = min((one.lease_ms for one in self._kept if not one.lost), default=math.inf)
+        shortest_ms = min((one.lease_ms for one in self._kept), default=math.inf)
         return last + shortest_ms / 1000 / ROUNDS_PER_LEASE
 
     def _round(self, kept: list[Renewed]) -> None:
@@ -139,13 +137,9 @@ class LeaseKeeper:
         replies = wire.send(looks).replies()
         commands: list[Command] = []
         for one, holder, token in zip(some, replies[::2], replies[1::2], strict=True):
-            if one not in self._kept:  # given back meanwhile
-                continue
             if holder == one.owner:
                 commands.append(("PEXPIRE", one.names.lease, one.lease_ms))
-            elif holder is None and token == b"%d" % one.token:
+            elif token == b"%d" % one.token:
                 commands.append(("SET", one.names.lease, one.owner, "NX", "PX", one.lease_ms))
-            else:
-                one.lost = True
         if commands:
             wire.send(commands).replies()

@@ -15,6 +15,8 @@ from tests.support.redis_cluster import eventually
 from tests.support.redis_servers import RedisServer, free_port, server_binary
 
 MASTER = "cache"
+OUTDATED = "outdated"
+"""What the Sentinels take for a primary, though it is the replica."""
 SENTINELS = 3
 DOWN_MS = 700
 
@@ -75,6 +77,8 @@ def start_watched(directory: Path) -> Iterator[Watched]:
                 f"sentinel monitor {MASTER} 127.0.0.1 {servers[0].port} 2\n"
                 f"sentinel down-after-milliseconds {MASTER} {DOWN_MS}\n"
                 f"sentinel failover-timeout {MASTER} 3000\n"
+                f"sentinel monitor {OUTDATED} 127.0.0.1 {servers[1].port} 2\n"
+                f"sentinel down-after-milliseconds {OUTDATED} 600000\n"
             )
             with (directory / "sentinels.log").open("ab") as log:
                 command = [server_binary(), str(file), "--sentinel"]

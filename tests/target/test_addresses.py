@@ -16,7 +16,7 @@ from reconcile.errors import LeaseLost, ReconcileError, Unavailable, UsageError
 from reconcile.target import lease
 from reconcile.target.port import Write
 from tests.support.redis_servers import free_port, start_redis
-from tests.support.sentinels import MASTER, Watched, start_watched
+from tests.support.sentinels import MASTER, OUTDATED, Watched, start_watched
 from tests.target.place import VIEW, Place, of_server, whole
 
 ROWS = {b"p:%d" % n: b"x" for n in range(100)}
@@ -75,7 +75,7 @@ def test_sentinels_name_the_primary(watched: Watched) -> None:
 
 
 def test_sentinels_that_know_nothing(watched: Watched) -> None:
-    """Another name is a mistake, silence is not."""
+    """Another name is a mistake; silence is not, nor one that still names the primary of before."""
     settings = place_of(watched).settings
     assert settings.sentinel is not None
     other = dataclasses.replace(settings, sentinel=dataclasses.replace(settings.sentinel, master="other"))
@@ -83,6 +83,9 @@ def test_sentinels_that_know_nothing(watched: Watched) -> None:
         pytest.raises(UsageError, match="called 'other'"),
         dataclasses.replace(place_of(watched), settings=other).target(),
     ):
+        pass
+    late = dataclasses.replace(settings, sentinel=dataclasses.replace(settings.sentinel, master=OUTDATED))
+    with pytest.raises(Unavailable, match="no longer"), dataclasses.replace(place_of(watched), settings=late).target():
         pass
     nobody = SentinelSettings((("127.0.0.1", free_port()),), MASTER)
     silent = dataclasses.replace(settings, sentinel=nobody)

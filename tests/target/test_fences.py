@@ -118,6 +118,16 @@ def test_a_run_that_was_killed_while_it_wrote_is_no_loss(clustered: Place) -> No
         assert stored.fingerprints is not None
 
 
+def test_while_deletes_are_withheld_nothing_is_under_way(clustered: Place) -> None:
+    """What was written after the mark of withheld deletes is no range that could be repeated."""
+    kept(clustered, Pending("withheld", 100))
+    with clustered.armed() as target:
+        target.commit(Write(state=dataclasses.replace(content(ROWS, 100)[0], pending=Pending("withheld", 100))))
+        target.commit(Write(puts={b"p:1": b"newer"}))
+    clustered.do("DEL", clustered.own("lease"))
+    assert doubted(clustered)
+
+
 def test_a_node_that_is_not_what_it_was_takes_nothing(clustered: Place) -> None:
     """The script demands the mark that this run saw there last."""
     kept(clustered)

@@ -28,6 +28,7 @@ ROWS = {b"p:%d" % n: b"secret %d" % n for n in range(10)}
     [
         ResponseError("unknown command 'FOO', with args beginning with: 'p:1' 'hunter2' "),
         ResponseError("unknown command `MSETNX`, with args beginning with: `p:1`, `hunter2`, "),
+        ResponseError("unknown command 'FOO', with args beginning with: 'it's hunter2' "),
         ResponseError("Protocol error: 'hunter2'"),
         NoPermissionError("User x has no permissions to run the 'hunter2' command"),
         AuthenticationError('invalid password "hunter2"'),

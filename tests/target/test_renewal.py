@@ -51,6 +51,21 @@ def test_a_lease_that_expired_is_taken_again_one_that_was_taken_is_not(place: Pl
         assert place.do("GET", place.own("lease")) == b"other"
 
 
+def test_the_lease_of_a_run_that_was_overtaken_is_not_taken_again(place: Place) -> None:
+    """Though it is free: its token is not the state's any more."""
+    with (
+        place.armed(LEASE_S) as target,
+        keeper_of(place) as keeper,
+        target.kept_alive(keeper, b"me", LEASE_S),
+    ):
+        place.do("DEL", place.own("lease"))
+        with place.armed() as other:
+            owner = place.do("GET", place.own("lease"))
+            other.release(owner)
+        time.sleep(2 * LEASE_S)
+        assert place.do("EXISTS", place.own("lease")) == 0
+
+
 def test_a_connection_that_is_cut_is_no_failure(place: Place) -> None:
     """The fence keeps runs apart, not the lease; the next round connects again."""
     with place.armed(LEASE_S) as target, keeper_of(place) as keeper:

@@ -261,15 +261,16 @@ def test_a_state_of_another_type(place: Place) -> None:
 def test_a_command_that_fails_inside_a_transaction_leaves_no_checkpoint_that_lies(place: Place) -> None:
     """Redis applies the rest; the state says at once that every key has to be compared."""
     with place.armed() as target:
-        write(target, whole(ROWS, 100))
+        write(target, dataclasses.replace(whole(ROWS, 100), fingerprints=Records(whole=bytes(16 * 8))))
         place.do("DEL", place.own("manifest"))
         place.do("RPUSH", place.own("manifest"), "x")
         change = Write(puts={b"p:1": b"new"}, manifest=Records(some={3: bytes(16)}), state=content(ROWS, 200)[0])
         with pytest.raises(ReconcileError, match="refused one command"):
             write(target, change)
-        state = target.state()
-        assert state is not None
-        assert state.pending == Pending("snapshot", 200)
+        stored = target.stored()
+        assert stored.state is not None
+        assert stored.state.pending == Pending("snapshot", 200)
+        assert stored.fingerprints is None
 
 
 def test_remembered_names(single: Place) -> None:
