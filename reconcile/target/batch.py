@@ -121,7 +121,7 @@ class Applier:
         if self._dry_run:
             return Outcome()
         puts, deletes = {**batch.puts, **write.puts}, {**batch.deletes, **dict.fromkeys(write.deletes)}
-        if (puts or deletes or self._target.range.timestamp_key) and not self._target.atomic:
+        if (puts or deletes) and not self._target.atomic:
             self.mark()
         return self._target.commit(dataclasses.replace(write, puts=puts, deletes=deletes.keys()))
 
