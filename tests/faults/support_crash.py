@@ -16,30 +16,27 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NoReturn
 
 import pytest
-from reconcile.target.connection import Command, Wire
 
+from reconcile.compare import closely, repair
 from reconcile.errors import HistoryLost, Unavailable
 from reconcile.runs import delta as deltas
-from reconcile.runs import load as loads
-from reconcile.runs import look as looks
-from reconcile.runs import repair as repairs
-from reconcile.runs import slices
-from reconcile.runs import sweep as sweeps
+from reconcile.runs import large, load, work
 from reconcile.source import reading as readings
 from reconcile.source import session as sessions
 from reconcile.source import subscription as subscriptions
 from reconcile.source.frontiers import Explained, parse_explanation
 from reconcile.source.session import Session
 from reconcile.source.subscription import Subscription
-from reconcile.target import connection
-from reconcile.target import keyspace as keyspaces
+from reconcile.target import commands as written
+from reconcile.target import opening, pace, reader
+from reconcile.target.wire import Command, Ticket, Wire
 
 How = Literal["dies_before", "dies_after", "torn", "times_out", "freezes"]
 
 PATIENCE_S = 60.0
 READS = frozenset(
-    ["EXISTS", "GET", "GETRANGE", "HGET", "HGETALL", "INFO", "MGET", "SCAN", "SISMEMBER", "SSCAN", "STRLEN", "DBSIZE",
-     "CONFIG", "CLUSTER", "WATCH", "UNWATCH", "MULTI", "EXEC"]
+    ["EXISTS", "GET", "GETRANGE", "HGET", "HGETALL", "HMGET", "INFO", "MGET", "PTTL", "SCAN", "SMISMEMBER", "SSCAN",
+     "STRLEN", "DBSIZE", "TIME", "CONFIG", "CLUSTER", "WATCH", "UNWATCH", "MULTI", "EXEC"]
 )  # fmt: skip
 
 
@@ -108,45 +105,45 @@ class Io:
     def installed(self) -> Iterator[Io]:
         """Stand between the runs of this thread and their servers."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Wire, "send", self._sending(Wire.send, Wire.receive))
-            patch.setattr(Wire, "receive", self._receiving(Wire.receive))
+            patch.setattr(Wire, "send", self._sending(Wire.send, Wire.read_until))
+            patch.setattr(Wire, "read_until", self._receiving(Wire.read_until))
             patch.setattr(Session, "fetch", self._asking("source.fetch", Session.fetch))
             patch.setattr(Session, "columns", self._asking("source.columns", Session.columns))
             patch.setattr(Session, "stream", self._streaming(Session.stream))
-            patch.setattr(Subscription, "read", self._reading(Subscription.read))
+            patch.setattr(Subscription, "poll", self._polling(Subscription.poll))
             patch.setattr(subscriptions, "_await_start", self._subscribing(subscriptions._await_start))
             patch.setattr(Subscription, "cancel", self._cancelling(Subscription.cancel))
-            patch.setattr(connection, "connect", self._connecting("redis.connect", connection.connect))
-            patch.setattr(sessions, "connect", self._connecting("source.connect", sessions.connect))
+            patch.setattr(opening, "open_nodes", self._connecting("redis.connect", opening.open_nodes, _close_nodes))
+            patch.setattr(sessions, "connect", self._connecting("source.connect", sessions.connect, Session.close))
             yield self
 
-    def _sending(self, send: Any, receive: Any) -> Any:
-        def sending(wire: Wire, commands: Sequence[Command]) -> None:
+    def _sending(self, send: Any, read_until: Any) -> Any:
+        def sending(wire: Wire, commands: Sequence[Command]) -> Ticket:
             if not self.leased_at and commands[0][0] == "SET" and "NX" in commands[0]:
                 self.leased_at = len(self.calls) + 1
             reads = all(command[0] in READS for command in commands)
             how = self.gate("redis.read" if reads else "redis.write")
             if how == "times_out":
                 _hang_up(wire)
-            if how is None:
-                send(wire, commands)
-                return
-            some = commands if how == "dies_after" else commands[: len(commands) // 2]
-            send(wire, some)
-            receive(wire, len(some))
-            self.die()
+            if how is not None:
+                some = commands if how == "dies_after" else commands[: len(commands) // 2]
+                if some:
+                    read_until(wire, send(wire, some))
+                self.die()
+            ticket: Ticket = send(wire, commands)
+            return ticket
 
         return sending
 
-    def _receiving(self, receive: Any) -> Any:
-        def receiving(wire: Wire, count: int) -> list[Any]:
+    def _receiving(self, read_until: Any) -> Any:
+        def receiving(wire: Wire, ticket: Ticket) -> None:
             how = self.gate("redis.receive")
-            replies: list[Any] = receive(wire, count)
+            read_until(wire, ticket)
+            self._written = self._written or bool(wire._under_way)
             if how == "times_out":
                 _hang_up(wire)
             if how is not None:
                 self.die()
-            return replies
 
         return receiving
 
@@ -168,13 +165,13 @@ class Io:
 
         return streaming
 
-    def _reading(self, read: Any) -> Any:
-        def reading(subscription: Subscription, timeout_s: float, max_bytes: int) -> bool:
+    def _polling(self, poll: Any) -> Any:
+        def polling(subscription: Subscription, max_bytes: int) -> bool:
             self._end(self.gate("source.read"), subscription._session)
-            closed: bool = read(subscription, timeout_s, max_bytes)
+            closed: bool = poll(subscription, max_bytes)
             return closed
 
-        return reading
+        return polling
 
     def _subscribing(self, await_start: Any) -> Any:
         def subscribing(subscription: Subscription, session: Session) -> None:
@@ -193,12 +190,12 @@ class Io:
 
         return cancelling
 
-    def _connecting(self, kind: str, connect: Any) -> Any:
+    def _connecting(self, kind: str, connect: Any, close: Callable[[Any], None]) -> Any:
         def connecting(*arguments: Any) -> Any:
             how = self.gate(kind)
             connected = connect(*arguments)
             if how is not None:
-                connected.close()
+                close(connected)
                 self._end(how, None)
             return connected
 
@@ -214,6 +211,11 @@ class Io:
         raise Unavailable("Materialize is not available: made to time out")
 
 
+def _close_nodes(nodes: Any) -> None:
+    for wire in nodes.opened():
+        wire.close()
+
+
 def _hang_up(wire: Wire) -> NoReturn:
     wire.broken = True
     wire.close()
@@ -225,16 +227,15 @@ def small_pages() -> Iterator[None]:
     """Every page, chunk and group so small that a view of tens of rows has several of each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "CHUNK_ROWS", 15)
-        patch.setattr(loads, "MSET_PAIRS", 5)
-        patch.setattr(loads, "BLOCKS_PER_TRANSACTION", 2)
-        patch.setattr(repairs, "GROUP_ROWS", 20)
-        patch.setattr(repairs, "MGET_KEYS", 15)
-        patch.setattr(sweeps, "GROUP_ROWS", 20)
-        patch.setattr(sweeps, "SIEVE_BITS", 128)
-        patch.setattr(looks, "GROUP_ROWS", 20)
+        patch.setattr(sessions, "ROWS_AT_ONCE", 5)
+        patch.setattr(load, "TRANSACTION_ROWS", 10)
+        patch.setattr(written, "MSET_PAIRS", 5)
+        patch.setattr(repair, "COMPARE_ROWS", 15)
+        patch.setattr(closely, "LOOK_UP_KEYS", 15)
         patch.setattr(deltas, "EXISTS_KEYS", 3)
-        patch.setattr(keyspaces, "SCAN_COUNT", 20)
-        patch.setattr(keyspaces, "NAMES_COUNT", 20)
+        patch.setattr(pace, "PAGE_KEYS", 20)
+        patch.setattr(reader, "PAGE_KEYS", 20)
+        patch.setattr(reader, "NAMES_COUNT", 20)
         yield
 
 
@@ -303,6 +304,6 @@ def vanishing() -> Iterator[None]:
         raise HistoryLost("Materialize no longer has the requested time: made to")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deltas, "open_subscription", gone)
-        patch.setattr(slices, "open_subscription", gone)
+        patch.setattr(work, "open_subscription", gone)
+        patch.setattr(large, "open_subscription", gone)
         yield

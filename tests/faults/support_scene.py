@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +83,7 @@ class Scene:
     ignored_as_of: int | None = None
     """A checkpoint that need not match: the test has changed Redis behind reconcile's back."""
     _contents: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
-    _true_prints: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    _true_prints: dict[tuple[int, int, str], Sequence[int]] = field(default_factory=dict)
     _still_since: int | None = None
     looks: int = 0
 
@@ -148,16 +149,16 @@ class Scene:
         ((text,),) = self.source.execute("EXPLAIN TIMESTAMP AS JSON FOR SELECT * FROM v")
         return parse_explanation(text).frontiers.now
 
-    def true_fingerprints(self, as_of: int, buckets: int) -> list[int]:
+    def true_fingerprints(self, as_of: int, buckets: int, salt: str) -> Sequence[int]:
         """What the source says of its buckets at a time."""
         assert self._still_since is not None
-        key = (min(as_of, self._still_since), buckets)
+        key = (min(as_of, self._still_since), buckets, salt)
         if key not in self._true_prints:
             mapping = string_mapping(self.source.sql, self.prefix.decode())
             session = sessions.connect(self.settings.materialize, Stop(), "default")
             try:
                 with open_reading(session, mapping, key[0]) as reading:
-                    found, _ = reading.fingerprints(buckets)
+                    found, _ = reading.fingerprints(buckets, salt)
             finally:
                 session.close()
             self._true_prints[key] = found
@@ -213,7 +214,7 @@ class Scene:
         buckets = int(seen.state["buckets"])
         if seen.fingerprints is None or len(seen.fingerprints) != buckets * 8:
             return
-        true = self.true_fingerprints(seen.as_of, buckets)
+        true = self.true_fingerprints(seen.as_of, buckets, seen.state["fingerprint_salt"])
         wrong = [
             bucket
             for bucket, (ours, theirs) in enumerate(zip(decode_fingerprints(seen.fingerprints), true, strict=True))
@@ -258,12 +259,12 @@ class Scene:
 
 def check_manifest_bytes(seen: Seen) -> None:
     """The manifest is what the data adds up to, computed without reconcile's own code."""
-    buckets = int(seen.state["buckets"])
+    buckets, salt = int(seen.state["buckets"]), int(seen.state["salt"], 16)
     counts, sums = [0] * buckets, [0] * buckets
     for key, value in seen.data.items():
         bucket = binascii.crc32(key) % buckets
         counts[bucket] += 1
-        sums[bucket] += xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(value))
+        sums[bucket] += xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(value, seed=salt))
     true = b"".join(struct.pack(">QQ", c, s % 2**64) for c, s in zip(counts, sums, strict=True))
     assert seen.manifest == true, "the manifest is not what Redis holds"
     assert int(seen.state["keys"]) == sum(counts)
