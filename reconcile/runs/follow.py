@@ -29,7 +29,8 @@ class Loop:
 
     def __init__(self, idle: Callable[[Follower], None] = lambda follower: None) -> None:
         self._selector = selectors.DefaultSelector()
-        self._followers: list[Follower] = []
+        self._followers: dict[Follower, int] = {}
+        """With the number of its socket: it may be closed by the time the follower leaves."""
         self._idle = idle
 
     def __len__(self) -> int:
@@ -37,19 +38,19 @@ class Loop:
 
     def add(self, follower: Follower) -> None:
         """Follow one more."""
-        self._selector.register(follower, selectors.EVENT_READ)
-        self._followers.append(follower)
+        number = follower.fileno()
+        self._selector.register(number, selectors.EVENT_READ, follower)
+        self._followers[follower] = number
 
     def turn(self, timeout_s: float = LOOK_EVERY_S) -> list[Left]:
         """Wait for something to come, serve those it came for, and return those that left."""
         busy = [follower for follower in self._followers if follower.subscription.has_more]
-        ready = {key.fileobj for key, _ in self._selector.select(0 if busy else timeout_s)}
+        ready = {key.data for key, _ in self._selector.select(0 if busy else timeout_s)}
         left = []
         for follower in list(self._followers):
             came = follower in ready or follower in busy
             if (gone := self._serve(follower, came=came)) is not None:
-                self._selector.unregister(follower)
-                self._followers.remove(follower)
+                self._selector.unregister(self._followers.pop(follower))
                 left.append(gone)
         return left
 
