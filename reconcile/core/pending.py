@@ -47,3 +47,11 @@ def _stays_clean(state: State | None, event: Event) -> bool:
 def began_clean(state: State | None) -> bool:
     """Whether an unfinished change began clean, so that leftovers in its buckets are the view's own."""
     return state is not None and state.pending is not None and state.pending.kind != "withheld" and state.pending.clean
+
+
+def in_doubt(state: State | None) -> bool:
+    """Whether Redis may hold keys that neither the manifest nor the source tells of: all names have to be looked at in
+    the buckets that are not done."""
+    return (
+        state is not None and state.pending is not None and state.pending.kind == "snapshot" and not state.pending.clean
+    )

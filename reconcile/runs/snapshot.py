@@ -209,7 +209,7 @@ class _Snapshot:
         within = set(part.chosen)
         if self._manifest is not None and rule in (Rule.MANIFEST, Rule.CONSENT):
             beyond = {b: self._manifest[b] - part.found[b] for b in part.chosen}
-            if not scope.everything:
+            if not scope.everything and not pending.in_doubt(self._base):
                 always = self._run.stored.surplus.keys() | self._suspects
                 within = {b for b, more in beyond.items() if digest.normal(more)} | (always & within)
         return surplus.find(sides, part, within, beyond, rule)

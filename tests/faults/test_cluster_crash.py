@@ -21,8 +21,8 @@ def pages() -> Iterator[None]:
     """A load of a few tens of rows takes several steps, each of which goes to all nodes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "CHUNK_ROWS", 15)
-        patch.setattr(loads, "MSET_PAIRS", 15)
-        patch.setattr(loads, "BLOCKS_PER_TRANSACTION", 1)
+        patch.setattr(sessions, "ROWS_AT_ONCE", 5)
+        patch.setattr(loads, "TRANSACTION_ROWS", 15)
         yield
 
 
