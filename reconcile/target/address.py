@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import redis
 from redis.backoff import NoBackoff
-from redis.connection import UnixDomainSocketConnection
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
 from reconcile.config.settings import RedisSettings
 
 
-def new_connection(settings: RedisSettings) -> redis.Connection:
+def new_connection(settings: RedisSettings) -> Connection:
     """A connection to one server that is not open yet. The settings name it; a Sentinel was asked before."""
     options: dict[str, Any] = {
         "db": settings.db,
@@ -31,7 +30,7 @@ def new_connection(settings: RedisSettings) -> redis.Connection:
     else:
         options |= {"host": settings.host, "port": settings.port, "socket_keepalive": True}
         options |= _tls(settings) if settings.tls else {}
-        kind = redis.SSLConnection if settings.tls else redis.Connection
+        kind = SSLConnection if settings.tls else Connection
         connection = kind(**options)
     # The driver's name and version: two round trips, and a command that servers before 7.2 do not know in ACL rules.
     # The option for it has another name in newer versions of redis-py; setting the attributes works with all of them.

@@ -15,7 +15,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-import redis
+from redis.connection import Connection, SSLConnection
 from redis.exceptions import RedisError
 
 from reconcile.errors import UsageError
@@ -33,12 +33,12 @@ _CLIENT_REFUSED = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE|A
 _DISAGREED = re.compile("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|NO_SHARED_CIPHER|UNRECOGNIZED_NAME")
 
 
-def reason(error: Exception, connection: redis.Connection) -> UsageError | None:
+def reason(error: Exception, connection: Connection) -> UsageError | None:
     """What is wrong about TLS when connecting failed with this error; None: nothing that can be told.
 
     May ask the server, for 2 * PROBE_S and a little.
     """
-    if not isinstance(connection, redis.SSLConnection):
+    if not isinstance(connection, SSLConnection):
         is_socket = not hasattr(connection, "port")
         return None if is_socket or not _speaks_tls(connection.host, connection.port) else _tls_expected()
     if (found := _wrong_files(connection) or _explained(_tls_error(error))) is not None:
@@ -48,7 +48,7 @@ def reason(error: Exception, connection: redis.Connection) -> UsageError | None:
     return _explained(_verdict(connection))
 
 
-def _wrong_files(connection: redis.SSLConnection) -> UsageError | None:
+def _wrong_files(connection: SSLConnection) -> UsageError | None:
     """What is wrong with a certificate or key of ours."""
     authorities, cert, key = connection.ca_certs, connection.certfile, connection.keyfile
     password = connection.certificate_password or ""  # without one OpenSSL would ask the terminal
@@ -141,7 +141,7 @@ def _speaks_plainly(host: str, port: int) -> bool:
     return False
 
 
-def _verdict(connection: redis.SSLConnection) -> ssl.SSLError | None:
+def _verdict(connection: SSLConnection) -> ssl.SSLError | None:
     """What the server thinks of our certificate, or of our having none.
 
     In TLS 1.3 it says so after we believe the handshake done. Whoever goes on to write then may find the connection

@@ -20,8 +20,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import redis
 from hiredis import pack_command
+from redis.connection import Connection
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 
 from reconcile.config.settings import RedisSettings
@@ -72,7 +72,7 @@ class Ticket:
 class Wire:
     """A Redis connection for one thread. Use `dial`."""
 
-    def __init__(self, connection: redis.Connection, stop: Stop, *, node: bool = False) -> None:
+    def __init__(self, connection: Connection, stop: Stop, *, node: bool = False) -> None:
         """node: it is one of a cluster's, where a redirection is no answer."""
         self._connection = connection
         self._stop = stop
@@ -200,7 +200,7 @@ def _moved(error: Exception) -> Unavailable:
     )
 
 
-def _not_connected(error: Exception, connection: redis.Connection, settings: RedisSettings, stop: Stop) -> Exception:
+def _not_connected(error: Exception, connection: Connection, settings: RedisSettings, stop: Stop) -> Exception:
     """What it means that connecting failed."""
     translated: Exception = translate(error)
     if isinstance(error, builtins.TimeoutError):
