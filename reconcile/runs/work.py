@@ -236,7 +236,7 @@ def _delta(run: ViewRun, as_of: int, now: int, ids: list[str]) -> Follower | Non
     with run.report.phase("delta"):
         if not _caught_up(follower):
             _past_too_large(run)
-    return follower
+    return None
 
 
 def _subscribe(run: ViewRun, up_to: int | None, ids: list[str] | None) -> Subscription:

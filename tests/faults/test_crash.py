@@ -377,5 +377,5 @@ def test_changes_too_large_for_memory_while_following(source: Source, redis_serv
     report = scene.ok("delta", follow_s=4.0)
     thread.join()
     scene.write()
-    assert "slices" in report.phases_ms
+    assert "parts" in report.phases_ms
     assert scene.check().data[b"p:k8"] == b"last"
