@@ -109,7 +109,7 @@ def cut_short(mode: str, *, to_the_past: bool = False, undone: bool = False) -> 
         loaded(scene)
         options: dict[str, Any] = {}
         if to_the_past:
-            options["as_of"] = str(scene.see().as_of)
+            options["as_of"] = scene.see().as_of
             scene.ok("run")
         scene.save()
         for n in range(1, 1000):
