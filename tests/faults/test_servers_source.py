@@ -346,9 +346,9 @@ def test_as_of_in_the_future(rig: Rig) -> None:
     rig.source.put(a="1")
     assert rig.run().code == 0
     soon = int(time.time() * 1000) + 1500
-    ended = rig.run("snapshot", as_of=str(soon))
+    ended = rig.run("snapshot", as_of=soon)
     assert (ended.code, ended.view.as_of) == (0, soon), ended.told
-    hour = str(int(time.time() * 1000) + 3_600_000)
+    hour = int(time.time() * 1000) + 3_600_000
     ended = unchanged(rig, lambda: rig.run("snapshot", as_of=hour, max_runtime=1.0))
     assert ended.code == 4, ended.told
     assert ended.seconds < 5
