@@ -151,12 +151,13 @@ class Rig:
 
     def manifest_is_true(self, content: dict[bytes, bytes]) -> bool:
         """Whether the stored manifest is what the content adds up to."""
-        buckets = int(state(self.client)["buckets"])
+        fields = state(self.client)
+        buckets, salt = int(fields["buckets"]), int(fields["salt"], 16)
         digests = [[0, 0] for _ in range(buckets)]
         for key, value in content.items():
             one = digests[binascii.crc32(key) % buckets]
             one[0] += 1
-            one[1] += xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(value))
+            one[1] += xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(value, seed=salt))
         expected = b"".join(struct.pack(">QQ", count, total % 2**64) for count, total in digests)
         return self.client.get("reconcile:{default}:manifest") == expected
 

@@ -53,7 +53,7 @@ def unchanged(rig: Rig, run: Callable[[], Ended]) -> Ended:
     data = {key: rig.client.get(key) for key in rig.client.scan_iter("p:*")}
     ended = run()
     after = state(rig.client)
-    for name in ("token", "updated_at_ms"):
+    for name in ("token", "commit", "updated_at_ms"):
         before.pop(name, None)
         after.pop(name, None)
     assert after == before
