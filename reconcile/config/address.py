@@ -50,8 +50,11 @@ def materialize_parts(url: str) -> Parts:
     from psycopg.errors import ProgrammingError
 
     scheme, separator, rest = url.partition("://")
-    if separator and "@" in rest.partition("/")[2]:
+    authority, _, path = rest.partition("/")
+    if separator and "@" in path:
         raise Wrong("not a libpq URL: '@' after the host", _ENCODE)
+    if separator and authority.count("@") > 1:  # libpq ends the password at the first one
+        raise Wrong("not a libpq URL: more than one '@' before the host", _ENCODE)
     if separator and scheme not in ("postgres", "postgresql"):
         raise Wrong("not a libpq URL or connection string", _LIBPQ)
     try:
