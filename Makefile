@@ -15,8 +15,9 @@ help: ## this list
 demo: $(STAMP) ## the whole story on embedded servers, in half a minute
 	$(BIN)/reconcile demo
 
-check: $(STAMP) ## lint, types, layout: what to run before every commit
+check: $(STAMP) ## lint, form, types, layout: what to run before every commit
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/unit/test_layout.py
 

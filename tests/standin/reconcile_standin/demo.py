@@ -61,12 +61,19 @@ class _Story:
 
     def tell(self, rows: int) -> None:
         """Play all steps."""
-        self._say(f"A view of {rows:,} prices in Materialize (its stand-in), an empty Redis.")
+        self._say(f"A view of {rows:,} prices in Materialize (its stand-in). Redis holds three keys from before.")
+        for name in ("item-1", "discontinued", "scratch"):
+            self._client.set(f"price:{name}", "before")
         self._sql("CREATE TABLE quotes (item text, price int)")
         self._sql(f"INSERT INTO quotes SELECT 'item-' || n, n FROM generate_series(1, {rows}) AS n")
         self._sql("CREATE MATERIALIZED VIEW prices AS SELECT item AS key, price::text AS value FROM quotes")
-        self._reconcile(0, "run")
-        self._say("Nothing has changed: the next run reads fingerprints, no rows.")
+        self._say("First contact writes every row, and deletes nothing: whose the other keys are, you decide (exit 5).")
+        self._reconcile(5, "run")
+        self._show("price:item-1", "price:discontinued")
+        self._say("These two may go. From now on the prefix is the view's own.")
+        self._reconcile(0, "snapshot", "--allow-deletes")
+        self._say("History is short, a second or so. Nothing has changed: fingerprints say so, no row is read.")
+        time.sleep(FORGET_S)
         self._reconcile(0, "run")
 
         self._say("With RETAIN HISTORY a run continues exactly where the last one stopped.")
