@@ -216,17 +216,17 @@ def test_killed_at_the_deadline_the_next_sandbox_goes_on(new_sandbox: Any, deplo
     """SIGKILL in the middle of following: the next cold start waits for the dead run's lease and converges."""
     deployment.put({f"k{n}": f"v{n}" for n in range(50)})
     killed = new_sandbox(RECONCILE_LIMITS__LEASE=LEASE)
+    successor = new_sandbox(RECONCILE_LIMITS__LEASE=LEASE)  # starts before the lease begins to run out
     invocation = killed.start({"mode": "run", "follow_s": 600}, limit_s=900.0)
     eventually(lambda: deployment.stored() == deployment.view(), "the first content did not arrive")
     killed.finish(invocation, kill_after_s=0.2)
     assert not killed.alive
     assert (invocation.response, invocation.error) == (None, None)
 
-    deployment.put({"k0": "changed", "late": "row"})
-    deployment.delete(["k1"])
-    successor = new_sandbox(RECONCILE_LIMITS__LEASE=LEASE)
     skipped = successor.invoke({})
     assert (skipped.error, skipped.response["status"]) == (None, "skipped"), "a lease held is no failure"
+    deployment.put({"k0": "changed", "late": "row"})
+    deployment.delete(["k1"])
     waited = successor.invoke({"mode": "run", "if_leased": "wait"})
     assert (waited.error, waited.response["status"]) == (None, "done")
     assert deployment.stored() == deployment.view()
