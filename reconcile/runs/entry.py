@@ -7,15 +7,15 @@ one more           renews all leases
 
 from __future__ import annotations
 
-import fnmatch
 import gc
 import os
 import time
 import uuid
 from typing import TYPE_CHECKING
 
-from reconcile.config.settings import Settings, ViewSettings
-from reconcile.errors import ReconcileError, UsageError
+from reconcile.config.choice import chosen_views
+from reconcile.config.settings import Settings
+from reconcile.errors import ReconcileError
 from reconcile.report.progress import SILENT, Progress
 from reconcile.report.run_report import RunReport, ViewReport
 from reconcile.runs.request import Request
@@ -53,23 +53,6 @@ def execute(
         work_on(tasks, settings, stop)
     report.finished_ms = time.time_ns() // 1_000_000
     return report
-
-
-def chosen_views(settings: Settings, names: tuple[str, ...]) -> list[ViewSettings]:
-    """The views with these names or matching these patterns (price-*), in that order, each once; none named: all.
-
-    Raises UsageError, also for a pattern that matches nothing.
-    """
-    known = {view.name: view for view in settings.views}
-    if not known:
-        raise UsageError("no view is configured", hint="materialize.sql, or a list of views; see docs/configuration.md")
-    chosen: dict[str, ViewSettings] = {} if names else known
-    for name in names:
-        found = [name] if name in known else [one for one in known if fnmatch.fnmatchcase(one, name)]
-        if not found:
-            raise UsageError(f"no view is named {name!r}", hint=f"configured: {', '.join(known)}")
-        chosen |= {one: known[one] for one in found}
-    return list(chosen.values())
 
 
 def _calm_collector() -> None:

@@ -109,6 +109,30 @@ def test_imports_point_one_way(path: Path) -> None:
         )
 
 
+def test_no_module_needs_itself() -> None:
+    """No circle between modules, imports inside functions included: who reads one need not have read the other."""
+    needs = {name_of(path): set(_ours(path)) for path in MODULES}
+    while leaves := {name for name, needed in needs.items() if not needed & needs.keys()}:
+        for name in leaves:
+            del needs[name]
+    assert not needs, f"these need each other: {sorted(needs)}"
+
+
+def _ours(path: Path) -> Iterator[str]:
+    """Modules of ours that one imports; what is there for types alone is not needed."""
+    known = {name_of(one) for one in MODULES}
+    for_types = {
+        line
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for line in range(node.lineno, (node.end_lineno or 0) + 1)
+    }
+    for line, name in imports(path):
+        inside = name.removeprefix("reconcile.")
+        if name.startswith("reconcile.") and line not in for_types:
+            yield inside if inside in known else inside.rpartition(".")[0]
+
+
 @each_module
 def test_drivers_stay_in_their_room(path: Path) -> None:
     """psycopg only in source/, redis only in target/, and from outside the standard library only what is listed."""
