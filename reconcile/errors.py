@@ -11,6 +11,7 @@
     │   ├── EvaluationFailed          the view has rows that cannot be computed
     │   └── StateError                stored state is corrupt or written by a newer format
     ├── Unavailable                6  Materialize or Redis cannot be reached or cannot work now
+    │   └── ConnectionLimit           Materialize takes no more connections
     ├── Incomplete                 4  time ran out or a signal came; what was committed stays
     ├── LeaseHeld                  7  another run works on this view
     ├── LeaseLost                  6  another run took over while this one was away; nothing was written after
@@ -115,6 +116,10 @@ class Unavailable(ReconcileError):  # noqa: N818
     """Materialize or Redis cannot be reached, or cannot work now; the next run may succeed."""
 
     exit_code = ExitCode.UNAVAILABLE
+
+
+class ConnectionLimit(Unavailable):
+    """Materialize takes no more connections at the moment."""
 
 
 class Incomplete(ReconcileError):  # noqa: N818

@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True, eq=False)
 class _Watch:
+    stop: Stop
     cancel: Callable[[], None] | None
     sever: Callable[[], None]
     expires_at: Callable[[], float | None] | None
@@ -81,6 +82,11 @@ class Stop:
 
     def __init__(self, deadline_s: float | None = None) -> None:
         self._deadline = None if deadline_s is None else time.monotonic() + deadline_s
+        self._share: float | None = None
+        """Monotonic time at which others are to have their turn."""
+        self._parts: list[Stop] = []
+        self._root: Stop = self
+        """Whose thread looks after what is watched."""
         self._reason: str | None = None
         self._requested_at: float | None = None
         # Held until the end is requested. Not an Event: its set() takes a lock that a signal handler may interrupt the
@@ -98,22 +104,51 @@ class Stop:
             self._requested_at = time.monotonic()
         with contextlib.suppress(RuntimeError):
             self._latch.release()
+        for part in tuple(self._parts):
+            part.request(reason)
+
+    def part(self) -> Stop:
+        """The end of one piece of the work: it comes with this one's, or earlier (`share`)."""
+        part = Stop()
+        part._deadline, part._root = self._deadline, self._root
+        self._parts.append(part)
+        if self._reason is not None:  # the signal may have come just before
+            part.request(self._reason)
+        return part
+
+    def share(self, seconds: float | None) -> None:
+        """Others wait: end after so many seconds. None: nobody does any more. What is over stays over."""
+        if self._share is None or time.monotonic() < self._share:
+            self._share = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def share_over(self) -> bool:
+        """Whether it is only for others to have their turn that this ends."""
+        now = time.monotonic()
+        over = self._share is not None and now >= self._share
+        return over and self._reason is None and (self._deadline is None or now < self._deadline)
+
+    @property
+    def _ends_at(self) -> float | None:
+        return min((at for at in (self._deadline, self._share) if at is not None), default=None)
 
     @property
     def requested(self) -> bool:
         """True once the run should end."""
-        return self._reason is not None or (self._deadline is not None and time.monotonic() >= self._deadline)
+        ends_at = self._ends_at
+        return self._reason is not None or (ends_at is not None and time.monotonic() >= ends_at)
 
     @property
     def reason(self) -> str:
-        """Why the run ends: the reason given to request(), or 'deadline'."""
-        return self._reason or "deadline"
+        """Why the run ends: the reason given to request(), 'deadline', or 'share'."""
+        return self._reason or ("share" if self.share_over else "deadline")
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline (0 when stopping); None without one."""
         if self._reason is not None:
             return 0.0
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        ends_at = self._ends_at
+        return None if ends_at is None else max(0.0, ends_at - time.monotonic())
 
     def check(self) -> None:
         """Raise Incomplete once the run should end."""
@@ -158,17 +193,18 @@ class Stop:
         expires_at: monotonic time after which `sever` is called in any case (a peer silent for too long).
         The callbacks run in another thread and must not raise.
         """
-        entry = _Watch(cancel, sever, expires_at)
-        with self._lock:
-            self._watches.append(entry)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._look, name="reconcile-stop", daemon=True)
-                self._thread.start()
+        entry = _Watch(self, cancel, sever, expires_at)
+        root = self._root
+        with root._lock:
+            root._watches.append(entry)
+            if root._thread is None:
+                root._thread = threading.Thread(target=root._look, name="reconcile-stop", daemon=True)
+                root._thread.start()
         try:
             yield
         finally:
-            with self._lock:
-                self._watches.remove(entry)
+            with root._lock:
+                root._watches.remove(entry)
 
     def _look(self) -> None:
         while True:
@@ -178,19 +214,17 @@ class Stop:
                     return
                 watches = list(self._watches)
             now = time.monotonic()
-            stopping_since = self._stopping_since(now)
             for entry in watches:
-                self._act(entry, now, stopping_since)
-            pause = _LOOK_EVERY_S
-            if stopping_since is None and self._deadline is not None:
-                pause = min(pause, max(0.0, self._deadline - now))
-            if stopping_since is None:
-                self._pause(pause)
-            else:
+                self._act(entry, now, entry.stop._stopping_since(now))
+            if self._stopping_since(now) is not None:
                 time.sleep(_LOOK_EVERY_S)
+                continue
+            ends = {one._ends_at for one in (self, *(entry.stop for entry in watches))}
+            soon = [at - now for at in ends if at is not None and at > now]
+            self._pause(min([_LOOK_EVERY_S, *soon]))
 
     def _stopping_since(self, now: float) -> float | None:
-        times = [t for t in (self._requested_at, self._deadline) if t is not None and t <= now]
+        times = [t for t in (self._requested_at, self._ends_at) if t is not None and t <= now]
         return min(times, default=None)
 
     @staticmethod

@@ -132,7 +132,7 @@ class ViewReport:
         try:
             yield
         finally:
-            self.duration_ms = round((time.monotonic() - started) * 1000)
+            self.duration_ms += round((time.monotonic() - started) * 1000)
             self.progress.end(self.view)
 
     @contextmanager

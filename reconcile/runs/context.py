@@ -16,8 +16,8 @@ from reconcile.core.guard import Guard, largest
 from reconcile.core.state import Identity, State
 from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop
 from reconcile.report.run_report import ViewReport
+from reconcile.runs.connections import Connections
 from reconcile.runs.request import Request
-from reconcile.source import session as sessions
 from reconcile.source.reading import Reading
 from reconcile.source.session import Session
 from reconcile.stop import Stop
@@ -51,12 +51,13 @@ class ViewRun:
     started: float
     """Monotonic time at which `--for` began to count."""
     target: Target
-    session: Session
+    connections: Connections
     described: Described
     stored: Stored
     blank: State
     """The state to begin with, where nothing is stored: salts alone."""
     closing: contextlib.ExitStack
+    _session: Session | None = None
     present: int | None = None
     """The source's present when a delta began: short of it the run is incomplete."""
     _clock: tuple[int, float] | None = None
@@ -64,9 +65,24 @@ class ViewRun:
     touched: set[int] = dataclasses.field(default_factory=set)
     """Buckets that deltas of this run have changed since a slice of the rolling compare began."""
 
+    @property
+    def session(self) -> Session:
+        """For one statement after the other; opened when it is needed, as one that failed is not used again."""
+        if self._session is None:
+            self._session = self.connections.session(self.stop, self.view.name)
+        return self._session
+
+    def release_session(self) -> None:
+        """Begin with another one where one is needed again; other views may use this one, unless it failed."""
+        session, self._session = self._session, None
+        if session is not None:
+            _give_back(session, self.connections, self.report)
+
     def open_session(self) -> Session:
-        """Another connection to Materialize, closed with this run."""
-        return _open_session(self.settings, self.view, self.stop, self.report, self.closing)
+        """Another connection to Materialize, given back with this run."""
+        session = self.connections.session(self.stop, self.view.name)
+        self.closing.callback(_give_back, session, self.connections, self.report)
+        return session
 
     @property
     def follow_until(self) -> float | None:
@@ -112,7 +128,7 @@ class ViewRun:
             raise refused
         mapping = dataclasses.replace(self.described.mapping, parts=results)
         self.described = dataclasses.replace(self.described, mapping=mapping)
-        self.session = self.open_session()
+        self.release_session()
         self.read_stored()
         self.report.warnings.append(f"{refused.message}: the view is read in {results} parts")
 
@@ -122,52 +138,54 @@ class ViewRun:
         self.stored = Stored(None) if reset else self.target.stored()
 
 
-def _open_session(
-    settings: Settings, view: ViewSettings, stop: Stop, report: ViewReport, closing: contextlib.ExitStack
-) -> Session:
-    session = sessions.connect(settings.materialize, stop, view.name)
-
-    def close() -> None:
-        session.close()
-        report.rows_read += session.rows_read
-        report.source_statements += session.statements
-        report.source_bytes += session.bytes_received
-
-    closing.callback(close)
-    return session
+def _give_back(session: Session, connections: Connections, report: ViewReport) -> None:
+    report.rows_read += session.rows_read
+    report.source_statements += session.statements
+    report.source_bytes += session.bytes_received
+    connections.keep(session)
 
 
 @contextlib.contextmanager
 def open_view(
-    settings: Settings, view: ViewSettings, request: Request, stop: Stop, report: ViewReport, started: float
+    settings: Settings,
+    view: ViewSettings,
+    request: Request,
+    stop: Stop,
+    report: ViewReport,
+    started: float,
+    connections: Connections,
 ) -> Iterator[ViewRun]:
     """Connect to both servers and describe the query; nothing is written. Raises ReconcileError."""
     with contextlib.ExitStack() as closing:
         with report.phase("connect"):
-            target = open_target(settings.redis, view, stop)
-            closing.callback(_close_target, target, report)
+            target = open_target(settings.redis, view, stop, nodes=connections.nodes(stop))
+            closing.callback(_close_target, target, connections, report, stop)
             target.pace(settings.limits, stop)
             if not request.reset_state:
                 target.state()  # a newer format or a corrupt state stops here
-            session = _open_session(settings, view, stop, report, closing)
-            described = describe(session, view, target.range, report)
-            target.use_columns([column.name for column in described.mapping.values])
+            session = connections.session(stop, view.name)
+            try:
+                described = describe(session, view, target.range, report)
+            finally:
+                _give_back(session, connections, report)
             if settings.materialize.exposes_password:
                 report.warnings.append(
                     "the password may cross the network unencrypted: set materialize.sslmode to require or better"
                 )
             target.use_columns([column.name for column in described.mapping.values])
         blank = State(salt=secrets.randbits(64), source_salt=secrets.token_hex(16), claim=target.range.encode())
-        yield ViewRun(
-            settings, view, request, stop, report, started, target, session, described, Stored(None), blank, closing
+        run = ViewRun(
+            settings, view, request, stop, report, started, target, connections, described, Stored(None), blank, closing
         )
+        closing.callback(run.release_session)
+        yield run
 
 
-def _close_target(target: Target, report: ViewReport) -> None:
+def _close_target(target: Target, connections: Connections, report: ViewReport, stop: Stop) -> None:
     usage = target.usage
     report.redis_commands += usage.commands
     report.redis_round_trips += usage.round_trips
-    target.close()
+    connections.keep_nodes(target.detach(), stop)
 
 
 def as_meant(run: ViewRun, error: ReconcileError) -> ReconcileError:

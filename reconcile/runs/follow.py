@@ -42,6 +42,10 @@ class Loop:
         self._selector.register(number, selectors.EVENT_READ, follower)
         self._followers[follower] = number
 
+    def remove(self, follower: Follower) -> None:
+        """Follow it no longer."""
+        self._selector.unregister(self._followers.pop(follower))
+
     def turn(self, timeout_s: float = LOOK_EVERY_S) -> list[Left]:
         """Wait for something to come, serve those it came for, and return those that left."""
         busy = [follower for follower in self._followers if follower.subscription.has_more]
@@ -50,7 +54,7 @@ class Loop:
         for follower in list(self._followers):
             came = follower in ready or follower in busy
             if (gone := self._serve(follower, came=came)) is not None:
-                self._selector.unregister(self._followers.pop(follower))
+                self.remove(follower)
                 left.append(gone)
         return left
 

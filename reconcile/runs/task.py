@@ -1,19 +1,22 @@
 """One view's part of an invocation, from opening its connections to closing them, in stages that other views' may come
 between. What goes wrong is this view's alone and ends in its report.
 
-    advance() ─▶ a Follower for the loop, or None: done        advance(error of the follower) ─▶ …        close()
+    advance() ─▶ a Follower for the loop; unfollowed(); advance() ─▶ …
+              └▶ None: done, close(); or turned_away, cut_short: rest(), and advance() anew when others had their turn
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import time
 
 from reconcile.config.settings import Settings, ViewSettings
-from reconcile.errors import ExitCode, LeaseHeld, ReconcileError
+from reconcile.errors import ConnectionLimit, ExitCode, LeaseHeld, ReconcileError
 from reconcile.report.run_report import ViewReport
 from reconcile.runs import work
 from reconcile.runs.comparing import Comparing
+from reconcile.runs.connections import Connections
 from reconcile.runs.context import ViewRun, as_meant, leased, open_view
 from reconcile.runs.delta import Doubt, Follower
 from reconcile.runs.request import Request
@@ -22,6 +25,7 @@ from reconcile.target.renewal import LeaseKeeper
 
 logger = logging.getLogger(__name__)
 
+TURNS = "Materialize takes no more connections: views take turns; raise its max_connections"
 MAX_RESUMED = 100
 """How often one invocation takes a snapshot for a view that could not be followed on."""
 
@@ -30,48 +34,107 @@ class Task:
     """One view in one invocation."""
 
     def __init__(
-        self, settings: Settings, view: ViewSettings, request: Request, stop: Stop, report: ViewReport, started: float
+        self,
+        settings: Settings,
+        view: ViewSettings,
+        request: Request,
+        stop: Stop,
+        report: ViewReport,
+        started: float,
     ) -> None:
         """started: monotonic time at which `--for` began to count."""
         self.report = report
         self._settings = settings
         self._view = view
         self._request = request
-        self._stop = stop
+        self._whole = stop
+        self._stop = stop.part()
         self._started = started
         self._closing = contextlib.ExitStack()
         self._run: ViewRun | None = None
         self._comparing: Comparing | None = None
         self._resumed = 0
+        self._left: Exception | None = None
+        """What ended its follower, until that is settled."""
+        self._done = False
+        self.turned_away: ConnectionLimit | None = None
+        """Materialize had no connection for it."""
 
-    def advance(self, keeper: LeaseKeeper, left: Exception | None = None) -> Follower | None:
-        """Work until the view is to be followed, or done with. left: what ended its follower; None: its time did, or
-        there was none yet. Never raises for this view's failure."""
+    @property
+    def view(self) -> ViewSettings:
+        return self._view
+
+    def advance(self, keeper: LeaseKeeper, connections: Connections) -> Follower | None:
+        """Work until the view is to be followed, or done with. Never raises for this view's failure."""
         try:
-            if self._run is None:
-                self._open(keeper)
-                return self._bring(None)
-            self._resumed += 1
-            if left is None or self._resumed > MAX_RESUMED:
-                if left is not None:
-                    raise left
-                self._conclude()
-                return None
-            return self._bring(left)
+            follower = self._advance(keeper, connections)
         except LeaseHeld as held:
             if self._request.if_leased == "fail":
                 self.report.fail(held)
             else:
                 self.report.skipped, self.report.reason = True, held.message
+        except ConnectionLimit as error:
+            self.turned_away = error
         except ReconcileError as error:
             self.report.drift = None  # of an audit that was cut short
-            self.report.fail(
-                as_meant(self._run, error) if self._run is not None and self._comparing is not None else error
-            )
+            if not self.cut_short:
+                known = self._run is not None and self._comparing is not None
+                self.report.fail(as_meant(self._run, error) if known and self._run is not None else error)
             logger.debug("view %s failed", self._view.name, exc_info=True)
         except Exception as error:  # a bug: one line for the user, the traceback at debug level, other views go on
             self._note_bug(error)
+        else:
+            self._left = None
+            return follower
         return None
+
+    def _advance(self, keeper: LeaseKeeper, connections: Connections) -> Follower | None:
+        if self._run is None:
+            self._open(keeper, connections)
+            return self._bring(self._left)
+        self._resumed += 1
+        if self._left is not None and self._resumed > MAX_RESUMED:
+            raise self._left
+        if self._left is None:
+            self._conclude()
+            return None
+        return self._bring(self._left)
+
+    def unfollowed(self, error: Exception | None) -> None:
+        """Its follower has left, for this error or because its time is over."""
+        self._left = error
+
+    # -- the others' turn ----------------------------------------------------------------------------------------
+
+    def may_take(self, seconds: float | None) -> None:
+        """Stop after so long, if it is not done by then: others wait. None: nobody does."""
+        self._stop.share(seconds)
+
+    def time_left_s(self) -> float | None:
+        """Until following ends, or the run; None: there is no end to come."""
+        remaining_s = self._whole.remaining_s()
+        follow_s = None if self._request.follow_s is None else self._started + self._request.follow_s - time.monotonic()
+        left = [one for one in (remaining_s, follow_s) if one is not None and one > 0]
+        return min(left, default=None)
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether it ended only because its share of the time was over."""
+        return self._stop.share_over and self.report.error is None and not (self._done or self.report.skipped)
+
+    def rest(self) -> None:
+        """Hang up and let others go on; the next `advance` begins anew, from what is committed."""
+        if self.turned_away is not None and TURNS not in self.report.warnings:
+            self.report.warnings.append(TURNS)
+        self.close()
+        self._closing = contextlib.ExitStack()
+        self._run = self._comparing = None
+        self.turned_away = None
+        self._stop = self._whole.part()
+
+    def give_up(self, error: ConnectionLimit) -> None:
+        """Materialize has no connection for this view, and none of ours will become free."""
+        self.report.fail(error)
 
     def idle(self) -> None:
         """A moment without changes while the view is followed. Raises Doubt."""
@@ -87,10 +150,10 @@ class Task:
         except Exception as error:
             self._note_bug(error)
 
-    def _open(self, keeper: LeaseKeeper) -> None:
+    def _open(self, keeper: LeaseKeeper, connections: Connections) -> None:
         self._closing.enter_context(self.report.timed())
         run = self._closing.enter_context(
-            open_view(self._settings, self._view, self._request, self._stop, self.report, self._started)
+            open_view(self._settings, self._view, self._request, self._stop, self.report, self._started, connections)
         )
         self._run = run
         if self._request.mode != "verify":
@@ -104,9 +167,12 @@ class Task:
             from reconcile.runs.verify import verify
 
             verify(run)
+            self._done = True
             return None
         follower = work.bring(run) if left is None else work.resume(run, left)
         if follower is not None and not follower.ended:
+            self._stop.share(None)
+            run.release_session()
             return follower
         self._conclude()
         return None
@@ -121,6 +187,9 @@ class Task:
                 comparing.after_work()
         except Doubt as doubt:
             work.mend(run, doubt)
+        if self.cut_short:
+            return
+        self._done = True
         work.finish(run)
 
     def _note_bug(self, error: Exception) -> None:

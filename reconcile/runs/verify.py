@@ -87,7 +87,7 @@ class _Audit:
                     raise
                 # It could be read when this began; a source that keeps a second of history has let go of it since.
                 at_checkpoint = False
-                self.run.session = self.run.open_session()
+                self.run.release_session()
             except ResultTooLarge as refused:
                 self.run.divide_results(refused)
             self.named.clear()

@@ -67,7 +67,7 @@ def mend(run: ViewRun, doubt: Doubt) -> None:
     if run.request.mode == "delta":
         raise settled_by_snapshot(run, doubt)
     action, reason, before = run.report.action, run.report.reason, run.report.puts + run.report.deletes
-    run.session = run.open_session()
+    run.release_session()
     _snapshot_at_present(run, Forced(Snapshot(doubt.reason), doubt.buckets))
     if run.report.puts + run.report.deletes > before:  # rows whose time is over look like lost ones from afar
         run.report.warnings.append(f"drift: {doubt.reason}; they were brought right")
@@ -154,7 +154,7 @@ def _run(run: ViewRun, forced: Forced | None) -> Follower | None:
             return _turn(run, forced)
         except (HistoryLost, TooLarge, Doubt, EvaluationFailed) as error:
             forced = forced_by(run, error)
-            run.session = run.open_session()
+            run.release_session()
     raise Unavailable("the source changes faster than it can be followed", hint="see limits.memory_max")
 
 
@@ -226,7 +226,10 @@ def _delta(run: ViewRun, as_of: int, now: int, ids: list[str]) -> Follower | Non
     if as_of == MAX_TIMESTAMP:
         return None
     run.present = now
-    until = Until(moment=run.follow_until) if run.follow_until is not None else Until(up_to=frontier_after(now))
+    moment = run.follow_until
+    # A view whose turn comes only when --for is over is brought to the present all the same.
+    following = moment is not None and time.monotonic() < moment
+    until = Until(moment=moment) if following else Until(up_to=frontier_after(now))
     if until.up_to is not None and frontier_after(run.state.as_of or 0) >= until.up_to:
         run.report.action = "none"
         return None
@@ -314,6 +317,8 @@ def _note_end(run: ViewRun, now: int) -> None:
 
 
 def _note_stop(run: ViewRun, *, behind: bool) -> None:
+    if run.stop.share_over:  # it is not over: others have their turn
+        return
     if run.stop.requested and (behind or run.stop.reason != "deadline"):
         run.report.exit_code = ExitCode.INCOMPLETE
         run.report.warnings.append(f"stopped by {run.stop.reason}; progress is committed")

@@ -10,6 +10,7 @@ import psycopg
 
 from reconcile.errors import (
     AccessError,
+    ConnectionLimit,
     EvaluationFailed,
     HistoryLost,
     ReconcileError,
@@ -74,6 +75,12 @@ def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
     text = _first_line(error)
     if _HISTORY_LOST.search(text):
         return HistoryLost(f"Materialize no longer has the requested time: {text}", view=view)
+    if state.startswith("53300") or "max_connections limit" in text:
+        return ConnectionLimit(
+            f"Materialize takes no more connections: {text}",
+            hint="raise max_connections, or lower limits.jobs; a view takes up to two, and one while it is followed",
+            view=view,
+        )
     if not state or state.startswith(("08", "28", "MZ")) or state == "42501":
         meant = _about_connecting(error, state, text, view)
         if meant is not None:

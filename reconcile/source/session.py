@@ -58,9 +58,11 @@ class Session:
         self._heard_at = time.monotonic()
         self._rows_at_once = ROWS_AT_ONCE
         self.rows_read = 0
-        self.bytes_received = 0
-        """Known after `close`, as Linux counts them; 0 where it cannot be told."""
         self.statements = 0
+        self._environment_id: str | None = None
+        self._bytes_before = 0
+        """What came for other views."""
+        self._bytes_received = 0
 
     @property
     def stop(self) -> Stop:
@@ -186,12 +188,32 @@ class Session:
 
     def environment_id(self) -> str:
         """Which Materialize this is: timestamps of another one mean nothing here."""
-        ((found,),) = self.fetch("SELECT mz_environment_id()")
-        return str(found or b"", "utf-8")
+        if self._environment_id is None:
+            ((found,),) = self.fetch("SELECT mz_environment_id()")
+            self._environment_id = str(found or b"", "utf-8")
+        return self._environment_id
+
+    @property
+    def idle(self) -> bool:
+        """Whether another may use it: no statement is under way, no transaction open."""
+        pgconn = self._connection.pgconn
+        return not self.closed and pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
+
+    def serve(self, stop: Stop, view: str) -> None:
+        """Be another view's from now on; what is counted begins anew."""
+        self._stop, self._view = stop, view
+        self._rows_at_once = ROWS_AT_ONCE
+        self.rows_read = self.statements = 0
+        self._bytes_before = self._count_bytes()
+
+    @property
+    def bytes_received(self) -> int:
+        """For this view, as Linux counts them; 0 where it cannot be told."""
+        return max(0, (self._bytes_received or self._count_bytes()) - self._bytes_before)
 
     def close(self) -> None:
         """Close the connection; counts what came over it."""
-        self.bytes_received = self.bytes_received or self._count_bytes()
+        self._bytes_received = self._bytes_received or self._count_bytes()
         with contextlib.suppress(psycopg.Error):
             self._connection.close()
 

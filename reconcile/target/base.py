@@ -54,6 +54,8 @@ class Base(ABC):
         self._bulk_max_bytes: int | None = None
         self._closing = contextlib.ExitStack()
         self._throttle: Throttle | None = None
+        self._before = _used(nodes)
+        """By views that had these connections before."""
 
     def pace(self, limits: LimitSettings, stop: Stop) -> None:
         """See port."""
@@ -281,12 +283,8 @@ class Base(ABC):
     @property
     def usage(self) -> Usage:
         """See port."""
-        wires = self._nodes.opened()
-        return Usage(
-            sum(wire.round_trips for wire in wires),
-            sum(wire.commands for wire in wires),
-            sum(wire.bytes_sent for wire in wires),
-        )
+        used = zip(_used(self._nodes), self._before, strict=True)
+        return Usage(*(now - before for now, before in used))
 
     def fileno(self) -> int:
         """See port."""
@@ -302,9 +300,24 @@ class Base(ABC):
 
     def close(self) -> None:
         """See port."""
-        self._closing.close()
+        self.detach()
         for wire in self._nodes.opened():
             wire.close()
+
+    def detach(self) -> Nodes:
+        """See port."""
+        self._closing.close()
+        return self._nodes
+
+
+def _used(nodes: Nodes) -> tuple[int, int, int]:
+    """Round trips, commands and bytes sent."""
+    wires = nodes.opened()
+    return (
+        sum(wire.round_trips for wire in wires),
+        sum(wire.commands for wire in wires),
+        sum(wire.bytes_sent for wire in wires),
+    )
 
 
 def _refused(key: bytes, view: str) -> DataError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from reconcile.config.settings import RedisSettings, ViewSettings
 from reconcile.core.ownership import Range
@@ -23,13 +24,23 @@ from reconcile.target.wire import Wire, dial
 
 
 def open_target(
-    settings: RedisSettings, view: ViewSettings, stop: Stop, shard: tuple[int, int] | None = None
+    settings: RedisSettings,
+    view: ViewSettings,
+    stop: Stop,
+    shard: tuple[int, int] | None = None,
+    nodes: Nodes | None = None,
 ) -> Target:
-    """Connect for one view. Raises AccessError, UsageError, Unavailable, Incomplete. Close it."""
-    return make_target(settings, names_of(settings, view, shard), range_of(settings, view), layout_of(view), stop)
+    """Connect for one view, or use connections there are. Raises AccessError, UsageError, Unavailable, Incomplete.
+
+    Close it.
+    """
+    names, owned = names_of(settings, view, shard), range_of(settings, view)
+    return make_target(settings, names, owned, layout_of(view), stop, nodes)
 
 
-def make_target(settings: RedisSettings, names: Names, owned: Range, layout: Layout, stop: Stop) -> Base:
+def make_target(
+    settings: RedisSettings, names: Names, owned: Range, layout: Layout, stop: Stop, nodes: Nodes | None = None
+) -> Base:
     """The same, for a view that no configuration has."""
 
     def again(seconds: float) -> Wire:
@@ -38,7 +49,7 @@ def make_target(settings: RedisSettings, names: Names, owned: Range, layout: Lay
         return nodes.wire(nodes.owner_of(names.state))
 
     kind = Cluster if settings.cluster else Single
-    target = kind(open_nodes(settings, stop), names, owned, layout, again)
+    target = kind(nodes or open_nodes(settings, stop), names, owned, layout, again)
     target.bound(stop)
     return target
 
@@ -48,6 +59,21 @@ def open_nodes(settings: RedisSettings, stop: Stop) -> Nodes:
     if settings.cluster:
         return primaries.connect(settings, stop)
     return OneNode(dial_primary(settings, stop) if settings.sentinel is not None else dial(settings, stop))
+
+
+def last_written(nodes: Nodes, settings: RedisSettings, views: Sequence[ViewSettings]) -> list[int]:
+    """When each view's state was last written (milliseconds; 0: never, or that is unreadable)."""
+    keys = [names_of(settings, view).state for view in views]
+    owners = [nodes.owner_of(key) for key in keys]
+    tickets = {
+        node: nodes.wire(node).send(
+            [("HGET", key, "updated_at_ms") for key, owner in zip(keys, owners, strict=True) if owner == node]
+        )
+        for node in sorted(set(owners))
+    }
+    replies = {node: iter(ticket.replies()) for node, ticket in tickets.items()}
+    found = [next(replies[owner]) for owner in owners]
+    return [int(reply) if isinstance(reply, bytes) and reply.isdigit() else 0 for reply in found]
 
 
 def names_of(settings: RedisSettings, view: ViewSettings, shard: tuple[int, int] | None = None) -> Names:

@@ -1,7 +1,7 @@
 """What runs, compares and audits ask of Redis, in our own words. `single` and `cluster` are its two implementations.
 
-A target serves one view (or one shard of it) over connections of its own, for one thread. Nothing is ever sent twice
-and no connection is made anew: what cannot be answered raises Unavailable and ends the run.
+A target serves one view (or one shard of it) over connections of its own, for one thread at a time. Nothing is ever
+sent twice and no connection is made anew: what cannot be answered raises Unavailable and ends the run.
 
 Reads and writes travel in order, over the same connection, which WATCHes the state while a lease is held:
 
@@ -24,6 +24,7 @@ from reconcile.core.ownership import Range
 from reconcile.core.records import NO_RECORDS, Records
 from reconcile.core.state import State
 from reconcile.stop import Stop
+from reconcile.target.nodes import Nodes
 from reconcile.target.renewal import LeaseKeeper
 
 Page = list[tuple[bytes, bytes | None]]
@@ -248,4 +249,8 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Hang up."""
+        ...
+
+    def detach(self) -> Nodes:
+        """Let go of the connections, for another target to use; this one cannot any more."""
         ...

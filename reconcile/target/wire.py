@@ -148,6 +148,13 @@ class Wire:
         with self._in_use():
             return int(self._connection._sock.fileno())  # type: ignore[attr-defined]
 
+    def serve(self, stop: Stop, timeout_s: float) -> Wire:
+        """Be another view's from now on. Answers that nobody waited for are none of its business: then it is broken."""
+        self._stop = stop
+        self.broken = self.broken or bool(self._under_way)
+        self.answer_within(timeout_s)
+        return self
+
     def answer_within(self, seconds: float) -> None:
         """From now on no answer is waited for longer."""
         with contextlib.suppress(Exception):

@@ -12,6 +12,7 @@ import pytest
 
 from reconcile.errors import (
     AccessError,
+    ConnectionLimit,
     EvaluationFailed,
     ExitCode,
     HistoryLost,
@@ -148,7 +149,7 @@ READ_OF: list[Case] = [
     (
         "53000",
         "creating connection would violate max_connections limit (desired: 2, limit: 1, current: 1)",
-        Unavailable,
+        ConnectionLimit,
     ),
     ("08006", "server closed the connection unexpectedly", Unavailable),
     ("57P01", "terminating connection due to administrator command", Unavailable),

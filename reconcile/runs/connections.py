@@ -1,0 +1,166 @@
+"""The connections of one invocation, handed on from view to view: opening one costs more than a view without changes.
+
+A connection is given back when nothing is under way on it and it watches nothing; any other is hung up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from reconcile.config.settings import Settings
+from reconcile.errors import ConnectionLimit, ReconcileError, Unavailable
+from reconcile.source import session as sessions
+from reconcile.source.session import Session
+from reconcile.stop import Stop
+from reconcile.target.nodes import Nodes
+from reconcile.target.opening import open_nodes
+
+IDLE_MAX_S = 30.0
+"""What has been idle for longer may have been dropped by whatever lies in between."""
+
+
+ATTEMPTS = 2
+BELIEVED_S = 5.0
+_C = TypeVar("_C")
+
+
+class Connections:
+    """Idle connections to both servers. Safe to use from any thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._refused = [_Refused(), _Refused()]
+        """By Materialize, by Redis."""
+        self._sessions: _Idle[Session] = _Idle()
+        self._nodes: _Idle[_Servers] = _Idle()
+
+    def session(self, stop: Stop, view: str) -> Session:
+        """A session for this view alone. Raises AccessError, Unavailable, UsageError, Incomplete."""
+        while (session := self._sessions.take()) is not None:
+            if session.idle:
+                session.serve(stop, view)
+                return session
+            session.close()
+        return self._refused[0].unless_known(lambda: sessions.connect(self._settings.materialize, stop, view))
+
+    def keep(self, session: Session) -> None:
+        """It is not needed any more. Once its view is told to stop, a cancel request may still be on its way to it."""
+        if session.idle and not session.stop.requested:
+            self._sessions.put(session)
+        else:
+            session.close()
+
+    def nodes(self, stop: Stop) -> Nodes:
+        """Connections to Redis for one view alone. Raises AccessError, Unavailable, UsageError, Incomplete."""
+        while (servers := self._nodes.take()) is not None:
+            if servers.renewed(stop, self._settings.redis.timeout_s):
+                return servers.nodes
+            servers.close()
+        return self._refused[1].unless_known(lambda: open_nodes(self._settings.redis, stop))
+
+    def keep_nodes(self, nodes: Nodes, stop: Stop) -> None:
+        """They are not needed any more. stop: of their view; after it they may just be severed."""
+        servers = _Servers(nodes)
+        if stop.requested:
+            servers.close()
+        else:
+            self._nodes.put(servers)
+
+    def close(self) -> None:
+        """Hang up whatever is idle."""
+        self._sessions.close()
+        self._nodes.close()
+
+    def __enter__(self) -> Connections:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Refused:
+    """A server that could not be reached twice in a row is not waited for by each of a hundred views."""
+
+    def __init__(self) -> None:
+        self._times = 0
+        self._until = 0.0
+        self._error: Unavailable | None = None
+
+    def unless_known(self, connect: Callable[[], _C]) -> _C:
+        """What `connect` gives. Raises what it raised last, where that was just now and not for the first time."""
+        error = self._error
+        if error is not None and self._times >= ATTEMPTS and time.monotonic() < self._until:
+            raise type(error)(error.message, hint=error.hint)
+        try:
+            connected = connect()
+        except ConnectionLimit:
+            raise
+        except Unavailable as error:
+            self._times, self._until, self._error = self._times + 1, time.monotonic() + BELIEVED_S, error
+            raise
+        self._times, self._error = 0, None
+        return connected
+
+
+class _Servers:
+    """The connections of one target, between two views."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self.nodes = nodes
+
+    def renewed(self, stop: Stop, timeout_s: float) -> bool:
+        """Ready for another view: alive, and watching nothing."""
+        with contextlib.suppress(ReconcileError):
+            wires = self.nodes.opened()
+            tickets = [wire.serve(stop, timeout_s).send([("UNWATCH",)]) for wire in wires]
+            return [ticket.checked() for ticket in tickets] == [[b"OK"]] * len(wires)
+        return False
+
+    def close(self) -> None:
+        """Hang up."""
+        for wire in self.nodes.opened():
+            wire.close()
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_T = TypeVar("_T", bound=_Closable)
+
+
+class _Idle(Generic[_T]):
+    """The one used last is taken first: the others grow old, and are hung up."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: list[tuple[float, _T]] = []
+        self._closed = False
+
+    def take(self) -> _T | None:
+        with self._lock:
+            now, held = time.monotonic(), self._held
+            old = [one for since, one in held if now - since > IDLE_MAX_S]
+            self._held = [(since, one) for since, one in held if now - since <= IDLE_MAX_S]
+            taken = self._held.pop()[1] if self._held else None
+        for one in old:
+            one.close()
+        return taken
+
+    def put(self, one: _T) -> None:
+        with self._lock:
+            if not self._closed:
+                self._held.append((time.monotonic(), one))
+                return
+        one.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            held, self._held = self._held, []
+        for _, one in held:
+            one.close()

@@ -1,0 +1,206 @@
+"""Several views in one run: all are followed, none waits for another beyond its share, one that fails fails alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from reconcile_standin import StandIn
+from tests.support.command import Command
+from tests.support.redis_servers import RedisServer
+from tests.support.sources import Source, SourceServer
+
+ARRIVES_S = 5.0
+
+
+class Views:
+    """n views v0 … of a source, each with a table of its own behind it and cached under p0:, p1: …"""
+
+    def __init__(self, source: Source, server: RedisServer, directory: Path, n: int, *, history: bool) -> None:
+        self.source, self.n = source, n
+        self.client: redis.Redis = server.client()
+        self.command = Command(directory, source.url, server.url, source.sql)
+        del self.command.config["materialize"]["sql"], self.command.config["redis"]["key_prefix"]
+        for i in range(n):
+            source.execute(f"CREATE TABLE t{i} (key text, value text)")
+            source.execute(f"CREATE MATERIALIZED VIEW v{i} AS SELECT key, value FROM t{i}")
+            if history:
+                source.execute(f"ALTER MATERIALIZED VIEW v{i} SET (RETAIN HISTORY FOR '1hr')")
+            self.put(i, "first", "1")
+        self.command.config["views"] = [
+            {"name": f"v{i}", "sql": f"SELECT key, value FROM {source.schema}.v{i}", "key_prefix": f"p{i}"}
+            for i in range(n)
+        ]
+
+    def put(self, i: int, key: str, value: str) -> None:
+        self.source.execute(f"INSERT INTO t{i} VALUES ('{key}', '{value}')")
+
+    def await_following(self, views: list[int]) -> None:
+        """Put rows until each of the views has one that came after its first commit of this run."""
+        for turn in range(60):
+            for i in views:
+                self.put(i, f"ready{turn}", "x")
+            if self.arrived(views, f"ready{turn}", 0.5) == views:
+                return
+        raise AssertionError("not all views are followed")
+
+    def arrived(self, views: list[int], key: str, within_s: float = ARRIVES_S) -> list[int]:
+        """Which of the views have the key within the time."""
+        until = time.monotonic() + within_s
+        while True:
+            have = [i for i in views if self.client.exists(f"p{i}:{key}")]
+            if have == views or time.monotonic() > until:
+                return have
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize("history", [True, False], ids=["history", "no history"])
+@pytest.mark.parametrize("n", [2, 20])
+def test_all_views_are_followed_all_the_time(
+    source: Source, redis_server: RedisServer, tmp_path: Path, n: int, *, history: bool
+) -> None:
+    views = Views(source, redis_server, tmp_path, n, history=history)
+    everyone = list(range(n))
+    views.command("run")
+    process = views.command.start("run", "--for", "120s")
+    views.await_following(everyone)
+    for turn in range(3):
+        for i in everyone:
+            views.put(i, f"turn{turn}", "x")
+        assert views.arrived(everyone, f"turn{turn}") == everyone
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 4
+    for i in everyone:
+        views.put(i, "last", "x")
+    ended = views.command("run")
+    assert ended.report["views_by_exit_code"] == {"0": n}
+    assert views.arrived(everyone, "last") == everyone
+
+
+def test_a_broken_view_fails_alone_and_the_worst_code_wins(
+    source: Source, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    views = Views(source, redis_server, tmp_path, 4, history=True)
+    views.command.config["views"][1]["sql"] = f"SELECT key, value FROM {source.schema}.not_there"
+    views.put(2, "first", "again")  # one key with two rows
+    others = [0, 3]
+    process = views.command.start("run", "--for", "120s")
+    views.await_following(others)
+    time.sleep(1)  # whatever the broken ones do
+    for i in others:
+        views.put(i, "while", "x")
+    assert views.arrived(others, "while") == others
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 2, out + err
+    codes = {view["view"]: view["exit_code"] for view in json.loads(out)["views"]}
+    assert codes == {"v0": 4, "v1": 2, "v2": 5, "v3": 4}
+
+
+def test_a_view_that_breaks_while_it_is_followed_ends_alone(
+    source: Source, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    views = Views(source, redis_server, tmp_path, 3, history=True)
+    process = views.command.start("run", "--for", "120s")
+    views.await_following([0, 1, 2])
+    source.execute("DROP MATERIALIZED VIEW v1")
+    time.sleep(1)
+    for i in (0, 2):
+        views.put(i, "after", "x")
+    assert views.arrived([0, 2], "after") == [0, 2]
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode in (2, 6), out + err
+
+
+def test_a_stuck_view_does_not_keep_the_others(source: Source, redis_server: RedisServer, tmp_path: Path) -> None:
+    """One worker, and the first of its views reads something that takes longer than the run."""
+    views = Views(source, redis_server, tmp_path, 5, history=True)
+    source.execute("CREATE TABLE big (n int)")
+    source.execute("INSERT INTO big SELECT * FROM generate_series(1, 3000)")
+    slow = (
+        f"SELECT a.n::text || '-' || b.n::text AS key, 'x' AS value FROM {source.schema}.big a, {source.schema}.big b"
+    )
+    views.command.config["views"][0]["sql"] = slow
+    views.command.config["limits"] = {"jobs": 1, "max_runtime": "14s"}
+    result = views.command("run", expect=None, timeout_s=60)
+    codes = {view["view"]: view["exit_code"] for view in result.report["views"]}
+    assert codes == {"v0": 4, "v1": 0, "v2": 0, "v3": 0, "v4": 0}
+    assert views.arrived([1, 2, 3, 4], "first") == [1, 2, 3, 4]
+
+
+@pytest.fixture
+def small_server() -> Iterator[StandIn]:
+    """A Materialize that takes few connections."""
+    with StandIn(port=0, max_connections=5) as standin:
+        yield standin
+
+
+def test_at_the_connection_limit_views_take_turns(
+    small_server: StandIn, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    with SourceServer(small_server.url, small_server).new_source() as source:
+        views = Views(source, redis_server, tmp_path, 8, history=True)
+        everyone = list(range(8))
+        views.command("run")
+        process = views.command.start("run", "--for", "20s")
+        time.sleep(2)
+        for i in everyone:
+            views.put(i, "later", "x")
+        assert views.arrived(everyone, "later", 18) == everyone
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, out + err
+        assert "take turns" in out
+
+
+def test_threads_and_connections_do_not_grow_with_the_views(
+    source: Source, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    n = 12
+    views = Views(source, redis_server, tmp_path, n, history=True)
+    process = views.command.start("run", "--for", "120s")
+    views.await_following(list(range(n)))
+    threads = len(list(Path(f"/proc/{process.pid}/task").iterdir()))
+    sockets = [p for p in Path(f"/proc/{process.pid}/fd").iterdir() if "socket" in str(p.readlink())]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 4
+    assert threads <= 8
+    assert len(sockets) <= 3 * n
+
+
+def test_the_view_written_longest_ago_begins(source: Source, redis_server: RedisServer, tmp_path: Path) -> None:
+    views = Views(source, redis_server, tmp_path, 3, history=True)
+    for name in ("v1", "v2", "v0"):
+        views.command("run", "--view", name)
+        time.sleep(0.05)
+    views.command.config["limits"] = {"jobs": 1}
+    order: list[str] = []
+    with psycopg.connect(source.url, autocommit=True):
+        watcher = redis_server.client()
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.is_set():
+                for i in range(3):
+                    if watcher.exists(f"reconcile:{{v{i}}}:lease") and f"v{i}" not in order:
+                        order.append(f"v{i}")
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            views.command("run", "--for", "2s")
+        finally:
+            stop.set()
+            thread.join()
+    assert order == ["v1", "v2", "v0"]
