@@ -6,6 +6,7 @@ import os
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from reconcile.config.settings import Settings
+from reconcile.errors import ReconcileError
 from reconcile.runs.delta import Follower
 from reconcile.runs.follow import LOOK_EVERY_S, Loop
 from reconcile.runs.task import Task
@@ -85,9 +86,13 @@ class _Scheduled:
     def _settle(self, task: Task, follower: Follower | None) -> None:
         if follower is None:
             task.close()
+            return
+        try:
+            self._loop.add(follower)
+        except ReconcileError as lost:
+            self.submit(task, lost)
         else:
             self._followed[follower] = task
-            self._loop.add(follower)
 
     def close(self) -> None:
         """After a failure of our own: nothing stays open."""

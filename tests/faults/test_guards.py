@@ -150,6 +150,21 @@ def test_a_delta_may_be_allowed_too(rig: Rig) -> None:
     rig.in_sync()
 
 
+@pytest.mark.parametrize("mode", ["snapshot", "delta"])
+def test_consent_is_the_new_measure(mode: str, rig: Rig) -> None:
+    """Who allowed 100 keys to become 50 is not asked again about 12 more within the hour, but about many."""
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 50")
+    assert rig.run(mode, allow_deletes=True).code == 0
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 38")
+    ended = rig.run()
+    assert (ended.code, ended.view.deletes) == (0, 12), ended.told
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 20")
+    withheld(rig.run("delta"), 18, 38)
+
+
 def test_a_delta_while_followed_stops_too(rig: Rig) -> None:
     """The view empties while it is followed: the run stops before it, with what came before committed."""
     rig.source.retain_history()
