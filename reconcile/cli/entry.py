@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from reconcile import __version__
-from reconcile.cli import inspection, setup, streams, work
+from reconcile.cli import inspection, removal, setup, streams, work
 from reconcile.cli.development import Commands
 from reconcile.cli.output import bug, print_error, say
 from reconcile.errors import ExitCode, ReconcileError, UsageError
@@ -43,7 +43,7 @@ def cli() -> None:
     """
 
 
-for command in (*work.COMMANDS, *inspection.COMMANDS, *setup.COMMANDS):
+for command in (*work.COMMANDS, *inspection.COMMANDS, *removal.COMMANDS, *setup.COMMANDS):
     cli.add_command(command)
 
 

@@ -42,8 +42,10 @@ def largest(peak: Peak) -> int:
 
 
 def seen(peak: Peak, keys: int, now_ms: int) -> Peak:
-    """The peak after the view was seen to have so many keys. Clocks that go back open no new window."""
+    """The peak after the view was seen to have so many keys. Clocks that go back a little open no new window."""
     age_ms = now_ms - peak.since_ms
+    if age_ms < -WINDOW_MS:  # another clock: its window would not end for as long as it was ahead
+        return Peak(now_ms, keys, largest(peak))
     if age_ms >= 2 * WINDOW_MS or not peak.since_ms:
         return Peak(now_ms, keys, 0)
     if age_ms >= WINDOW_MS:
@@ -62,22 +64,23 @@ def mass_delete(deletes: int, keys: int, max_fraction: float, view: str) -> Safe
 
 def handful_left(removed: tuple[tuple[int, int], ...], now_ms: int) -> int:
     """How many more unexplained keys may go today. removed: (milliseconds, number)."""
-    used = sum(number for at_ms, number in removed if at_ms > now_ms - DAY_MS)
+    used = sum(number for at_ms, number in removed if abs(now_ms - at_ms) < DAY_MS)
     return max(0, HANDFUL - used)
 
 
 def note_removed(removed: tuple[tuple[int, int], ...], number: int, now_ms: int) -> tuple[tuple[int, int], ...]:
     """What to remember after so many unexplained keys were deleted."""
-    recent = tuple((min(at_ms, now_ms), n) for at_ms, n in removed if at_ms > now_ms - DAY_MS)
+    recent = tuple((min(at_ms, now_ms), n) for at_ms, n in removed if abs(now_ms - at_ms) < DAY_MS)
     return (*recent, (now_ms, number)) if number else recent
 
 
 def consent_needed(unexplained: int, names: list[str], view: str) -> SafetyStop:
     """The error for keys in the view's range that nothing explains."""
     shown = f" ({', '.join(names)}{', …' if unexplained > len(names) else ''})" if names else ""
+    look = "" if names else f"reconcile verify --view {view} names them; "
     number = "1 key is" if unexplained == 1 else f"{unexplained} keys are"
     return SafetyStop(
         f"{number} in the range of view {view} without anything to say that the view wrote them{shown}; "
         "they are left alone, everything else is up to date",
-        hint=f"if they may go, run: reconcile snapshot --view {view} --allow-deletes; else choose another prefix",
+        hint=f"{look}if they may go, run: reconcile snapshot --view {view} --allow-deletes; else choose another prefix",
     )

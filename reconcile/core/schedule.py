@@ -20,6 +20,11 @@ LEDGER_MS = 3_600_000
 HINT_EVERY_MS = 300_000
 
 
+def hint_counts(turn: Turn, now_ms: int) -> bool:
+    """Whether a hint may buy a slice again: at most one every few minutes."""
+    return not 0 <= now_ms - turn.hint_ms < HINT_EVERY_MS
+
+
 def slices_for(keys: int, buckets: int) -> int:
     """Number of slices of a turn: a power of two, at most MAX_SLICES and the number of buckets."""
     wanted = max(1, -(-keys // SLICE_KEYS))
@@ -27,10 +32,10 @@ def slices_for(keys: int, buckets: int) -> int:
 
 
 def due(turn: Turn, now_ms: int, every_ms: int | None) -> bool:
-    """Whether a slice should be looked at now. A turn's end in the future (another clock) counts as now."""
+    """Whether a slice should be looked at now. A turn's end in the future (another clock) says nothing."""
     if every_ms is None:
         return turn.began_ms > 0
-    return turn.began_ms > 0 or now_ms - min(turn.done_ms, now_ms) >= every_ms
+    return turn.began_ms > 0 or not 0 <= now_ms - turn.done_ms < every_ms
 
 
 def overdue(turn: Turn, now_ms: int, every_ms: int | None) -> bool:

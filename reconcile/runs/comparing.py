@@ -87,7 +87,7 @@ class Comparing:
         expiring = run.view.expires_at is not None
         hinted = schedule.hinted(turn, counters.run_ids, counters.evicted, counters.policy, expiring=expiring)
         now_ms = run.now_ms()
-        if hinted and now_ms - turn.hint_ms >= schedule.HINT_EVERY_MS:
+        if hinted and schedule.hint_counts(turn, now_ms):
             self._hinted = True
             run.report.warnings.append("Redis was restarted or has evicted keys: some of its content is looked at")
             turn = dataclasses.replace(turn, hint_ms=now_ms)

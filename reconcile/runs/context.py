@@ -13,7 +13,7 @@ from reconcile.compare.sides import Sides
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core.framing import split_expiry
 from reconcile.core.guard import Guard, largest
-from reconcile.core.state import Identity, State
+from reconcile.core.state import Identity, Peak, State
 from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.connections import Connections
@@ -136,6 +136,9 @@ class ViewRun:
         """Look at the stored state again."""
         reset = self.request.reset_state and self.request.dry_run
         self.stored = Stored(None) if reset else self.target.stored()
+        if self.request.allow_deletes and self.stored.state is not None:
+            # Who agrees to fewer keys agrees to them as the new measure: else the guard would stop the runs after this.
+            self.stored.state = dataclasses.replace(self.stored.state, peak=Peak())
 
 
 def _give_back(session: Session, connections: Connections, report: ViewReport) -> None:

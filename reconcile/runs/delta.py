@@ -35,14 +35,17 @@ class TooLarge(Exception):  # noqa: N818 - not an error: another way is taken
 class Doubt(Exception):  # noqa: N818 - not an error: the run goes on in another way
     """The stream of changes does not fit what Redis holds: a snapshot has to look.
 
-    stop: the error to raise where no snapshot may be taken.
+    stop: the error to raise where no snapshot may be taken; withheld: how many deletes it is about.
     """
 
-    def __init__(self, reason: str, buckets: Collection[int] = (), stop: SafetyStop | None = None) -> None:
+    def __init__(
+        self, reason: str, buckets: Collection[int] = (), stop: SafetyStop | None = None, withheld: int = 0
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.buckets = frozenset(buckets)
         self.stop = stop
+        self.withheld = withheld
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,8 @@ def check_deletes(run: ViewRun, deletes: int, before: int, after: int) -> None:
     if not run.guard().objects(deletes, before, after):
         return
     limit = run.view.max_delete_fraction
-    raise Doubt("too many deletes at once", stop=mass_delete(deletes, before, limit, run.view.name))
+    stop = mass_delete(deletes, before, limit, run.view.name)
+    raise Doubt("too many deletes at once", stop=stop, withheld=deletes)
 
 
 def check_inserts(run: ViewRun, changes: Changes, *, repeat: bool) -> None:

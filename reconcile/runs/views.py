@@ -143,8 +143,13 @@ class _Scheduled:
 
     def _settle(self, task: Task, follower: Follower | None) -> None:
         if follower is not None:
-            self._followed[follower] = task, time.monotonic()
-            self._loop.add(follower)
+            try:
+                self._loop.add(follower)
+            except ReconcileError as lost:
+                task.unfollowed(lost)
+                self.submit(task)
+            else:
+                self._followed[follower] = task, time.monotonic()
         elif (refused := task.turned_away) is not None:
             task.rest()
             if self._advancing or self._followed or self._turned_away or self._waiting:

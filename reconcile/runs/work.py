@@ -141,6 +141,7 @@ def _delta_only(run: ViewRun) -> Follower | None:
 
 def settled_by_snapshot(run: ViewRun, doubt: Doubt) -> SafetyStop:
     """The error where a delta alone was asked for."""
+    run.report.deletes_withheld = doubt.withheld
     return doubt.stop or SafetyStop(
         f"{doubt.reason}; a delta alone cannot settle that",
         hint=f"run: reconcile snapshot --view {run.view.name}",

@@ -60,8 +60,9 @@ class Subscription:
         """Whether the last poll left something behind: poll again without waiting for the socket."""
 
     def fileno(self) -> int:
-        """The socket to select for reading."""
-        return int(self._pgconn.socket)
+        """The socket to select for reading. Raises Unavailable when the connection is lost."""
+        with translated(self._session.stop, self._session.view):
+            return int(self._pgconn.socket)
 
     @property
     def finished(self) -> bool:

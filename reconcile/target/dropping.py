@@ -16,6 +16,8 @@ from reconcile.target.names import Names
 from reconcile.target.port import Target, Write
 from reconcile.target.renewal import LeaseKeeper
 
+MAX_NAMED = 20
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dropped:
@@ -23,6 +25,34 @@ class Dropped:
 
     range: Range
     keys: int | None
+
+    @property
+    def told(self) -> str:
+        """For people: what goes."""
+        keys = "the keys stay" if self.keys is None else f"{self.keys} keys go with it"
+        return f"its state and its claim to {self.range}; {keys}"
+
+
+def look(settings: RedisSettings, view: str, stop: Stop, *, keys: bool) -> Dropped:
+    """What `drop` would forget; nothing is written. Raises UsageError for a view nobody knows, Incomplete."""
+    names = Names(view, settings.namespace)
+    nodes = opening.open_nodes(settings, stop)
+    try:
+        owned = _range_of(Claims(nodes), names)
+    finally:
+        for wire in nodes.opened():
+            wire.close()
+    if not keys:
+        return Dropped(owned, None)
+    target = opening.make_target(settings, names, owned, Strings(), stop)
+    try:
+        found = 0
+        for page in target.names():
+            stop.check()
+            found += len(page)
+    finally:
+        target.close()
+    return Dropped(owned, found)
 
 
 def drop(settings: RedisSettings, view: str, stop: Stop, *, keys: bool, lease_s: float) -> Dropped:
@@ -35,17 +65,21 @@ def drop(settings: RedisSettings, view: str, stop: Stop, *, keys: bool, lease_s:
     nodes = opening.open_nodes(settings, stop)
     try:
         claims = Claims(nodes)
-        known = claims.read()
-        if names.tag not in known:
-            told = f"known are: {', '.join(sorted(known))}" if known else "none is known in this database"
-            raise UsageError(f"no view called {view} has a claim or a state here; {told}", hint="reconcile status")
-        owned = known[names.tag]
+        owned = _range_of(claims, names)
         deleted = _forget(settings, names, owned, stop, keys=keys, lease_s=lease_s)
         claims.release(names)
     finally:
         for wire in nodes.opened():
             wire.close()
     return Dropped(owned, deleted if keys else None)
+
+
+def _range_of(claims: Claims, names: Names) -> Range:
+    known = claims.read()
+    if names.tag not in known:
+        told = f"known are: {', '.join(sorted(known)[:MAX_NAMED])}" if known else "none is known in this database"
+        raise UsageError(f"no view called {names.view} has a claim or a state here; {told}", hint="reconcile status")
+    return known[names.tag]
 
 
 def _forget(settings: RedisSettings, names: Names, owned: Range, stop: Stop, *, keys: bool, lease_s: float) -> int:

@@ -110,7 +110,8 @@ def test_rows_that_come_back_need_no_human(mode: str, batch: int, rig: Rig) -> N
 @pytest.mark.parametrize("rows", [0, 60])
 @pytest.mark.parametrize("batch", [50_000, 7])
 def test_a_delta_stops_before_the_batch(rows: int, batch: int, rig: Rig) -> None:
-    """Nothing of the range with the deletes is applied, however many transactions it needs; ranges before it are."""
+    """Nothing of the range with the deletes is applied by a delta, however many transactions it needs; ranges before it
+    are, and a run goes on by snapshot."""
     rig.limits["batch_max_keys"] = batch
     rig.source.retain_history()
     rig.fill(100)
@@ -121,11 +122,15 @@ def test_a_delta_stops_before_the_batch(rows: int, batch: int, rig: Rig) -> None
     content = held(rig.client)
     rig.source.put(k2="changed too")
     rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 60" if rows else "DELETE FROM t")
-    for mode in ("delta", "run"):
-        withheld(rig.run(mode), 100 - rows, 100)
-        assert held(rig.client) == content
-        after = state(rig.client)
-        assert (after["as_of"], after["pending"]) == (before["as_of"], "")
+    withheld(rig.run("delta"), 100 - rows, 100)
+    assert held(rig.client) == content
+    after = state(rig.client)
+    assert (after["as_of"], after["pending"]) == (before["as_of"], "")
+    withheld(rig.run("run"), 100 - rows, 100)  # becomes a snapshot, so that puts go on
+    assert held(rig.client) == content | ({b"p:k2": b"changed too"} if rows else {})
+    after = state(rig.client)
+    assert after["as_of"] == before["as_of"]
+    assert '"withheld"' in after["pending"]
     allowed = rig.run("snapshot", allow_deletes=True)
     assert allowed.code == 0, allowed.told
     assert allowed.view.deletes == 100 - rows
@@ -143,6 +148,21 @@ def test_a_delta_may_be_allowed_too(rig: Rig) -> None:
     ended = rig.run("delta", allow_deletes=True)
     assert (ended.code, ended.view.deletes) == (0, 100)
     rig.in_sync()
+
+
+@pytest.mark.parametrize("mode", ["snapshot", "delta"])
+def test_consent_is_the_new_measure(mode: str, rig: Rig) -> None:
+    """Who allowed 100 keys to become 50 is not asked again about 12 more within the hour, but about many."""
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 50")
+    assert rig.run(mode, allow_deletes=True).code == 0
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 38")
+    ended = rig.run()
+    assert (ended.code, ended.view.deletes) == (0, 12), ended.told
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 20")
+    withheld(rig.run("delta"), 18, 38)
 
 
 def test_a_delta_while_followed_stops_too(rig: Rig) -> None:
@@ -197,16 +217,16 @@ def test_a_prefix_that_covers_foreign_keys(rig: Rig) -> None:
     for n in range(50):
         rig.client.set(f"p:foreign{n}", f"theirs {n}")
     rig.fill(30)
-    ended = rig.run()
-    withheld(ended, 50, 50)
-    assert ended.view.puts == 30
-    content = held(rig.client)
-    assert all(content[f"p:foreign{n}".encode()] == f"theirs {n}".encode() for n in range(50))
-    assert len(content) == 80
-    assert not state(rig.client).get("as_of")
-    again = rig.run()
-    withheld(again, 50, 80)
-    assert not again.view.deep  # known by now, though nothing was ever completed
+    for _ in range(3):
+        ended = rig.run()
+        assert ended.code == 5, ended.told
+        assert "50 keys are in the range of view default" in ended.told
+        assert "p:foreign" in ended.told or "reconcile verify --view default names them" in ended.told
+        assert "reconcile snapshot --view default --allow-deletes" in ended.told
+        content = held(rig.client)
+        assert all(content[f"p:foreign{n}".encode()] == f"theirs {n}".encode() for n in range(50))
+        assert len(content) == 80
+        assert rig.manifest_is_true({k: v for k, v in content.items() if b"foreign" not in k})
     ended = rig.run("verify")
     assert ended.code == 3
     assert ended.view.drift is not None
@@ -255,8 +275,9 @@ def test_foreign_keys_survive_everything(rig: Rig) -> None:
     source.retain_history()
     rig.fill(300)
     steps: list[tuple[str, dict[str, Any]]] = [
-        ("run", {}), ("snapshot", {"deep": True}), ("delta", {}), ("verify", {}), ("snapshot", {"reset_state": True}),
-        ("snapshot", {"allow_deletes": True}), ("run", {"follow_s": 0.5}),
+        ("run", {}), ("snapshot", {"deep": True}), ("delta", {}), ("verify", {}),
+        ("snapshot", {"reset_state": True, "allow_deletes": True}), ("snapshot", {"allow_deletes": True}),
+        ("run", {"follow_s": 0.5}),
     ]  # fmt: skip
     for n, (mode, options) in enumerate(steps):
         source.execute(f"UPDATE t SET value = 'step {n}' WHERE key LIKE 'k{n}%'")

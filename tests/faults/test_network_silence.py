@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from reconcile import stop as stops
-from reconcile.runs import context
 from reconcile.source import session as sessions
 from reconcile.stop import GRACE_S, Stop
+from reconcile.target import base
 from tests.faults.proxy import Direction, Fault
 from tests.faults.rig import (
     CONNECT_TIMEOUT_S,
@@ -52,7 +52,7 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopping runs are severed after half a second, leases given back within it: many positions take their time."""
     monkeypatch.setattr(stops, "GRACE_S", SHORT_GRACE_S)
     monkeypatch.setattr(sessions, "GRACE_S", SHORT_GRACE_S)
-    monkeypatch.setattr(context, "RELEASE_S", SHORT_GRACE_S)
+    monkeypatch.setattr(base, "RELEASE_S", SHORT_GRACE_S)
 
 
 def patient(rig: Rig) -> None:

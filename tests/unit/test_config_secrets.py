@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from reconcile.config import show
@@ -46,6 +46,7 @@ def everything(text: str, environ: Mapping[str, str]) -> str:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(password=PASSWORDS, broken=st.booleans())
+@example(password="@@S3CR3T", broken=False)
 def test_no_password_is_ever_shown(password: str, broken: bool) -> None:
     """Not from any place it can be given in, properly quoted or not, in settings, errors or `config show`."""
     quoted = json.dumps(password)

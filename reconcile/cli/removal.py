@@ -1,0 +1,57 @@
+"""The command that forgets a view: drop."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from reconcile.cli.options import DURATION, NAME, Common, common_options, ended_in_time
+from reconcile.cli.output import print_json, say
+from reconcile.errors import UsageError
+
+
+@click.command()
+@click.argument("view", type=NAME)
+@click.option("--keys", is_flag=True, help="Delete every key in the view's range as well.")
+@click.option("--dry-run", is_flag=True, help="Same output, no writes.")
+@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+@click.option("--max-runtime", type=DURATION, help="Give up after this long (exit 4); what is left goes next time.")
+@common_options
+def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max_runtime: float | None) -> None:
+    """Forget VIEW: its state in Redis, its claim and, with --keys, the keys in its range.
+
+    Also for views that the configuration no longer names. Without --keys the cached rows stay, and are nobody's. Exit 7
+    while a run works on the view.
+
+    \b
+    Examples:
+      reconcile drop orders --keys --dry-run     # how many keys would go
+      reconcile drop orders --keys
+      reconcile drop orders --yes                # from a script
+    """
+    from reconcile.target.dropping import drop as forget
+    from reconcile.target.dropping import look
+
+    settings = common.load_settings({"limits.max_runtime_s": max_runtime})
+    with ended_in_time(settings) as stop:
+        found = look(settings.redis, view, stop, keys=keys)
+        if not dry_run:
+            _confirm(f"{view}: forget {found.told}?", yes=yes)
+            found = forget(settings.redis, view, stop, keys=keys, lease_s=settings.limits.lease_s)
+    if common.as_json:
+        body = {"view": view, "range": str(found.range), "keys_deleted": found.keys, "dry_run": dry_run}
+        print_json({"status": "done", "exit_code": 0, **body})
+    elif not common.quiet:
+        say(f"{view}: {'would forget' if dry_run else 'forgot'} {found.told}")
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("nobody is there to confirm this", hint="look at it with --dry-run, then say it with --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+COMMANDS: tuple[click.Command, ...] = (drop,)

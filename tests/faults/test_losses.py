@@ -1,0 +1,191 @@
+"""What Redis loses is noticed by whoever runs next, in every mode: deleted, evicted, expired keys, clocks that lie."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.rig import Rig, new_rig
+from tests.support.redis_servers import RedisServer, start_redis
+from tests.support.redis_state import state
+from tests.support.sources import Source
+
+FEW_RUNS = 6
+
+
+@pytest.fixture
+def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[Rig]:
+    """A rig on this test's source and Redis."""
+    with new_rig(source, redis_server, tmp_path) as made:
+        yield made
+
+
+def lose(rig: Rig, number: int) -> None:
+    """DEL of the first keys."""
+    rig.client.delete(*[f"p:k{n}" for n in range(1, number + 1)])
+
+
+def told_of_drift(warnings: list[str]) -> bool:
+    """Whether the report says that Redis did not hold what it should."""
+    return any(warning.startswith("drift:") for warning in warnings)
+
+
+@pytest.mark.parametrize("changing", [True, False])
+def test_deleted_keys_are_put_back_while_deltas_go_on(changing: bool, rig: Rig) -> None:
+    """900 of 1,000 keys go; runs that have something to do, or nothing, notice and mend it, and say so."""
+    rig.view = {"compare_every": "1s"}
+    rig.source.retain_history()
+    rig.fill(1000)
+    assert rig.run().code == 0
+    lose(rig, 900)
+    warnings: list[str] = []
+    for n in range(FEW_RUNS):
+        time.sleep(1.0)
+        if changing:
+            rig.source.put(k950=f"change {n}")
+        ended = rig.run()
+        assert ended.code == 0, ended.told
+        warnings += ended.view.warnings
+        if len(rig.client.keys("p:*")) == 1000:
+            break
+    rig.in_sync()
+    assert told_of_drift(warnings), warnings
+
+
+def test_a_constant_view(rig: Rig) -> None:
+    """A view that can never change again."""
+    rig.view = {"compare_every": "1s", "sql": "SELECT 'k' || n AS key, 'v' AS value FROM generate_series(1, 1000) AS n"}
+    assert rig.run().code == 0
+    lose(rig, 900)
+    warnings: list[str] = []
+    for _ in range(FEW_RUNS):
+        time.sleep(1.0)
+        ended = rig.run()
+        assert ended.code == 0, ended.told
+        warnings += ended.view.warnings
+    assert len(rig.client.keys("p:*")) == 1000
+    assert told_of_drift(warnings)
+
+
+def test_while_following(rig: Rig) -> None:
+    """A follower looks too, between two changes."""
+    rig.view = {"compare_every": "1s"}
+    rig.source.retain_history()
+    rig.fill(1000)
+    assert rig.run().code == 0
+    timer = threading.Timer(1.5, lose, (rig, 900))
+    timer.start()
+    ended = rig.run(follow_s=12)
+    timer.join()
+    assert ended.code == 0, ended.told
+    assert ended.view.puts >= 900
+    rig.in_sync()
+
+
+def test_a_delta_alone_says_what_it_must_not_mend(rig: Rig) -> None:
+    """The command delta takes no snapshots: exit 5 names the one that helps."""
+    rig.view = {"compare_every": "1s"}
+    rig.source.retain_history()
+    rig.fill(1000)
+    assert rig.run().code == 0
+    lose(rig, 900)
+    time.sleep(1.2)
+    ended = rig.run("delta")
+    assert ended.code == 5
+    assert "reconcile snapshot --view default" in ended.told
+
+
+def test_evictions_are_a_hint(source: Source, tmp_path: Path) -> None:
+    """Long before the compare is due: evicted_keys grew, so a slice is looked at."""
+    evicting = start_redis(tmp_path, "--maxmemory-policy", "allkeys-random")
+    with evicting as server, new_rig(source, server, tmp_path) as rig:
+        rig.source.retain_history()
+        rig.fill(3000, 300)
+        assert rig.run().code == 0
+        assert rig.run().code == 0
+        rig.client.config_set("maxmemory", int(rig.client.info("memory")["used_memory"]) - 200_000)
+        rig.client.set("other", "x" * 1000)
+        rig.client.config_set("maxmemory", 0)
+        assert len(rig.client.keys("p:*")) < 3000
+        warnings: list[str] = []
+        for n in range(FEW_RUNS):
+            rig.source.put(k1=f"change {n}")
+            ended = rig.run()
+            assert ended.code == 0, ended.told
+            warnings += ended.view.warnings
+        assert any("has evicted keys" in warning for warning in warnings)
+        assert told_of_drift(warnings)
+        rig.in_sync()
+
+
+@pytest.mark.parametrize("prefix", ["p", ""])
+def test_keys_that_are_taken_over_lose_their_expiry(prefix: str, rig: Rig) -> None:
+    """First contact meets keys with the right value and a time to live: they must not vanish later."""
+    rig.view = {"key_prefix": prefix}
+    rig.source.retain_history()
+    rig.source.put(a="1", b="2")
+    at = "p:" if prefix else ""
+    rig.client.set(at + "a", "1", px=60_000)
+    ended = rig.run(adopt=not prefix)
+    assert ended.code == 0, ended.told
+    assert rig.client.ttl(at + "a") == -1
+    assert rig.client.get(at + "b") == b"2"
+
+
+def test_an_expiry_set_by_others_later(rig: Rig) -> None:
+    """The key vanishes before long; the compare puts it back."""
+    rig.view = {"compare_every": "1s"}
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    rig.client.pexpire("p:k7", 200)
+    for _ in range(FEW_RUNS):
+        time.sleep(1.0)
+        assert rig.run().code == 0
+    rig.in_sync()
+    assert rig.client.ttl("p:k7") == -1
+
+
+def test_fast_verify_counts_names(rig: Rig) -> None:
+    """900 of 1,000 gone: exit 3, in a glance."""
+    rig.source.retain_history()
+    rig.fill(1000)
+    assert rig.run().code == 0
+    assert rig.run("verify", fast=True).code == 0
+    lose(rig, 900)
+    ended = rig.run("verify", fast=True)
+    assert (ended.code, ended.view.buckets_read) == (3, 0)
+    assert ended.view.drift is not None
+    assert ended.view.drift.missing == 900
+
+
+def test_fast_verify_of_what_was_never_loaded(rig: Rig) -> None:
+    """Nothing to compare with is not "in sync"."""
+    rig.fill(10)
+    ended = rig.run("verify", fast=True)
+    assert ended.code == 2
+    assert "reconcile snapshot" in ended.told
+
+
+@pytest.mark.parametrize("ahead_ms", [10**9, -(10**9)])
+def test_a_turn_noted_by_a_clock_that_lied(ahead_ms: int, rig: Rig) -> None:
+    """A turn that ended in the future counts as now: compares come again in time."""
+    rig.view = {"compare_every": "1s"}
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    name = "reconcile:{default}:state"
+    turn = state(rig.client)["turn"]
+    now_ms = int(time.time() * 1000)
+    stored = json.loads(turn) | {"done_ms": now_ms + ahead_ms, "began_ms": 0, "i": 0, "n": 1}
+    rig.client.hset(name, "turn", json.dumps(stored))
+    lose(rig, 50)
+    for _ in range(FEW_RUNS):
+        time.sleep(1.0)
+        assert rig.run().code == 0
+    rig.in_sync()

@@ -1,0 +1,262 @@
+"""Nothing foreign is deleted, and nobody's range is taken: surplus, first contact, claims, names of our own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reconcile.config.load import load
+from reconcile.runs.entry import execute
+from reconcile.runs.request import Request
+from reconcile.stop import Stop
+from tests.faults.rig import Ended, Rig, held, new_rig
+from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import owned, state
+from tests.support.sources import Source
+
+
+@pytest.fixture
+def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[Rig]:
+    """A rig on this test's source and Redis."""
+    with new_rig(source, redis_server, tmp_path) as made:
+        yield made
+
+
+def second(rig: Rig, directory: Path, **view: object) -> Rig:
+    """Another configuration of the same source and Redis."""
+    other = Rig(rig.source, rig.server, directory / "second", rig.source_proxy, rig.redis_proxy)
+    other.directory.mkdir(exist_ok=True)
+    other.view = dict(view)
+    return other
+
+
+def plant(rig: Rig, number: int, name: str = "foreign") -> None:
+    """Somebody else's keys under our prefix."""
+    rig.client.mset({f"p:{name}{n}": f"theirs {n}" for n in range(number)})
+
+
+def refused(ended: Ended, *texts: str) -> None:
+    """A safety stop that says what it is about and how it is settled."""
+    assert ended.code == 5, ended.told
+    for text in texts:
+        assert text in ended.told, ended.told
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_many_foreign_keys_and_a_few_deletes(history: bool, rig: Rig) -> None:
+    """1,000 rows, 6,000 keys of others, 20 rows go: exactly the 20 go; exit 5 names some; one command settles it."""
+    if history:
+        rig.source.retain_history()
+    rig.fill(1000)
+    assert rig.run().code == 0
+    plant(rig, 6000)
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 980")
+    if not history:
+        time.sleep(4)
+    rig.run("snapshot") if history else rig.run()
+    content = held(rig.client)
+    assert sum(b"foreign" in key for key in content) == 6000
+    assert len(content) == 6980
+    ended = rig.run("snapshot", deep=True)
+    refused(ended, "6000 keys are in the range", "p:foreign", "--allow-deletes")
+    for _ in range(2):  # what is withheld is never taken for our own
+        refused(rig.run(), "6000 keys")
+    assert sum(b"foreign" in key for key in held(rig.client)) == 6000
+    allowed = rig.run("snapshot", allow_deletes=True)
+    assert (allowed.code, allowed.view.deletes) == (0, 6000), allowed.told
+    rig.in_sync()
+
+
+@pytest.mark.parametrize("number", [10, 400])
+def test_first_contact_asks(number: int, rig: Rig) -> None:
+    """Whatever their number: the view's rows are there, the others stay, one command settles it."""
+    plant(rig, number)
+    rig.fill(1000 if number == 400 else 10)
+    rows = rig.source.rows()
+    ended = rig.run()
+    refused(ended, f"{number} keys are in the range", "p:foreign")
+    assert ended.view.puts == rows
+    assert len(held(rig.client)) == rows + number
+    allowed = rig.run("snapshot", allow_deletes=True)
+    assert (allowed.code, allowed.view.deletes) == (0, number)
+    rig.in_sync()
+    assert rig.run().code == 0
+
+
+def test_first_contact_after_a_state_was_lost(rig: Rig) -> None:
+    """Without its state a view has no keys it could call its own."""
+    rig.source.retain_history()
+    rig.fill(30)
+    assert rig.run().code == 0
+    rig.client.delete("reconcile:{default}:state", "reconcile:{default}:manifest")
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 27")
+    refused(rig.run(), "3 keys are in the range")
+    assert len(held(rig.client)) == 30
+
+
+def test_a_handful_is_named(rig: Rig) -> None:
+    """A few stray keys under an owned prefix go, by name; only so many a day."""
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    plant(rig, 8)
+    ended = rig.run("snapshot", deep=True)
+    assert ended.code == 0, ended.told
+    assert any("p:foreign7" in warning for warning in ended.view.warnings)
+    plant(rig, 8)
+    refused(rig.run("snapshot", deep=True), "8 keys are in the range")
+
+
+def test_lost_keys_are_no_surplus(rig: Rig) -> None:
+    """95 % evicted and half of the rows changed: nothing is to be deleted, so nothing is withheld."""
+    rig.fill(1000)
+    assert rig.run().code == 0
+    rig.client.delete(*[f"p:k{n}" for n in range(1, 951)])
+    rig.source.execute("UPDATE t SET value = value || '!' WHERE substring(key, 2)::int % 2 = 0")
+    time.sleep(4)
+    ended = rig.run()
+    assert (ended.code, ended.view.deletes) == (0, 0), ended.told
+    ended = rig.run("snapshot", deep=True)
+    assert ended.code == 0, ended.told
+    rig.in_sync()
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_lost_keys_without_prefix(deep: bool, rig: Rig) -> None:
+    """The same where keys are remembered."""
+    rig.view = {"key_prefix": ""}
+    rig.fill(1000)
+    assert rig.run().code == 0
+    rig.client.delete(*[f"k{n}" for n in range(1, 951)])
+    rig.source.execute("UPDATE t SET value = value || '!' WHERE substring(key, 2)::int % 2 = 0")
+    time.sleep(4)
+    ended = rig.run("snapshot", deep=deep)
+    assert (ended.code, ended.view.deletes) == (0, 0), ended.told
+    if not deep:
+        assert rig.run("snapshot", deep=True).code == 0
+    assert owned(rig.client, b"k") == rig.source.content()
+
+
+def test_two_prefixes_one_within_the_other(rig: Rig, tmp_path: Path) -> None:
+    """`app` and `app:users`: whoever comes second is told of the first; neither touches the other's keys."""
+    rig.view = {"name": "one", "key_prefix": "app"}
+    rig.fill(20)
+    assert rig.run().code == 0
+    other = second(rig, tmp_path, name="two", key_prefix="app:users")
+    refused(other.run(), "one", "two", "reconcile drop one")
+    rig.client.delete("reconcile:{claims}")  # lost: made again from the states
+    refused(other.run(), "one", "two")
+    rig.client.hset("reconcile:{claims}", "two", "prefix " + b"app:users:".hex() + " ")
+    assert rig.run().code in (0, 5)
+    assert len(owned(rig.client, b"app:")) == 20
+
+
+@pytest.mark.parametrize("prefix", ["p", ""])
+def test_two_files_of_mz_redis_sync(prefix: str, rig: Rig, tmp_path: Path) -> None:
+    """Unnamed views go by their timestamp key, so they are two."""
+    rig.fill(20)
+    names = []
+    for n, one in enumerate((rig, second(rig, tmp_path))):
+        config = one.config(direct=True)
+        config.pop("views")
+        config["materialize"]["sql"] = rig.source.sql.replace("key,", f"'x{n}' || key AS key,")
+        config["redis"] |= {"mz_timestamp_key": f"time{n}", "key_prefix": f"{prefix}{n}" if prefix else ""}
+        path = one.directory / "legacy.yaml"
+        path.write_text(json.dumps(config))
+        for _ in range(3):
+            report = execute(load(str(path), {}), Request(mode="run"), Stop())
+            assert report.exit_code == 0, report.views[0].error
+            assert not report.views[0].skipped
+        names.append(report.views[0].view)
+    assert len(set(names)) == 2
+    assert len(rig.client.keys("*k*[0-9]")) >= 40
+
+
+def test_a_changed_range(rig: Rig) -> None:
+    """The keys are not moved: exit 5 says how to."""
+    rig.fill(20)
+    assert rig.run().code == 0
+    rig.view = {"key_prefix": "q"}
+    refused(rig.run(), "reconcile drop default --keys")
+    assert (len(held(rig.client)), rig.client.keys("q:*")) == (20, [])
+
+
+def test_dedicated_switched_on(rig: Rig) -> None:
+    """It would make everything in the database ours, without a word."""
+    rig.client.set("theirs", "x")
+    rig.fill(20)
+    assert rig.run().code == 0
+    rig.view, rig.redis = {"key_prefix": ""}, {"dedicated": True}
+    refused(rig.run(), "dedicated")
+    assert rig.client.get("theirs") == b"x"
+
+
+def test_two_configurations_in_turn(rig: Rig) -> None:
+    """A, B, A, B within a day: somebody has to decide."""
+    rig.source.retain_history()
+    rig.fill(20)
+    codes = []
+    for n in range(6):
+        rig.view = {"sql": rig.source.sql + (" WHERE key <> 'k1'" if n % 2 else "")}
+        ended = rig.run()
+        codes.append(int(ended.code))
+    assert codes[:3] == [0, 0, 0]
+    assert codes[3:] == [5, 0, 5] or codes[3:] == [5, 5, 5], codes
+    rig.view = {"sql": rig.source.sql + " WHERE key <> 'k1'"}
+    refused(rig.run(), "two configurations")
+
+
+def test_a_namespace_keeps_two_environments_apart(rig: Rig, tmp_path: Path) -> None:
+    """The same view name twice in one database."""
+    rig.redis = {"namespace": "blue"}
+    rig.fill(20)
+    assert rig.run().code == 0
+    other = second(rig, tmp_path, key_prefix="q")
+    other.redis = {"namespace": "green"}
+    assert other.run().code == 0
+    assert (len(rig.client.keys("p:*")), len(rig.client.keys("q:*"))) == (20, 20)
+
+
+def test_a_timestamp_key_is_no_licence(rig: Rig) -> None:
+    """mz_timestamp_key and no prefix: once our own state exists, another's key is refused, not adopted for ever."""
+    rig.view = {"key_prefix": "", "mz_timestamp_key": "the:time"}
+    rig.source.retain_history()
+    rig.fill(5)
+    assert rig.run().code == 0
+    rig.client.set("k6", "theirs")
+    rig.source.put(k6="ours")
+    refused(rig.run(), "k6", "--adopt")
+    assert rig.client.get("k6") == b"theirs"
+
+
+@pytest.mark.parametrize("key", ["reconcile:{orders}:lease", "reconcile:{default}:manifest", "reconcile:{claims}"])
+@pytest.mark.parametrize("follows", [True, False])
+def test_rows_named_like_our_own_keys(key: str, follows: bool, rig: Rig) -> None:
+    """Refused before anything is written, by first load and by delta; no other view is locked by it."""
+    rig.view, rig.redis = {"key_prefix": ""}, {"dedicated": True}
+    rig.source.retain_history()
+    rig.fill(5)
+    if follows:
+        assert rig.run().code == 0
+    before = {name: rig.client.dump(name) for name in ("reconcile:{orders}:lease", "reconcile:{claims}")}
+    rig.source.put(**{key: "gotcha"})
+    ended = rig.run()
+    assert ended.code in (2, 5), ended.told
+    assert key in ended.told
+    if follows:
+        assert {name: rig.client.dump(name) for name in before} == before
+    assert rig.client.get("reconcile:{orders}:lease") is None
+
+
+@pytest.mark.parametrize("px", [None, 7_200_000])
+def test_a_lease_that_is_nobodys(px: int | None, rig: Rig) -> None:
+    """Without expiry, or for hours: it must not lock a view for ever."""
+    rig.fill(5)
+    rig.client.set("reconcile:{default}:lease", "\x1b[31mforged", px=px)
+    assert rig.run().code == 0
+    rig.in_sync()
+    assert state(rig.client)["as_of"]
