@@ -82,7 +82,7 @@ def pending_delta(history: History) -> None:
 @pytest.mark.parametrize("prepare", [
     pytest.param(nothing, marks=pytest.mark.xfail(reason="after the last part the stored manifest is wrong")),
     new_mapping,
-    pytest.param(pending_delta, marks=pytest.mark.xfail(reason="a bucket with deletes is not done before the last part")),
+    pytest.param(pending_delta, marks=pytest.mark.xfail(reason="buckets with deletes wait for the last part")),
 ])  # fmt: skip
 def test_time_is_always_too_short(
     prepare: Callable[[History], None], history: History, monkeypatch: pytest.MonkeyPatch
