@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from reconcile.compare import closely
+from reconcile.compare import closely, sides
 from reconcile.report.run_report import ViewReport
 from reconcile.runs import verify as audits
 from tests.faults.support_crash import Io, forgetful, one_time_a_read, small_pages
@@ -571,7 +571,7 @@ def test_verify_looks_again_when_overtaken(
 
             return reading
 
-        monkeypatch.setattr(audits, "add_both", after_a_run("scan", audits.add_both))
+        monkeypatch.setattr(audits, "add_both", after_a_run("scan", sides.add_both))
         monkeypatch.setattr(closely, "look_at", after_a_run("look", closely.look_at))
         report = scene.execute("verify")
         assert left == {"scan": 0, "look": 0}
