@@ -227,7 +227,7 @@ class _Snapshot:
         known = run.stored.fingerprints
         if known is None or len(known) != scope.buckets:
             known = run.stored.fingerprints = digest.same_fingerprint(scope.buckets, UNKNOWN)
-        if self._manifest is None or self._base.buckets != scope.buckets:
+        if self._manifest is None or self._manifest.buckets != scope.buckets:
             self._manifest = _empty_manifest(scope.buckets)
         changed = {b: total.wanted[b] + found.explained.get(b, 0) for b in part.chosen}
         written = self._manifest.change(changed)

@@ -1,0 +1,108 @@
+"""Manifest, fingerprints and surplus as records: whatever was changed, what is stored is what it adds up to."""
+
+from __future__ import annotations
+
+from array import array
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconcile.core import digest
+from reconcile.core.records import (
+    NO_RECORDS,
+    Manifest,
+    Records,
+    decode_surplus,
+    fingerprint_records,
+    forget,
+    surplus_records,
+    total_text,
+    whole_manifest,
+)
+
+BUCKETS = st.integers(0, 7).map(lambda n: 1 << n)
+ROWS = st.lists(st.integers(0, 2**64 - 1), max_size=4).map(lambda rows: sum(digest.ONE + one for one in rows))
+
+
+def stored(digests: list[int]) -> bytes:
+    whole = whole_manifest(digests).whole
+    assert whole is not None
+    return whole
+
+
+def carried_out(before: bytes, records: Records, size: int) -> bytes:
+    """What Redis holds after the records were written."""
+    if records.whole is not None:
+        return records.whole
+    after = bytearray(before)
+    for bucket, record in records.some.items():
+        assert len(record) == size
+        after[bucket * size : (bucket + 1) * size] = record
+    return bytes(after)
+
+
+@given(st.data(), BUCKETS, st.booleans())
+def test_changed_manifest_is_that_of_the_new_digests(data: st.DataObject, buckets: int, whole: bool) -> None:
+    """Read whole or in part, written whole or in part."""
+    digests = data.draw(st.lists(ROWS, min_size=buckets, max_size=buckets))
+    changed = data.draw(st.dictionaries(st.integers(0, buckets - 1), ROWS))
+    before = stored(digests)
+    manifest = Manifest(buckets, total_text(sum(digests)))
+    size = digest.RECORD_BYTES
+    some = {bucket: before[bucket * size : (bucket + 1) * size] for bucket in changed}
+    assert manifest.take(before if whole else some)
+    records = manifest.change(changed)
+    after = [changed.get(bucket, one) for bucket, one in enumerate(digests)]
+    assert carried_out(before, records, size) == stored(after)
+    assert total_text(manifest.total) == total_text(sum(after))
+    assert manifest.keys == digest.count(sum(after))
+    assert {bucket: digest.normal(manifest[bucket]) for bucket in changed} == {
+        bucket: digest.normal(one) for bucket, one in changed.items()
+    }
+
+
+@given(st.data(), BUCKETS)
+def test_a_manifest_that_is_not_the_states_is_not_trusted(data: st.DataObject, buckets: int) -> None:
+    """Another total, or another length."""
+    digests = data.draw(st.lists(ROWS, min_size=buckets, max_size=buckets))
+    other = Manifest(buckets, total_text(sum(digests) + digest.ONE + 1))
+    assert not other.take(stored(digests))
+    assert not Manifest(buckets, total_text(sum(digests))).take(stored(digests)[:-1])
+    assert not Manifest(buckets, total_text(sum(digests))).take({0: b""})
+
+
+def test_less_than_no_rows_is_noticed() -> None:
+    """Deletes of rows that were never counted."""
+    for read in (stored([0, 0]), {0: bytes(digest.RECORD_BYTES)}):
+        manifest = Manifest(2, total_text(0))
+        assert manifest.take(read)
+        assert not manifest.add({0: -(digest.ONE + 5)})
+
+
+@given(st.data(), BUCKETS)
+def test_fingerprints_after_their_records_were_written(data: st.DataObject, buckets: int) -> None:
+    """From none, from another number, from any others."""
+    prints = st.lists(st.integers(0, 2**64 - 1), min_size=buckets, max_size=buckets).map(lambda of: array("Q", of))
+    new, old = data.draw(prints), data.draw(st.one_of(st.none(), prints))
+    before = b"" if old is None else digest.encode_fingerprints(old)
+    records = fingerprint_records(new, old)
+    assert carried_out(before, records, digest.FINGERPRINT_BYTES) == digest.encode_fingerprints(new)
+    assert fingerprint_records(new, new) == NO_RECORDS
+    touched = data.draw(st.sets(st.integers(0, buckets - 1)))
+    before = digest.encode_fingerprints(new)
+    after = carried_out(before, forget(new, touched), digest.FINGERPRINT_BYTES)
+    assert after == digest.encode_fingerprints(new)
+    assert all(new[bucket] == digest.UNKNOWN for bucket in touched)
+
+
+@given(st.dictionaries(st.integers(0, digest.MAX_BUCKETS - 1), ROWS))
+def test_surplus_comes_back(surplus: dict[int, int]) -> None:
+    """Bucket → digest; nothing at all is an absent key."""
+    whole = surplus_records(surplus).whole
+    assert whole is not None
+    assert {b: digest.normal(one) for b, one in decode_surplus(whole).items()} == {
+        b: digest.normal(one) for b, one in surplus.items()
+    }
+    with pytest.raises(ValueError, match="length"):
+        decode_surplus(whole + b"\0")

@@ -1,0 +1,110 @@
+"""When the rolling compare looks, and at what: a turn ends, the ledger holds, clocks that jump stop nothing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconcile.core import schedule
+from reconcile.core.state import Turn
+
+HOUR_MS = 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("keys", "buckets", "slices"),
+    [(0, 1, 1), (250_000, 1024, 1), (250_001, 1024, 2), (600_000, 1024, 4), (10**9, 1 << 17, 16), (10**9, 4, 4)],
+)
+def test_slices(keys: int, buckets: int, slices: int) -> None:
+    """A power of two, so that slices are whole buckets."""
+    assert schedule.slices_for(keys, buckets) == slices
+
+
+@given(st.integers(0, 10**10), st.integers(0, 17).map(lambda n: 1 << n), st.integers(1, 10**13))
+def test_a_turn_looks_at_every_slice_once(keys: int, buckets: int, now_ms: int) -> None:
+    """From any number of keys; afterwards nothing is due until compare_every has passed."""
+    turn, seen = Turn(), []
+    while not turn.done_ms:
+        turn = schedule.begun(turn, now_ms, keys, buckets)
+        seen.append(turn.i)
+        turn = schedule.advanced(turn, now_ms, 5)
+    assert seen == list(range(schedule.slices_for(keys, buckets)))
+    assert buckets % len(seen) == 0
+    assert not schedule.due(turn, now_ms + HOUR_MS - 1, HOUR_MS)
+    assert schedule.due(turn, now_ms + HOUR_MS, HOUR_MS)
+
+
+def test_other_slices_begin_a_new_turn() -> None:
+    """Keys have grown past a slice: what was looked at was cut differently."""
+    turn = schedule.advanced(schedule.begun(Turn(), 100, 500_000, 64), 100, 1)
+    assert (turn.i, turn.n) == (1, 2)
+    turn = schedule.begun(turn, 200, 1_000_000, 64)
+    assert (turn.i, turn.n, turn.began_ms) == (0, 4, 200)
+
+
+def test_a_turn_that_ended_in_the_future_counts_as_ended_now() -> None:
+    """Redis moved to a host whose clock is behind: due after compare_every, not after the clock has caught up."""
+    turn = Turn(done_ms=10 * HOUR_MS)
+    assert not schedule.due(turn, 5 * HOUR_MS, HOUR_MS)
+    assert schedule.due(turn, 5 * HOUR_MS, 0)
+    assert not schedule.overdue(turn, 5 * HOUR_MS, HOUR_MS)
+
+
+@pytest.mark.parametrize(
+    ("turn", "every_ms", "is_due"),
+    [(Turn(), None, False), (Turn(began_ms=1), None, True), (Turn(), HOUR_MS, True), (Turn(done_ms=1), HOUR_MS, True),
+     (Turn(began_ms=1, done_ms=5 * HOUR_MS), HOUR_MS, True)],
+)  # fmt: skip
+def test_due(turn: Turn, every_ms: int | None, is_due: bool) -> None:
+    """Without compare_every only a turn that a hint began is finished."""
+    assert schedule.due(turn, 5 * HOUR_MS, every_ms) is is_due
+
+
+@pytest.mark.parametrize(
+    ("turn", "ran_ms", "left_ms", "may"),
+    [
+        (Turn(), 0, None, True),
+        (Turn(spent_ms=100, ran_ms=1000), 0, None, False),
+        (Turn(spent_ms=100, ran_ms=1000), 1000, None, True),
+        (Turn(slice_cost_ms=500), 0, 500, False),
+        (Turn(slice_cost_ms=500), 0, 501, True),
+    ],
+)
+def test_affordable(turn: Turn, ran_ms: int, left_ms: int | None, may: bool) -> None:
+    """A twentieth of the run time, and no slice that would not end in time."""
+    assert schedule.affordable(turn, ran_ms, left_ms) is may
+
+
+@given(st.lists(st.tuples(st.integers(0, 100_000), st.integers(0, 5_000)), max_size=40))
+def test_the_ledger_keeps_to_its_share(runs: list[tuple[int, int]]) -> None:
+    """However long runs and slices are, a run is in debt by one slice at most."""
+    turn = Turn()
+    dearest = 0
+    for ran_ms, cost_ms in runs:
+        if schedule.affordable(turn, ran_ms, None):
+            turn = schedule.advanced(schedule.begun(turn, 1, 10**6, 64), 1, cost_ms)
+            dearest = max(dearest, cost_ms)
+        turn = schedule.ran(turn, ran_ms)
+        assert turn.ran_ms <= schedule.LEDGER_MS
+        assert turn.spent_ms * schedule.SHARE <= turn.ran_ms + (dearest + 1) * schedule.SHARE
+
+
+@pytest.mark.parametrize(
+    ("policy", "expiring", "run_id", "evicted", "is_hint"),
+    [
+        ("noeviction", False, "b", 9, False),
+        ("allkeys-lru", False, "a", 1, False),
+        ("allkeys-lru", False, "a", 2, True),
+        ("allkeys-lru", False, "b", 1, True),
+        ("volatile-ttl", False, "a", 2, False),
+        ("volatile-ttl", True, "a", 2, True),
+        (None, True, "b", 2, False),
+        ("allkeys-lru", False, "a", None, False),
+    ],
+)
+def test_hints(policy: str | None, expiring: bool, run_id: str, evicted: int | None, is_hint: bool) -> None:
+    """Only where the policy may have taken our keys."""
+    turn = Turn(run_id="a", evicted=1)
+    assert schedule.hinted(turn, run_id, evicted, policy, expiring=expiring) is is_hint
+    assert not schedule.hinted(Turn(), "a", 0, "allkeys-lru", expiring=True)
