@@ -23,8 +23,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from reconcile.compare import closely, sides
 from reconcile.report.run_report import ViewReport
-from reconcile.runs import totals
 from reconcile.runs import verify as audits
 from tests.faults.support_crash import Io, forgetful, one_time_a_read, small_pages
 from tests.faults.support_scene import STATE, TIME_KEY, Scene
@@ -571,8 +571,8 @@ def test_verify_looks_again_when_overtaken(
 
             return reading
 
-        monkeypatch.setattr(totals, "scan_rows", after_a_run("scan", totals.scan_rows))
-        monkeypatch.setattr(audits, "look_at", after_a_run("look", audits.look_at))
+        monkeypatch.setattr(audits, "add_both", after_a_run("scan", sides.add_both))
+        monkeypatch.setattr(closely, "look_at", after_a_run("look", closely.look_at))
         report = scene.execute("verify")
         assert left == {"scan": 0, "look": 0}
         assert report.exit_code == 0, (report.error, report.drift)
