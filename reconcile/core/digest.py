@@ -39,6 +39,8 @@ MAX_BUCKETS = 1 << 17
 ROWS_PER_BUCKET = 64
 """A changed row makes its whole bucket travel; a bucket costs 24 bytes of state and one group of fingerprints, and at
 the source a group costs as much as hashing several rows (measured: shared/materialize.md)."""
+COMPANION_ROWS_PER_BUCKET = 16
+"""A companion view keeps its groups up to date, so that more of them cost memory, not time at every start."""
 
 UNKNOWN = 0
 """A fingerprint that says nothing: the bucket was touched since, or never fingerprinted."""
@@ -60,9 +62,9 @@ def bucket_of(key: bytes, buckets: int) -> int:
     return crc32(key) & (buckets - 1)
 
 
-def choose_buckets(rows: int) -> int:
-    """Number of buckets for a view of that many rows: a power of two with about ROWS_PER_BUCKET rows each."""
-    wanted = max(1, rows // ROWS_PER_BUCKET)
+def choose_buckets(rows: int, rows_per_bucket: int = ROWS_PER_BUCKET) -> int:
+    """Number of buckets for a view of that many rows: a power of two with about rows_per_bucket rows each."""
+    wanted = max(1, rows // rows_per_bucket)
     return min(MAX_BUCKETS, max(MIN_BUCKETS, 1 << (wanted - 1).bit_length()))
 
 

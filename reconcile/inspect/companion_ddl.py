@@ -117,7 +117,7 @@ def _buckets(
     if stored:
         return stored, "as stored by the last run"
     rows, _ = catalog.count_rows(session, mapping)
-    return digest.choose_buckets(rows), f"for {rows:,} rows"
+    return digest.choose_buckets(rows, digest.COMPANION_ROWS_PER_BUCKET), f"for {rows:,} rows"
 
 
 def _stored_buckets(settings: Settings, view: ViewSettings, stop: Stop) -> int:

@@ -229,14 +229,14 @@ def test_a_fingerprint_never_says_unknown(total: int) -> None:
     assert digest.UNKNOWN < digest.fingerprint(total) < 2**64
 
 
-@given(st.integers(0, 10**9))
-def test_the_number_of_buckets_is_a_bounded_power_of_two(rows: int) -> None:
+@given(st.integers(0, 10**9), st.sampled_from([digest.ROWS_PER_BUCKET, digest.COMPANION_ROWS_PER_BUCKET]))
+def test_the_number_of_buckets_is_a_bounded_power_of_two(rows: int, per_bucket: int) -> None:
     """Neither tiny nor huge views get a number that does not fit the state, and none is not a power of two."""
-    buckets = digest.choose_buckets(rows)
+    buckets = digest.choose_buckets(rows, per_bucket)
     assert digest.MIN_BUCKETS <= buckets <= digest.MAX_BUCKETS
     assert buckets & (buckets - 1) == 0
     if digest.MIN_BUCKETS < buckets < digest.MAX_BUCKETS:
-        assert digest.ROWS_PER_BUCKET / 2 <= rows / buckets <= digest.ROWS_PER_BUCKET * (1 + 1 / buckets)
+        assert per_bucket / 2 <= rows / buckets <= per_bucket * (1 + 1 / buckets)
 
 
 def test_more_rows_never_mean_fewer_buckets() -> None:
