@@ -31,7 +31,7 @@ ORDINARY = {
     ),
     *("mz", "sync"),
 }
-"""Words with another, ordinary meaning in code, and those of mz_timestamp_key and "in sync": not forbidden everywhere."""
+"""Ordinary words of code, and those of mz_timestamp_key and "in sync": not forbidden everywhere."""
 
 
 def _rejected() -> set[str]:
@@ -78,7 +78,7 @@ def test_no_name_in_the_code_is_a_rejected_word(word: str) -> None:
         for line, name in _names_of(path)
         if word in name.lower().split("_")
     ]
-    assert [] == found
+    assert found == []
 
 
 @pytest.mark.parametrize(
