@@ -92,7 +92,7 @@ def _explained(error: ssl.SSLError | None) -> UsageError | None:
     if _CLIENT_REFUSED.search(what):
         return UsageError(
             f"TLS to Redis fails: the server says: {_text(error)}",
-            hint="it seems to ask for a client certificate: redis.tls_cert and redis.tls_key, signed by whom it trusts",
+            hint="it seems to ask for a client certificate: redis.tls_cert and redis.tls_key, signed by an authority it trusts",
         )
     if _DISAGREED.search(what):
         return UsageError(
