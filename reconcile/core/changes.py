@@ -65,7 +65,7 @@ class Net:
               times. Most are on their way to zero; the others get their place, or are refused, in the end
     """
 
-    __slots__ = ("_added", "_buckets", "_digests", "_nulls", "_unsettled", "_removed", "_salt", "_text_bytes")
+    __slots__ = ("_added", "_buckets", "_digests", "_nulls", "_removed", "_salt", "_text_bytes", "_unsettled")
 
     def __init__(self, buckets: int, salt: int) -> None:
         """buckets: power of two; salt: the state's digest salt."""
