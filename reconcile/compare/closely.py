@@ -44,13 +44,13 @@ def look_at(sides: Sides, buckets: int, chosen: Iterable[int], max_examples: int
 
     Raises DataError for a repeated key.
     """
-    task = _Look(sides, buckets, sorted(chosen), max_examples)
+    task = _Comparison(sides, buckets, sorted(chosen), max_examples)
     task.at_rows()
     task.at_keys()
     return task.contents
 
 
-class _Look:
+class _Comparison:
     def __init__(self, sides: Sides, buckets: int, chosen: list[int], max_examples: int) -> None:
         self.contents = {bucket: Contents() for bucket in chosen}
         self._sides = sides

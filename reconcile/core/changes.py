@@ -38,7 +38,7 @@ class Changes:
     """Keys of `puts` that were not there before the range."""
     digests: dict[int, int] = field(default_factory=dict)
     """Bucket → what to add to its digest."""
-    hollow: set[int] = field(default_factory=set)
+    null_buckets: set[int] = field(default_factory=set)
     """Buckets in which rows with a NULL value changed."""
 
     def __bool__(self) -> bool:
@@ -47,7 +47,7 @@ class Changes:
     @property
     def touched(self) -> Set[int]:
         """Buckets whose source rows changed, NULL values included: their fingerprints are no longer known."""
-        return self.digests.keys() | self.hollow if self.hollow else self.digests.keys()
+        return self.digests.keys() | self.null_buckets if self.null_buckets else self.digests.keys()
 
     @property
     def size_bytes(self) -> int:
@@ -61,11 +61,11 @@ class Net:
     added     key → value of a row that came
     removed   key → mark of the row that went. Its value is not kept: the mark, Python's hash of the value (keyed by a
               secret of the process), tells whether the same row comes again
-    odd       (key, mark) → (value, diff) of rows that do not fit: the key has such a row already, or came several
+    unsettled (key, mark) → (value, diff) of rows that do not fit: the key has such a row already, or came several
               times. Most are on their way to zero; the others get their place, or are refused, in the end
     """
 
-    __slots__ = ("_added", "_buckets", "_digests", "_nulls", "_odd", "_removed", "_salt", "_text_bytes")
+    __slots__ = ("_added", "_buckets", "_digests", "_nulls", "_removed", "_salt", "_text_bytes", "_unsettled")
 
     def __init__(self, buckets: int, salt: int) -> None:
         """buckets: power of two; salt: the state's digest salt."""
@@ -73,18 +73,18 @@ class Net:
         self._salt = salt
         self._added: dict[bytes, bytes | None] = {}
         self._removed: dict[bytes, int] = {}
-        self._odd: dict[tuple[bytes | None, int], tuple[bytes | None, int]] = {}
+        self._unsettled: dict[tuple[bytes | None, int], tuple[bytes | None, int]] = {}
         self._digests: dict[int, int] = {}
         self._nulls = False
         self._text_bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._added or self._removed or self._odd or self._digests)
+        return bool(self._added or self._removed or self._unsettled or self._digests)
 
     @property
     def size_bytes(self) -> int:
         """Memory that is held."""
-        entries = len(self._added) + len(self._removed) + 2 * len(self._odd) + len(self._digests)
+        entries = len(self._added) + len(self._removed) + 2 * len(self._unsettled) + len(self._digests)
         return self._text_bytes + entries * ENTRY_COST_BYTES
 
     def update(self, keys: Sequence[bytes | None], values: Sequence[bytes | None], diffs: Sequence[bytes]) -> None:
@@ -107,7 +107,7 @@ class Net:
                     del removed[key]
                     text_bytes -= len(key)
                 elif key in added:
-                    self._keep_odd(key, value, mark, 1)
+                    self._keep_unsettled(key, value, mark, 1)
                 else:
                     added[key] = value
                     text_bytes += len(key) + len(value)
@@ -117,13 +117,13 @@ class Net:
                     del added[key]
                     text_bytes -= len(key) + len(value)
                 elif key in removed:
-                    self._keep_odd(key, value, mark, -1)
+                    self._keep_unsettled(key, value, mark, -1)
                 else:
                     removed[key] = mark
                     text_bytes += len(key)
             else:
                 digests[bucket] = digests.get(bucket, 0) + int(diff) * (ONE + row_hash)
-                self._keep_odd(key, value, mark, int(diff))
+                self._keep_unsettled(key, value, mark, int(diff))
         self._text_bytes += text_bytes
 
     def _update_one_by_one(
@@ -133,7 +133,7 @@ class Net:
         for key, value, diff in zip(keys, values, diffs, strict=True):
             if key is not None and value is not None:
                 self._add_digest(bucket_of(key, self._buckets), int(diff) * row_digest(key, value, self._salt))
-            self._keep_odd(key, value, hash(value), int(diff))
+            self._keep_unsettled(key, value, hash(value), int(diff))
         self._settle()
 
     def merge(self, later: Net) -> None:
@@ -142,11 +142,11 @@ class Net:
         for bucket, more in later._digests.items():
             self._add_digest(bucket, more)
         for key, mark in later._removed.items():
-            self._keep_odd(key, None, mark, -1)
+            self._keep_unsettled(key, None, mark, -1)
         for key, value in later._added.items():
-            self._keep_odd(key, value, hash(value), 1)
-        for (name, mark), (value, diff) in later._odd.items():
-            self._keep_odd(name, value, mark, diff)
+            self._keep_unsettled(key, value, hash(value), 1)
+        for (name, mark), (value, diff) in later._unsettled.items():
+            self._keep_unsettled(name, value, mark, diff)
         self._settle()
 
     def changes(self) -> Changes:
@@ -155,17 +155,17 @@ class Net:
         Raises DataError for a NULL key, or a key with several rows: silently picking one would be a wrong cache.
         """
         self._settle()
-        if self._odd:
-            names = [key for key, _ in self._odd if key is not None]
-            raise null_key() if len(names) < len(self._odd) else duplicate_keys(names)
+        if self._unsettled:
+            names = [key for key, _ in self._unsettled if key is not None]
+            raise null_key() if len(names) < len(self._unsettled) else duplicate_keys(names)
         added, removed, digests = self._added, self._removed, self._digests
         for bucket in [bucket for bucket, more in digests.items() if not more]:
             del digests[bucket]
-        hollow = self._drop_null_values() if self._nulls else set()
+        null_buckets = self._drop_null_values() if self._nulls else set()
         deletes = [key for key in removed if key not in added]
         updates = len(removed) - len(deletes)
         inserts = [key for key in added if key not in removed] if len(added) > updates else []
-        return Changes(added, deletes, inserts, digests, hollow)  # type: ignore[arg-type]
+        return Changes(added, deletes, inserts, digests, null_buckets)  # type: ignore[arg-type]
 
     def _drop_null_values(self) -> set[int]:
         """Redis holds nothing for them; their buckets have changed all the same."""
@@ -180,29 +180,29 @@ class Net:
     def _add_digest(self, bucket: int, more: int) -> None:
         self._digests[bucket] = self._digests.get(bucket, 0) + more
 
-    def _keep_odd(self, key: bytes | None, value: bytes | None, mark: int, diff: int) -> None:
+    def _keep_unsettled(self, key: bytes | None, value: bytes | None, mark: int, diff: int) -> None:
         """value: None also where it is not known any more, of a row that went."""
-        held, before = self._odd.pop((key, mark), (None, 0))
+        held, before = self._unsettled.pop((key, mark), (None, 0))
         if before:
             self._text_bytes -= len(key or b"") + len(held or b"")
         if before + diff:
             held = held if held is not None else value
-            self._odd[key, mark] = (held, before + diff)
+            self._unsettled[key, mark] = (held, before + diff)
             self._text_bytes += len(key or b"") + len(held or b"")
 
     def _settle(self) -> None:
-        """Give odd rows their place among the others; those stay odd that leave a key with several rows."""
-        if not self._odd:
+        """Give unsettled rows their place among the others; those that leave a key with several rows stay."""
+        if not self._unsettled:
             return
-        for key in {key for key, _ in self._odd if key is not None}:
+        for key in {key for key, _ in self._unsettled if key is not None}:
             if key in self._added:
                 value = self._added.pop(key)
                 self._text_bytes -= len(key) + len(value or b"")
-                self._keep_odd(key, value, hash(value), 1)
+                self._keep_unsettled(key, value, hash(value), 1)
             if key in self._removed:
                 self._text_bytes -= len(key)
-                self._keep_odd(key, None, self._removed.pop(key), -1)
-        for (name, mark), (value, diff) in list(self._odd.items()):
+                self._keep_unsettled(key, None, self._removed.pop(key), -1)
+        for (name, mark), (value, diff) in list(self._unsettled.items()):
             if name is None:
                 continue
             if diff == 1 and name not in self._added:
@@ -213,7 +213,7 @@ class Net:
                 self._text_bytes += len(name)
             else:
                 continue
-            self._keep_odd(name, None, mark, -diff)
+            self._keep_unsettled(name, None, mark, -diff)
 
 
 def null_key() -> DataError:

@@ -89,7 +89,7 @@ def _look(scene: _Scene, key: bytes) -> Explanation:
     """Until no commit comes between looking at the checkpoint and at the key."""
     for _ in range(MAX_LOOKS):
         stored = scene.target.stored()
-        found = _Look(scene, key, stored).take()
+        found = _Examination(scene, key, stored).take()
         state = scene.target.state()
         if (state is None) == (stored.state is None) and (state is None or state == stored.state):
             return found
@@ -107,7 +107,7 @@ class _BucketRows:
     keys_held: set[bytes] = field(default_factory=set)
 
 
-class _Look:
+class _Examination:
     """One look at a key at the source, in Redis and in the stored state, which was read before."""
 
     def __init__(self, scene: _Scene, key: bytes, stored: Stored) -> None:

@@ -168,10 +168,10 @@ def check_inserts(run: ViewRun, changes: Changes, *, repeat: bool) -> None:
         page = changes.inserts[start : start + EXISTS_KEYS]
         if repeat:
             held = run.target.values(page)
-            odd = [key for key, value in zip(page, held, strict=True) if value not in (None, changes.puts[key])]
+            unexpected = [key for key, value in zip(page, held, strict=True) if value not in (None, changes.puts[key])]
         else:
-            odd = [key for key, exists in zip(page, run.target.exist(page), strict=True) if exists]
-        suspects |= {digest.bucket_of(key, buckets) for key in odd}
+            unexpected = [key for key, exists in zip(page, run.target.exist(page), strict=True) if exists]
+        suspects |= {digest.bucket_of(key, buckets) for key in unexpected}
     if suspects:
         raise Doubt("a key is new in the view but exists in Redis already", suspects)
 

@@ -85,7 +85,7 @@ class _Audit:
             except HistoryLost:
                 if not at_checkpoint:
                     raise
-                # It could be read when this began; a source that keeps a second of history has let go of it since.
+                # It was readable when this began; a source with a second of history may have compacted it since.
                 at_checkpoint = False
                 self.run.release_session()
             except ResultTooLarge as refused:

@@ -4,7 +4,7 @@ Redis says little: a server that expects TLS hangs up on those who speak without
 of what it takes for a command, and one that wants a client certificate may hang up before its reason has been read. So
 when a connection fails, this finds out. That costs nothing where nothing fails.
 
-Only what somebody has to set right is told. An alert that a broken network brings about says nothing of the kind.
+Only what somebody has to correct is reported. An alert caused by a broken network is not of that kind.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def _explained(error: ssl.SSLError | None) -> UsageError | None:
     if _CLIENT_REFUSED.search(what):
         return UsageError(
             f"TLS to Redis fails: the server says: {_text(error)}",
-            hint="it seems to ask for a client certificate: redis.tls_cert and redis.tls_key, signed by whom it trusts",
+            hint="it seems to ask for a client certificate, signed by an authority it trusts: "
+            "redis.tls_cert and redis.tls_key",
         )
     if _DISAGREED.search(what):
         return UsageError(
