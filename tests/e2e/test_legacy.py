@@ -81,17 +81,20 @@ def test_without_prefix(legacy: Command, source: Source, redis_server: RedisServ
 
 
 def test_with_prefix(command: Command, source: Source, redis_server: RedisServer, tmp_path: Path) -> None:
-    """Under the prefix the leftovers of the old tool are removed; other keys stay."""
+    """Under the prefix the leftovers of the old tool are named, and removed when somebody says so; other keys stay."""
     write_config(command, source, redis_server, tmp_path, "app:")
     source.put(a="1", b="2", c="3")
     filled_by_mz_redis_sync(redis_server, "app:")
     client = redis_server.client()
     client.set("somebody-else", "keep")
-    command("run")
+    error = command("run", expect=5).view["error"]
+    assert "app:deleted" in error["message"]
+    assert client.mget("app:a", "app:b", "app:c", "app:deleted") == [b"1", b"2", b"3", b"x"]
+    assert command("run", expect=5).view["deletes_withheld"] == 1, "it is asked until somebody answers"
+    command(*error["hint"].partition("reconcile ")[2].partition(";")[0].split())
     assert sorted(client.keys("app:*")) == [b"app:a", b"app:b", b"app:c"]
-    assert client.get("app:b") == b"2"
     assert client.get("somebody-else") == b"keep"
-    check_manifest(client, b"app:")
+    check_manifest(client, b"app:", "mz_latest_timestamp")
     command("verify")
     assert (tmp_path / "old.log").exists()
 
