@@ -1,6 +1,6 @@
 """A live SUBSCRIBE. Nothing in it waits but `read` and `open_subscription`, so that one thread can follow many views.
 
-    begin_subscription ──started()──▶ poll(), whenever fileno() is readable or `has_more` ──▶ finished
+begin_subscription ──started()──▶ poll(), whenever fileno() is readable or `has_more` ──▶ finished
 """
 
 from __future__ import annotations
