@@ -142,7 +142,9 @@ class _Snapshot:
         run = self._run
         if run.request.allow_deletes or run.target.range.ownership == "dedicated":
             return Rule.CONSENT
-        if run.target.range.ownership == "remembered" or pending.began_clean(run.stored.state):
+        if run.target.range.ownership == "remembered":
+            return Rule.OWN
+        if pending.began_clean(run.stored.state) and not run.stored.surplus:  # others' keys wait in its buckets
             return Rule.OWN
         return Rule.MANIFEST if self._why.trusted and self._manifest is not None else Rule.NOTHING
 
@@ -264,7 +266,11 @@ class _Snapshot:
                 sides, part, found, self._applier, explained_too=guarded is None, unexplained_too=strangers is None
             )
         if total.adopted:
-            report.warnings.append(f"{total.adopted} keys that existed already are now kept by this view")
+            report.warnings.append(
+                f"{total.adopted} keys that existed already are now kept by this view; others in this database are "
+                "left alone, rows that an earlier tool left behind among them: with redis.key_prefix or "
+                "redis.dedicated they could be told apart, and the keys of this view would not have to be remembered"
+            )
         self._commit_repair(
             scope,
             total,
@@ -290,7 +296,8 @@ class _Snapshot:
             return None
         names = [name_of(name) for _, found in total.parts for name in found.unexplained_names[:EXAMPLES]]
         left = guard.handful_left(self._base.removed, self._now_ms) if self._rule() is Rule.MANIFEST else 0
-        if unexplained <= left:
+        asked = run.stored.surplus.keys() & total.unexplained().keys()  # what waits for consent never becomes a handful
+        if unexplained <= left and not asked:
             every = [name_of(name) for _, found in total.parts for name in found.unexplained_names]
             run.report.warnings.append(f"drift: keys that no run of this view wrote are removed: {', '.join(every)}")
             self._base = replace(self._base, removed=guard.note_removed(self._base.removed, unexplained, self._now_ms))

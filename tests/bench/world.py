@@ -113,9 +113,7 @@ class World:
     def update_suffix(self, at_most: int, part: int) -> None:
         """New values for a hundredth of the rows, or as few of them as at_most; other parts are other keys."""
         digits = max(2, len(str(self.rows // at_most - 1)))
-        self._changed(
-            f"UPDATE t SET value = {_NEW_VALUE} WHERE key LIKE '%{part:0{digits}d}'", self.rows // 10**digits
-        )
+        self._changed(f"UPDATE t SET value = {_NEW_VALUE} WHERE key LIKE '%{part:0{digits}d}'", self.rows // 10**digits)
 
     def add_marked(self, count: int) -> None:
         """Rows that nothing but update_marked changes."""

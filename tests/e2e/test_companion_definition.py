@@ -111,9 +111,7 @@ def test_a_companion_that_does_not_exist_is_a_usage_error(session: Session) -> N
 
 
 @pytest.mark.parametrize("buckets", [3, 8, 48, 1 << 18])
-def test_a_number_of_buckets_that_no_state_can_have_is_refused(
-    source: Source, session: Session, buckets: int
-) -> None:
+def test_a_number_of_buckets_that_no_state_can_have_is_refused(source: Source, session: Session, buckets: int) -> None:
     """Powers of two, between the bounds of the state."""
     name = create(source, mapped(session, source.sql), buckets, SALT)
     with pytest.raises(UsageError, match=f"made for {buckets} buckets"):

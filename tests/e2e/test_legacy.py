@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -81,19 +82,40 @@ def test_without_prefix(legacy: Command, source: Source, redis_server: RedisServ
 
 
 def test_with_prefix(command: Command, source: Source, redis_server: RedisServer, tmp_path: Path) -> None:
-    """Under the prefix the leftovers of the old tool are removed; other keys stay."""
+    """Under the prefix the leftovers of the old tool are named, and removed when somebody says so; other keys stay."""
     write_config(command, source, redis_server, tmp_path, "app:")
     source.put(a="1", b="2", c="3")
     filled_by_mz_redis_sync(redis_server, "app:")
     client = redis_server.client()
     client.set("somebody-else", "keep")
-    command("run")
+    error = command("run", expect=5).view["error"]
+    assert "app:deleted" in error["message"]
+    assert client.mget("app:a", "app:b", "app:c", "app:deleted") == [b"1", b"2", b"3", b"x"]
+    assert command("run", expect=5).view["deletes_withheld"] == 1, "it is asked until somebody answers"
+    command(*error["hint"].partition("reconcile ")[2].partition(";")[0].split())
     assert sorted(client.keys("app:*")) == [b"app:a", b"app:b", b"app:c"]
-    assert client.get("app:b") == b"2"
     assert client.get("somebody-else") == b"keep"
-    check_manifest(client, b"app:")
+    check_manifest(client, b"app:", "mz_latest_timestamp")
     command("verify")
     assert (tmp_path / "old.log").exists()
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_key_that_waits_for_consent_outlives_a_snapshot_cut_short(
+    command: Command, source: Source, redis_server: RedisServer, clean: bool
+) -> None:
+    """What is left over after a change that began clean is the view's own, but not what was asked about before."""
+    source.put(a="1", b="2")
+    client = redis_server.client()
+    client.set("p:theirs", "x")
+    command("run", expect=5)
+    pending = {"kind": "snapshot", "until": int(state(client)["as_of"]), "clean": clean}
+    client.hset("reconcile:{default}:state", "pending", json.dumps(pending))
+    assert "p:theirs" in command("run", expect=5).view["error"]["message"]
+    assert client.get("p:theirs") == b"x"
+    client.delete("p:theirs")
+    command("run")
+    check_manifest(client)
 
 
 def test_foreign_key_in_the_way(command: Command, source: Source, redis_server: RedisServer) -> None:

@@ -209,7 +209,10 @@ def test_the_shipped_configuration_loads(tmp_path: Any) -> None:
     """base/config.yaml with the Secret's two files and components/tls is a complete configuration."""
     from reconcile.config.load import load
 
-    for name, url in {"materialize-url": "postgres://u:p@mz:6875/materialize", "redis-url": "rediss://r:6379/0"}.items():
+    for name, url in {
+        "materialize-url": "postgres://u:p@mz:6875/materialize",
+        "redis-url": "rediss://r:6379/0",
+    }.items():
         (tmp_path / name).write_text(url + "\n")
     environ = {
         "MATERIALIZE_URL_FILE": str(tmp_path / "materialize-url"),

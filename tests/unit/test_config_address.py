@@ -181,7 +181,9 @@ def test_an_unknown_service_is_named(folder: Path) -> None:
         ("::1", None, "s", False), ("/run/x", None, "s", False), ("mz.example.com", None, None, False),
     ],
 )  # fmt: skip
-def test_a_password_that_others_could_read(host: str, sslmode: str | None, password: str | None, expected: bool) -> None:
+def test_a_password_that_others_could_read(
+    host: str, sslmode: str | None, password: str | None, expected: bool
+) -> None:
     """To another host, without an sslmode that insists on TLS."""
     environ = {**URLS, "MATERIALIZE_URL": "", "RECONCILE_MATERIALIZE__HOST": host, "MATERIALIZE_PASSWORD": password or "",
                "RECONCILE_MATERIALIZE__SSLMODE": sslmode or ""}  # fmt: skip
@@ -257,10 +259,14 @@ def test_host_names_are_looked_at_where_they_are_read(section: str, host: str, m
     assert hint in str(error.hint)
 
 
-@pytest.mark.parametrize("host", ["a", "a.b.", "10.0.0.1", "'::1'", "my_redis", "bücher.example", "xn--bcher-kva.example"])
+@pytest.mark.parametrize(
+    "host", ["a", "a.b.", "10.0.0.1", "'::1'", "my_redis", "bücher.example", "xn--bcher-kva.example"]
+)
 def test_host_names_that_are_fine(host: str) -> None:
     """Underscores of container networks, other alphabets, addresses."""
-    assert loaded(f"materialize: {{host: m}}\nredis: {{host: {host}}}\nviews: [{{sql: SELECT 1}}]").redis.host == host.strip("'")
+    assert loaded(
+        f"materialize: {{host: m}}\nredis: {{host: {host}}}\nviews: [{{sql: SELECT 1}}]"
+    ).redis.host == host.strip("'")
 
 
 def test_sentinel() -> None:
@@ -270,7 +276,12 @@ def test_sentinel() -> None:
     assert found.sentinel is not None
     assert found.sentinel.hosts == (("a", 26379), ("b", 7), ("::1", 8))
     assert (found.sentinel.master, found.sentinel.password, found.password) == ("m1", Secret("s"), Secret("r"))
-    environ = {**URLS, "REDIS_URL": "", "RECONCILE_REDIS__SENTINEL__HOSTS": "a:1,b:2", "RECONCILE_REDIS__SENTINEL__MASTER": "m"}
+    environ = {
+        **URLS,
+        "REDIS_URL": "",
+        "RECONCILE_REDIS__SENTINEL__HOSTS": "a:1,b:2",
+        "RECONCILE_REDIS__SENTINEL__MASTER": "m",
+    }
     named = load(None, environ).redis.sentinel
     assert named is not None
     assert named.hosts == (("a", 1), ("b", 2))

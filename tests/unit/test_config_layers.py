@@ -181,7 +181,13 @@ def test_the_environment_is_utf8_whatever_the_locale() -> None:
     """A prefix in a variable is the same key under de_DE.ISO-8859-1 as anywhere else."""
     code = "from reconcile.config.load import load; print(ascii(load(None).views[0].key_prefix))"
     for locale in ("C.UTF-8", "C", "POSIX", "de_DE.ISO-8859-1"):
-        environ = {**URLS, "RECONCILE_VIEW__KEY_PREFIX": "日本", "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        environ = {
+            **URLS,
+            "RECONCILE_VIEW__KEY_PREFIX": "日本",
+            "LC_ALL": locale,
+            "PYTHONUTF8": "0",
+            "PYTHONCOERCECLOCALE": "0",
+        }
         done = subprocess.run(
             [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True, cwd=Path.cwd()
         )

@@ -1,4 +1,3 @@
-
 """A configuration of mz-redis-sync works as it is."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - tables of messages
 """The manual and the starter file go by the table of keys."""
 
 from __future__ import annotations
@@ -37,7 +36,9 @@ def test_the_starter_file_loads_and_knows_no_other_keys(tmp_path: Path, monkeypa
     (tmp_path / "plain.yaml").write_text(text, encoding="utf-8")
     assert [view.name for view in load("plain.yaml", {}).views] == ["default"]
     text = re.sub(r"(?m)^( *)# ?( *[a-z_]+:(?: +\S+)?)(?: +#.*)?$", r"\1\2", text)
-    shown = {section: set(content[0] if section == "views" else content) for section, content in yaml.safe_load(text).items()}
+    shown = {
+        section: set(content[0] if section == "views" else content) for section, content in yaml.safe_load(text).items()
+    }
     assert shown["limits"] == {"memory_max", "max_runtime", "lease"}
     for section, names in shown.items():
         assert names <= schema.spellings("view" if section == "views" else section).keys()

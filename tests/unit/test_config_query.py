@@ -1,4 +1,3 @@
-
 """SQL of views, names of relations, variables inside the file."""
 
 from __future__ import annotations
@@ -72,6 +71,7 @@ def test_bad_relations(relation: str) -> None:
     """Nothing that is not a name gets into a statement."""
     with pytest.raises(Wrong):
         query.quoted(relation)
+
 
 @pytest.mark.parametrize(
     ("text", "expected"),

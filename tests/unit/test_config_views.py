@@ -59,7 +59,11 @@ def test_variables_of_a_single_view_need_a_single_view() -> None:
     [
         ("host: r, db: 3", "key_prefix: a", "config.yaml:2: redis.db: a Redis Cluster has only database 0, found 3"),
         ("url: 'redis://r/3'", "key_prefix: a", "a Redis Cluster has only database 0, found 3"),
-        ("url: 'unix:///s'", "key_prefix: a", "config.yaml:2: redis.unix_socket_path: a Redis Cluster is reached by host and port"),
+        (
+            "url: 'unix:///s'",
+            "key_prefix: a",
+            "config.yaml:2: redis.unix_socket_path: a Redis Cluster is reached by host and port",
+        ),
         ("host: r", "key: k", "views[0].key_prefix: missing; in a Redis Cluster the keys of a view are told by"),
     ],
 )
@@ -170,7 +174,9 @@ def test_defaults_of_all_views() -> None:
     assert (b.layout, b.value_columns, b.key_columns) == ("json", ("v", "w"), ("x",))
 
 
-@pytest.mark.parametrize("name", ["name: n", "sql: SELECT 1", "relation: v", "key_prefix: p", "mz_timestamp_key: t", "companion: c"])
+@pytest.mark.parametrize(
+    "name", ["name: n", "sql: SELECT 1", "relation: v", "key_prefix: p", "mz_timestamp_key: t", "companion: c"]
+)
 def test_what_each_view_has_to_say_itself(name: str) -> None:
     """A name or a prefix for all of them makes no sense."""
     error = refused(views("name: a") + f"view_defaults: {{{name}}}\n")
@@ -179,9 +185,14 @@ def test_what_each_view_has_to_say_itself(name: str) -> None:
 
 def test_a_view_without_a_name_is_called_after_its_timestamp_key() -> None:
     """Two files of mz-redis-sync stay apart; two keys that differ in special characters only do too."""
-    names = [loaded(views(f"mz_timestamp_key: '{key}'")).views[0].name for key in ("plain_key", "a:b", "a.b", "{a}", "x" * 90)]
+    names = [
+        loaded(views(f"mz_timestamp_key: '{key}'")).views[0].name
+        for key in ("plain_key", "a:b", "a.b", "{a}", "x" * 90)
+    ]
     assert names[0] == "plain_key"
-    assert all(name.startswith(start) for name, start in zip(names[1:], ["a-b-", "a-b-", "-a--", "x" * 55], strict=True))
+    assert all(
+        name.startswith(start) for name, start in zip(names[1:], ["a-b-", "a-b-", "-a--", "x" * 55], strict=True)
+    )
     assert len(set(names)) == 5
     assert all(len(name) <= 64 for name in names)
     assert loaded(views("key: id")).views[0].name == "default"

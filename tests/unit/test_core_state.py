@@ -27,9 +27,7 @@ STATES = st.builds(
     earlier=st.lists(st.tuples(HEX, COUNTS), max_size=2).map(tuple),
     surplus=COUNTS,
     pending=st.none()
-    | st.builds(
-        Pending, kind=st.sampled_from(["snapshot", "delta", "withheld"]), until=TIMES, clean=st.booleans()
-    ),
+    | st.builds(Pending, kind=st.sampled_from(["snapshot", "delta", "withheld"]), until=TIMES, clean=st.booleans()),
     salt=st.integers(0, 2**64 - 1),
     source_salt=st.just("") | HEX,
     fingerprint_salt=st.just("") | HEX,

@@ -241,12 +241,20 @@ PLAIN = shaped("", "key", "")
 @pytest.mark.parametrize(
     ("given_columns", "message", "hint"),
     [
-        (columns(("k", TEXT), ("value", TEXT)), "no column 'key', which `key:` names; its columns are: k, value", 'AS "key"'),
+        (
+            columns(("k", TEXT), ("value", TEXT)),
+            "no column 'key', which `key:` names; its columns are: k, value",
+            'AS "key"',
+        ),
         (columns(("key", TEXT)), "no column 'value', which `value:` names; its columns are: key", "`value:`"),
         (columns(), "no column 'value', which `value:` names; its columns are: none", 'AS "value"'),
         (columns(("Key", TEXT), ("value", TEXT)), "no column 'key'", 'AS "key"'),
         (columns(("key", TEXT), ("key", TEXT), ("value", TEXT)), "several columns 'key'", "give them names"),
-        (columns(("key", TEXT), ("value", TEXT), ("x", TEXT), ("y", INT8)), "columns that go nowhere: x, y", "json or hash"),
+        (
+            columns(("key", TEXT), ("value", TEXT), ("x", TEXT), ("y", INT8)),
+            "columns that go nowhere: x, y",
+            "json or hash",
+        ),
         (columns(("key", 701), ("value", TEXT)), "cannot be a Redis key (double precision)", "cast it"),
         (columns(("key", 3802), ("value", TEXT)), "cannot be a Redis key (jsonb)", '"key"::text'),
         (columns(("key", TEXT), ("value", 1009)), "cannot be a Redis value (oid 1009)", 'to_jsonb("value")'),

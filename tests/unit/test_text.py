@@ -174,10 +174,25 @@ def test_evidence_of_an_audit() -> None:
     ("made", "line"),
     [
         (
-            report(view(action="snapshot", reason="history lost", puts=3, deletes=1, commits=1, deep=True, as_of=AS_OF, keys=9, duration_ms=3210)),
+            report(
+                view(
+                    action="snapshot",
+                    reason="history lost",
+                    puts=3,
+                    deletes=1,
+                    commits=1,
+                    deep=True,
+                    as_of=AS_OF,
+                    keys=9,
+                    duration_ms=3210,
+                )
+            ),
             f"orders: run: deep snapshot (history lost): put 3, delete 1; 9 keys; took 3.2 s; {AT}; exit 0",
         ),
-        (report(failed(DOWN, duration_ms=10_040)), "orders: run: Materialize is not available: refused; took 10.0 s; exit 6"),
+        (
+            report(failed(DOWN, duration_ms=10_040)),
+            "orders: run: Materialize is not available: refused; took 10.0 s; exit 6",
+        ),
         (report(view(skipped=True, reason="leased")), "orders: run: skipped: leased; exit 0"),
         (
             report(view(action="verify", drift=drift(), keys=9, as_of=AS_OF, duration_ms=50), mode="verify"),
