@@ -1,4 +1,4 @@
-"""Whose keys are whose: the range of keys a view claims, and when two ranges overlap (docs/operations.md, Whose keys)."""
+"""Whose keys are whose: the range of keys a view claims, and when two overlap (docs/operations.md, Whose keys)."""
 
 from __future__ import annotations
 
