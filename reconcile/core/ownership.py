@@ -1,4 +1,4 @@
-"""Whose keys are whose: the part of the key space that a view claims, and when two claims overlap. DESIGN: claims."""
+"""Whose keys are whose: the part of the key space that a view claims, and when two claims overlap (docs/format.md)."""
 
 from __future__ import annotations
 
