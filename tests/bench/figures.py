@@ -1,4 +1,4 @@
-"""The rows of the table: what is divided by what, and the goal (DESIGN §10)."""
+"""The rows of the table: what is divided by what, and the goal (docs/performance.md)."""
 
 from __future__ import annotations
 

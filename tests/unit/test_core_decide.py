@@ -128,7 +128,7 @@ def test_two_configurations_that_take_turns_are_noticed() -> None:
 
 
 def expected_verdict(s: int, m: int | None, r: int, moved: bool) -> tuple[Verdict, Cause | None]:
-    """DESIGN §4, written out: S source, M manifest, R Redis."""
+    """The table of docs/architecture.md (verify), written out: S source, M manifest, R Redis."""
     if s == r:
         return Verdict.EQUAL, None
     if m is None:
