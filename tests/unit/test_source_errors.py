@@ -241,6 +241,7 @@ def test_what_each_class_exits_with() -> None:
         ResultTooLarge: ExitCode.USAGE,
         EvaluationFailed: ExitCode.SAFETY_STOP,
         Unavailable: ExitCode.UNAVAILABLE,
+        ConnectionLimit: ExitCode.UNAVAILABLE,
         HistoryLost: ExitCode.HISTORY_LOST,
         ReconcileError: ExitCode.BUG,
     }
