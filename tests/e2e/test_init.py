@@ -81,14 +81,14 @@ def test_text_is_sql_and_its_comment_is_yaml(command: Command, source: Source) -
 def test_number_of_buckets(command: Command, source: Source) -> None:
     """Asked for, else configured, else the state's, else by the number of rows."""
     source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 1000) AS n")
-    assert command("init", "--companion").report["buckets"] == 16
+    assert command("init", "--companion").report["buckets"] == 64
     command("snapshot")
     source.execute("INSERT INTO t SELECT 'm' || n, 'v' FROM generate_series(1, 1000) AS n")
     assert command("init", "--companion").report["buckets"] == 16
     assert command("init", "--companion", RECONCILE_VIEW__BUCKETS="256").report["buckets"] == 256
     assert "% 512::uint4" in command("init", "--companion", "--buckets", "512").report["ddl"]
     command.config["redis"]["url"] = "redis://127.0.0.1:1/0"
-    assert command("init", "--companion").report["buckets"] == 32
+    assert command("init", "--companion").report["buckets"] == 128
 
 
 @pytest.mark.parametrize(
