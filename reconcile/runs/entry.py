@@ -1,6 +1,6 @@
 """The one call that the command line and every function adapter make: all chosen views at once.
 
-workers (--jobs)   open, catch up, take snapshots; a view at a time each
+workers            open, catch up, take snapshots; a view at a time each
 this thread        follows every view that has caught up, until the end of --for
 one more           renews all leases
 """
