@@ -136,7 +136,7 @@ class History:
         elif name == "earlier":
             name = "snapshot"
             state = scene.see().state
-            options["as_of"] = state["as_of"] if state.get("as_of") else "now"
+            options["as_of"] = int(state["as_of"]) if state.get("as_of") else None
         scene.memory_max_bytes = 900 if how == "in slices" else 1 << 25
         scene.batch_max_keys = 2 if how == "in small batches" else 50_000
         around: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
