@@ -126,7 +126,8 @@ def test_killed_at_random_times(source: Source, redis_server: RedisServer, reque
             # A third of the runs is to come to its end: then the others die in all of their phases.
             usual_s *= 1.05 if code == -signal.SIGKILL else 0.9
             if code != -signal.SIGKILL:
-                assert code == 0 or (code, mode) == (8, "delta"), (code, mode)
+                too_short = code == 4 and "follow_s" in options  # over before the present was reached
+                assert code == 0 or too_short or (code, mode) == (8, "delta"), (code, mode)
             ended[code] += 1
             scene.expire_lease()
             scene.write()
