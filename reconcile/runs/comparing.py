@@ -90,7 +90,9 @@ class Comparing:
         if hinted and schedule.hint_counts(turn, now_ms):
             self._hinted = True
             run.report.warnings.append("Redis was restarted or has evicted keys: some of its content is looked at")
-            turn = dataclasses.replace(turn, hint_ms=now_ms)
+            # Begun, and so stored as due: where this run cannot afford the slice, the next one can.
+            state = run.state
+            turn = schedule.begun(dataclasses.replace(turn, hint_ms=now_ms), now_ms, state.keys, state.buckets)
         if hinted or counters.run_ids != turn.run_id or (counters.evicted or 0) != turn.evicted:
             self._set(dataclasses.replace(turn, run_id=counters.run_ids, evicted=counters.evicted or 0))
 
