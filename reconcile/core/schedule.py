@@ -43,9 +43,10 @@ def overdue(turn: Turn, now_ms: int, every_ms: int | None) -> bool:
     return every_ms is not None and turn.done_ms > 0 and now_ms - min(turn.done_ms, now_ms) > 2 * every_ms + 60_000
 
 
-def affordable(turn: Turn, ran_ms: int, left_ms: int | None) -> bool:
-    """Whether the ledger and the time left allow another slice. ran_ms: of this run so far."""
-    in_debt = turn.spent_ms * SHARE > turn.ran_ms + ran_ms
+def affordable(turn: Turn, ran_ms: int, left_ms: int | None, *, hinted: bool = False) -> bool:
+    """Whether the ledger and the time left allow another slice. ran_ms: of this run so far. hinted: a hint buys this
+    one, whatever the debt: hints that count are far between."""
+    in_debt = not hinted and turn.spent_ms * SHARE > turn.ran_ms + ran_ms
     return not in_debt and (left_ms is None or turn.slice_cost_ms < left_ms)
 
 

@@ -75,7 +75,7 @@ class Comparing:
         left_ms = None if left_s is None else round(left_s * 1000)
         turn = run.state.turn
         wanted = self._hinted or schedule.due(turn, run.now_ms(), every_ms)
-        return wanted and schedule.affordable(turn, self._ran_ms(), left_ms)
+        return wanted and schedule.affordable(turn, self._ran_ms(), left_ms, hinted=self._hinted)
 
     def _ran_ms(self) -> int:
         return round((time.monotonic() - self._run.started) * 1000) - self._noted_ms

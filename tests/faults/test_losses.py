@@ -112,14 +112,16 @@ def test_evictions_are_a_hint(source: Source, tmp_path: Path) -> None:
         rig.client.set("other", "x" * 1000)
         rig.client.config_set("maxmemory", 0)
         assert len(rig.client.keys("p:*")) < 3000
+        own = ("reconcile:{default}:state", "reconcile:{default}:manifest")
+        spared = rig.client.exists(*own) == len(own)  # they are victims like any other: then every row is compared
         warnings: list[str] = []
         for n in range(FEW_RUNS):
             rig.source.put(k1=f"change {n}")
             ended = rig.run()
             assert ended.code == 0, ended.told
             warnings += ended.view.warnings
-        assert any("has evicted keys" in warning for warning in warnings)
-        assert told_of_drift(warnings)
+        assert not spared or any("has evicted keys" in warning for warning in warnings)
+        assert not spared or told_of_drift(warnings)
         rig.in_sync()
 
 
