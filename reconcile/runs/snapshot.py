@@ -67,6 +67,8 @@ class _Total:
     """The same for all rows in finer buckets, where those are to be committed."""
     parts: list[tuple[Repaired, Surplus]] = field(default_factory=list)
     adopted: int = 0
+    deleted: int = 0
+    """Explained keys that went before all parts were seen."""
 
     def explained(self) -> dict[int, int]:
         return {bucket: one for _, found in self.parts for bucket, one in found.explained.items()}
@@ -220,6 +222,7 @@ class _Snapshot:
         """Store what is known by now, under the pending mark: the next run goes on after it, at its own time."""
         run = self._run
         part, found = total.parts[-1]
+        self._delete_early(scope, total, part, found)
         if not (len(found.explained_names) or len(found.unexplained_names)):
             total.parts.pop()
         part.names = part.nulls = type(part.names)(0, 0)  # let go of before the next part comes
@@ -241,6 +244,22 @@ class _Snapshot:
         self._applier.finish(
             Write(manifest=written, fingerprints=Records(whole=digest.encode_fingerprints(known)), state=new)
         )
+
+    def _delete_early(self, scope: Scope, total: _Total, part: Repaired, found: Surplus) -> None:
+        """Delete a part's explained keys at once, so that runs too short for all parts make progress: only where
+        neither the source's counts, nor so many deletes by themselves, would have the guard object."""
+        guarding, before = self._run.guard(self._identity), self._base.keys
+        deletes = total.deleted + found.explained_count
+        after = digest.count(self._outside) + scope.rows  # rows without a value among them
+        suspicious = guarding.replaced or guarding.objects(before, before, after)
+        if not found.explained or suspicious or guarding.objects(deletes, before, before - deletes):
+            return
+        assert self._applier is not None
+        sides = self._run.sides(self._reading)
+        surplus.delete(sides, part, found, self._applier, explained_too=True, unexplained_too=False)
+        total.deleted = deletes
+        found.nameless -= found.explained.keys()
+        found.explained, found.explained_names = {}, []
 
     def _keep_puts(self) -> None:
         """Time ran out. Where Redis is between two times anyway, or never was complete, what is known to differ is

@@ -82,7 +82,7 @@ def pending_delta(history: History) -> None:
 @pytest.mark.parametrize("prepare", [
     nothing,
     new_mapping,
-    pytest.param(pending_delta, marks=pytest.mark.xfail(reason="buckets with deletes wait for the last part")),
+    pending_delta,
 ])  # fmt: skip
 def test_time_is_always_too_short(
     prepare: Callable[[History], None], history: History, monkeypatch: pytest.MonkeyPatch
