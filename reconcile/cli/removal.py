@@ -30,15 +30,17 @@ def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max
       reconcile drop orders --keys
       reconcile drop orders --yes                # from a script
     """
-    from reconcile.target.dropping import drop as forget
-    from reconcile.target.dropping import look
+    from reconcile.runs.dropping import Dropped, forget, look
+
+    def confirm(found: Dropped) -> None:
+        _confirm(f"{view}: forget {found.told}?", yes=yes)
 
     settings = common.load_settings({"limits.max_runtime_s": max_runtime})
     with ended_in_time(settings) as stop:
-        found = look(settings.redis, view, stop, keys=keys)
-        if not dry_run:
-            _confirm(f"{view}: forget {found.told}?", yes=yes)
-            found = forget(settings.redis, view, stop, keys=keys, lease_s=settings.limits.lease_s)
+        if dry_run:
+            found = look(settings, view, stop, keys=keys)
+        else:
+            found = forget(settings, view, stop, keys=keys, confirm=confirm)
     if common.as_json:
         body = {"view": view, "range": str(found.range), "keys_deleted": found.keys, "dry_run": dry_run}
         print_json({"status": "done", "exit_code": 0, **body})
