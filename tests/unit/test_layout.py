@@ -31,7 +31,7 @@ LAYERS = {
     "compare": {"errors", "stop", "core", "config.settings", "source", "target", "report"},
     "runs": {"errors", "stop", "texts", "core", "config", "source", "target", "report", "compare"},
     "inspect": {"errors", "stop", "texts", "core", "config", "source", "target", "report", "compare"},
-    "cli": {"errors", "stop", "logs", "texts", "core", "config", "report", "runs", "inspect", "target.dropping"},
+    "cli": {"errors", "stop", "logs", "texts", "core", "config", "report", "runs", "inspect"},
 }
 """Room → what it may import of ours, beside itself and the package's version."""
 DRIVER_OF = {"psycopg": "source", "redis": "target", "hiredis": "target"}
