@@ -59,7 +59,8 @@ class _Attempt(Generic[_T]):
                 self._results.append(result)
                 self.done.set()
                 return
-        self._discard(result)
+        with contextlib.suppress(Exception):  # nobody is left to be told
+            self._discard(result)
 
     def abandon(self) -> bool:
         """Nobody waits any longer. False: there is a result already."""

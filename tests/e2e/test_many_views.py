@@ -18,6 +18,8 @@ from tests.support.command import Command
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source, SourceServer
 
+pytestmark = pytest.mark.alone
+
 ARRIVES_S = 5.0
 
 
