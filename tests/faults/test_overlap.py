@@ -48,6 +48,7 @@ def test_eight_at_once_one_works(
         done = [process for process in processes if process.poll() is not None]
         time.sleep(0.05)
     (worker,) = [process for process in processes if process not in done]
+    token = state(redis_server.client())["token"]
     for process in done:
         out, _ = process.communicate()
         (view,) = json.loads(out)["views"]
@@ -59,7 +60,7 @@ def test_eight_at_once_one_works(
     worker.send_signal(signal.SIGTERM)
     worker.communicate(timeout=60)
     in_sync(source, redis_server.client())
-    assert redis_server.client().get("reconcile:{default}:token") == b"1"
+    assert state(redis_server.client())["token"] == token
 
 
 def test_eight_at_once_wait_their_turn(source: Source, redis_server: RedisServer, command: Command) -> None:
@@ -69,7 +70,10 @@ def test_eight_at_once_wait_their_turn(source: Source, redis_server: RedisServer
     views = [json.loads(process.communicate(timeout=120)[0])["views"][0] for process in processes]
     assert [process.returncode for process in processes] == [0] * EIGHT
     assert sum(view["puts"] for view in views) == 5000
-    assert redis_server.client().get("reconcile:{default}:token") == b"8"
+    assert [view["status"] for view in views] == ["done"] * EIGHT
+    # Who saw a free lease and came second has counted too: numbers may be left out, none is written twice.
+    counter = redis_server.client().get("reconcile:{default}:token")
+    assert EIGHT <= int(state(redis_server.client())["token"]) <= int(counter or 0)
     in_sync(source, redis_server.client())
 
 

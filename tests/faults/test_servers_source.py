@@ -163,7 +163,7 @@ def test_a_plan_that_is_not_shown(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
     rig.source.put(a="1")
     ended = rig.run()
     assert (ended.code, ended.view.puts) == (0, 1)
-    assert [text for text in ended.view.warnings if "which is replaced is not noticed" in text]
+    assert [text for text in ended.view.warnings if "goes unnoticed" in text]
 
 
 def test_a_cluster_that_does_not_exist(rig: Rig) -> None:
