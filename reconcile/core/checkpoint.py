@@ -15,13 +15,15 @@ from reconcile.core.state import Identity, State
 class Content:
     """What Redis holds, or will hold, with the next commit.
 
-    total: added-up digest over the manifest. surplus: bucket → digest of keys that wait for consent.
+    total: added-up digest over the manifest. surplus: bucket → digest of keys that wait for consent. surplus_names: some of
+    those keys.
     """
 
     buckets: int
     total: int
     identity: Identity
     surplus: Mapping[int, int]
+    surplus_names: tuple[bytes, ...]
     fingerprint_salt: str
     companion: str
 
@@ -57,6 +59,7 @@ def _with(base: State, content: Content, now_ms: int, *, as_of: int | None, even
         keys=keys,
         digest=total_text(content.total),
         surplus=digest.count(sum(content.surplus.values())),
+        surplus_names=content.surplus_names,
         pending=pending.after(base, event, until),
         fingerprint_salt=content.fingerprint_salt,
         companion=content.companion,

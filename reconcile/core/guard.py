@@ -77,10 +77,9 @@ def note_removed(removed: tuple[tuple[int, int], ...], number: int, now_ms: int)
 def consent_needed(unexplained: int, names: list[str], view: str) -> SafetyStop:
     """The error for keys in the view's range that nothing explains."""
     shown = f" ({', '.join(names)}{', …' if unexplained > len(names) else ''})" if names else ""
-    look = "" if names else f"reconcile verify --view {view} names them; "
     number = "1 key is" if unexplained == 1 else f"{unexplained} keys are"
     return SafetyStop(
         f"{number} in the range of view {view} without anything to say that the view wrote them{shown}; "
         "they are left alone, everything else is up to date",
-        hint=f"{look}if they may go, run: reconcile snapshot --view {view} --allow-deletes; else choose another prefix",
+        hint=f"if they may go, run: reconcile snapshot --view {view} --allow-deletes; else choose another prefix",
     )

@@ -103,6 +103,8 @@ class State:
     """Sum over the manifest, to notice a manifest that is not this state's."""
     surplus: int = 0
     """Keys that Redis holds beyond the manifest and that wait for consent (:surplus has them by bucket)."""
+    surplus_names: tuple[bytes, ...] = ()
+    """Some of those keys."""
     pending: Pending | None = None
     salt: int = 0
     """Digest salt."""
@@ -142,6 +144,7 @@ def encode(state: State) -> dict[str, str]:
         "keys": str(state.keys),
         "digest": state.digest,
         "surplus": str(state.surplus),
+        "surplus_names": json.dumps([name.decode("latin-1") for name in state.surplus_names]),
         "pending": json.dumps(asdict(pending)) if pending else "",
         "salt": f"{state.salt:016x}",
         "source_salt": state.source_salt,
@@ -194,6 +197,7 @@ def _decode(fields: Mapping[str, str]) -> State:
         keys=_number(fields["keys"]),
         digest=fields["digest"],
         surplus=_number(fields["surplus"]),
+        surplus_names=tuple(str(name).encode("latin-1") for name in json.loads(fields["surplus_names"])),
         pending=_pending(fields["pending"]) if fields["pending"] else None,
         salt=int(_matched(_SALT, fields["salt"]), 16),
         source_salt=_matched(_SOURCE_SALT, fields["source_salt"]),

@@ -127,7 +127,13 @@ def commit_range(
     report, base = run.report, run.state
     assert base.identity is not None
     content = Content(
-        base.buckets, manifest.total, base.identity, run.stored.surplus, base.fingerprint_salt, base.companion
+        base.buckets,
+        manifest.total,
+        base.identity,
+        run.stored.surplus,
+        base.surplus_names,
+        base.fingerprint_salt,
+        base.companion,
     )
     new: State = checkpoint.reached(base, as_of, content, _now_ms())
     applier.finish(Write(manifest=changed, fingerprints=forget_of(run, touched), state=new))

@@ -11,6 +11,7 @@ Where a run may be cut short, or the buckets have more rows than memory allows n
 from __future__ import annotations
 
 import contextlib
+import itertools
 from dataclasses import dataclass, field, replace
 
 from reconcile.compare import records, surplus
@@ -76,6 +77,11 @@ class _Total:
     def unexplained(self) -> dict[int, int]:
         return {bucket: one for _, found in self.parts for bucket, one in found.unexplained.items()}
 
+    def strangers(self) -> tuple[bytes, ...]:
+        """Some unexplained keys."""
+        names = (name for _, found in self.parts for name in found.unexplained_names)
+        return tuple(itertools.islice(names, EXAMPLES))
+
 
 class _Snapshot:
     """One snapshot under way."""
@@ -113,10 +119,10 @@ class _Snapshot:
     def _event(self) -> pending.Event:
         return "begin snapshot" if self._why.trusted else "begin anew"
 
-    def _content(self, buckets: int, total: int, left: dict[int, int]) -> Content:
+    def _content(self, buckets: int, total: int, left: dict[int, int], names: tuple[bytes, ...]) -> Content:
         run = self._run
         mark = companion_mark(run.described) if self._companion is not None else self._base.companion
-        return Content(buckets, total, self._identity, left, salt_of(run, self._companion), mark)
+        return Content(buckets, total, self._identity, left, names, salt_of(run, self._companion), mark)
 
     # -- load ----------------------------------------------------------------------------------------------------
 
@@ -238,7 +244,7 @@ class _Snapshot:
         written = self._manifest.change(changed)
         for bucket in part.chosen:
             known[bucket] = UNKNOWN if bucket in left else scope.now[bucket]
-        content = self._content(scope.buckets, self._manifest.total, run.stored.surplus)
+        content = self._content(scope.buckets, self._manifest.total, run.stored.surplus, self._base.surplus_names)
         new = checkpoint.partly(self._base, self._event, self._reading.as_of, content, self._now_ms)
         self._applier.mark()
         self._applier.finish(
@@ -313,7 +319,6 @@ class _Snapshot:
         run = self._run
         if not unexplained:
             return None
-        names = [name_of(name) for _, found in total.parts for name in found.unexplained_names[:EXAMPLES]]
         left = guard.handful_left(self._base.removed, self._now_ms) if self._rule() is Rule.MANIFEST else 0
         asked = run.stored.surplus.keys() & total.unexplained().keys()  # what waits for consent never becomes a handful
         if unexplained <= left and not asked:
@@ -322,7 +327,7 @@ class _Snapshot:
             self._base = replace(self._base, removed=guard.note_removed(self._base.removed, unexplained, self._now_ms))
             return None
         run.report.deletes_withheld += unexplained
-        return guard.consent_needed(unexplained, names[:EXAMPLES], run.view.name)
+        return guard.consent_needed(unexplained, [name_of(name) for name in total.strangers()], run.view.name)
 
     def _commit_repair(
         self, scope: Scope, total: _Total, kept: dict[int, int], left: dict[int, int], *, withheld: bool
@@ -350,7 +355,7 @@ class _Snapshot:
             fingerprints=fingerprint_records(now, run.stored.fingerprints),
             surplus=surplus_records(surplus_left) if surplus_left != run.stored.surplus else Records(),
         )
-        self._commit(write, buckets, whole, surplus_left, now, withheld=withheld)
+        self._commit(write, buckets, whole, surplus_left, now, names=total.strangers(), withheld=withheld)
 
     def _commit(
         self,
@@ -360,12 +365,13 @@ class _Snapshot:
         left: dict[int, int],
         now: Fingerprints,
         *,
+        names: tuple[bytes, ...] = (),
         withheld: bool = False,
     ) -> None:
         run, report, as_of = self._run, self._run.report, self._reading.as_of
         if not self._reading.still():
             raise Unavailable("the view was replaced while it was read", hint="the next run reads it again")
-        content = self._content(buckets, total, left)
+        content = self._content(buckets, total, left, names if left else ())
         make = checkpoint.withheld if withheld else checkpoint.reached
         new = make(self._base, as_of, content, self._now_ms)
         if report.deep:

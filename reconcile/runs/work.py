@@ -11,6 +11,7 @@ import time
 
 from reconcile.compare.described import proved
 from reconcile.core import decide
+from reconcile.core.changes import name_of
 from reconcile.core.decide import Delta, Snapshot
 from reconcile.core.guard import consent_needed
 from reconcile.core.times import MAX_TIMESTAMP, frontier_after
@@ -94,7 +95,7 @@ def finish(run: ViewRun) -> None:
     if run.report.as_of is not None and run.report.as_of != MAX_TIMESTAMP:
         run.report.lag_ms = max(0, time.time_ns() // 1_000_000 - run.report.as_of)
     if run.state.surplus and run.report.exit_code == ExitCode.OK:
-        raise consent_needed(run.state.surplus, [], run.view.name)
+        raise consent_needed(run.state.surplus, [name_of(name) for name in run.state.surplus_names], run.view.name)
 
 
 # -- modes ------------------------------------------------------------------------------------------------------------
@@ -185,6 +186,8 @@ def _turn(run: ViewRun, forced: Forced | None) -> Follower | None:
         decision = _decide(run, reading)
         if isinstance(decision, Delta) and _snapshot_is_cheaper(run, companion):
             decision = Snapshot("the companion view tells what changed")
+        elif isinstance(decision, Delta) and _waiting_keys_are_gone(run):
+            decision = Snapshot("keys that waited for consent are gone")
         if isinstance(decision, Snapshot):
             return _snapshot(run, reading, Forced(decision), companion)
     return _delta(run, decision.as_of, reading.explained.frontiers.now, reading.explained.ids)
@@ -213,6 +216,12 @@ def _decide(run: ViewRun, reading: Reading) -> decide.Decision:
 def _snapshot_is_cheaper(run: ViewRun, companion: CompanionDefinition | None) -> bool:
     """Starting a SUBSCRIBE makes the server read the whole view; an indexed companion answers at once."""
     return companion is not None and run.follow_until is None and run.state.pending is None
+
+
+def _waiting_keys_are_gone(run: ViewRun) -> bool:
+    """Whether somebody has removed keys that wait for consent: a delta never looks at them."""
+    names = run.state.surplus_names
+    return bool(names) and not all(run.target.exist(names))
 
 
 # -- deltas -----------------------------------------------------------------------------------------------------------

@@ -118,6 +118,27 @@ def test_a_key_that_waits_for_consent_outlives_a_snapshot_cut_short(
     check_manifest(client)
 
 
+def test_keys_that_waited_for_consent_and_are_gone(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """Whoever removes them by hand needs no further command: a delta alone would say exit 5 for ever."""
+    source.retain_history()
+    source.put(a="1", b="2")
+    client = redis_server.client()
+    client.set("p:theirs", "x")
+    client.set("p:other", "x")
+    command("run", expect=5)
+    source.put(c="3")
+    error = command("run", expect=5).view["error"]
+    assert "p:theirs" in error["message"]
+    assert "p:other" in error["message"]
+    client.delete("p:theirs")
+    assert "p:theirs" not in command("run", expect=5).view["error"]["message"]
+    client.delete("p:other")
+    source.put(d="4")
+    assert command("run").view["reason"] == "keys that waited for consent are gone"
+    assert command("run").view["action"] != "snapshot"
+    check_manifest(client)
+
+
 def test_foreign_key_in_the_way(command: Command, source: Source, redis_server: RedisServer) -> None:
     """Without prefix, a key of someone else with other content is not overwritten unless asked."""
     del command.config["redis"]["key_prefix"]

@@ -16,6 +16,7 @@ CONTENTS = st.builds(
     total=st.lists(st.integers(0, 2**64 - 1), max_size=5).map(lambda rows: sum(digest.ONE + one for one in rows)),
     identity=IDENTITIES,
     surplus=st.dictionaries(st.integers(0, 15), st.integers(0, 2**64 - 1).map(lambda one: digest.ONE + one)),
+    surplus_names=st.lists(st.binary(max_size=9), max_size=3).map(tuple),
     fingerprint_salt=st.sampled_from(["", "0" * 32]),
     companion=st.just(""),
 )

@@ -26,6 +26,7 @@ STATES = st.builds(
     commit=HEX,
     earlier=st.lists(st.tuples(HEX, COUNTS), max_size=2).map(tuple),
     surplus=COUNTS,
+    surplus_names=st.lists(st.binary(max_size=9), max_size=3).map(tuple),
     pending=st.none()
     | st.builds(Pending, kind=st.sampled_from(["snapshot", "delta", "withheld"]), until=TIMES, clean=st.booleans()),
     salt=st.integers(0, 2**64 - 1),
