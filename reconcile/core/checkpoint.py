@@ -15,8 +15,8 @@ from reconcile.core.state import Identity, State
 class Content:
     """What Redis holds, or will hold, with the next commit.
 
-    total: added-up digest over the manifest. surplus: bucket → digest of keys that wait for consent. surplus_names: some of
-    those keys.
+    total: added-up digest over the manifest. surplus: bucket → digest of keys that wait for consent; surplus_names:
+    some of them.
     """
 
     buckets: int

@@ -82,7 +82,7 @@ def make_statements(
         names = ", ".join(view.name for view in views)
         raise UsageError("a companion view is for one view", hint=f"say which with --view: {names}")
     (view,) = views
-    session = sessions.connect(settings.materialize, stop, view.name)
+    session = sessions.connect(settings.materialize, stop)
     try:
         mapping = describe_mapping(session, view)
         chosen, reason = _buckets(settings, view, session, mapping, buckets, stop)

@@ -27,7 +27,7 @@ def open_source(settings: Settings, stop: Stop, findings: Findings) -> Session |
     """Connection, version and cluster; None when there is nothing more to look at."""
     session = None
     with findings.checking("materialize"):
-        session = sessions.connect(settings.materialize, stop, "")
+        session = sessions.connect(settings.materialize, stop)
         version, cluster, role = catalog.version_cluster_role(session)
         findings.ok("materialize", f"Materialize {version}, as {role}, cluster {cluster}")
         _check_encryption(session, settings, findings)
@@ -38,7 +38,7 @@ def open_source(settings: Settings, stop: Stop, findings: Findings) -> Session |
 def connect_again(settings: Settings, stop: Stop, closing: contextlib.ExitStack, findings: Findings) -> Session | None:
     """Another session for the rest of the views, closed with `closing`."""
     with findings.checking("materialize"):
-        session = sessions.connect(settings.materialize, stop, "")
+        session = sessions.connect(settings.materialize, stop)
         closing.callback(session.close)
         return session
     return None

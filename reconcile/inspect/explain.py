@@ -42,7 +42,7 @@ def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> 
         closing.callback(target.close)
         survey = open_survey(settings.redis, stop)
         closing.callback(survey.close)
-        session = sessions.connect(settings.materialize, stop, view.name)
+        session = sessions.connect(settings.materialize, stop)
         closing.callback(session.close)
         described = describe(session, view, target.range, ViewReport(view.name))
         scene = _Scene(settings, view, target, survey, session, described, stop)

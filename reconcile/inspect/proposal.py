@@ -40,7 +40,7 @@ Choose = Callable[[list[tuple[str, str]]], tuple[str, ...]]
 
 def make(settings: Settings, relations: tuple[str, ...], choose: Choose, stop: Stop) -> str:
     """The configuration for these relations, or for those that are chosen; as YAML. Raises ReconcileError."""
-    session = sessions.connect(settings.materialize, stop, "")
+    session = sessions.connect(settings.materialize, stop)
     try:
         chosen = relations or choose([(one.name, one.kind) for one in known_relations(session)])
         return render(settings, propose(session, chosen))

@@ -38,14 +38,14 @@ class Connections:
         self._sessions: _Idle[Session] = _Idle()
         self._nodes: _Idle[_Servers] = _Idle()
 
-    def session(self, stop: Stop, view: str) -> Session:
+    def session(self, stop: Stop) -> Session:
         """A session for this view alone. Raises AccessError, Unavailable, UsageError, Incomplete."""
         while (session := self._sessions.take()) is not None:
             if session.idle:
-                session.serve(stop, view)
+                session.serve(stop)
                 return session
             session.close()
-        return self._refused[0].unless_known(lambda: sessions.connect(self._settings.materialize, stop, view))
+        return self._refused[0].unless_known(lambda: sessions.connect(self._settings.materialize, stop))
 
     def keep(self, session: Session) -> None:
         """It is not needed any more. Once its view is told to stop, a cancel request may still be on its way to it."""

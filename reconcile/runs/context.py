@@ -69,7 +69,7 @@ class ViewRun:
     def session(self) -> Session:
         """For one statement after the other; opened when it is needed, as one that failed is not used again."""
         if self._session is None:
-            self._session = self.connections.session(self.stop, self.view.name)
+            self._session = self.connections.session(self.stop)
         return self._session
 
     def release_session(self) -> None:
@@ -80,7 +80,7 @@ class ViewRun:
 
     def open_session(self) -> Session:
         """Another connection to Materialize, given back with this run."""
-        session = self.connections.session(self.stop, self.view.name)
+        session = self.connections.session(self.stop)
         self.closing.callback(_give_back, session, self.connections, self.report)
         return session
 
@@ -166,7 +166,7 @@ def open_view(
             target.pace(settings.limits, stop)
             if not request.reset_state:
                 target.state()  # a newer format or a corrupt state stops here
-            session = connections.session(stop, view.name)
+            session = connections.session(stop)
             try:
                 described = describe(session, view, target.range, report)
             finally:

@@ -59,7 +59,6 @@ def map_columns(
         raise SchemaError(
             f"the query of view {view} has columns that go nowhere: {', '.join(extra)}",
             hint='name them in `value:` (or value: "*") with layout json or hash, or leave them out of the query',
-            view=view,
         )
     mapping = Mapping(
         sql,
@@ -78,34 +77,31 @@ def _check_found(name: str, role: str, columns: list[Column], view: str) -> None
     """Raise SchemaError unless the query has this column once."""
     times = sum(column.name == name for column in columns)
     if times > 1:
-        raise SchemaError(f"the query of view {view} has several columns {name!r}", hint="give them names", view=view)
+        raise SchemaError(f"the query of view {view} has several columns {name!r}", hint="give them names")
     if not times:
         names = ", ".join(column.name for column in columns) or "none"
         raise SchemaError(
             f"the query of view {view} has no column {name!r}, which `{role}:` names; its columns are: {names}",
             hint=f"name it in the query (… AS {identifier(name)}) or change `{role}:` in the configuration",
-            view=view,
         )
 
 
 def _check_values(mapping: Mapping, view: str) -> None:
     names = [column.name for column in mapping.values]
     if not names:
-        raise SchemaError(f"view {view} has no value column", hint="select more than its key", view=view)
+        raise SchemaError(f"view {view} has no value column", hint="select more than its key")
     if mapping.layout == "string" and len(names) != 1:
         raise SchemaError(
             f"view {view} has {len(names)} value columns, and layout string stores one",
             hint="layout: json or hash, or name one column in `value:`",
-            view=view,
         )
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise SchemaError(f"`value:` of view {view} names column {twice[0]!r} twice", hint="name it once", view=view)
+        raise SchemaError(f"`value:` of view {view} names column {twice[0]!r} twice", hint="name it once")
     if mapping.layout != "string" and UNNAMED in names:
         raise SchemaError(
             f"the query of view {view} has a column without a name, and layout {mapping.layout} stores names",
             hint="give it one in the query (… AS name)",
-            view=view,
         )
 
 
@@ -116,7 +112,6 @@ def _check_types(mapping: Mapping, view: str) -> None:
             raise SchemaError(
                 f"column {column.name!r} of view {view} is bytea, which cannot be one of several in a key",
                 hint=f"encode({identifier(column.name)}, 'hex') in the query",
-                view=view,
             )
     for column in mapping.values:
         _check_type(column, VALUE_TYPES, "a Redis value", view)
@@ -124,14 +119,12 @@ def _check_types(mapping: Mapping, view: str) -> None:
             raise SchemaError(
                 f"column {column.name!r} of view {view} is bytea, which JSON cannot hold",
                 hint=f"encode({identifier(column.name)}, 'base64') in the query, or layout: hash",
-                view=view,
             )
     expires_at = mapping.expires_at
     if expires_at is not None and expires_at.oid not in EXPIRY_TYPES:
         raise SchemaError(
             f"column {expires_at.name!r} of view {view}, which `expires_at:` names, is {_type_name(expires_at)}",
             hint="it has to be timestamptz, or timestamp in UTC: cast it in the query",
-            view=view,
         )
 
 
@@ -141,7 +134,6 @@ def _check_type(column: Column, supported: dict[int, str], role: str, view: str)
         raise SchemaError(
             f"column {column.name!r} of view {view} has a type that cannot be {role} ({_type_name(column)})",
             hint=f"cast it in the query, e.g. {name}::text or to_jsonb({name})",
-            view=view,
         )
 
 

@@ -51,7 +51,7 @@ _USAGE_CLASSES = ("42", "0A", "2F", "54", "08P")
 
 
 @contextlib.contextmanager
-def translated(stop: Stop, view: str | None = None, *, planning: bool = False) -> Iterator[None]:
+def translated(stop: Stop, *, planning: bool = False) -> Iterator[None]:
     """Turn psycopg errors inside into ours. A statement cancelled because the run ends becomes Incomplete.
 
     planning: nothing is read inside, so that what Materialize has to say is about the query.
@@ -61,102 +61,88 @@ def translated(stop: Stop, view: str | None = None, *, planning: bool = False) -
     except psycopg.Error as error:
         if stop.requested:
             stop.check()
-        meant = translate(error, view)
+        meant = translate(error)
         # Nearly all that planning can complain of has the SQLSTATE of an internal error (adapter/src/error.rs).
         if planning and type(meant) is ReconcileError and error.sqlstate == "XX000":
             hint = meant.hint or "check `sql` in the configuration"
-            meant = UsageError(f"Materialize refuses the query: {_first_line(error)}", hint=hint, view=view)
+            meant = UsageError(f"Materialize refuses the query: {_first_line(error)}", hint=hint)
         raise meant from error
 
 
-def translate(error: psycopg.Error, view: str | None = None) -> ReconcileError:
+def translate(error: psycopg.Error) -> ReconcileError:
     """What a psycopg error means for the user. The row values a server quotes are left out."""
     state = error.sqlstate or ""
     text = _first_line(error)
     if _HISTORY_LOST.search(text):
-        return HistoryLost(f"Materialize no longer has the requested time: {text}", view=view)
+        return HistoryLost(f"Materialize no longer has the requested time: {text}")
     if state.startswith("53300") or "max_connections limit" in text:
         return ConnectionLimit(
             f"Materialize takes no more connections: {text}",
             hint="raise max_connections, or lower limits.jobs; a view takes up to two, and one while it is followed",
-            view=view,
         )
     if not state or state.startswith(("08", "28", "MZ")) or state == "42501":
-        meant = _about_connecting(error, state, text, view)
+        meant = _about_connecting(error, state, text)
         if meant is not None:
             return meant
     if _DATA.match(text) or (state.startswith("22") and state != "22023" and not text.startswith("subscription lower")):
         return EvaluationFailed(
             f"the view cannot be evaluated at the moment: {_VALUES.sub(_left_out, text)}",
             hint="mend the data or the view; the checkpoint stays, the next run tries again",
-            view=view,
         )
-    return _about_reading(error, state, text, view)
+    return _about_reading(error, state, text)
 
 
-def _about_connecting(error: psycopg.Error, state: str, text: str, view: str | None) -> ReconcileError | None:
+def _about_connecting(error: psycopg.Error, state: str, text: str) -> ReconcileError | None:
     """Sessions that do not come about, or are ended, for a reason of their own."""
     if "authentication expired" in text:
-        return Unavailable(
-            f"Materialize ended the session: {text}", hint="the next run signs in again and goes on", view=view
-        )
+        return Unavailable(f"Materialize ended the session: {text}", hint="the next run signs in again and goes on")
     if "protocol version" in text:
         return UsageError(
             f"Materialize speaks version 3.0 of the protocol only: {text}",
             hint="leave max_protocol_version out of materialize.url",
-            view=view,
         )
     if not state and _MISUSED.search(text):
-        return UsageError(f"materialize.url is not usable: {text}", hint="see libpq's connection parameters", view=view)
+        return UsageError(f"materialize.url is not usable: {text}", hint="see libpq's connection parameters")
     if (not state or state.startswith("08")) and _TLS.search(text):
-        return UsageError(f"TLS to Materialize fails: {text}", hint=_tls_hint(text), view=view)
+        return UsageError(f"TLS to Materialize fails: {text}", hint=_tls_hint(text))
     if state in _ACCESS_STATES or (not state and _REFUSED.search(text)):
         return AccessError(
             f"Materialize refused access: {text}",
             hint=error.diag.message_detail or "check user, password and database in the configuration",
-            view=view,
         )
     return None
 
 
-def _about_reading(error: psycopg.Error, state: str, text: str, view: str | None) -> ReconcileError:
+def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileError:
     hint = error.diag.message_hint
     if "same timedomain" in text:
         return UsageError(
             "Materialize reads objects of different schemas at different times, so they cannot be compared",
             hint="create the companion view in the schema of the view",
-            view=view,
         )
     if "no replicas available" in text or "target replica failed" in text or "fell behind" in text:
-        return Unavailable(f"Materialize cannot run the query: {text}", hint=hint, view=view)
+        return Unavailable(f"Materialize cannot run the query: {text}", hint=hint)
     if _DROPPED.search(text):
         return Unavailable(
             f"the view, or what it is read from, was dropped or replaced: {text}",
             hint="the next run looks the view up again",
-            view=view,
         )
     if "exceeds max size" in text:
         return ResultTooLarge(
             f"Materialize refuses a result of this size: {text}",
             hint="raise max_query_result_size for this role, or max_result_size",
-            view=view,
         )
     if text.startswith("unknown cluster"):
         return UsageError(
             f"Materialize refuses the query: {text}",
             hint="check `cluster` in the configuration; SHOW CLUSTERS lists those there are",
-            view=view,
         )
     usage = _MISSING.search(text) or state.startswith((*_USAGE_CLASSES, "22"))
     if state not in _RETRY_STATES and usage:
-        return UsageError(
-            f"Materialize refuses the query: {text}", hint=hint or "check `sql` in the configuration", view=view
-        )
+        return UsageError(f"Materialize refuses the query: {text}", hint=hint or "check `sql` in the configuration")
     if not state or state in _RETRY_STATES or isinstance(error, psycopg.OperationalError):
-        return Unavailable(
-            f"Materialize is not available: {text}", hint="is it running, and reachable from here?", view=view
-        )
-    return ReconcileError(f"Materialize reports {state}: {text}", hint=hint, view=view)
+        return Unavailable(f"Materialize is not available: {text}", hint="is it running, and reachable from here?")
+    return ReconcileError(f"Materialize reports {state}: {text}", hint=hint)
 
 
 def _left_out(quoted: re.Match[str]) -> str:

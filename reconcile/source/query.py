@@ -1,9 +1,8 @@
 """The SQL we send. The user's query is `q`; everything else is built around it.
 
     mapped        the columns that make a row, as RowForm wants them: SELECT key, value::text FROM (q)
-    hashed        the same with the source's own hash of the row, to learn fingerprints while rows stream by
-    fingerprints  GROUP BY bucket over that hash
-    within        keeps either to chosen buckets, by byte mask
+    fingerprints  rows and the sum of the source's own hash of each, GROUP BY bucket
+    within        keeps `mapped` to chosen buckets, by byte mask
 
 Casting to text in SQL, on every path, gives one text form: a boolean would be `true` on one path and `t` on another.
 """
@@ -17,8 +16,6 @@ from reconcile.core.framing import RowForm
 from reconcile.core.keys import KeyShape
 from reconcile.core.sql import identifier as identifier  # one of the names this module gives
 
-UNSALTED = "0" * 32
-"""The salt of a source hash that anybody may know."""
 BYTEA, TEXT = 17, 25
 
 
@@ -140,23 +137,16 @@ class Mapping:
 
     def mapped(self) -> str:
         """The rows, as `form` wants them."""
-        return self._selected(self._travelling)
-
-    def hashed(self, salt: str = UNSALTED) -> str:
-        """The same with the source's own hash of each row in the end."""
-        return self._selected(self._travelling | {"hash": self.hash_sql(salt)})
-
-    def _selected(self, columns: dict[str, str]) -> str:
-        listed = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
+        listed = ", ".join(f"{expression} AS {name}" for name, expression in self._travelling.items())
         return f"SELECT {listed} FROM ({self.sql}) AS q"
 
     def within(self, chosen: list[int], buckets: int) -> str:
-        """What keeps `mapped` or `hashed` to chosen buckets. A byte mask costs the same for one bucket or all; IN lists
+        """What keeps `mapped` to chosen buckets. A byte mask costs the same for one bucket or all; IN lists
         cost minutes."""
         mask = bytes_literal(mask_of(chosen, buckets))
         return f" WHERE get_byte({mask}, ({self.bucket_sql(buckets)})::int4) = 1"
 
-    def fingerprints(self, buckets: int, salt: str = UNSALTED) -> str:
+    def fingerprints(self, buckets: int, salt: str) -> str:
         """(bucket, rows, fingerprint) per bucket that has rows; bucket NULL for rows without key."""
         return (
             f"SELECT {self.bucket_sql(buckets)} AS bucket, count(*) AS rows, sum({self.hash_sql(salt)}) AS fingerprint "
@@ -168,7 +158,7 @@ class Mapping:
         return f"coalesce({self.bucket_sql(n)}, 0::uint4) = {i}::uint4"
 
     def in_parts(self, statement: str) -> list[str]:
-        """`mapped` or `hashed`, as statements that together give all rows."""
+        """`mapped`, as statements that together give all rows."""
         if self.parts == 1:
             return [statement]
         return [f"{statement} WHERE {self.part_sql(i, self.parts)}" for i in range(self.parts)]
@@ -210,7 +200,7 @@ def _joined(expressions: list[str]) -> str:
     return " || ".join(expression for expression in expressions if expression)
 
 
-def companion_ddl(mapping: Mapping, name: str, buckets: int, salt: str = UNSALTED) -> str:
+def companion_ddl(mapping: Mapping, name: str, buckets: int, salt: str) -> str:
     """Statements that create the companion view, so that Materialize maintains the fingerprints."""
     index = name.rsplit(".", 1)[-1].strip('"') + "_by_bucket"
     return (

@@ -22,8 +22,6 @@ from reconcile.source.frontiers import Explained, parse_explanation
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
 
-HashedRow = tuple[bytes, bytes | None, bytes]
-
 
 class Reading:
     """The view's content at `as_of`. Made by `open_reading`."""
@@ -47,40 +45,22 @@ class Reading:
         for statement in self.mapping.in_parts(self.mapping.mapped()):
             yield from self._rows(statement)
 
-    def hashed_rows(self) -> Iterator[list[HashedRow]]:
-        """All rows with the source's hash (8 bytes) in chunks."""
-        for statement in self.mapping.in_parts(self.mapping.hashed()):
-            yield from self._hashed_rows(statement)
-
     def rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[Row]]:
         """Rows of the chosen buckets in chunks."""
         for some in self._in_parts(chosen):
             yield from self._rows(self.mapping.mapped() + self.mapping.within(some, buckets))
-
-    def hashed_rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[HashedRow]]:
-        """Rows of the chosen buckets with the source's hash in chunks."""
-        for some in self._in_parts(chosen):
-            yield from self._hashed_rows(self.mapping.hashed() + self.mapping.within(some, buckets))
 
     def _rows(self, statement: str) -> Iterator[list[Row]]:
         rows_of = self.mapping.form.rows
         for chunk in self._stream(statement):
             yield rows_of(chunk)
 
-    def _hashed_rows(self, statement: str) -> Iterator[list[HashedRow]]:
-        rows_of = self.mapping.form.rows
-        for chunk in self._stream(statement):
-            rows = rows_of([row[:-1] for row in chunk])
-            yield [(key, value, row[-1] or b"") for (key, value), row in zip(rows, chunk, strict=True)]
-
     def _in_parts(self, chosen: list[int]) -> list[list[int]]:
         """The chosen buckets in as many lists as the view is read in results."""
         parts = min(self.mapping.parts, len(chosen))
         return [chosen[i::parts] for i in range(parts)]
 
-    def fingerprints(
-        self, buckets: int, salt: str = query.UNSALTED, companion: str | None = None
-    ) -> tuple[Fingerprints, list[int]]:
+    def fingerprints(self, buckets: int, salt: str, companion: str | None = None) -> tuple[Fingerprints, list[int]]:
         """(fingerprint, rows) per bucket, from the companion view (made with that salt) or by one GROUP BY.
 
         salt: 32 hexadecimal characters. Raises DataError: NULL key.

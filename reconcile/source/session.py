@@ -48,13 +48,10 @@ class Session:
     """An open connection in autocommit. Use `connect`. Every wait ends with the run (Stop) or when the server is silent
     for read_timeout_s; then Unavailable or Incomplete is raised. Not for use by two threads at once."""
 
-    def __init__(
-        self, connection: psycopg.Connection[Any], settings: MaterializeSettings, stop: Stop, view: str
-    ) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], settings: MaterializeSettings, stop: Stop) -> None:
         self._connection = connection
         self._settings = settings
         self._stop = stop
-        self._view = view
         self._heard_at = time.monotonic()
         self._rows_at_once = ROWS_AT_ONCE
         self.rows_read = 0
@@ -67,10 +64,6 @@ class Session:
     @property
     def stop(self) -> Stop:
         return self._stop
-
-    @property
-    def view(self) -> str:
-        return self._view
 
     @property
     def connection(self) -> psycopg.Connection[Any]:
@@ -111,7 +104,7 @@ class Session:
         self.statements += 1
         self.heard()
         limit = self._settings.read_timeout_s
-        with translated(self._stop, self._view, planning=planning):
+        with translated(self._stop, planning=planning):
             try:
                 with self._stop.watch(
                     cancel=self._cancel, sever=self._sever, expires_at=lambda: self._heard_at + limit
@@ -120,7 +113,7 @@ class Session:
             except psycopg.OperationalError as error:
                 if not self._stop.requested and time.monotonic() >= self._heard_at + limit:
                     raise Unavailable(
-                        f"Materialize said nothing for {limit:g} s", hint="materialize.read_timeout", view=self._view
+                        f"Materialize said nothing for {limit:g} s", hint="materialize.read_timeout"
                     ) from error
                 raise
 
@@ -199,9 +192,9 @@ class Session:
         pgconn = self._connection.pgconn
         return not self.closed and pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
-    def serve(self, stop: Stop, view: str) -> None:
+    def serve(self, stop: Stop) -> None:
         """Be another view's from now on; what is counted begins anew."""
-        self._stop, self._view = stop, view
+        self._stop = stop
         self._rows_at_once = ROWS_AT_ONCE
         self.rows_read = self.statements = 0
         self._bytes_before = self._count_bytes()
@@ -238,18 +231,18 @@ class Session:
                 duplicate.shutdown(socket.SHUT_RDWR)
 
 
-def connect(settings: MaterializeSettings, stop: Stop, view: str) -> Session:
+def connect(settings: MaterializeSettings, stop: Stop) -> Session:
     """Open a session. Raises AccessError, Unavailable, UsageError."""
     stop.check()
     try:
         conninfo = _conninfo(settings, stop.remaining_s())
     except psycopg.ProgrammingError as error:
-        raise UsageError("materialize.url is not a connection string libpq understands", view=view) from error
+        raise UsageError("materialize.url is not a connection string libpq understands") from error
     # libpq bounds what it does with each address by connect_timeout, but not the look-up of the name before that.
     hosts = 1 + str(conninfo_to_dict(conninfo).get("host", "")).count(",")
     limit_s = hosts * settings.connect_timeout_s + LOOK_UP_S
     try:
-        with translated(stop, view):
+        with translated(stop):
             connection: psycopg.Connection[Any] = stop.abandonable(
                 lambda: psycopg.connect(conninfo, autocommit=True, prepare_threshold=None),
                 lambda late: late.close(),
@@ -259,13 +252,12 @@ def connect(settings: MaterializeSettings, stop: Stop, view: str) -> Session:
         raise Unavailable(
             f"Materialize could not be reached within {limit_s:g} s",
             hint="the look-up of the host's name did not end; materialize.connect_timeout",
-            view=view,
         ) from error
     # Every value travels as the bytes the server sends: text and bytea need no decoding on their way to Redis.
     for name in ("text", "varchar", "bytea", "int8", "uuid"):
         connection.adapters.register_loader(name, ByteaBinaryLoader)
     _load_text_as_bytes(connection)
-    session = Session(connection, settings, stop, view)
+    session = Session(connection, settings, stop)
     try:
         session.run(f"SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}'")
     except BaseException:

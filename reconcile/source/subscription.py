@@ -61,7 +61,7 @@ class Subscription:
 
     def fileno(self) -> int:
         """The socket to select for reading. Raises Unavailable when the connection is lost."""
-        with translated(self._session.stop, self._session.view):
+        with translated(self._session.stop):
             return int(self._pgconn.socket)
 
     @property
@@ -81,7 +81,7 @@ class Subscription:
         """
         if self._phase is not _Phase.STARTING:
             return True
-        with translated(self._session.stop, self._session.view):
+        with translated(self._session.stop):
             return self._begun()
 
     def poll(self, max_bytes: int) -> bool:
@@ -90,7 +90,7 @@ class Subscription:
         True when a range was closed (or the stream ended). Raises HistoryLost, Unavailable, Incomplete (the run ends).
         """
         frontier = self.stream.frontier
-        with translated(self._session.stop, self._session.view):
+        with translated(self._session.stop):
             if self._phase is _Phase.STARTING and not self._begun():
                 return False
             taken, self.has_more = 0, True
@@ -130,7 +130,6 @@ class Subscription:
                 raise Unavailable(
                     f"Materialize did not start the subscription within {self._session.read_timeout_s:g} s",
                     hint="materialize.read_timeout; is the view's cluster running?",
-                    view=self._session.view,
                 )
             return False
         result = pgconn.get_result()
@@ -183,9 +182,7 @@ class Subscription:
                 self._raise_error(result)
                 continue
             if self._up_to is None:
-                raise Unavailable(
-                    "Materialize ended the subscription", hint="the next run goes on from here", view=self._session.view
-                )
+                raise Unavailable("Materialize ended the subscription", hint="the next run goes on from here")
             self._phase = _Phase.FINISHED
             self.stream.finish(self._up_to)
             return
@@ -205,7 +202,6 @@ class Subscription:
             raise Unavailable(
                 f"Materialize said nothing for {limit:g} s, not even progress",
                 hint="is the view's cluster running, has it replicas, and do its sources receive anything?",
-                view=self._session.view,
             )
 
 
@@ -225,7 +221,7 @@ def begin_subscription(
     """
     session.statements += 1
     session.stop.check()
-    with translated(session.stop, session.view):
+    with translated(session.stop):
         session.connection.pgconn.send_query(query.subscribe(mapping, as_of, up_to, part).encode())
     return Subscription(session, mapping, buckets, as_of, up_to, salt)
 

@@ -275,7 +275,6 @@ class Base(ABC):
             raise DataError(
                 f"the value of {name_of(key)} has {len(value)} bytes; this Redis takes at most {self._bulk_max_bytes}",
                 hint="shorten it in the query, or raise proto-max-bulk-len",
-                view=self.view,
             )
 
     # -- the connections -----------------------------------------------------------------------------------------
@@ -324,5 +323,4 @@ def _refused(key: bytes, view: str) -> DataError:
     return DataError(
         f"the key {name_of(key)} is one of reconcile's own names; the view must not write it",
         hint="set redis.key_prefix for the view (it may be any other), or leave the row out in the query",
-        view=view,
     )

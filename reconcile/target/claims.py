@@ -67,7 +67,7 @@ class Claims:
             commands: list[Command] = [("MULTI",), ("HSET", CLAIMS, *fields), ("EXEC",)]
             if self._checked(self._home.send(commands).replies())[-1] is not None:
                 return
-        raise Unavailable("other runs claim keys all the time", hint="the next run tries again", view=names.view)
+        raise Unavailable("other runs claim keys all the time", hint="the next run tries again")
 
     def release(self, names: Names) -> None:
         """Let go of a view's claim."""
@@ -134,7 +134,6 @@ class Claims:
                         f"view {names.view} has written {name_of(outside)} and others, and is now configured for "
                         f"{owned}: those keys are not moved",
                         hint=f"give the view a new name, let readers switch, then: reconcile drop {names.view} --keys",
-                        view=names.view,
                     )
         return None
 

@@ -147,7 +147,7 @@ def held(wire: Wire, names: Names) -> LeaseHeld:
 def _held(names: Names, owner: bytes, left_ms: int) -> LeaseHeld:
     who = printable(owner.decode("utf-8", "replace"))
     left = f" for another {left_ms / 1000:.1f} s unless renewed" if left_ms >= 0 else ""
-    return LeaseHeld(f"view {names.view} is being written by {who}{left}", view=names.view)
+    return LeaseHeld(f"view {names.view} is being written by {who}{left}")
 
 
 def lost(view: str) -> LeaseLost:
@@ -155,7 +155,6 @@ def lost(view: str) -> LeaseLost:
     return LeaseLost(
         f"another run took over view {view}; this one wrote nothing after that",
         hint="this process was paused for longer than its lease, or Redis was replaced by another; nothing to do",
-        view=view,
     )
 
 

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from reconcile.core.digest import choose_buckets
 from tests.bench.measure import BenchError, Launcher, Results, Sample
 from tests.support.command import PROGRAM
-from tests.support.mappings import string_mapping
+from tests.support.mappings import SALT, string_mapping
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source
 
@@ -96,8 +96,8 @@ class World:
 
     def warm(self) -> None:
         """The stand-in computes a row's hashes once and remembers them; that is not to be measured."""
-        fingerprints = self.mapping.fingerprints(choose_buckets(self.rows))
-        for statement in (self.mapping.hashed(), fingerprints, f"SELECT * FROM {self.companion}"):
+        fingerprints = self.mapping.fingerprints(choose_buckets(self.rows), SALT)
+        for statement in (self.mapping.mapped(), fingerprints, f"SELECT * FROM {self.companion}"):
             self.launcher.run(python("stream", self.source.url, statement))
 
     def _changed(self, statement: str, rows: int) -> None:

@@ -25,7 +25,7 @@ SALT = "00c0ffee" * 4
 @pytest.fixture
 def session(source: Source) -> Iterator[Session]:
     """A session on the source."""
-    opened = sessions.connect(address.materialize(source.url), Stop(), "v")
+    opened = sessions.connect(address.materialize(source.url), Stop())
     with contextlib.closing(opened):
         yield opened
 

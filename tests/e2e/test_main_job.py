@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.support.command import Command
-from tests.support.mappings import string_mapping
+from tests.support.mappings import SALT, string_mapping
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import check_manifest, owned, prefixed, state
 from tests.support.sources import Source
@@ -237,7 +237,7 @@ def test_companion_view_tells_what_changed(source: Source, redis_server: RedisSe
 
     source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 1000) AS n")
     mapping = string_mapping(source.sql, "p:")
-    for statement in companion_ddl(mapping, f"{source.schema}.v_digest", 64).split(";\n"):
+    for statement in companion_ddl(mapping, f"{source.schema}.v_digest", 64, SALT).split(";\n"):
         if statement.strip():
             source.execute(statement)
     command.config["views"] = [

@@ -34,7 +34,7 @@ def connect(source: Source) -> Iterator[Open]:
     with contextlib.ExitStack() as stack:
 
         def connected() -> Session:
-            session = sessions.connect(address.materialize(source.url), Stop(), "v")
+            session = sessions.connect(address.materialize(source.url), Stop())
             stack.callback(session.close)
             return session
 
@@ -213,5 +213,5 @@ def test_a_name_whose_look_up_does_not_end_is_given_up(monkeypatch: pytest.Monke
     monkeypatch.setattr(sessions, "LOOK_UP_S", 0.2)
     began = time.monotonic()
     with pytest.raises(Unavailable, match=r"within 0\.5 s"):
-        sessions.connect(MaterializeSettings(host="nowhere.example", connect_timeout_s=0.3), Stop(), "v")
+        sessions.connect(MaterializeSettings(host="nowhere.example", connect_timeout_s=0.3), Stop())
     assert time.monotonic() - began < 3

@@ -57,7 +57,7 @@ def session(source: Source) -> Iterator[Session]:
 
 
 def connected(source: Source) -> Session:
-    session = sessions.connect(address.materialize(source.url), Stop(), "v")
+    session = sessions.connect(address.materialize(source.url), Stop())
     session.run(f"SET search_path = {source.schema}")
     return session
 

@@ -155,7 +155,7 @@ class Scene:
         key = (min(as_of, self._still_since), buckets, salt)
         if key not in self._true_prints:
             mapping = string_mapping(self.source.sql, self.prefix.decode())
-            session = sessions.connect(self.settings.materialize, Stop(), "default")
+            session = sessions.connect(self.settings.materialize, Stop())
             try:
                 with open_reading(session, mapping, key[0]) as reading:
                     found, _ = reading.fingerprints(buckets, salt)

@@ -283,7 +283,7 @@ def test_a_statement_left_behind_in_silence(rig: Rig) -> None:
     rig.fill(30000)
     rig.materialize = {"read_timeout": "1h"}
     rig.source_proxy.down_bytes_per_s = 200_000
-    session = sessions.connect(rig.settings().materialize, Stop(), "default")
+    session = sessions.connect(rig.settings().materialize, Stop())
     chunks = session.stream(rig.source.sql)
     assert next(chunks)
     rig.source_proxy.black_hole()

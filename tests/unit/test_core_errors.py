@@ -82,9 +82,9 @@ def test_the_worst_of_many_codes_wins() -> None:
 )
 def test_each_error_has_its_code_and_kind(name: str, code: int, kind: str) -> None:
     """Scripts rely on the code, programs on the kind."""
-    error = getattr(errors, name)("something", hint="do this", view="v")
+    error = getattr(errors, name)("something", hint="do this")
     assert (int(error.exit_code), error.kind) == (code, kind)
-    assert (error.message, error.hint, error.view, str(error)) == ("something", "do this", "v", "something")
+    assert (error.message, error.hint, str(error)) == ("something", "do this", "something")
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

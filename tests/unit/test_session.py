@@ -26,4 +26,4 @@ def test_what_crosses_a_network_unencrypted(address: bytes, *, encrypted: bool, 
     """A network: anything but this host itself."""
     connection: Any = SimpleNamespace(pgconn=SimpleNamespace(hostaddr=address, ssl_in_use=encrypted))
     settings: Any = SimpleNamespace()
-    assert Session(connection, settings, Stop(), "v").exposed is exposed
+    assert Session(connection, settings, Stop()).exposed is exposed

@@ -223,10 +223,9 @@ ALL = RECORDED + READ_OF + WITHOUT_STATE
 
 @pytest.mark.parametrize(("state", "message", "expected"), ALL, ids=[f"{s} {m[:50]}" for s, m, _ in ALL])
 def test_every_error_has_a_meaning(state: str | None, message: str, expected: type[ReconcileError]) -> None:
-    """Each text and SQLSTATE becomes the right class, for the view at hand."""
-    meant = translate(error(state, message), "orders")
+    """Each text and SQLSTATE becomes the right class."""
+    meant = translate(error(state, message))
     assert type(meant) is expected
-    assert meant.view == "orders"
     if message:
         assert message.splitlines()[0].strip() in meant.message
     assert "\n" not in meant.message
@@ -320,7 +319,7 @@ def test_another_time_domain_is_about_the_companion_view() -> None:
 def test_errors_inside_are_translated_with_their_cause() -> None:
     """One place turns the driver's errors into ours, and keeps the chain for --log-level debug."""
     original = error("XX000", "unknown catalog item 'nosuch'")
-    with pytest.raises(UsageError) as caught, translated(Stop(), "v"):
+    with pytest.raises(UsageError) as caught, translated(Stop()):
         raise original
     assert caught.value.__cause__ is original
 
@@ -330,12 +329,12 @@ def test_an_error_while_the_run_ends_is_the_end_of_the_run(state: str | None) ->
     """Cancelling a statement is how a run stops: that is no fault of Materialize (exit 4, not 6)."""
     stop = Stop()
     stop.request("SIGTERM")
-    with pytest.raises(Incomplete, match="SIGTERM"), translated(stop, "v"):
+    with pytest.raises(Incomplete, match="SIGTERM"), translated(stop):
         raise error(state, "canceling statement due to user request")
 
 
 def test_a_cluster_that_does_not_exist_is_looked_for_where_it_is_configured() -> None:
     """Not in the query, which has nothing to do with it."""
-    meant = translate(error("XX000", "unknown cluster 'nope'"), "v")
+    meant = translate(error("XX000", "unknown cluster 'nope'"))
     assert "`cluster`" in (meant.hint or "")
     assert "sql" not in (meant.hint or "")
