@@ -11,7 +11,7 @@ from typing import Any
 from reconcile.compare.coverage import coverage
 from reconcile.core.state import State
 from reconcile.errors import ReconcileError
-from reconcile.report.audit import MAX_HISTORY, AuditReport, PastAudit, past_audit
+from reconcile.report.audit import MAX_HISTORY, PastAudit, past_audit
 from reconcile.report.run_report import ViewReport
 from reconcile.target.port import Target
 
@@ -40,7 +40,7 @@ def note(
     every_ms: int | None,
     more: Mapping[str, str],
 ) -> None:
-    """Note an audit beside the state, with more fields of its own, and report coverage and history.
+    """Note an audit beside the state, with more fields of its own, and add coverage and history to its report.
 
     A verdict does not depend on whether it could be noted: then there is a warning. every_ms: as for `coverage`.
     """
@@ -51,12 +51,9 @@ def note(
     except ReconcileError as error:
         report.warnings.append(f"the audit could not be noted in Redis: {error.message}")
     earlier = remembered(fields)
-    report.audit = AuditReport(
-        fast=latest.fast,
-        subset=latest.subset,
-        coverage=coverage(state, [latest, *earlier], every_ms),
-        history=earlier,
-    )
+    if report.audit is not None:
+        report.audit.coverage = coverage(state, [latest, *earlier], every_ms)
+        report.audit.history = earlier
 
 
 def _read(text: str | None) -> Any:

@@ -5,17 +5,26 @@ One statement reads the rows and one scan the keys, however many buckets there a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from reconcile.compare.sides import Chunk, Sides
 from reconcile.core import digest
-from reconcile.core.changes import duplicate_keys
 from reconcile.core.nametable import NameTable
+from reconcile.report.audit import MAX_NAMES
 
 MAX_EXAMPLES = 1000
 """Differences that are remembered by name, over all buckets, unless more are asked for."""
 LOOK_UP_KEYS = 1000
+
+
+@dataclass(slots=True)
+class Keys:
+    """How many keys, and some of them by name."""
+
+    count: int = 0
+    names: list[bytes] = field(default_factory=list)
+    """At most MAX_NAMES."""
 
 
 @dataclass(slots=True)
@@ -29,7 +38,11 @@ class Difference:
 
 @dataclass(slots=True)
 class Contents:
-    """Exact digests (added-up form) of one bucket at the source and in Redis, and the keys that differ."""
+    """Exact digests (added-up form) of one bucket at the source and in Redis, and the keys that differ.
+
+    claimed: whose the extra keys are, by claim of another view; None: nobody else claims them.
+    repeated: keys with several rows; only the first of them is compared, none of the others is missing or stale.
+    """
 
     source: int = 0
     redis: int = 0
@@ -37,54 +50,76 @@ class Contents:
     stale: int = 0
     extra: int = 0
     examples: tuple[Difference, ...] = ()
+    claimed: dict[str | None, Keys] = field(default_factory=dict)
+    repeated: Keys = field(default_factory=Keys)
 
 
-def look_at(sides: Sides, buckets: int, chosen: Iterable[int], max_examples: int) -> dict[int, Contents]:
-    """Look at the chosen buckets. At most max_examples keys are named per bucket, MAX_EXAMPLES over all.
-
-    Raises DataError for a repeated key.
-    """
-    task = _Comparison(sides, buckets, sorted(chosen), max_examples)
+def look_at(
+    sides: Sides,
+    buckets: int,
+    chosen: Iterable[int],
+    max_examples: int,
+    claimed_by: Callable[[bytes], str | None] = lambda _: None,
+) -> dict[int, Contents]:
+    """Look at the chosen buckets. At most max_examples differences are named per bucket, MAX_EXAMPLES over all, and as
+    many of the other keys. claimed_by: the other view that claims a key."""
+    task = _Comparison(sides, buckets, sorted(chosen), max_examples, claimed_by)
     task.at_rows()
     task.at_keys()
     return task.contents
 
 
 class _Comparison:
-    def __init__(self, sides: Sides, buckets: int, chosen: list[int], max_examples: int) -> None:
+    def __init__(
+        self,
+        sides: Sides,
+        buckets: int,
+        chosen: list[int],
+        max_examples: int,
+        claimed_by: Callable[[bytes], str | None],
+    ) -> None:
         self.contents = {bucket: Contents() for bucket in chosen}
         self._sides = sides
         self._buckets = buckets
         self._chosen = chosen
         self._max_examples = max_examples
+        self._claimed_by = claimed_by
         self._examples_left = max(MAX_EXAMPLES, max_examples)
+        self._names_left = MAX_EXAMPLES
         self._names = NameTable(0, sides.salt)
 
     def at_rows(self) -> None:
         """Every row against what Redis holds under its key."""
-        repeated: list[bytes] = []
         for chunk in self._sides.reading.rows_of(self._chosen, self._buckets):
             self._sides.stop.check()
             self._sides.report.advance(len(chunk))
-            rows = self._rows(chunk, repeated)
+            rows = self._rows(chunk)
             held = self._sides.held(rows)
             absent = [key for (key, _), old in zip(rows, held, strict=True) if old is None]
             there = self._sides.target.exist(absent) if absent else []
             unreadable = {key for key, exists in zip(absent, there, strict=True) if exists}
             for (key, value), old in zip(rows, held, strict=True):
                 self._note_row(key, value, old, unreadable=key in unreadable)
-        if repeated:
-            raise duplicate_keys(repeated)
 
-    def _rows(self, chunk: Chunk, repeated: list[bytes]) -> list[tuple[bytes, bytes]]:
+    def _rows(self, chunk: Chunk) -> list[tuple[bytes, bytes]]:
+        """The first row of each key; the others are only added up."""
         rows: list[tuple[bytes, bytes]] = []
         for key, value in chunk:
             if value is None:
                 continue
-            if not self._names.add(key) and len(repeated) < MAX_EXAMPLES:
-                repeated.append(key)
-            rows.append((key, value))
+            if self._names.add(key):
+                rows.append((key, value))
+            else:
+                found = self.contents[digest.bucket_of(key, self._buckets)]
+                found.source += digest.row_digest(key, value, self._sides.salt)
+                self._note(found.repeated, key)
         return rows
+
+    def _note(self, keys: Keys, key: bytes) -> None:
+        keys.count += 1
+        if self._names_left and len(keys.names) < MAX_NAMES and key not in keys.names:
+            self._names_left -= 1
+            keys.names.append(key)
 
     def _note_row(self, key: bytes, value: bytes, old: bytes | None, *, unreadable: bool) -> None:
         bucket = digest.bucket_of(key, self._buckets)
@@ -129,4 +164,5 @@ class _Comparison:
             found = self.contents[bucket]
             found.redis += digest.unreadable_digest(key, salt) if value is None else digest.row_digest(key, value, salt)
             found.extra += 1
+            self._note(found.claimed.setdefault(self._claimed_by(key), Keys()), key)
             self._name(found, key, "extra", bucket)

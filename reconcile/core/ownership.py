@@ -72,6 +72,13 @@ def overlap(ours: Range, theirs: Range) -> bool:
     return False
 
 
+def owner_of(key: bytes, claims: Mapping[str, Range]) -> str | None:
+    """The view whose range has a key by its name, the longest prefix first; None: nobody's, or only remembered."""
+    by_name = ((tag, one) for tag, one in claims.items() if one.ownership != "remembered")
+    owning = [(len(one.prefix), tag) for tag, one in by_name if one.owns(key)]
+    return max(owning)[1] if owning else None
+
+
 def contradiction(view: str, ours: Range, claims: Mapping[str, Range]) -> SafetyStop | None:
     """The error where a claim cannot be made beside those that exist.
 

@@ -83,7 +83,9 @@ class Turn:
     """When a hint last bought a slice."""
     run_id: str = ""
     evicted: int = 0
-    """Redis' process and its evicted_keys when last looked at."""
+    expired: int = 0
+    looked_ms: int = 0
+    """Redis' process, its evicted_keys and expired_keys when a run last looked and noted it, and when that was."""
 
 
 @dataclass(frozen=True, slots=True)

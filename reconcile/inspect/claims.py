@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from reconcile.core.ownership import Range, overlap
+from reconcile.core.ownership import Range, overlap, owner_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +64,11 @@ class Claims:
 
     def owner_of(self, key: bytes) -> str | None:
         """The tag whose range has a key by its name, the longest prefix first; None: nobody's, or only remembered."""
-        owning = [(len(owned.prefix), tag) for tag, owned in self.ranges.items() if _by_name(owned) and owned.owns(key)]
-        return max(owning)[1] if owning else None
+        return owner_of(key, self.ranges)
 
 
 def _pair(one: str, two: str) -> tuple[str, str]:
     return (one, two) if one < two else (two, one)
-
-
-def _by_name(owned: Range) -> bool:
-    return owned.ownership != "remembered"
 
 
 def missing_shards(shards: Collection[tuple[int, int] | None]) -> list[tuple[int, int]]:

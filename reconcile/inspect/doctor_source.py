@@ -127,7 +127,7 @@ def check_keys(session: Session, mapping: Mapping, findings: Findings) -> tuple[
             f"{keyless:,} of {plural(rows, 'row')} have no key (NULL): runs stop with exit code 5",
             f"add to the query: WHERE {condition}",
         )
-    found = session.fetch(catalog.repeated_keys(mapping))
+    found = session.fetch(f"{catalog.repeated_keys(mapping)} LIMIT {MAX_EXAMPLES}")
     repeated = [(name, int(count or 0)) for name, count in found if name is not None]
     if repeated:
         names = ", ".join(f"{name_of(name)} ({count} rows)" for name, count in repeated)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from reconcile.compare.counted import count_names, existing_names
 from reconcile.core import digest
 from reconcile.core.framing import split_expiry
 from reconcile.core.records import Manifest
@@ -72,9 +74,9 @@ def look(target: Target, session: Session | None, mapping: Mapping | None, stop:
     found.waiting = digest.count(sum(stored.surplus.values()))
     named = _worth_naming(counts, expected)
     held = _names_in(target, set(named), known.buckets, stop) if named else set()
-    exact = Counter(digest.bucket_of(key, known.buckets) for key in held)  # a scan may tell a name twice
+    later = Counter(digest.bucket_of(key, known.buckets) for key in held)
     for bucket in named:
-        counts[bucket] = exact[bucket]
+        counts[bucket] = later[bucket]  # numbers and names are of one scan
     found.held = sum(counts)
     found.lost = sum(max(0, should - has) for has, should in zip(counts, expected, strict=True))
     found.surplus = sum(max(0, has - should) for has, should in zip(counts, expected, strict=True))
@@ -128,31 +130,24 @@ def _expected(target: Target, stored: Stored) -> list[int] | None:
 
 def _counted(target: Target, stored: Stored, stop: Stop) -> tuple[Found, list[int]]:
     known = stored.state
-    buckets = known.buckets if known is not None and known.buckets else 1
-    counts = [0] * buckets
+    buckets = known.buckets if known is not None and known.buckets else digest.MAX_BUCKETS
     found = Found(keys=0 if known is None else known.keys)
-    remembered = target.range.ownership == "remembered"
-    for page in target.names():
-        stop.check()
-        if remembered:
-            page = [key for key, there in zip(page, target.exist(page), strict=True) if there]
-        for key in page:
-            counts[digest.bucket_of(key, buckets)] += 1
-        if len(found.some_names) < MAX_EXAMPLES:
-            found.some_names += page[: MAX_EXAMPLES - len(found.some_names)]
-    found.held = sum(counts)
-    return found, counts
+    scan = existing_names(target, stop)
+
+    def pages() -> Iterator[list[bytes]]:
+        for page in scan():
+            if len(found.some_names) < MAX_EXAMPLES:
+                found.some_names += page[: MAX_EXAMPLES - len(found.some_names)]
+            yield page
+
+    counts = count_names(pages, range(buckets), found.keys, 0 if known is None else known.salt)
+    found.held = sum(counts.values())
+    return found, [counts[bucket] for bucket in range(buckets)]
 
 
 def _names_in(target: Target, wanted: set[int], buckets: int, stop: Stop) -> set[bytes]:
-    names: set[bytes] = set()
-    for page in target.names():
-        stop.check()
-        some = [key for key in page if digest.bucket_of(key, buckets) in wanted]
-        if some and target.range.ownership == "remembered":
-            some = [key for key, there in zip(some, target.exist(some), strict=True) if there]
-        names.update(some)
-    return names
+    pages = existing_names(target, stop)()
+    return {key for page in pages for key in page if digest.bucket_of(key, buckets) in wanted}
 
 
 @dataclass(frozen=True, slots=True)

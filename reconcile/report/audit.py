@@ -5,9 +5,8 @@ Whoever audits fills them in; what nobody looked at stays None or empty, and the
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 MAX_SLICES = 1024
@@ -42,9 +41,9 @@ class RedisCounters:
     """What Redis counted since `since_ms`, of all its keys, not only of ours. None: it would not say."""
 
     since_ms: int | None = None
-    """The checkpoint's last look at the counters, or the server's start where that came later."""
+    """When a run last noted the counters, or the server's start where that came later."""
     restarted_ms: int | None = None
-    """When the server started, if that was after the checkpoint's last look."""
+    """When the server started, if that was after a run last noted the counters."""
     evicted: int | None = None
     expired: int | None = None
     policy: str | None = None
@@ -53,22 +52,29 @@ class RedisCounters:
 
 @dataclass(slots=True)
 class Surplus:
-    """Keys under one claim that neither the source nor the manifest knows of."""
+    """Keys of the view's range that neither the source nor the manifest knows of, by who else claims them."""
 
-    claim: str
-    """The view whose claim it is."""
+    claim: str | None
+    """Another view (with its namespace) whose claim they lie in; None: nobody else claims them."""
     range: str
-    """What the claim covers, as `status` prints it: `prices:`, `the whole database`, `remembered`."""
-    keys: int
+    """What that claim, or else the view's own, covers: `the prefix 'prices:'`."""
+    keys: int = 0
     names: list[str] = field(default_factory=list)
     """At most MAX_NAMES, as text."""
+
+    @property
+    def whose(self) -> str:
+        """Who else claims them, for people."""
+        if self.claim is None:
+            return f"no other view claims them (this one has {self.range})"
+        return f"view {self.claim} claims {self.range}"
 
 
 @dataclass(slots=True)
 class Duplicates:
-    """Keys with several rows in the source."""
+    """Keys with several rows in the source, among the buckets that differ from Redis."""
 
-    keys: int
+    keys: int = 0
     names: list[str] = field(default_factory=list)
     """At most MAX_NAMES, as text."""
 
@@ -150,38 +156,3 @@ def past_audit(stored: object) -> PastAudit | None:
         subset=str(stored.get("subset", "0/1")),
         drift=drift if isinstance(drift, int) else 0,
     )
-
-
-def audits_in(reports: Iterable[object], view: str) -> list[PastAudit]:
-    """One view's finished audits in earlier reports (`verify --json`), the newest first; anything else is left out."""
-    found = [audit for report in reports if (audit := _audit_in(report, view)) is not None]
-    return sorted(found, key=lambda audit: audit.at_ms, reverse=True)[:MAX_HISTORY]
-
-
-def _audit_in(report: object, view: str) -> PastAudit | None:
-    if not isinstance(report, Mapping) or report.get("mode") != "verify" or not isinstance(report.get("views"), list):
-        return None
-    for one in report["views"]:
-        if not isinstance(one, Mapping) or one.get("view") != view or one.get("status") not in ("done", "drift"):
-            continue
-        drift, audit = one.get("drift") or {}, one.get("audit") or {}
-        verdict = "drift" if one["status"] == "drift" else "in sync"
-        keys = sum(drift.get(kind, 0) for kind in ("missing", "stale", "extra"))
-        known = {"at_ms": report.get("finished_ms"), "as_of": one.get("as_of"), "verdict": verdict, "drift": keys}
-        return past_audit({**known, "fast": audit.get("fast"), "subset": audit.get("subset", "0/1")})
-    return None
-
-
-def history_in(stored: bytes | str | None) -> list[PastAudit]:
-    """The audits that `history_with` noted, the newest first; none for anything else that lies there."""
-    try:
-        parsed = json.loads(stored or "[]")
-    except ValueError:
-        return []
-    found = [past_audit(one) for one in parsed] if isinstance(parsed, list) else []
-    return [one for one in found if one is not None][:MAX_HISTORY]
-
-
-def history_with(history: list[PastAudit], audit: PastAudit) -> str:
-    """What to note after one audit more: JSON, at most MAX_HISTORY audits, some 6 KB."""
-    return json.dumps([asdict(one) for one in [audit, *history][:MAX_HISTORY]])

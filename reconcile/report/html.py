@@ -223,9 +223,8 @@ def _evidence(audit: AuditReport, now_ms: int) -> Iterator[str]:
         if counters.policy is not None:
             told.append(f"<li>maxmemory-policy is {escaped(counters.policy)}</li>")
     for one in audit.surplus:
-        whose = f"{escaped(one.range)} (claimed by {escaped(one.claim)})"
         told.append(
-            f"<li>{number(one.keys)} keys under {whose} that neither the source nor the manifest knows of: "
+            f"<li>{number(one.keys)} keys that neither the source nor the manifest knows of; {escaped(one.whose)}: "
             f"{_names(one.names, one.keys)}</li>"
         )
     if audit.duplicates is not None and audit.duplicates.keys:

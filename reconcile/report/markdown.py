@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from reconcile.core.times import format_time
 from reconcile.report.html import verdict_of
 from reconcile.report.run_report import RunReport, ViewReport
+from reconcile.report.text import evidence
 from reconcile.texts import printable
 
 MAX_KEYS = 20
@@ -59,7 +60,8 @@ def _row(view: ViewReport, mode: str) -> str:
 
 
 def _details(view: ViewReport) -> Iterator[str]:
-    said = [f"* {plain(warning)}" for warning in view.warnings]
+    said = [f"* evidence: {plain(line)}" for line in evidence(view)]
+    said += [f"* {plain(warning)}" for warning in view.warnings]
     if view.error is not None:
         said.append(f"* **{plain(view.error.message)}** {plain(view.error.hint or '')}".rstrip())
     keys = view.drift.keys if view.drift is not None else []

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconcile.core.times import format_time
-from reconcile.report.audit import AuditReport
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
 from reconcile.texts import printable
 
@@ -45,8 +44,8 @@ def _view_lines(view: ViewReport, mode: str) -> Iterator[str]:
         yield f"{view.view}: {head}"
     if view.drift is not None:
         yield from _drift_lines(view.drift)
-    if view.audit is not None:
-        yield from _audit_lines(view.audit)
+    for line in evidence(view):
+        yield f"  evidence: {printable(line)}"
     for warning in view.warnings:
         yield f"  note: {printable(warning)}"
     if view.error is not None:
@@ -101,25 +100,40 @@ def _drift_lines(drift: DriftReport) -> Iterator[str]:
         yield f"  note: {_number(drift.lagging_buckets)} buckets have changed at the source since then (not drift)"
 
 
-def _audit_lines(audit: AuditReport) -> Iterator[str]:
-    counters, coverage = audit.counters, audit.coverage
+def evidence(view: ViewReport) -> Iterator[str]:
+    """What an audit found beside the drift, a line each, plain text: names are as they came."""
+    audit = view.audit
+    if audit is None:
+        return
+    counters = audit.counters
     if counters is not None:
         since = f" since {format_time(counters.since_ms)}" if counters.since_ms is not None else ""
         if counters.evicted:
-            policy = printable(counters.policy or "policy unknown")
-            yield f"  evidence: Redis evicted {_number(counters.evicted)} keys{since} ({policy})"
-        if counters.expired:
-            yield f"  evidence: Redis expired {_number(counters.expired)} keys{since}"
+            yield f"Redis evicted {_keys(counters.evicted)}{since} ({counters.policy or 'policy unknown'})"
+        if counters.expired and view.drift is not None and view.drift.missing:
+            yield f"Redis expired {_keys(counters.expired)}{since}, of all that it holds"
         if counters.restarted_ms is not None:
-            yield f"  evidence: Redis restarted at {format_time(counters.restarted_ms)}"
+            yield f"Redis restarted at {format_time(counters.restarted_ms)}"
     for one in audit.surplus:
-        names = ", ".join(printable(name) for name in one.names)
-        yield f"  surplus: {_number(one.keys)} keys under {printable(one.range)} that nobody explains: {names}"
+        yield (
+            f"surplus: {_keys(one.keys)} that neither source nor manifest knows; {one.whose}: "
+            f"{_some(one.names, one.keys)}"
+        )
     if audit.duplicates is not None and audit.duplicates.keys:
-        names = ", ".join(printable(name) for name in audit.duplicates.names)
-        yield f"  duplicates: {_number(audit.duplicates.keys)} keys have several rows in the source: {names}"
+        found = audit.duplicates
+        several = "has" if found.keys == 1 else "have"
+        yield f"{_keys(found.keys)} {several} several rows in the source: {_some(found.names, found.keys)}"
+    coverage = audit.coverage
     if coverage is not None and coverage.never:
-        yield f"  coverage: {_number(coverage.never)} of {_number(coverage.slices)} slices were never compared"
+        yield f"{_number(coverage.never)} of {_number(coverage.slices)} slices were never compared"
+
+
+def _keys(count: int) -> str:
+    return f"{_number(count)} key{'' if count == 1 else 's'}"
+
+
+def _some(names: list[str], total: int) -> str:
+    return ", ".join(names) + (f" and {_number(total - len(names))} more" if total > len(names) else "")
 
 
 def _position(view: ViewReport) -> str:

@@ -94,7 +94,10 @@ class Comparing:
             state = run.state
             turn = schedule.begun(dataclasses.replace(turn, hint_ms=now_ms), now_ms, state.keys, state.buckets)
         if hinted or counters.run_ids != turn.run_id or (counters.evicted or 0) != turn.evicted:
-            self._set(dataclasses.replace(turn, run_id=counters.run_ids, evicted=counters.evicted or 0))
+            evicted, expired = counters.evicted or 0, counters.expired or 0
+            self._set(
+                dataclasses.replace(turn, run_id=counters.run_ids, evicted=evicted, expired=expired, looked_ms=now_ms)
+            )
 
     def _note_overdue(self) -> None:
         run = self._run

@@ -16,19 +16,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from reconcile.compare import audits, closely, records
-from reconcile.compare.closely import Contents, Difference
-from reconcile.compare.described import companion_mark
+from reconcile.compare.closely import Contents, Difference, Keys
 from reconcile.compare.sides import add_both
 from reconcile.core import digest, drift
 from reconcile.core.changes import name_of
 from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.drift import Cause, Triple, Verdict
-from reconcile.core.records import Manifest
 from reconcile.core.state import State
 from reconcile.errors import ExitCode, HistoryLost, ResultTooLarge, UsageError
-from reconcile.report.audit import PastAudit
+from reconcile.report.audit import AuditReport, PastAudit
 from reconcile.report.run_report import DriftReport
+from reconcile.runs import audit_fast
+from reconcile.runs.audit_fast import fingerprints_now
 from reconcile.runs.context import ViewRun, warn_of_claims
+from reconcile.runs.evidence import Evidence
 from reconcile.runs.settled import settled
 from reconcile.runs.values import add_values
 from reconcile.source.reading import Reading, explain, open_reading
@@ -43,7 +44,7 @@ def verify(run: ViewRun) -> None:
     """Audit one view and remember that in Redis, beside the state. Raises ReconcileError; drift is not an error."""
     run.report.action = "verify"
     warn_of_claims(run)
-    audit = _Audit(run, _subset(run))
+    audit = _Audit(run, _subset(run), Evidence(run))
     audit.execute()
     audit.remember()
 
@@ -72,6 +73,7 @@ class _Audit:
     run: ViewRun
     subset: tuple[int, int]
     """(i, n): buckets b with b mod n = i."""
+    evidence: Evidence
     named: list[Difference] = field(default_factory=list)
     """The differences whose keys the report names, in its order."""
 
@@ -91,6 +93,7 @@ class _Audit:
             except ResultTooLarge as refused:
                 self.run.divide_results(refused)
             self.named.clear()
+            self.evidence = Evidence(self.run)
 
     def _compare(self, *, at_checkpoint: bool) -> None:
         run, report = self.run, self.run.report
@@ -102,7 +105,7 @@ class _Audit:
         with self._reading(state if at_checkpoint else None) as (reading, exact):
             self._check_mapping(reading, state)
             if run.request.fast:
-                self._fast(reading, exact)
+                audit_fast.compare(run, reading, exact, self.subset)
             else:
                 self._deep(reading, exact)
         if report.drift.total or report.drift.buckets:
@@ -135,79 +138,6 @@ class _Audit:
         with open_reading(run.session, run.described.mapping, None) as reading:
             yield reading, False
 
-    # -- fast ----------------------------------------------------------------------------------------------------
-
-    def _fast(self, reading: Reading, exact: bool) -> None:
-        """Fingerprints against those of the checkpoint, names in Redis against the counts of the manifest. No rows, no
-        values."""
-        run, report = self.run, self.run.report
-        state = run.stored.state
-        assert report.drift is not None
-        if state is None or state.as_of is None:
-            raise UsageError("nothing was synchronised yet", hint="run: reconcile snapshot")
-        chosen = self._chosen(state.buckets)
-        manifest = records.manifest_of(state)
-        if not records.load(run.target, manifest, range(state.buckets)):
-            report.drift.buckets += 1
-            report.drift.causes["manifest damaged"] = 1
-            return
-        now = self._fingerprints(reading, state)
-        known = run.stored.fingerprints or digest.same_fingerprint(state.buckets, UNKNOWN)
-        unknown = sum(known[b] == UNKNOWN for b in chosen)
-        moved = 0 if now is None else sum(known[b] not in (UNKNOWN, now[b]) for b in chosen)
-        if unknown or now is None:
-            number = f"{unknown:,} buckets have" if now is not None else "no bucket has"
-            report.warnings.append(f"{number} a fingerprint to compare with: their rows were not looked at")
-        self._count_names(manifest, chosen)
-        if exact:
-            report.drift.buckets += moved
-            if moved:
-                report.drift.causes[Cause.MISSED.value] = moved
-        else:
-            report.drift.lagging_buckets = moved
-
-    def _count_names(self, manifest: Manifest, chosen: range) -> None:
-        """Keys that are gone, or too many. What stands under the others is not looked at."""
-        run, found = self.run, self.run.report.drift
-        assert found is not None
-        buckets = manifest.buckets
-        names = [0] * buckets
-        for page in run.target.names():
-            run.stop.check()
-            for name in page:
-                names[digest.bucket_of(name, buckets)] += 1
-        again = run.target.stored().state
-        if again is None or run.stored.state is None or again.commit != run.stored.state.commit:
-            run.report.warnings.append("names were not counted: another run wrote meanwhile")
-            return
-        for bucket in chosen:
-            surplus = digest.count(run.stored.surplus.get(bucket, 0))
-            difference = names[bucket] - digest.count(manifest[bucket]) - surplus
-            if run.view.expires_at is not None:
-                difference = max(0, difference)  # a name alone does not tell what has expired in time
-            found.missing += max(0, -difference)
-            found.extra += max(0, difference) + surplus
-            if difference or surplus:
-                found.buckets += 1
-                cause = Cause.CHANGED_OUTSIDE if difference else Cause.SURPLUS
-                found.causes[cause.value] = found.causes.get(cause.value, 0) + 1
-
-    def _fingerprints(self, reading: Reading, state: State) -> Fingerprints | None:
-        """The source's now, made as the stored ones were; None where that cannot be."""
-        described = self.run.described
-        companion = described.companion
-        by_companion = (
-            companion is not None
-            and companion.buckets == state.buckets
-            and companion.salt == state.fingerprint_salt
-            and state.companion == companion_mark(described)
-            and reading.of_the_present
-        )
-        if not state.fingerprint_salt:
-            return None
-        name = companion.name if by_companion and companion is not None else None
-        return reading.fingerprints(state.buckets, state.fingerprint_salt, name)[0]
-
     def _chosen(self, buckets: int) -> range:
         return range(self.subset[0], buckets, self.subset[1])
 
@@ -235,8 +165,14 @@ class _Audit:
         suspects = [b for b in self._chosen(buckets) if digest.normal(source[b]) != digest.normal(held[b])]
         if known and suspects:
             # Rows are read without the source's hashes: only suspects need fingerprints, and there seldom are any.
-            now = None if exact else self._fingerprints(reading, run.state)
-            suspects = self._against_manifest(suspects, source, held, now, exact)
+            now = None if exact else fingerprints_now(run, reading, run.state)
+            left = self._against_manifest(suspects, source, held, now, exact)
+            lagging = sorted(set(suspects) - set(left))
+            rows = digest.count(sum(source[b] for b in lagging))
+            self.evidence.look_for_duplicates(reading, lagging, buckets, rows)
+            return left, buckets
+        if not suspects:
+            self.evidence.add_duplicates(Keys())
         return suspects, buckets
 
     def _read(self, reading: Reading) -> tuple[list[int], list[int]]:
@@ -282,8 +218,9 @@ class _Audit:
             run.stored = settled(run)
             before = self._recorded(left)
             with self._again(run.stored.state, reading, exact) as current:
-                found = closely.look_at(run.sides(current), buckets, left, run.request.max_report)
-                now = None if exact or run.stored.state is None else self._fingerprints(current, run.stored.state)
+                claimed_by = self.evidence.claimed_by()
+                found = closely.look_at(run.sides(current), buckets, left, run.request.max_report, claimed_by)
+                now = None if exact or run.stored.state is None else fingerprints_now(run, current, run.stored.state)
             run.stored = settled(run)
             after = self._recorded(left)
             still = [b for b in left if before.get(b) == after.get(b)]
@@ -339,7 +276,9 @@ class _Audit:
             elif verdict is Verdict.DRIFT and cause is not None:
                 waits = run.stored.surplus.get(bucket, 0)
                 waiting = waits and digest.normal(seen.redis - waits) == digest.normal(record or 0)
-                self._note(bucket, buckets, seen, Cause.SURPLUS if waiting else cause)
+                cause = Cause.SURPLUS if waiting else cause
+                self._note(bucket, buckets, seen, cause)
+            self.evidence.add(seen, cause)
 
     def _note(self, bucket: int, buckets: int, seen: Contents, cause: Cause) -> None:
         found = self.run.report.drift
@@ -368,6 +307,13 @@ class _Audit:
             fast=run.request.fast,
             subset=f"{i}/{n}",
             drift=found.total if found is not None else 0,
+        )
+        run.report.audit = AuditReport(
+            fast=latest.fast,
+            subset=latest.subset,
+            counters=self.evidence.counters(),
+            surplus=sorted(self.evidence.surplus.values(), key=lambda one: -one.keys),
+            duplicates=self.evidence.duplicates,
         )
         cursor = {"cursor": str(i)} if run.request.subset == "next" else {}
         every_s = run.view.compare_every_s

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from reconcile.core.changes import MAX_EXAMPLES
 from reconcile.source.frontiers import parse_explanation
 from reconcile.source.query import BYTEA, Mapping, bytes_literal, current_of, identifier, literal
 from reconcile.source.session import Session
@@ -85,11 +84,11 @@ def count_rows(session: Session, mapping: Mapping) -> tuple[int, int]:
     return int(rows or 0), int(rows or 0) - int(keyed or 0)
 
 
-def repeated_keys(mapping: Mapping) -> str:
-    """Some keys that have several rows: (key, rows)."""
+def repeated_keys(mapping: Mapping, within: str = "") -> str:
+    """Keys that have several rows: (key, rows); within: as `Mapping.within` has it."""
     return (
-        f"SELECT {mapping.key_sql} AS key, count(*) AS rows FROM ({mapping.sql}) AS q "
-        f"GROUP BY 1 HAVING count(*) > 1 LIMIT {MAX_EXAMPLES}"
+        f"SELECT {mapping.key_sql} AS key, count(*) AS rows FROM ({mapping.sql}) AS q{within} "
+        "GROUP BY 1 HAVING count(*) > 1"
     )
 
 

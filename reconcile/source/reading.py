@@ -89,6 +89,15 @@ class Reading:
         ((total,),) = self._fetch(statement + mapping.within([bucket], buckets))
         return fingerprint(int(total or 0))
 
+    def repeated_keys(self, chosen: list[int], buckets: int, names: int) -> tuple[int, list[bytes]]:
+        """(how many keys of the chosen buckets have several rows, at most `names` of them)."""
+        statement = catalog.repeated_keys(self.mapping, self.mapping.within(chosen, buckets))
+        found = [key for key, _ in self._fetch(f"{statement} LIMIT {names + 1}") if key is not None]
+        if len(found) <= names:
+            return len(found), found
+        ((count,),) = self._fetch(f"SELECT count(*) FROM ({statement}) AS r")
+        return int(count or 0), found[:names]
+
     def largest_bucket(self, companion: str) -> int:
         """The highest bucket the companion view has a row for; 0 when it is empty."""
         ((largest,),) = self._fetch(query.companion_largest(companion))

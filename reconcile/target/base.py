@@ -177,6 +177,10 @@ class Base(ABC):
         """See port."""
         return Claims(self._nodes).warning(self._names, self.range)
 
+    def claims_of_others(self) -> dict[str, Range]:
+        """See port."""
+        return Claims(self._nodes).of_others(self._names)
+
     @contextlib.contextmanager
     def kept_alive(self, keeper: LeaseKeeper, owner: bytes, lease_s: float) -> Iterator[None]:
         """See port."""

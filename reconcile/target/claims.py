@@ -46,6 +46,13 @@ class Claims:
         found = contradiction(names.tag, owned, self._decoded(reply))
         return None if found is None else f"{found.message}; {found.hint}"
 
+    def of_others(self, names: Names) -> dict[str, Range]:
+        """Tag → range of every other view, as the hash says; empty without the right to read it."""
+        (reply,) = self._home.send([("HGETALL", CLAIMS)]).replies()
+        if isinstance(reply, NoPermissionError):
+            return {}
+        return {tag: one for tag, one in self._decoded(reply).items() if tag != names.tag}
+
     def claim(self, names: Names, owned: Range) -> None:
         """Claim a range for a view. Raises SafetyStop where that contradicts a claim, UsageError without the right to
         write the hash."""

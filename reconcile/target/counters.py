@@ -19,6 +19,7 @@ def read(info: Any, size: Any) -> Counters:
     expiring = [int(found) for found in re.findall(r"(?m)^db\d+:.*\bexpires=(\d+)", text)]
     return Counters(
         run_ids=fields.get("run_id", ""),
+        uptime_s=number("uptime_in_seconds"),
         evicted=number("evicted_keys"),
         expired=number("expired_keys"),
         policy=fields.get("maxmemory_policy") or None,
@@ -39,8 +40,10 @@ def joined(nodes: list[Counters]) -> Counters:
         return None if None in found else sum(found)
 
     policies = {node.policy for node in nodes}
+    uptimes = [node.uptime_s for node in nodes if node.uptime_s is not None]
     return Counters(
         run_ids=" ".join(node.run_ids for node in nodes),
+        uptime_s=min(uptimes) if len(uptimes) == len(nodes) else None,
         policy=policies.pop() if len(policies) == 1 else None,
         evicted=total("evicted"),
         expired=total("expired"),

@@ -79,10 +79,12 @@ class Stored:
 class Counters:
     """What Redis says of itself without a look at keys; None where it does not say (managed services).
 
-    run_ids: of every process that serves the view, joined. policy: maxmemory_policy.
+    run_ids: of every process that serves the view, joined. policy: maxmemory_policy. uptime_s: of the process that
+    was started last.
     """
 
     run_ids: str
+    uptime_s: int | None
     evicted: int | None
     expired: int | None
     policy: str | None
@@ -188,6 +190,10 @@ class Target(Protocol):
 
     def claim_warning(self) -> str | None:
         """What a caller that does not write should say of a claim that could not be made."""
+        ...
+
+    def claims_of_others(self) -> dict[str, Range]:
+        """View (with its namespace) → range; empty without the right to read claims."""
         ...
 
     def kept_alive(self, keeper: LeaseKeeper, owner: bytes, lease_s: float) -> AbstractContextManager[None]:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from reconcile.errors import ExitCode
 from reconcile.report.audit import (
-    MAX_HISTORY,
     MAX_SLICES,
-    AuditReport,
     Coverage,
     HeatMap,
     PastAudit,
     SliceCompared,
-    audits_in,
-    history_in,
-    history_with,
     past_audit,
 )
-from reconcile.report.run_report import DriftReport, RunReport, ViewReport
 
 
 @pytest.mark.parametrize("buckets", [1, 16, 1024, 131_072])
@@ -42,26 +33,6 @@ def test_coverage_knows_what_waits() -> None:
     assert (coverage.never, coverage.oldest_ms) == (0, 400)
 
 
-def verified(finished_ms: int, **drift: int) -> dict[str, object]:
-    view = ViewReport("prices", action="verify", as_of=7, drift=DriftReport(**drift), audit=AuditReport(subset="1/4"))
-    view.exit_code = ExitCode.DRIFT if drift else ExitCode.OK
-    report = RunReport("id", "verify", 0, [ViewReport("other"), view], finished_ms)
-    parsed: dict[str, object] = json.loads(json.dumps(report.to_dict()))
-    return parsed
-
-
-def test_history_from_earlier_reports() -> None:
-    """Earlier JSON reports are history: the newest first, of this view only, without those that are no audits."""
-    run, failed = verified(1) | {"mode": "run"}, verified(2)
-    failed["views"][1]["status"] = "failed"  # type: ignore[index]
-    found = audits_in(
-        [verified(10), run, failed, {}, None, [], {"mode": "verify", "views": [3]}, verified(30, missing=2, stale=1)],
-        "prices",
-    )
-    assert found == [PastAudit(30, "drift", 7, False, "1/4", 3), PastAudit(10, "in sync", 7, False, "1/4", 0)]
-    assert len(audits_in([verified(n) for n in range(1, 80)], "prices")) == MAX_HISTORY
-
-
 @pytest.mark.parametrize("stored", [None, 3, "x", [], {}, {"at_ms": "soon"}, {"verdict": "in sync"}])
 def test_what_is_no_audit(stored: object) -> None:
     """Others can write to Redis too."""
@@ -73,15 +44,3 @@ def test_what_verify_remembers_is_a_past_audit() -> None:
     stored = {"at_ms": 5, "verdict": "drift", "as_of": 4, "fast": True, "subset": "3/24", "drift": 9}
     assert past_audit(stored) == PastAudit(5, "drift", 4, True, "3/24", 9)
     assert past_audit(stored | {"drift": "many", "as_of": []}) == PastAudit(5, "drift", None, True, "3/24", 0)
-
-
-def test_history_is_noted_bounded_and_read_back() -> None:
-    """Audit after audit, the newest first, never more than is bounded; whatever else lies there is no history."""
-    history: list[PastAudit] = []
-    for n in range(MAX_HISTORY + 10):
-        text = history_with(history, PastAudit(n, "in sync", n, False, "0/1", 0))
-        history = history_in(text)
-    assert [one.at_ms for one in history] == list(range(MAX_HISTORY + 9, 9, -1))
-    assert len(text) < 8192
-    for other in (None, b"", b"\xff", "{", "{}", "3", '[3, null, {"at_ms": "x"}]'):
-        assert history_in(other) == []

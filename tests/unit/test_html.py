@@ -100,7 +100,7 @@ def test_history_evidence_and_coverage() -> None:
     """What an audit knows beside the drift is on its page."""
     audit = AuditReport(
         counters=RedisCounters(1, 2, 1204, 0, "allkeys-lru"),
-        surplus=[Surplus("prices", "price:", 17, ["price:x"])],
+        surplus=[Surplus("prices", "the prefix 'price:'", 17, ["price:x"])],
         duplicates=Duplicates(2, ["price:7"]),
         coverage=Coverage(4, [SliceCompared(0, 1, "compare")], 1_763_920_000_000),
         history=[PastAudit(5, "drift", 4, True, "3/8", 9), PastAudit(3, "in sync", 2, False, "0/1", 0)],
@@ -111,7 +111,7 @@ def test_history_evidence_and_coverage() -> None:
     for shown in (
         "evicted 1,204",
         "allkeys-lru",
-        "17 keys under price:",
+        "17 keys that neither the source nor the manifest knows of; view prices claims the prefix &#x27;price:&#x27;",
         "price:x and 16 more",
         "price:7",
         "3 of 4 slices",

@@ -155,18 +155,21 @@ def test_what_people_read(made: RunReport, lines: list[str]) -> None:
 def test_evidence_of_an_audit() -> None:
     """What was found beside the drift stands below it; what was looked for and not found says nothing."""
     audit = AuditReport(
-        counters=RedisCounters(AS_OF, AS_OF, 1204, 0, "allkeys-lru"),
-        surplus=[Surplus("orders", "orders:", 17, ["orders:a\x1b"])],
+        counters=RedisCounters(AS_OF, AS_OF, 1204, 1, "allkeys-lru"),
+        surplus=[Surplus(None, "the prefix 'orders:'", 17, ["orders:a\x1b"])],
         duplicates=Duplicates(2, ["orders:7"]),
         coverage=Coverage(64, [SliceCompared(1, AS_OF, "verify")]),
     )
-    made = report(view(action="verify", drift=drift(), keys=10, as_of=AS_OF, audit=audit), mode="verify")
-    assert render(made).splitlines()[1:] == [
+    found = drift(missing=1, buckets=1, keys=[{"key": "orders:1", "kind": "missing", "cause": "changed outside"}])
+    made = report(view(action="verify", drift=found, keys=10, as_of=AS_OF, audit=audit), mode="verify")
+    assert render(made).splitlines()[2:] == [
         "  evidence: Redis evicted 1,204 keys since 2025-08-22T10:53:20.000Z (allkeys-lru)",
+        "  evidence: Redis expired 1 key since 2025-08-22T10:53:20.000Z, of all that it holds",
         "  evidence: Redis restarted at 2025-08-22T10:53:20.000Z",
-        "  surplus: 17 keys under orders: that nobody explains: orders:a\\x1b",
-        "  duplicates: 2 keys have several rows in the source: orders:7",
-        "  coverage: 63 of 64 slices were never compared",
+        "  evidence: surplus: 17 keys that neither source nor manifest knows; no other view claims them "
+        "(this one has the prefix 'orders:'): orders:a\\x1b and 16 more",
+        "  evidence: 2 keys have several rows in the source: orders:7 and 1 more",
+        "  evidence: 63 of 64 slices were never compared",
     ]
 
 
