@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from reconcile.config.settings import Settings
     from reconcile.stop import Stop
 
-_UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
 
 class Duration(click.ParamType[float]):
     """55, 55s, 5m, 1h → seconds."""
@@ -27,12 +24,12 @@ class Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", str(value).strip())
-        if match is None:
+        from reconcile.core.times import parse_duration
+
+        try:
+            return parse_duration(str(value))
+        except ValueError:
             self.fail(f"{value!r} is not a duration; write 55s, 5m or 1h", param, ctx)
-        return float(match[1]) * _UNITS_S[match[2]]
 
 
 class Name(click.ParamType[str]):

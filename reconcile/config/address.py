@@ -41,7 +41,7 @@ def materialize(url: str) -> MaterializeSettings:
 
 def redis(url: str) -> RedisSettings:
     """Settings out of a URL alone. Raises Wrong."""
-    return RedisSettings(url=Secret(url), **redis_parts(url).values)  # type: ignore[arg-type]
+    return RedisSettings(**redis_parts(url).values)  # type: ignore[arg-type]
 
 
 def materialize_parts(url: str) -> Parts:

@@ -125,9 +125,7 @@ def _fall_back_on_service(
 def _redis(merged: Section, sentinel: Section, reader: Reader, origins: dict[str, str], file: str) -> Any:
     url = merged.get("url")
     decided, _ = _of_url("redis", merged, reader, address.redis_parts)
-    if url is not None:
-        decided["url"] = (reader.value(schema.key_of("redis", "url"), url), url.place)
-    elif not sentinel and not {"host", "unix_socket_path"} & merged.keys():
+    if url is None and not sentinel and not {"host", "unix_socket_path"} & merged.keys():
         raise _no_address("redis", file)
     sentinel = _one_address(merged, url, sentinel)
     _refuse_unused_tls(merged, decided, reader)

@@ -185,8 +185,6 @@ class RedisSettings:
         default=30.0, metadata=key(_PATIENCE, "a command without answer for longer has failed", name="timeout")
     )
     sentinel: SentinelSettings | None = None
-    url: Secret | None = None
-    """As given; only until the target reads the fields."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,9 +94,8 @@ def test_secrets_from_files(folder: Path) -> None:
     )
     config = load("deep/c.yaml", {"REDIS_URL_FILE": "url", "REDIS_PASSWORD": "direct"})
     assert config.materialize.password == Secret("a")
-    assert config.redis.url == Secret("redis://r:7/2")
     assert (config.redis.port, config.redis.db, config.redis.password) == (7, 2, Secret("direct"))
-    assert config.origins["redis.url"] == "env REDIS_URL_FILE"
+    assert (config.redis.host, config.origins["redis.port"]) == ("r", "env REDIS_URL_FILE")
     error = refused(BASE + "views: [{sql: SELECT 1}]", {"REDIS_PASSWORD_FILE": str(folder / "gone")})
     assert error.message == f"REDIS_PASSWORD_FILE: '{folder}/gone': no such file or directory"
 
