@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from reconcile.compare.sides import Chunk, Sides
+from reconcile.compare.sides import Rows, Sides
 from reconcile.core import digest
 from reconcile.core.nametable import NameTable
 from reconcile.report.audit import MAX_NAMES
@@ -101,7 +101,7 @@ class _Comparison:
             for (key, value), old in zip(rows, held, strict=True):
                 self._note_row(key, value, old, unreadable=key in unreadable)
 
-    def _rows(self, chunk: Chunk) -> list[tuple[bytes, bytes]]:
+    def _rows(self, chunk: Rows) -> list[tuple[bytes, bytes]]:
         """The first row of each key; the others are only added up."""
         rows: list[tuple[bytes, bytes]] = []
         for key, value in chunk:

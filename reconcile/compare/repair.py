@@ -12,9 +12,10 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from reconcile.compare.sides import Chunk, Sides
+from reconcile.compare.sides import Rows, Sides
 from reconcile.core import digest
 from reconcile.core.changes import duplicate_keys, name_of
+from reconcile.core.framing import Row
 from reconcile.core.nametable import NameTable
 from reconcile.errors import SafetyStop
 from reconcile.target.batch import Applier
@@ -33,10 +34,6 @@ class Permission(enum.Enum):
     DIFFERENT = "write it where Redis holds something else"
     ANEW = "write it though Redis holds the same: that takes away whatever expiry it had"
     REFUSED = "it exists and is not the view's"
-
-
-Row = tuple[bytes, bytes | None]
-"""(Redis key, framed value); None: Redis is not to hold the key."""
 
 
 @dataclass(slots=True)
@@ -94,7 +91,7 @@ def put_rows(
     return part
 
 
-def _groups(sides: Sides, chunks: Iterator[Chunk]) -> Iterator[list[Row]]:
+def _groups(sides: Sides, chunks: Iterator[Rows]) -> Iterator[list[Row]]:
     """Rows in groups of at most COMPARE_ROWS and about COMPARE_BYTES."""
     rows: list[Row] = []
     size = 0

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from reconcile.core import digest
 from reconcile.core.digest import MAX_BUCKETS
+from reconcile.core.framing import Row
 from reconcile.report.run_report import ViewReport
 from reconcile.source.reading import Reading
 from reconcile.stop import Stop
 from reconcile.target.port import Page, Target
 
-Chunk = Sequence[tuple[bytes, bytes | None]]
-"""Rows (Redis key, framed value) as they come from the source; None: Redis is not to hold the key."""
+Rows = Sequence[Row]
+"""As they come from the source; a value of None: Redis is not to hold the key."""
 
 CHUNKS_PER_PAGE = 2
 """A page of keys has about as many rows as so many chunks of the source."""
@@ -32,7 +33,7 @@ class Sides:
     expired: Callable[[bytes], bool] | None = None
     """Whether a framed row's time is over, so that Redis rightly holds nothing; None: rows have no time."""
 
-    def held(self, chunk: Chunk) -> list[bytes | None]:
+    def held(self, chunk: Rows) -> list[bytes | None]:
         """What Redis holds under the keys of these rows: the row itself too where its time is over and it is gone."""
         values = self.target.values([key for key, _ in chunk])
         if self.expired is None:
@@ -53,7 +54,7 @@ def add_page(digests: list[int], page: Page, salt: int) -> None:
 
 
 def add_both(
-    sides: Sides, chunks: Iterator[Chunk], wanted: Callable[[bytes], bool] | None = None
+    sides: Sides, chunks: Iterator[Rows], wanted: Callable[[bytes], bool] | None = None
 ) -> tuple[list[int], list[int]]:
     """(source, target): digests of all rows, and of the wanted keys Redis really holds, in MAX_BUCKETS buckets.
 

@@ -24,7 +24,7 @@ import sys
 from array import array
 from binascii import crc32
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import NewType, TypeAlias
 
 from xxhash import xxh3_64_intdigest
 
@@ -45,6 +45,8 @@ COMPANION_ROWS_PER_BUCKET = 16
 UNKNOWN = 0
 """A fingerprint that says nothing: the bucket was touched since, or never fingerprinted."""
 
+Normal = NewType("Normal", int)
+"""A digest as it is compared and stored: count · 2^64 + (Σ r mod 2^64). A bare int is one that is being added up."""
 Words: TypeAlias = "array[int]"
 """A manifest as 64-bit numbers, count and sum of bucket b at 2b and 2b + 1: a tenth of the memory that ints take."""
 Fingerprints: TypeAlias = "array[int]"
@@ -95,12 +97,12 @@ def unreadable_digest(key: bytes, salt: int) -> int:
     return ONE + xxh3_64_intdigest(key, salt ^ _M64)
 
 
-def normal(digest: int) -> int:
-    """The comparable form of an added-up digest: count · 2^64 + (sum mod 2^64)."""
-    return (((digest + _HALF) >> 96) << 64) | (digest & _M64)
+def normal(digest: int) -> Normal:
+    """The comparable form of an added-up digest."""
+    return Normal((((digest + _HALF) >> 96) << 64) | (digest & _M64))
 
 
-def added(normal_form: int) -> int:
+def added(normal_form: Normal) -> int:
     """The added-up form of a digest in normal form."""
     return ((normal_form >> 64) << 96) | (normal_form & _M64)
 
@@ -110,8 +112,8 @@ def count(digest: int) -> int:
     return (digest + _HALF) >> 96
 
 
-def total(digests: Iterable[int]) -> int:
-    """One digest over all buckets, in normal form."""
+def total(digests: Iterable[int]) -> Normal:
+    """One digest over all buckets."""
     return normal(sum(digests))
 
 
@@ -140,7 +142,7 @@ def decode_manifest(stored: bytes) -> list[int]:
         raise ValueError("manifest length is not a multiple of its record")
     from_bytes = int.from_bytes
     records = (from_bytes(stored[i : i + RECORD_BYTES], "big") for i in range(0, len(stored), RECORD_BYTES))
-    return [added(r) for r in records]
+    return [added(Normal(r)) for r in records]
 
 
 def manifest_words(stored: bytes) -> Words:
@@ -160,9 +162,9 @@ def digest_in_words(words: Words, bucket: int) -> int:
     return (words[2 * bucket] << 96) | words[2 * bucket + 1]
 
 
-def total_of_words(words: Words) -> int:
-    """One digest over all buckets, in normal form."""
-    return (sum(words[::2]) << 64) | (sum(words[1::2]) & _M64)
+def total_of_words(words: Words) -> Normal:
+    """One digest over all buckets."""
+    return Normal((sum(words[::2]) << 64) | (sum(words[1::2]) & _M64))
 
 
 def add_to_words(words: Words, more: Mapping[int, int]) -> bool:

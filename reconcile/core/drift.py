@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from reconcile.core import digest
+from reconcile.core.digest import Normal
 
 
 class Cause(enum.Enum):
@@ -35,14 +36,14 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Triple:
-    """Normal digests of one bucket at the three places, and whether the source's bucket may have moved since.
+    """One bucket's digests at the three places, and whether the source's bucket may have moved since.
 
     moved: the source was read later than the checkpoint, and this bucket's fingerprint differs or is not known.
     """
 
-    source: int
-    manifest: int | None
-    redis: int
+    source: Normal
+    manifest: Normal | None
+    redis: Normal
     moved: bool
 
 

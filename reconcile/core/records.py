@@ -36,7 +36,7 @@ class Manifest:
     def __init__(self, buckets: int, total: str) -> None:
         """total: as the state stores it."""
         self.buckets = buckets
-        self.total = digest.added(int(total, 16)) if total else 0
+        self.total = digest.added(digest.Normal(int(total, 16))) if total else 0
         self._some: dict[int, int] = {}
         self._all: Words | None = None
 

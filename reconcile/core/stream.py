@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from reconcile.core.changes import Changes, Net
 from reconcile.core.framing import RowForm
+from reconcile.core.times import Frontier
 from reconcile.errors import ReconcileError
 
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
@@ -51,14 +52,14 @@ class UpdateStream:
     form: RowForm = RowForm()  # noqa: RUF009 - frozen
     salt: int = 0
     """The digest salt."""
-    frontier: int = field(init=False)
+    frontier: Frontier = field(init=False)
     updates: int = field(init=False, default=0)
     _open: Net = field(init=False)
     _closed: Net = field(init=False)
     _newest: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.frontier = self.as_of + 1
+        self.frontier = Frontier(self.as_of + 1)
         self._open, self._closed = Net(self.buckets, self.salt), Net(self.buckets, self.salt)
 
     @property
@@ -83,7 +84,7 @@ class UpdateStream:
             if end > start:
                 self._update(fields[width * start : width * end], escaped=escaped)
             if end < count:
-                closed |= self._progress(int(fields[width * end]))
+                closed |= self._progress(Frontier(int(fields[width * end])))
             start = end + 1
         return closed
 
@@ -105,13 +106,13 @@ class UpdateStream:
         self._open.update(keys, form.framed(columns[1:]), fields[2::width])
         self.updates += len(keys)
 
-    def _progress(self, frontier: int) -> bool:
+    def _progress(self, frontier: Frontier) -> bool:
         if frontier <= self.frontier or frontier <= self._newest:
             return False
         self._close(frontier)
         return True
 
-    def _close(self, frontier: int) -> None:
+    def _close(self, frontier: Frontier) -> None:
         self.frontier = frontier
         if not self._closed:
             self._open, self._closed = self._closed, self._open
@@ -119,7 +120,7 @@ class UpdateStream:
             self._closed.merge(self._open)
             self._open = Net(self.buckets, self.salt)
 
-    def finish(self, up_to: int) -> None:
+    def finish(self, up_to: Frontier) -> None:
         """The stream ended by itself: the only proof that everything below UP TO has arrived."""
         self._close(up_to)
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime
 import re
+from typing import NewType
 
 from reconcile.errors import UsageError
 
 MAX_TIMESTAMP = 2**64 - 1
 """Time of content that never changes (`SUBSCRIBE (SELECT 1)`: recorded in subscribe_bounds)."""
+
+Frontier = NewType("Frontier", int)
+"""An exclusive bound: everything at times below it is known. as_of, a bare int, is inclusive."""
 
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
@@ -57,9 +61,9 @@ def parse_as_of(text: str, now_ms: int) -> int | None:
     return value
 
 
-def frontier_after(as_of: int) -> int:
+def frontier_after(as_of: int) -> Frontier:
     """The exclusive frontier that says 'everything up to and including as_of is known'."""
-    return min(as_of + 1, MAX_TIMESTAMP)
+    return Frontier(min(as_of + 1, MAX_TIMESTAMP))
 
 
 def format_time(timestamp: int) -> str:

@@ -18,7 +18,7 @@ from reconcile.core.checkpoint import Content
 from reconcile.core.guard import mass_delete
 from reconcile.core.records import Manifest, Records, forget
 from reconcile.core.state import State
-from reconcile.core.times import MAX_TIMESTAMP, frontier_after
+from reconcile.core.times import MAX_TIMESTAMP, Frontier, frontier_after
 from reconcile.errors import SafetyStop
 from reconcile.runs.context import ViewRun
 from reconcile.source.subscription import Subscription
@@ -52,7 +52,7 @@ class Doubt(Exception):  # noqa: N818 - not an error: the run goes on in another
 class Until:
     """When a delta ends: at the source's present (frontier), at a moment (monotonic seconds), or both unset: never."""
 
-    up_to: int | None = None
+    up_to: Frontier | None = None
     moment: float | None = None
 
 
@@ -93,7 +93,7 @@ class Follower:
         elif subscription.stream.size_bytes > limit:
             raise TooLarge
 
-    def commit(self, changes: Changes, frontier: int) -> None:
+    def commit(self, changes: Changes, frontier: Frontier) -> None:
         """Apply a closed range and move the checkpoint to frontier − 1."""
         as_of = min(frontier - 1, MAX_TIMESTAMP)
         check_inserts(self.run, changes, repeat=self._repeat)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconcile.compare.sides import Chunk
+from reconcile.compare.sides import Rows
 from reconcile.core import digest
 from reconcile.core.digest import MAX_BUCKETS
 from reconcile.core.state import State
@@ -56,7 +56,7 @@ def load(run: ViewRun, reading: Reading, marked: State) -> list[int]:
     return digests
 
 
-def _note(run: ViewRun, digests: list[int], chunk: Chunk) -> int:
+def _note(run: ViewRun, digests: list[int], chunk: Rows) -> int:
     """Add a chunk's rows to the digests; how many of them are to be written."""
     run.stop.check()
     run.report.advance(len(chunk))
@@ -64,7 +64,7 @@ def _note(run: ViewRun, digests: list[int], chunk: Chunk) -> int:
     return sum(row[1] is not None for row in chunk)
 
 
-def _write(run: ViewRun, chunks: Iterator[Chunk], digests: list[int], marked: State) -> None:
+def _write(run: ViewRun, chunks: Iterator[Rows], digests: list[int], marked: State) -> None:
     """The first transaction also says that a load is under way: where the very first rows are refused, nothing is
     written."""
     mark: State | None = marked

@@ -14,7 +14,7 @@ from reconcile.core import decide
 from reconcile.core.changes import name_of
 from reconcile.core.decide import Delta, Snapshot
 from reconcile.core.guard import consent_needed
-from reconcile.core.times import MAX_TIMESTAMP, frontier_after
+from reconcile.core.times import MAX_TIMESTAMP, Frontier, frontier_after
 from reconcile.errors import (
     EvaluationFailed,
     ExitCode,
@@ -252,7 +252,7 @@ def _delta(run: ViewRun, as_of: int, now: int, ids: list[str]) -> Follower | Non
     return None
 
 
-def _subscribe(run: ViewRun, up_to: int | None, ids: list[str] | None) -> Subscription:
+def _subscribe(run: ViewRun, up_to: Frontier | None, ids: list[str] | None) -> Subscription:
     """SUBSCRIBE from the checkpoint; its read hold is in place when this returns.
 
     ids: of the objects the query reads; another session is asked whether they still are. None: a reading holds them.

@@ -15,6 +15,7 @@ from reconcile.core.digest import mask_of
 from reconcile.core.framing import RowForm
 from reconcile.core.keys import KeyShape
 from reconcile.core.sql import identifier as identifier  # one of the names this module gives
+from reconcile.core.times import Frontier
 
 BYTEA, TEXT = 17, 25
 
@@ -224,7 +225,9 @@ def as_of(statement: str, timestamp: int | None) -> str:
     return statement if timestamp is None else f"{statement} AS OF {timestamp}"
 
 
-def subscribe(mapping: Mapping, timestamp: int, up_to: int | None = None, part: tuple[int, int] | None = None) -> str:
+def subscribe(
+    mapping: Mapping, timestamp: int, up_to: Frontier | None = None, part: tuple[int, int] | None = None
+) -> str:
     """Changes after `timestamp` as COPY text: mz_timestamp, mz_progressed, mz_diff, key, value.
 
     part (i, n): only keys with crc32(key) mod n = i; the first has the rows without key.

@@ -15,6 +15,7 @@ import psycopg
 from psycopg import pq
 
 from reconcile.core.stream import UpdateStream
+from reconcile.core.times import Frontier
 from reconcile.errors import ReconcileError, Unavailable
 from reconcile.source import query
 from reconcile.source.errors import translated
@@ -48,7 +49,7 @@ class Subscription:
     """Changes of the view after `as_of`; `stream` holds what has arrived."""
 
     def __init__(
-        self, session: Session, mapping: Mapping, buckets: int, as_of: int, up_to: int | None, salt: int = 0
+        self, session: Session, mapping: Mapping, buckets: int, as_of: int, up_to: Frontier | None, salt: int = 0
     ) -> None:
         self._session = session
         self._pgconn = session.connection.pgconn
@@ -210,7 +211,7 @@ def begin_subscription(
     mapping: Mapping,
     buckets: int,
     as_of: int,
-    up_to: int | None = None,
+    up_to: Frontier | None = None,
     part: tuple[int, int] | None = None,
     salt: int = 0,
 ) -> Subscription:
@@ -232,7 +233,7 @@ def open_subscription(
     mapping: Mapping,
     buckets: int,
     as_of: int,
-    up_to: int | None = None,
+    up_to: Frontier | None = None,
     part: tuple[int, int] | None = None,
     salt: int = 0,
 ) -> Iterator[Subscription]:
