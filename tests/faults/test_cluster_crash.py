@@ -11,7 +11,6 @@ from reconcile.runs import load as loads
 from reconcile.source import session as sessions
 from tests.faults import test_crash as crash
 from tests.faults.support_cluster import ClusterScene
-from tests.faults.support_crash import How
 from tests.support.redis_cluster import Cluster
 from tests.support.sources import Source
 
@@ -40,7 +39,6 @@ CASES = [
     ("repeat", 2), ("delta", 2), ("deep", 2), ("run that follows", 50_000), ("slices", 2), ("deep after snapshot", 2),
 ]  # fmt: skip
 IN_CI = CASES[:3]
-HOWS: tuple[How, ...] = ("dies_before", "dies_after", "torn", "times_out")
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)
@@ -54,7 +52,7 @@ def test_every_io_call(name: str, size: int, source: Source, cluster: Cluster, r
     calls = crash.clean_run(scene, kind)
     for n in range(1, len(calls) + 1):
         writes = calls[n - 1] == "redis.write"
-        some = HOWS if soak else HOWS[n % 4 : n % 4 + 1]
+        some = crash.EVERY if soak else crash.EVERY[n % 4 : n % 4 + 1]
         if not writes:
             some = ("times_out",) if soak or n % 8 == 0 else ()
         for how in some:

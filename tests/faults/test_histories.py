@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 
 from reconcile.compare import closely, sides
 from reconcile.report.run_report import ViewReport
+from reconcile.runs import settled
 from reconcile.runs import verify as audits
 from tests.faults.support_crash import Io, forgetful, one_time_a_read, small_pages
 from tests.faults.support_scene import STATE, TIME_KEY, Scene
@@ -593,6 +594,7 @@ def test_verify_while_another_applies(
 ) -> None:
     """A run is in the middle of a change too large for one transaction, and ends at any call of verify: no drift."""
     monkeypatch.setattr(audits, "LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr(settled, "LOOK_AGAIN_S", 0.02)
     with new_history(source_server, redis_process) as history:
         scene = history.scene
         history.bulk(30)
