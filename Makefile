@@ -6,12 +6,8 @@ STAMP := $(VENV)/.installed
 # Two workers a core; the tests that measure time run alone, at the end (tests/support/side_by_side.py).
 SIDE_BY_SIDE := -n auto --dist loadgroup --no-loadscope-reorder
 
-# Not seen green as a whole since the runs were rebuilt (2026-11-25): `make faults` runs them. To be emptied.
-UNSETTLED := test_crash test_crash_processes test_cluster_crash test_histories
-IGNORED := $(UNSETTLED:%=--ignore=tests/faults/%.py)
-
 .DEFAULT_GOAL := help
-.PHONY: help demo check format test faults coverage bench soak lambda-zip clean
+.PHONY: help demo check format test coverage bench soak lambda-zip clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -30,10 +26,7 @@ format: $(STAMP) ## put the code into the formatter's form
 
 test: check ## everything, in parallel; PYTEST_ARGS="tests/unit -k name" for a part
 	tests/platforms/install-tools.sh
-	$(BIN)/pytest $(SIDE_BY_SIDE) $(IGNORED) $(PYTEST_ARGS)
-
-faults: $(STAMP) ## all fault tests, those that are not settled since the rebuild included
-	$(BIN)/pytest $(SIDE_BY_SIDE) tests/faults $(PYTEST_ARGS)
+	$(BIN)/pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 coverage: $(STAMP) ## the tests again, measured: lines and branches of core, compare and runs, commands under test included
 	rm -rf .coverage

@@ -199,7 +199,7 @@ def test_history_cut_anywhere(
 ) -> None:
     """Any history, cut into any runs: each checkpoint is honest, and the end is the view."""
     rng("histories")
-    examples = 3000 if request.config.getoption("--soak") else 30
+    examples = 3000 if request.config.getoption("--soak") else 15
 
     @seed(SEED)
     @settings(
@@ -472,7 +472,7 @@ def test_others_write_too(
         seed(SEED)(Others),
         settings=settings(
             phases=PHASES,
-            max_examples=1000 if soak else 25,
+            max_examples=1000 if soak else 15,
             stateful_step_count=40 if soak else 15,
             deadline=None,
             database=None,
