@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from reconcile.core.state import State
 from reconcile.report.audit import MAX_SLICES, Coverage, PastAudit, SliceCompared
 
-WHOLE = "0/1"
-
 
 def coverage(state: State, audits: Iterable[PastAudit], every_ms: int | None) -> Coverage:
     """audits: earlier ones, in any order; those that read no rows (fast) compared nothing.

@@ -67,11 +67,6 @@ class Surplus:
         """Keys."""
         return digest.count(sum(self.explained.values()))
 
-    @property
-    def unexplained_count(self) -> int:
-        """Keys."""
-        return digest.count(sum(self.unexplained.values()))
-
 
 def find(sides: Sides, part: Repaired, within: set[int], beyond: Mapping[int, int], rule: Rule) -> Surplus:
     """Look for candidates in the buckets `within`, and judge them.

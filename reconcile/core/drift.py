@@ -6,7 +6,6 @@ import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from reconcile.core import digest
 from reconcile.core.digest import Normal
 
 
@@ -72,8 +71,3 @@ def groups_of(buckets: Iterable[int], rows_in: Sequence[int], max_rows: int) -> 
         rows += rows_in[bucket]
     if group:
         yield group
-
-
-def counts_of(digests: Iterable[int]) -> list[int]:
-    """Rows per bucket."""
-    return [digest.count(d) for d in digests]

@@ -215,11 +215,6 @@ def companion_rows(name: str) -> str:
     return f"SELECT bucket, rows, fingerprint FROM {name}"
 
 
-def companion_largest(name: str) -> str:
-    """The highest bucket it has a row for: tells how many buckets it was made for."""
-    return f"SELECT max(bucket) AS largest FROM {name}"
-
-
 def as_of(statement: str, timestamp: int | None) -> str:
     """The statement at an explicit time; None: at the time of its transaction."""
     return statement if timestamp is None else f"{statement} AS OF {timestamp}"

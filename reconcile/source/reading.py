@@ -98,11 +98,6 @@ class Reading:
         ((count,),) = self._fetch(f"SELECT count(*) FROM ({statement}) AS r")
         return int(count or 0), found[:names]
 
-    def largest_bucket(self, companion: str) -> int:
-        """The highest bucket the companion view has a row for; 0 when it is empty."""
-        ((largest,),) = self._fetch(query.companion_largest(companion))
-        return int(largest or 0)
-
     def still(self) -> bool:
         """Whether the query reads the same objects as in the beginning: a view may be swapped between two statements.
 
@@ -179,10 +174,3 @@ def rows_of_key(session: Session, mapping: Mapping, key: bytes, as_of: int | Non
     if statement is None:
         return []
     return [row for chunk in session.stream(query.as_of(statement, as_of)) for row in mapping.form.rows(chunk)]
-
-
-def companion_ids(session: Session, companion: str) -> str:
-    """Ids of what a companion view reads. Asked outside of a reading: a transaction keeps to the schemas of its first
-    statement. Raises UsageError when there is no such view."""
-    ((text,),) = session.fetch(query.current_of(f"SELECT * FROM {companion}"))
-    return ",".join(parse_explanation(str(text or b"", "utf-8")).ids)

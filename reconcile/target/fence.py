@@ -51,7 +51,6 @@ class Fence:
         self.state = known
         """As last read, or written by a settled transaction."""
         self.lost = False
-        self.transactions = 0
         self._arm(right.armed)
 
     @property
@@ -101,7 +100,6 @@ class Fence:
             checked(replies)
         self.commit = sent.commit
         self.state = sent.state or self.state
-        self.transactions += 1
         self._arm(armed)
         for reply in outcome:
             if isinstance(reply, RedisError):

@@ -24,9 +24,6 @@ from redis.exceptions import (
 
 from reconcile.errors import AccessError, ReconcileError, Unavailable, UsageError
 
-ErrorReply = RedisError
-"""An error among the replies of a ticket, for callers that expect some commands to be refused."""
-
 ELSEWHERE = {MovedError: "MOVED", AskError: "ASK", TryAgainError: "TRYAGAIN", ClusterDownError: "CLUSTERDOWN"}
 """What nodes of a cluster say about slots that they do not serve; redis-py takes the name off the text."""
 

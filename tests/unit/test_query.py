@@ -153,7 +153,6 @@ def test_statements_of_a_text_view() -> None:
         (query.current_of(SQL), f"EXPLAIN TIMESTAMP AS JSON FOR SELECT * FROM ({SQL}) AS q"),
         (query.plan_of(SQL), f"EXPLAIN OPTIMIZED PLAN WITH (NO FAST PATH) AS JSON FOR SELECT * FROM ({SQL}) AS q"),
         (query.companion_rows("s.v_digest"), "SELECT bucket, rows, fingerprint FROM s.v_digest"),
-        (query.companion_largest("s.v_digest"), "SELECT max(bucket) AS largest FROM s.v_digest"),
         (query.as_of("SELECT 1", 42), "SELECT 1 AS OF 42"),
         (query.as_of("SELECT 1", None), "SELECT 1"),
     ],
