@@ -60,7 +60,7 @@ def _carry_out(arguments: list[str]) -> int:
         result = cli.main(arguments, prog_name="reconcile", standalone_mode=False)
     except click.ClickException as error:
         if as_json:
-            print_error(UsageError(error.format_message()), as_json=True)
+            print_error(UsageError(error.format_message(), hint=_help_of(error)), as_json=True)
         else:
             say(_usage(error), error=True)
         return ExitCode.USAGE
@@ -74,6 +74,11 @@ def _carry_out(arguments: list[str]) -> int:
         print_error(bug(error), as_json=as_json)
         return ExitCode.BUG
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _help_of(error: click.ClickException) -> str | None:
+    ctx = getattr(error, "ctx", None)
+    return f"see: {ctx.command_path} --help" if ctx is not None else None
 
 
 def _usage(error: click.ClickException) -> str:

@@ -44,6 +44,10 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
             "help": "When another run works on the view: exit 0, wait for it, or exit 7.",
         },
     ),
+    "shard": (
+        "--shard",
+        {"metavar": "I/N", "help": "Only this shard of each view, of 2, 4, 8 or 16; 0/1 makes views whole again."},
+    ),
     "fast": ("--fast/--deep", {"help": "Fingerprints and manifest only; or every row against Redis (default)."}),
     "subset": (
         "--subset",
@@ -69,6 +73,7 @@ def _mode(mode: str) -> Callable[[Callable[..., Any]], click.Command]:
                 flag, attributes = FLAGS[field]
                 command = click.option(flag, field, **attributes)(command)
         for option in (
+            click.option("--jobs", type=click.IntRange(1, 64), help="Snapshots at a time, of several views."),
             click.option("--max-runtime", type=DURATION, help="Stop by itself after this long, on a committed time."),
             click.option(
                 "--metrics-file",
@@ -161,6 +166,7 @@ def _work(
     mode: str,
     common: Common,
     *,
+    jobs: int | None,
     max_runtime: float | None,
     metrics_path: str | None,
     html_path: str | None = None,
@@ -179,7 +185,12 @@ def _work(
         request = parse(mode, given, time.time_ns() // 1_000_000, _flag_of)
         refuse_unsuitable("--html", html_path)
         refuse_unsuitable("--markdown", markdown_path)
-        settings = common.load_settings({"limits.max_runtime_s": max_runtime, "metrics.file": metrics_path})
+        flags: dict[str, object] = {
+            "limits.jobs": jobs,
+            "limits.max_runtime_s": max_runtime,
+            "metrics.file": metrics_path,
+        }
+        settings = common.load_settings(flags)
         refuse_unsuitable("--metrics-file", settings.metrics.file)
         destinations = settings.metrics
         from reconcile.report.watch import watched

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 
+from reconcile.config.ownership import place_of
 from reconcile.config.settings import Settings, ViewSettings
-from reconcile.errors import UsageError
+from reconcile.core.shards import Shard
+from reconcile.errors import ConfigError, UsageError
 
 
 def chosen_views(settings: Settings, names: tuple[str, ...]) -> list[ViewSettings]:
@@ -23,3 +26,15 @@ def chosen_views(settings: Settings, names: tuple[str, ...]) -> list[ViewSetting
             raise UsageError(f"no view is named {name!r}", hint=f"configured: {', '.join(known)}")
         chosen |= {one: known[one] for one in found}
     return list(chosen.values())
+
+
+def restricted(settings: Settings, views: list[ViewSettings], shard: Shard) -> list[ViewSettings]:
+    """A shard of each view. Raises ConfigError for one whose timestamp key would have to tell several times."""
+    for view in views:
+        if view.mz_timestamp_key and shard.n > 1:
+            place = place_of(view, "mz_timestamp_key", settings.views.index(view), settings.origins)
+            raise ConfigError(
+                f"{place}: shards of view {view.name} reach different times, and one key cannot tell them",
+                hint="leave mz_timestamp_key out, or --shard",
+            )
+    return [dataclasses.replace(view, shard=shard) for view in views]

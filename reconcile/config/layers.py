@@ -14,13 +14,14 @@ from reconcile.config.document import Node
 from reconcile.config.schema import VIEW, Spelling
 from reconcile.config.settings import Secret
 from reconcile.config.values import Raw
+from reconcile.core.shards import COUNT_VARIABLE
 from reconcile.errors import ConfigError
 
 VIEWS_MAX = 1_000
 PREFIX: Final = "RECONCILE_"
 
 # Ours, but not keys of the configuration.
-OWN: Final = frozenset({"RECONCILE_CONFIG", "RECONCILE_RUN_ID", "RECONCILE_EVENT_ALLOWS"})
+OWN: Final = frozenset({"RECONCILE_CONFIG", "RECONCILE_RUN_ID", "RECONCILE_EVENT_ALLOWS", COUNT_VARIABLE})
 OWN_PREFIXES: Final = ("RECONCILE_TEST_",)
 
 # What Kubernetes puts into every pod beside a Service that happens to be called reconcile(-something).

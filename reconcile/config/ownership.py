@@ -17,12 +17,12 @@ def check(views: Sequence[ViewSettings], origins: dict[str, str], redis: RedisSe
         for m, earlier in enumerate(views[:n]):
             if earlier.name == view.name:
                 raise ConfigError(
-                    f"{_place(view, 'name', n, origins)}: two views are called {view.name!r} "
-                    f"(also {_place(earlier, 'name', m, origins)})",
+                    f"{place_of(view, 'name', n, origins)}: two views are called {view.name!r} "
+                    f"(also {place_of(earlier, 'name', m, origins)})",
                     hint="the name keeps their checkpoints apart: give each its own",
                 )
-            _check_timestamps(view, earlier, _place(view, "mz_timestamp_key", n, origins))
-            _check_prefixes(earlier, view, _place(view, "key_prefix", n, origins), dedicated=redis.dedicated)
+            _check_timestamps(view, earlier, place_of(view, "mz_timestamp_key", n, origins))
+            _check_prefixes(earlier, view, place_of(view, "key_prefix", n, origins), dedicated=redis.dedicated)
 
 
 def check_cluster(redis: RedisSettings, views: Sequence[ViewSettings], origins: dict[str, str]) -> None:
@@ -42,13 +42,14 @@ def check_cluster(redis: RedisSettings, views: Sequence[ViewSettings], origins: 
     for n, view in enumerate(views):
         if not view.key_prefix and not redis.dedicated:
             raise ConfigError(
-                f"{_place(view, 'key_prefix', n, origins)}: missing; in a Redis Cluster the keys of a view are told by "
-                "their prefix",
+                f"{place_of(view, 'key_prefix', n, origins)}: missing; in a Redis Cluster the keys of a view are told "
+                "by their prefix",
                 hint="give the view a key_prefix, or set redis.dedicated: true if no other keys are there",
             )
 
 
-def _place(view: ViewSettings, field: str, n: int, origins: dict[str, str]) -> str:
+def place_of(view: ViewSettings, field: str, n: int, origins: dict[str, str]) -> str:
+    """Where a field of the n-th view was written, for messages."""
     place = origins.get(f"views.{view.name}.{field}", "default")
     if place == "default" or field == "name":
         place = origins.get(f"views[{n}]", place)
@@ -60,14 +61,14 @@ def _check_state(view: ViewSettings, namespace: str, n: int, origins: dict[str, 
     inside = [f"{_STATE}{{"] + ([f"{_STATE}{namespace}:"] if namespace else [])
     if view.key_prefix == _STATE or view.key_prefix.startswith(tuple(inside)):
         raise ConfigError(
-            f"{_place(view, 'key_prefix', n, origins)}: {view.key_prefix!r} covers the keys reconcile keeps its own "
+            f"{place_of(view, 'key_prefix', n, origins)}: {view.key_prefix!r} covers the keys reconcile keeps its own "
             "state under",
             hint="choose a prefix that does not begin with 'reconcile:'",
         )
     if view.mz_timestamp_key is not None and view.mz_timestamp_key.startswith(tuple(inside)):
         raise ConfigError(
-            f"{_place(view, 'mz_timestamp_key', n, origins)}: {view.mz_timestamp_key!r} is a name that reconcile keeps "
-            "for its own state",
+            f"{place_of(view, 'mz_timestamp_key', n, origins)}: {view.mz_timestamp_key!r} is a name that reconcile "
+            "keeps for its own state",
             hint="choose a key that does not begin with 'reconcile:'",
         )
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from reconcile.config import keyform, query, values
 from reconcile.config.values import Kind, key
+from reconcile.core.shards import Shard
 
 
 class Secret:
@@ -189,7 +190,7 @@ class RedisSettings:
 
 @dataclass(frozen=True, slots=True)
 class ViewSettings:
-    """One source query and its target mapping.
+    """One source query and its target mapping; a shard of a view is the view with `shard` set.
 
     The Redis key is key_prefix + column 0 + literal 0 + column 1 + literal 1 + …
     """
@@ -274,6 +275,13 @@ class ViewSettings:
             older="deep_every",
         ),
     )
+    shard: Shard | None = None
+    """Only the rows of this shard; None: all of them, in as many shards as the view is cut into. Never configured."""
+
+    @property
+    def label(self) -> str:
+        """What reports call it."""
+        return self.name if self.shard is None or self.shard.n == 1 else f"{self.name} shard {self.shard}"
 
 
 @dataclass(frozen=True, slots=True)

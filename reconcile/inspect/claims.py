@@ -71,7 +71,3 @@ def _pair(one: str, two: str) -> tuple[str, str]:
     return (one, two) if one < two else (two, one)
 
 
-def missing_shards(shards: Collection[tuple[int, int] | None]) -> list[tuple[int, int]]:
-    """Shards i/n that have no state although others of the same n have one."""
-    present = {shard for shard in shards if shard is not None}
-    return [(i, n) for n in sorted({n for _, n in present}) for i in range(n) if (i, n) not in present]

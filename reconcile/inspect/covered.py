@@ -16,6 +16,7 @@ from reconcile.config.choice import chosen_views
 from reconcile.config.settings import Settings
 from reconcile.core.times import format_time
 from reconcile.inspect.findings import plural
+from reconcile.inspect.standings import standings
 from reconcile.inspect.status import ago
 from reconcile.stop import Stop
 from reconcile.target.opening import names_of
@@ -31,19 +32,20 @@ def read_coverage(settings: Settings, names: tuple[str, ...], stop: Stop) -> lis
     survey = open_survey(settings.redis, stop)
     try:
         now_ms = survey.now_ms()
-        standings = survey.standings([names_of(settings.redis, view) for view in views])
+        found = standings(survey, [names_of(settings.redis, view) for view in views])
     finally:
         survey.close()
-    found = []
-    for view, standing in zip(views, standings, strict=True):
+    covered_views = []
+    for view, whole in zip(views, found, strict=True):
+        standing = whole.standing
         if standing.error is not None:
             raise standing.error
         every_s = view.compare_every_s
         every_ms = None if every_s is None else round(every_s * 1000)
         state = standing.state
         covered = None if state is None else asdict(coverage(state, remembered(standing.audit), every_ms))
-        found.append({"view": view.name, "now_ms": now_ms, "coverage": covered})
-    return found
+        covered_views.append({"view": view.name, "now_ms": now_ms, "coverage": covered})
+    return covered_views
 
 
 def render(found: list[dict[str, Any]]) -> str:

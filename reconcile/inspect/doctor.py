@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 
 from reconcile.compare.described import describe
 from reconcile.config.choice import chosen_views
 from reconcile.config.settings import Settings, ViewSettings
+from reconcile.core.division import summed
+from reconcile.core.shards import WHOLE, shards_of
+from reconcile.core.state import State
 from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.inspect import doctor_history, doctor_keys, doctor_redis, doctor_source
-from reconcile.inspect.doctor_claims import check_claims
+from reconcile.inspect.doctor_claims import check_claims, check_shards
 from reconcile.inspect.doctor_history import Schedule
 from reconcile.inspect.doctor_memory import check_memory
 from reconcile.inspect.findings import Findings
@@ -21,6 +25,7 @@ from reconcile.source.reading import explain
 from reconcile.source.session import Session
 from reconcile.stop import Stop
 from reconcile.target.opening import names_of, open_target, range_of
+from reconcile.target.port import Target
 from reconcile.target.survey import Survey
 
 CLOCK_TOLERANCE_MS = 5_000
@@ -57,6 +62,8 @@ def _check_all_claims(
     ranges = {view.name: range_of(settings.redis, view) for view in views}
     with findings.checking("claims"):
         check_claims(survey, names, ranges, findings, quick=schedule.quick)
+    with findings.checking("shards"):
+        check_shards(survey, names, findings)
 
 
 class _Examination:
@@ -120,26 +127,46 @@ class _Examination:
             with findings.checking("rights"):
                 names = names_of(redis, view)
                 doctor_keys.check_rights(survey, names, target, view, redis.username or "default", findings)
-            state = None
-            with findings.checking("state"):
-                state = doctor_keys.check_state(target, view, findings)
-                if state is not None and state.as_of is not None:
-                    doctor_keys.check_compared(target, state, view, findings)
             if source is not None and source[0].closed:  # a reading that failed has hung up
                 source = None
-            if source is not None and state is not None and self._explained is not None:
-                with findings.checking("identity"):
-                    described = describe(source[0], view, target.range, ViewReport(view.name))
-                    doctor_keys.check_identity(described.identity(self._explained), state, target, view, findings)
+            states = [self._shard(survey, source, part) for part in self._parts(target)]
+            state = summed(states)
             with findings.checking("timestamp key"):
                 first = view.name == self._first
                 doctor_keys.check_legacy(survey, target, state, findings, first=first)
             if source is not None and self._rows is not None:
                 with findings.checking("memory"):
                     check_memory(*source, target, view, self._rows, state, findings)
+
+    def _parts(self, target: Target) -> list[ViewSettings]:
+        """The view, or its shards."""
+        with self._findings.checking("state"):
+            if (n := target.division()) > 1:
+                return [dataclasses.replace(self._view, shard=shard) for shard in shards_of(n)]
+        return [self._view]
+
+    def _shard(self, survey: Survey, source: tuple[Session, Mapping] | None, view: ViewSettings) -> State | None:
+        """What each shard has for itself."""
+        findings, state = self._findings, None
+        findings.view = view.label
+        if source is not None:
+            source = source[0], dataclasses.replace(source[1], shard=view.shard or WHOLE)
+        with contextlib.ExitStack() as closing, findings.checking("redis"):
+            target = open_target(self._settings.redis, view, self._stop)
+            closing.callback(target.close)
+            with findings.checking("state"):
+                state = doctor_keys.check_state(target, view, findings)
+                if state is not None and state.as_of is not None:
+                    doctor_keys.check_compared(target, state, view, findings)
+            if source is not None and state is not None and self._explained is not None:
+                with findings.checking("identity"):
+                    described = describe(source[0], view, target.range, ViewReport(view.name))
+                    doctor_keys.check_identity(described.identity(self._explained), state, target, view, findings)
             if not self._schedule.quick:
                 with findings.checking("key space"):
                     doctor_keys.check_keys(survey, target, view, source, self._stop, findings)
+        findings.view = self._view.name
+        return state
 
 
 # -- clocks ------------------------------------------------------------------------------------------------------------

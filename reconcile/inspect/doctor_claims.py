@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconcile.core.ownership import Range, contradiction
-from reconcile.inspect.claims import Claims, missing_shards
+from reconcile.inspect.claims import Claims
 from reconcile.inspect.findings import Findings
+from reconcile.inspect.standings import standings
 from reconcile.target.names import Names
 from reconcile.target.survey import Survey
 
-States = Mapping[str, set[tuple[int, int] | None]]
-"""Tag → shards that have a state."""
 MAX_TOLD = 10
 
 
@@ -33,7 +32,7 @@ def check_claims(
         before = len(findings.found)
         states = None if quick else survey.states()
         tags = {one.tag for one in names.values()}
-        idle = claims.orphaned(states.keys(), tags) if states is not None else []
+        idle = claims.orphaned(states, tags) if states is not None else []
         _check_overlaps(claims, tags, idle, findings)
         _check_configured(claims, names, ranges, findings)
         if states is not None:
@@ -73,7 +72,7 @@ def _check_configured(
             findings.fail("claims", f"{found.message}: its runs end with exit code 5", found.hint)
 
 
-def _check_states(claims: Claims, states: States, idle: list[str], findings: Findings) -> None:
+def _check_states(claims: Claims, states: set[str], idle: list[str], findings: Findings) -> None:
     overlapping = {tag for pair in claims.overlapping() for tag in pair}
     for tag in [tag for tag in idle if tag not in overlapping][:MAX_TOLD]:
         findings.warn(
@@ -89,10 +88,15 @@ def _check_states(claims: Claims, states: States, idle: list[str], findings: Fin
             f"view {tag} has a state but no claim (reconcile:{{claims}} was lost, or evicted)",
             f"reconcile run --view {tag}\n# which also makes those of all other states anew",
         )
-    for tag, shards in sorted(states.items()):
-        for i, n in missing_shards(shards)[:MAX_TOLD]:
-            findings.warn(
-                "shards",
-                f"shard {i}/{n} of {tag} never ran: its buckets are not in Redis",
-                f"reconcile run --view {tag} --shard {i}/{n}",
-            )
+
+
+def check_shards(survey: Survey, names: Mapping[str, Names], findings: Findings) -> None:
+    """Shards whose rows nobody has brought to Redis. names: by view."""
+    for view, whole in zip(names, standings(survey, list(names.values())), strict=True):
+        for shard, standing in whole.shards:
+            if standing.error is None and (standing.state is None or standing.state.as_of is None):
+                findings.warn(
+                    "shards",
+                    f"shard {shard} of {view} never came to its end: not all of its keys are in Redis",
+                    f"reconcile run --view {view} --shard {shard}\n# see that the schedule has all {shard.n}",
+                )

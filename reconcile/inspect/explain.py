@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass, field
 
 from reconcile.compare.described import Described, describe
@@ -14,6 +15,7 @@ from reconcile.core.digest import UNKNOWN
 from reconcile.core.explanation import Seen
 from reconcile.core.framing import split_expiry
 from reconcile.core.records import Manifest
+from reconcile.core.shards import shard_of
 from reconcile.core.state import State
 from reconcile.errors import HistoryLost, Unavailable, UsageError
 from reconcile.inspect.claims import Claims
@@ -36,17 +38,20 @@ EXPIRY_TOLERANCE_MS = 1_000
 def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> Explanation:
     """Look at the key that `text` names, with the view's prefix or without. Raises ReconcileError."""
     key = text.encode("utf-8", "surrogateescape")
-    view = _view_of(chosen_views(settings, (name,) if name else ()), key)
+    whole = _view_of(chosen_views(settings, (name,) if name else ()), key)
+    found = []
     with contextlib.ExitStack() as closing:
-        target = open_target(settings.redis, view, stop)
-        closing.callback(target.close)
         survey = open_survey(settings.redis, stop)
         closing.callback(survey.close)
         session = sessions.connect(settings.materialize, stop)
         closing.callback(session.close)
-        described = describe(session, view, target.range, ViewReport(view.name))
-        scene = _Scene(settings, view, target, survey, session, described, stop)
-        found = [_look(scene, candidate) for candidate in _candidates(view, key)]
+        (n,) = survey.divisions([names_of(settings.redis, whole)])
+        for candidate in _candidates(whole, key):
+            view = dataclasses.replace(whole, shard=shard_of(candidate, n))
+            target = open_target(settings.redis, view, stop)
+            closing.callback(target.close)
+            described = describe(session, view, target.range, ViewReport(view.name))
+            found.append(_look(_Scene(settings, view, target, survey, session, described, stop), candidate))
     # A row's key may itself begin with the prefix: the reading under which there is something wins.
     return next((one for one in found if _anything(one.seen)), found[0])
 

@@ -13,11 +13,13 @@ from reconcile.compare.coverage import coverage
 from reconcile.config.choice import chosen_views
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core import schedule
+from reconcile.core.shards import Shard
 from reconcile.core.state import Pending, State
 from reconcile.core.times import MAX_TIMESTAMP, format_time
 from reconcile.errors import ExitCode
 from reconcile.inspect.claims import Claims
 from reconcile.inspect.findings import plural, span
+from reconcile.inspect.standings import Whole, standings
 from reconcile.report.audit import PastAudit
 from reconcile.stop import Stop
 from reconcile.target.names import Names
@@ -30,7 +32,7 @@ Status = dict[str, Any]
 
 
 def read_status(settings: Settings, names: tuple[str, ...], max_age_s: float | None, stop: Stop) -> list[Status]:
-    """One JSON-ready dict per view, from three round trips for all of them.
+    """One JSON-ready dict per view, from four round trips for all of them.
 
     max_age_s: what is older gets a `problem`. Raises AccessError, Unavailable, UsageError; a state that cannot be read
     is its view's `error`.
@@ -49,10 +51,9 @@ def look(survey: Survey, settings: Settings, views: list[ViewSettings], max_age_
     now_ms = survey.now_ms()
     stored = survey.claims()
     claims = None if stored is None else Claims.read(stored)
-    standings = survey.standings(named)
     return [
-        _status(settings, view, names, standing, claims, now_ms, max_age_s)
-        for view, names, standing in zip(views, named, standings, strict=True)
+        _status(settings, view, names, whole, claims, now_ms, max_age_s)
+        for view, names, whole in zip(views, named, standings(survey, named), strict=True)
     ]
 
 
@@ -67,11 +68,12 @@ def _status(
     settings: Settings,
     view: ViewSettings,
     names: Names,
-    standing: Standing,
+    whole: Whole,
     claims: Claims | None,
     now_ms: int,
     max_age_s: float | None,
 ) -> Status:
+    standing = whole.standing
     state = standing.state
     as_of = state.as_of if state is not None else None
     timed = as_of is not None and as_of != MAX_TIMESTAMP
@@ -87,14 +89,33 @@ def _status(
         "surplus": state.surplus if state is not None else None,
         "buckets": state.buckets if state is not None else None,
         "pending": None if state is None or state.pending is None else state.pending.kind,
-        "lease": None if standing.holder is None else dict(zip(("owner", "left_ms"), standing.holder, strict=True)),
+        "lease": _lease(standing),
         "compare": None if state is None else _compare(state, audits, now_ms, every_ms),
         "claim": _claim(settings, view, names, state, claims),
         "audit": {"at_ms": audits[0].at_ms, "verdict": audits[0].verdict} if audits else None,
+        "shards": [_shard(shard, one, now_ms) for shard, one in whole.shards],
     }
     error = standing.error
     told = None if error is None else {"kind": error.kind, "message": error.message, "hint": error.hint}
     return found | {"problem": _problem(found, standing, now_ms, max_age_s), "error": told}
+
+
+def _shard(shard: Shard, standing: Standing, now_ms: int) -> dict[str, Any]:
+    """One shard of a view that is cut into some."""
+    state = standing.state
+    as_of = None if state is None else state.as_of
+    return {
+        "shard": str(shard),
+        "as_of": as_of,
+        "lag_ms": None if as_of in (None, MAX_TIMESTAMP) else max(0, now_ms - (as_of or 0)),
+        "keys": None if state is None else state.keys,
+        "pending": None if state is None or state.pending is None else state.pending.kind,
+        "lease": _lease(standing),
+    }
+
+
+def _lease(standing: Standing) -> dict[str, Any] | None:
+    return None if standing.holder is None else dict(zip(("owner", "left_ms"), standing.holder, strict=True))
 
 
 def _compare(state: State, audits: list[PastAudit], now_ms: int, every_ms: int | None) -> dict[str, Any]:
@@ -173,6 +194,8 @@ def _lines(status: Status) -> Iterator[str]:
         keys = plural(status["keys"], "key")
         yield f"{status['view']}: {keys} as of {status['as_of']} ({status['as_of_text']}), {lag}"
         yield f"  last written {format_time(status['updated_at_ms'])}, {plural(status['buckets'], 'bucket')}"
+    if status["shards"]:
+        yield f"  {_shards_text(status['shards'])}"
     if status["problem"]:
         yield f"  problem: {status['problem']}"
     if status["surplus"]:
@@ -190,6 +213,15 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"  owns {status['claim']['range']}" + (f"; {problem}" if problem else "")
     if status["audit"]:
         yield f"  last verify {format_time(status['audit']['at_ms'])}: {printable(status['audit']['verdict'])}"
+
+
+def _shards_text(shards: list[dict[str, Any]]) -> str:
+    """The view's time is that of the shard furthest behind; how far apart they are."""
+    never = [one["shard"] for one in shards if one["as_of"] is None]
+    if never:
+        return f"{len(shards)} shards, of which never synchronised: {', '.join(never)}"
+    times = [one["as_of"] for one in shards]
+    return f"{len(shards)} shards, {ago(max(times) - min(times))} apart"
 
 
 def _compare_text(compare: dict[str, Any]) -> str:

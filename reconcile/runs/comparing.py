@@ -11,6 +11,7 @@ import time
 from reconcile.compare import records, rolling
 from reconcile.compare.rolling import Slice
 from reconcile.core import schedule
+from reconcile.core.shards import Shard
 from reconcile.core.state import State, Turn
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import Doubt
@@ -60,6 +61,15 @@ class Comparing:
             self._slice.close()
             self._slice = None
 
+    @property
+    def _shard(self) -> Shard:
+        return self._run.described.mapping.shard
+
+    @property
+    def _buckets(self) -> int:
+        """How many have keys of this shard."""
+        return self._run.state.buckets // self._shard.n
+
     # -- when ----------------------------------------------------------------------------------------------------
 
     def _is_possible(self) -> bool:
@@ -92,7 +102,7 @@ class Comparing:
             run.report.warnings.append("Redis was restarted or has evicted keys: some of its content is looked at")
             # Begun, and so stored as due: where this run cannot afford the slice, the next one can.
             state = run.state
-            turn = schedule.begun(dataclasses.replace(turn, hint_ms=now_ms), now_ms, state.keys, state.buckets)
+            turn = schedule.begun(dataclasses.replace(turn, hint_ms=now_ms), now_ms, state.keys, self._buckets)
         if hinted or counters.run_ids != turn.run_id or (counters.evicted or 0) != turn.evicted:
             evicted, expired = counters.evicted or 0, counters.expired or 0
             self._set(
@@ -112,10 +122,10 @@ class Comparing:
 
     def _begin(self) -> None:
         state = self._run.state
-        turn = schedule.begun(state.turn, self._run.now_ms(), state.keys, state.buckets)
+        turn = schedule.begun(state.turn, self._run.now_ms(), state.keys, self._buckets)
         self._set(turn)
         self._run.touched.clear()
-        self._slice = rolling.open_slice(self._run.target, state, turn.i, turn.n)
+        self._slice = rolling.open_slice(self._run.target, state, *self._shard.slice(turn.i, turn.n))
         self._cost_ms = 0.0
 
     def _step(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import secrets
 import time
 from collections.abc import Iterator
 
@@ -21,7 +20,8 @@ from reconcile.runs.request import Request
 from reconcile.source.reading import Reading
 from reconcile.source.session import Session
 from reconcile.stop import Stop
-from reconcile.target.lease import lost, new_owner
+from reconcile.target.division import blank_state
+from reconcile.target.lease import Divided, lost, new_owner
 from reconcile.target.opening import open_target
 from reconcile.target.port import Stored, Target
 from reconcile.target.renewal import LeaseKeeper
@@ -176,7 +176,7 @@ def open_view(
                     "the password may cross the network unencrypted: set materialize.sslmode to require or better"
                 )
             target.use_columns([column.name for column in described.mapping.values])
-        blank = State(salt=secrets.randbits(64), source_salt=secrets.token_hex(16), claim=target.range.encode())
+        blank = blank_state(target.range)
         run = ViewRun(
             settings, view, request, stop, report, started, target, connections, described, Stored(None), blank, closing
         )
@@ -209,8 +209,9 @@ def as_meant(run: ViewRun, error: ReconcileError) -> ReconcileError:
 
 @contextlib.contextmanager
 def leased(run: ViewRun, keeper: LeaseKeeper) -> Iterator[None]:
-    """Claim the view's keys, hold its lease (not in a dry run), and know the stored state. Raises LeaseHeld."""
+    """Claim the view's keys, hold its lease (not in a dry run), know the stored state. Raises LeaseHeld, Divided."""
     if run.request.dry_run:
+        check_division(run)
         warn_of_claims(run)
         run.read_stored()
         yield
@@ -227,6 +228,12 @@ def leased(run: ViewRun, keeper: LeaseKeeper) -> Iterator[None]:
             run.target.release(owner)
 
 
+def check_division(run: ViewRun) -> None:
+    """Raise Divided where the view is cut into shards, and none was asked for: each has a state of its own."""
+    if run.view.shard is None and (n := run.target.division()) != 1:
+        raise Divided(n)
+
+
 def warn_of_claims(run: ViewRun) -> None:
     """What those who do not write say of a claim that could not be made."""
     if warning := run.target.claim_warning():
@@ -237,7 +244,12 @@ def _acquire(run: ViewRun, owner: bytes) -> None:
     give_up_at = time.monotonic() + LEASE_WAIT_MAX_S
     while True:
         try:
-            run.target.acquire(run.settings.limits.lease_s, owner=owner, reset=run.request.reset_state)
+            run.target.acquire(
+                run.settings.limits.lease_s,
+                owner=owner,
+                reset=run.request.reset_state,
+                divide=run.request.shard is not None,
+            )
             return
         except LeaseHeld:
             if run.request.if_leased != "wait" or time.monotonic() >= give_up_at:

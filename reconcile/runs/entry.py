@@ -7,14 +7,16 @@ one more           renews all leases
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import time
 import uuid
 from typing import TYPE_CHECKING
 
-from reconcile.config.choice import chosen_views
+from reconcile.config.choice import chosen_views, restricted
 from reconcile.config.settings import Settings
+from reconcile.core.shards import shard_of_platform
 from reconcile.errors import ReconcileError
 from reconcile.report.progress import SILENT, Progress
 from reconcile.report.run_report import RunReport, ViewReport
@@ -38,10 +40,12 @@ def execute(
     report = RunReport(run_id or _run_id(), request.mode, time.time_ns() // 1_000_000)
     try:
         views = chosen_views(settings, request.views)
+        if request.mode != "verify" and (shard := request.shard or shard_of_platform(os.environ)) is not None:
+            views, request = restricted(settings, views, shard), dataclasses.replace(request, shard=shard)
     except ReconcileError as error:
         report.fail(error)
         views = []
-    report.views = [ViewReport(view.name, dry_run=request.dry_run, progress=progress) for view in views]
+    report.views = [ViewReport(view.label, dry_run=request.dry_run, progress=progress) for view in views]
     if views:
         # Here, not at the top: --help and errors of the configuration must not pay for the drivers.
         from reconcile.runs.task import Task

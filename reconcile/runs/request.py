@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from reconcile.core import times
+from reconcile.core.shards import Shard, parse_shard
 from reconcile.errors import UsageError
 
 Mode = Literal["run", "snapshot", "delta", "verify"]
@@ -53,6 +54,8 @@ class Request:
     reset_state: bool = False
     """Forget what is stored about earlier runs (corrupt, or written by a newer format)."""
     if_leased: IfLeased = "skip"
+    shard: Shard | None = None
+    """Only this shard of each view, which is cut into so many from now on; None: every shard there is."""
     show_values: bool = False
     """Row values in the report."""
     max_report: int = 20
@@ -66,6 +69,10 @@ def _parse_subset(text: str, _now_ms: int) -> Subset:
     if match is None or not int(match[1]) < int(match[2]):
         raise UsageError(f"{text!r} is not a slice", hint="write i/n with 0 <= i < n, such as 0/24, or next")
     return int(match[1]), int(match[2])
+
+
+def _parse_shard(text: str, _now_ms: int) -> Shard:
+    return parse_shard(text)
 
 
 def _parse_follow(seconds: float, _now_ms: int) -> float:
@@ -101,6 +108,7 @@ OPTIONS: Mapping[str, Option] = {
     "dry_run": Option(bool, _WRITERS),
     "allow_deletes": Option(bool, _WRITERS, consents=True),
     "if_leased": Option(str, _WRITERS, choices=get_args(IfLeased)),
+    "shard": Option(str, _WRITERS, _parse_shard),
     "fast": Option(bool, _VERIFY),
     "subset": Option(str, _VERIFY, _parse_subset),
     "show_values": Option(bool, _VERIFY, events=False),

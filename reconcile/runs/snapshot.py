@@ -200,7 +200,7 @@ class _Snapshot:
         run, sides = self._run, self._run.sides(self._reading)
         assert self._applier is not None
         rows = scope.rows_of(chosen)
-        first = run.stored.state is None and not self._collided
+        first = self._base.is_blank and not self._collided
         legacy = run.stored.legacy_frontier is not None and first
         part = put_rows(
             sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows,

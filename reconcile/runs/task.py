@@ -8,11 +8,14 @@ between. What goes wrong is this view's alone and ends in its report.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 
 from reconcile.config.settings import Settings, ViewSettings
-from reconcile.errors import ConnectionLimit, ExitCode, LeaseHeld, ReconcileError
+from reconcile.core.shards import shards_of
+from reconcile.errors import ConnectionLimit, ExitCode, LeaseHeld, ReconcileError, Unavailable
+from reconcile.report.joined import join
 from reconcile.report.run_report import ViewReport
 from reconcile.runs import work
 from reconcile.runs.comparing import Comparing
@@ -21,6 +24,7 @@ from reconcile.runs.context import ViewRun, as_meant, leased, open_view
 from reconcile.runs.delta import Doubt, Follower
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
+from reconcile.target.lease import Divided
 from reconcile.target.renewal import LeaseKeeper
 
 logger = logging.getLogger(__name__)
@@ -59,6 +63,8 @@ class Task:
         self._done = False
         self.turned_away: ConnectionLimit | None = None
         """Materialize had no connection for it."""
+        self.parts: list[Task] = []
+        """Its shards, once it was found to be cut into some: they do the work."""
 
     @property
     def view(self) -> ViewSettings:
@@ -75,6 +81,8 @@ class Task:
                 self.report.skipped, self.report.reason = True, held.message
         except ConnectionLimit as error:
             self.turned_away = error
+        except Divided as found:
+            self._divide(found.n)
         except ReconcileError as error:
             self.report.drift = None  # of an audit that was cut short
             if not self.cut_short:
@@ -191,6 +199,22 @@ class Task:
             return
         self._done = True
         work.finish(run)
+
+    def _divide(self, n: int) -> None:
+        """The view is cut into n shards: each is a task of its own, and they share the report."""
+        if self._view.shard is not None:
+            self.report.fail(Unavailable("the view was cut otherwise meanwhile", hint="the next run looks again"))
+            return
+        for shard in shards_of(n):
+            view = dataclasses.replace(self._view, shard=shard)
+            report = ViewReport(view.label, dry_run=self.report.dry_run, progress=self.report.progress)
+            self.parts.append(Task(self._settings, view, self._request, self._whole, report, self._started))
+
+    def gather(self) -> None:
+        """Have the view's report out of those of its shards, if it has any."""
+        if self.parts:
+            verify, named = self._request.mode == "verify", self._request.max_report
+            join(self.report, [part.report for part in self.parts], verify=verify, max_report=named)
 
     def _note_bug(self, error: Exception) -> None:
         self.report.fail(

@@ -28,7 +28,7 @@ from reconcile.report.audit import AuditReport, PastAudit
 from reconcile.report.run_report import DriftReport
 from reconcile.runs import audit_fast
 from reconcile.runs.audit_fast import fingerprints_now
-from reconcile.runs.context import ViewRun, warn_of_claims
+from reconcile.runs.context import ViewRun, check_division, warn_of_claims
 from reconcile.runs.evidence import Evidence
 from reconcile.runs.settled import settled
 from reconcile.runs.values import add_values
@@ -43,6 +43,7 @@ ROLLING_SLICES = 16
 def verify(run: ViewRun) -> None:
     """Audit one view and remember that in Redis, beside the state. Raises ReconcileError; drift is not an error."""
     run.report.action = "verify"
+    check_division(run)
     warn_of_claims(run)
     audit = _Audit(run, _subset(run), Evidence(run))
     audit.execute()

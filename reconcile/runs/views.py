@@ -46,6 +46,8 @@ def work_on(tasks: list[Task], settings: Settings, stop: Stop) -> None:
             scheduled.run()
         finally:
             scheduled.close()
+            for task in tasks:
+                task.gather()
 
 
 def _oldest_first(tasks: list[Task], settings: Settings, connections: Connections, stop: Stop) -> list[Task]:
@@ -161,6 +163,8 @@ class _Scheduled:
             self.submit(task)
         else:
             task.close()
+            for part in task.parts:
+                self.submit(part)
 
     def _make_room(self) -> None:
         """Where there are more views than connections they take turns."""

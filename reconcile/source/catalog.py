@@ -80,21 +80,21 @@ def answered_by_index(session: Session, relation: str) -> bool:
 
 def count_rows(session: Session, mapping: Mapping) -> tuple[int, int]:
     """(rows, rows without key) of the query now."""
-    ((rows, keyed),) = session.fetch(f"SELECT count(*), count({mapping.key_sql}) FROM ({mapping.sql}) AS q")
+    ((rows, keyed),) = session.fetch(f"SELECT count(*), count({mapping.key_sql}) FROM {mapping.source}")
     return int(rows or 0), int(rows or 0) - int(keyed or 0)
 
 
 def repeated_keys(mapping: Mapping, within: str = "") -> str:
     """Keys that have several rows: (key, rows); within: as `Mapping.within` has it."""
     return (
-        f"SELECT {mapping.key_sql} AS key, count(*) AS rows FROM ({mapping.sql}) AS q{within} "
+        f"SELECT {mapping.key_sql} AS key, count(*) AS rows FROM {mapping.source}{within} "
         "GROUP BY 1 HAVING count(*) > 1"
     )
 
 
 def first_row(mapping: Mapping) -> str:
     """The least that shows whether the view may be read."""
-    return f"SELECT {mapping.key_sql} AS key FROM ({mapping.sql}) AS q LIMIT 1"
+    return f"SELECT {mapping.key_sql} AS key FROM {mapping.source} LIMIT 1"
 
 
 def rows_of_key(mapping: Mapping, key: bytes) -> str | None:

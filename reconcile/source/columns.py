@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reconcile.config.settings import ViewSettings
 from reconcile.core.keys import KeyShape
@@ -145,7 +146,7 @@ def describe_mapping(session: Session, view: ViewSettings) -> Mapping:
     """The columns of a view's query, checked against its settings; nothing is read. Raises SchemaError, UsageError."""
     key = KeyShape(view.key_prefix, view.key_columns, view.key_literals)
     columns = session.columns(query.describe(view.sql))
-    return map_columns(
+    mapping = map_columns(
         view.sql,
         columns,
         key,
@@ -154,3 +155,4 @@ def describe_mapping(session: Session, view: ViewSettings) -> Mapping:
         expires_at=view.expires_at,
         view=view.name,
     )
+    return mapping if view.shard is None else replace(mapping, shard=view.shard)

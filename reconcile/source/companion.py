@@ -10,9 +10,10 @@ would ask for ourselves. Comparing the numbers proves nothing while the view is 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconcile.core.digest import MAX_BUCKETS, MIN_BUCKETS
+from reconcile.core.shards import WHOLE
 from reconcile.core.state import identity_hash
 from reconcile.errors import UsageError
 from reconcile.source import query
@@ -41,11 +42,11 @@ class CompanionDefinition:
     """Its SELECT, with the names of what it reads as they are now."""
 
     def proved(self, session: Session, mapping: Mapping) -> bool:
-        """Whether Materialize plans it exactly as the fingerprints of this query; asked outside of a reading.
+        """Whether Materialize plans it exactly as the fingerprints of the whole query; asked outside of a reading.
 
         False also where plans are not shown: then only comparing all fingerprints at one time can tell.
         """
-        ours = mapping.fingerprints(self.buckets, self.salt)
+        ours = replace(mapping, shard=WHOLE).fingerprints(self.buckets, self.salt)
         try:
             plans = [session.fetch(query.plan_of(statement)) for statement in (self.statement, ours)]
         except UsageError:

@@ -4,6 +4,8 @@
     fingerprints  rows and the sum of the source's own hash of each, GROUP BY bucket
     within        keeps `mapped` to chosen buckets, by byte mask
 
+Of a shard, everything but the plan and the times is asked of its rows alone: `q` is the query's part then.
+
 Casting to text in SQL, on every path, gives one text form: a boolean would be `true` on one path and `t` on another.
 """
 
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from reconcile.core.digest import mask_of
 from reconcile.core.framing import RowForm
 from reconcile.core.keys import KeyShape
+from reconcile.core.shards import WHOLE, Shard
 from reconcile.core.sql import identifier as identifier  # one of the names this module gives
 from reconcile.core.times import Frontier
 
@@ -70,6 +73,15 @@ class Mapping:
     expires_at: Column | None = None
     parts: int = 1
     """How many results the view is read in: Materialize bounds the size of each (max_query_result_size)."""
+    shard: Shard = WHOLE
+    """Only its rows are read."""
+
+    @property
+    def source(self) -> str:
+        """What every statement reads rows of: the query, or its part."""
+        if self.shard == WHOLE:
+            return f"({self.sql}) AS q"
+        return f"(SELECT * FROM ({self.sql}) AS q WHERE {self.part_sql(self.shard.i, self.shard.n)}) AS q"
 
     @property
     def key_sql(self) -> str:
@@ -139,7 +151,7 @@ class Mapping:
     def mapped(self) -> str:
         """The rows, as `form` wants them."""
         listed = ", ".join(f"{expression} AS {name}" for name, expression in self._travelling.items())
-        return f"SELECT {listed} FROM ({self.sql}) AS q"
+        return f"SELECT {listed} FROM {self.source}"
 
     def within(self, chosen: list[int], buckets: int) -> str:
         """What keeps `mapped` to chosen buckets. A byte mask costs the same for one bucket or all; IN lists
@@ -151,7 +163,7 @@ class Mapping:
         """(bucket, rows, fingerprint) per bucket that has rows; bucket NULL for rows without key."""
         return (
             f"SELECT {self.bucket_sql(buckets)} AS bucket, count(*) AS rows, sum({self.hash_sql(salt)}) AS fingerprint "
-            f"FROM ({self.sql}) AS q GROUP BY 1"
+            f"FROM {self.source} GROUP BY 1"
         )
 
     def part_sql(self, i: int, n: int) -> str:
@@ -162,7 +174,7 @@ class Mapping:
         """`mapped`, as statements that together give all rows."""
         if self.parts == 1:
             return [statement]
-        return [f"{statement} WHERE {self.part_sql(i, self.parts)}" for i in range(self.parts)]
+        return [f"{statement} WHERE {self.part_sql(i, self.parts)}" for i in self.shard.parts(self.parts)]
 
     @property
     def signature(self) -> list[str]:
@@ -210,9 +222,10 @@ def companion_ddl(mapping: Mapping, name: str, buckets: int, salt: str) -> str:
     )
 
 
-def companion_rows(name: str) -> str:
-    """All fingerprints the companion view maintains."""
-    return f"SELECT bucket, rows, fingerprint FROM {name}"
+def companion_rows(name: str, shard: Shard = WHOLE) -> str:
+    """All fingerprints the companion view maintains, or those of a shard's buckets."""
+    chosen = "" if shard == WHOLE else f" WHERE coalesce(bucket % {shard.n}::uint4, 0::uint4) = {shard.i}::uint4"
+    return f"SELECT bucket, rows, fingerprint FROM {name}{chosen}"
 
 
 def as_of(statement: str, timestamp: int | None) -> str:
@@ -238,7 +251,7 @@ def subscribe(
 def mean_bytes(mapping: Mapping) -> str:
     """The mean length of a row: its key, without the prefix, and its values."""
     lengths = [f"coalesce(octet_length({_text(column)}), 0)" for column in (*mapping.keys, *mapping.values)]
-    return f"SELECT avg({' + '.join(lengths)}) AS mean FROM ({mapping.sql}) AS q"
+    return f"SELECT avg({' + '.join(lengths)}) AS mean FROM {mapping.source}"
 
 
 def all_of(relation: str) -> str:

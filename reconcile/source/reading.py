@@ -65,7 +65,10 @@ class Reading:
 
         salt: 32 hexadecimal characters. Raises DataError: NULL key.
         """
-        statement = self.mapping.fingerprints(buckets, salt) if companion is None else query.companion_rows(companion)
+        mapping = self.mapping
+        statement = mapping.fingerprints(buckets, salt)
+        if companion is not None:
+            statement = query.companion_rows(companion, mapping.shard)
         found = same_fingerprint(buckets, fingerprint(0))
         rows = [0] * buckets
         for chunk in self._stream(statement, numbers=True):
@@ -85,7 +88,7 @@ class Reading:
     def fingerprint_of(self, bucket: int, buckets: int, salt: str) -> int:
         """One bucket's fingerprint, computed now."""
         mapping = self.mapping
-        statement = f"SELECT sum({mapping.hash_sql(salt)}) AS fingerprint FROM ({mapping.sql}) AS q"
+        statement = f"SELECT sum({mapping.hash_sql(salt)}) AS fingerprint FROM {mapping.source}"
         ((total,),) = self._fetch(statement + mapping.within([bucket], buckets))
         return fingerprint(int(total or 0))
 

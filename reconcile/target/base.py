@@ -14,10 +14,11 @@ from reconcile.core.ownership import Range
 from reconcile.core.state import State
 from reconcile.errors import DataError, ReconcileError
 from reconcile.stop import Stop
-from reconcile.target import counters, lease, stored
+from reconcile.target import counters, division, lease, stored
 from reconcile.target.claims import Claims
 from reconcile.target.fence import Fence
 from reconcile.target.layouts import Layout
+from reconcile.target.lease import Right
 from reconcile.target.names import Names
 from reconcile.target.nodes import Nodes
 from reconcile.target.port import Counters, Outcome, Page, Stored, Usage, Write
@@ -190,9 +191,22 @@ class Base(ABC):
         finally:
             keeper.remove(renewed)
 
-    @abstractmethod
-    def acquire(self, lease_s: float, *, owner: bytes, reset: bool) -> None:
+    def division(self) -> int:
         """See port."""
+        return lease.division_of(self._home.call("GET", self._names.shards), self.view)
+
+    def acquire(self, lease_s: float, *, owner: bytes, reset: bool, divide: bool = False) -> None:
+        """See port."""
+
+        def take(names: Names) -> Right:
+            return self._take(names, lease.acquire(self._home, names, lease_s, owner=owner, reset=reset))
+
+        right = division.acquire(self._nodes, self._names, self.range, take, owner, divide=divide)
+        self._fence = Fence(self._home, self._names, right, self._state)
+
+    @abstractmethod
+    def _take(self, names: Names, right: Right) -> Right:
+        """Shut out every earlier run wherever the token does not."""
 
     def release(self, owner: bytes) -> None:
         """See port. By a connection of its own where the run's is broken."""

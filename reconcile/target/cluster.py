@@ -10,8 +10,9 @@ from __future__ import annotations
 from reconcile.target import commands as written
 from reconcile.target import fences, lease
 from reconcile.target.base import Base
-from reconcile.target.fence import Fence
 from reconcile.target.fences import Fences, Part
+from reconcile.target.lease import Right
+from reconcile.target.names import Names
 from reconcile.target.port import Outcome, Write
 from reconcile.target.primaries import Primaries
 from reconcile.target.wire import Arg, Command, Ticket
@@ -28,12 +29,10 @@ class Cluster(Base):
     _absent: bool | None = None
     """Whether all puts of the write under way took place; None: it has none, or their outcome was told."""
 
-    def acquire(self, lease_s: float, *, owner: bytes, reset: bool) -> None:
-        """See port."""
-        right = lease.acquire(self._home, self._names, lease_s, owner=owner, reset=reset)
-        right, self._fences = fences.raise_fences(self._nodes, self._names, right)
+    def _take(self, names: Names, right: Right) -> Right:
+        right, self._fences = fences.raise_fences(self._nodes, names, right)
         self._data = []
-        self._fence = Fence(self._home, self._names, right, self._state)
+        return right
 
     def send(self, write: Write) -> Outcome | None:
         """See port."""

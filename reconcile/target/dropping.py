@@ -87,9 +87,9 @@ def _forget(settings: RedisSettings, names: Names, owned: Range, stop: Stop, *, 
     owner = lease.new_owner()
     try:
         try:
-            target.acquire(lease_s, owner=owner, reset=False)
+            target.acquire(lease_s, owner=owner, reset=False, divide=True)  # whole again: one state is left to forget
         except StateError:
-            target.acquire(lease_s, owner=owner, reset=True)
+            target.acquire(lease_s, owner=owner, reset=True, divide=True)
         with (
             LeaseKeeper(lambda: opening.open_nodes(settings, Stop())) as keeper,
             target.kept_alive(keeper, owner, lease_s),

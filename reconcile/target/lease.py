@@ -40,6 +40,14 @@ class Right:
     armed: list[Any]
 
 
+class Divided(Exception):  # noqa: N818 - not an error: another way is taken
+    """The view is cut into n shards, and this is none of them."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.n = n
+
+
 def new_owner() -> bytes:
     """A name nobody else has, for the holder of a lease."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}".encode()
@@ -58,22 +66,27 @@ def arming(names: Names) -> list[Command]:
 def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bool) -> Right:
     """Take the lease and write a new token into the state. reset: forget what is stored of earlier runs.
 
-    Raises LeaseHeld, StateError (the state is no hash). After any other error the lease may have been taken.
+    Raises LeaseHeld, Divided, StateError (the state is no hash). After any other error the lease may have been taken.
     """
     lease_ms = max(1, round(lease_s * 1000))
     _make_way(wire, names)
-    taken, token, _, known, holder = wire.send(
+    taken, token, _, known, holder, division = wire.send(
         [
             ("SET", names.lease, owner, "NX", "PX", lease_ms),
             ("INCR", names.token),
             *arming(names),
             ("GET", names.lease),
+            ("GET", names.shards),
         ]
     ).replies()
-    checked([taken, holder])
+    checked([taken, holder, division])
     if holder != owner:
         wire.call("UNWATCH")
         raise held(wire, names)
+    if (n := division_of(division, names.view)) != names.shard.n:
+        wire.call("UNWATCH")
+        release(wire, names, owner)
+        raise Divided(n)
     if isinstance(known, RedisError) and not reset:
         raise _not_a_state(known, names)
     counted = token if isinstance(token, int) else 0
@@ -94,6 +107,15 @@ def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bo
         raise held(wire, names)
     checked(done[-1])
     return Right(chosen, commit, armed)
+
+
+def division_of(reply: bytes | None, view: str) -> int:
+    """Into how many shards a view is cut. Raises StateError for what nobody of ours wrote."""
+    if reply is None:
+        return 1
+    if reply not in (b"2", b"4", b"8", b"16"):
+        raise states.corrupt(view, "its number of shards is none")
+    return int(reply)
 
 
 def _make_way(wire: Wire, names: Names) -> None:

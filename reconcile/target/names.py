@@ -2,6 +2,7 @@
 
     reconcile:{<ns>.<view>}:state          all keys of a view share the tag: one slot of a cluster
     reconcile:{<ns>.<view>}:state:<i>/<n>  the same of one shard; token, lease, manifest … likewise
+    reconcile:{<ns>.<view>}:shards         how many shards the view is cut into now; absent: it is whole
     reconcile:{claims}                     the claims of every view in the database, whatever its namespace
     reconcile:{<number>}:fence:<tag>       in a cluster: a fence, in a slot of the primary that it guards
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from reconcile.core.ownership import STATE_PREFIX
+from reconcile.core.shards import WHOLE, Shard
 
 CLAIMS = STATE_PREFIX + b"claims}"
 REMEMBERED_GROUPS = 256
@@ -29,16 +31,21 @@ _STATE_NAME = re.compile(rb"reconcile:\{([^{}]+)\}:state(?::[0-9]+/[0-9]+)?")
 
 @dataclass(frozen=True)
 class Names:
-    """Key names of one view, or of one shard (i, n) of it."""
+    """Key names of one view, or of one shard of it."""
 
     view: str
     namespace: str = ""
-    shard: tuple[int, int] | None = None
+    shard: Shard = WHOLE
 
     @cached_property
     def tag(self) -> str:
         """The view with its namespace, escaped: hash tag and field of the claims."""
         return tag_of(self.view, self.namespace)
+
+    @cached_property
+    def shards(self) -> bytes:
+        """The view's division."""
+        return self._of_view("shards")
 
     @cached_property
     def state(self) -> bytes:
@@ -75,8 +82,7 @@ class Names:
 
     def fence(self, tag: bytes) -> bytes:
         """In a cluster: the fence in the slot of this hash tag."""
-        ending = b"" if self.shard is None else b":%d/%d" % self.shard
-        return STATE_PREFIX + tag + b"}:fence:" + self.tag.encode() + ending
+        return STATE_PREFIX + tag + b"}:fence:" + f"{self.tag}{self._ending}".encode()
 
     def remembered(self, key: bytes) -> bytes:
         """The set that remembers this key as the view's."""
@@ -84,7 +90,8 @@ class Names:
 
     @property
     def remembered_sets(self) -> list[bytes]:
-        return [self._of_view(f"keys:{group}") for group in range(REMEMBERED_GROUPS)]
+        """Those that have names of this shard."""
+        return [self._of_view(f"keys:{group}") for group in self.shard.parts(REMEMBERED_GROUPS)]
 
     @property
     def forgotten(self) -> list[bytes]:
@@ -95,7 +102,11 @@ class Names:
         return STATE_PREFIX + f"{self.tag}}}:{what}".encode()
 
     def _sharded(self, what: str) -> bytes:
-        return self._of_view(what if self.shard is None else "{}:{}/{}".format(what, *self.shard))
+        return self._of_view(what + self._ending)
+
+    @property
+    def _ending(self) -> str:
+        return "" if self.shard == WHOLE else f":{self.shard}"
 
 
 def tag_of(view: str, namespace: str = "") -> str:

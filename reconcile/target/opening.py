@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from reconcile.config.settings import RedisSettings, ViewSettings
 from reconcile.core.ownership import Range
+from reconcile.core.shards import WHOLE
 from reconcile.stop import Stop
 from reconcile.target import primaries
 from reconcile.target.base import Base
@@ -27,14 +28,13 @@ def open_target(
     settings: RedisSettings,
     view: ViewSettings,
     stop: Stop,
-    shard: tuple[int, int] | None = None,
     nodes: Nodes | None = None,
 ) -> Target:
     """Connect for one view, or use connections there are. Raises AccessError, UsageError, Unavailable, Incomplete.
 
     Close it.
     """
-    names, owned = names_of(settings, view, shard), range_of(settings, view)
+    names, owned = names_of(settings, view), range_of(settings, view)
     return make_target(settings, names, owned, layout_of(view), stop, nodes)
 
 
@@ -76,9 +76,9 @@ def last_written(nodes: Nodes, settings: RedisSettings, views: Sequence[ViewSett
     return [int(reply) if isinstance(reply, bytes) and reply.isdigit() else 0 for reply in found]
 
 
-def names_of(settings: RedisSettings, view: ViewSettings, shard: tuple[int, int] | None = None) -> Names:
-    """The names of a view's own keys."""
-    return Names(view.name, settings.namespace, shard)
+def names_of(settings: RedisSettings, view: ViewSettings) -> Names:
+    """The names of a view's own keys, or of its shard's."""
+    return Names(view.name, settings.namespace, view.shard or WHOLE)
 
 
 def range_of(settings: RedisSettings, view: ViewSettings) -> Range:

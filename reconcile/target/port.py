@@ -200,10 +200,15 @@ class Target(Protocol):
         """While inside, the keeper renews the lease that was acquired."""
         ...
 
-    def acquire(self, lease_s: float, *, owner: bytes, reset: bool) -> None:
-        """Take the lease, raise the token and arm the fence. reset: forget what is stored of earlier runs.
+    def division(self) -> int:
+        """Into how many shards the view is cut. Raises StateError."""
+        ...
 
-        Raises LeaseHeld; after any other error the lease may have been taken: `release`."""
+    def acquire(self, lease_s: float, *, owner: bytes, reset: bool, divide: bool = False) -> None:
+        """Take the lease, raise the token and arm the fence. reset: forget what is stored of earlier runs.
+        divide: cut the view into as many shards as this target's, where it is not.
+
+        Raises LeaseHeld, Divided (without divide); after any other error the lease may have been taken: `release`."""
         ...
 
     def release(self, owner: bytes) -> None:

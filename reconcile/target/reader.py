@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from binascii import crc32
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -152,8 +153,11 @@ class Reader:
 
     def _owned(self, wanted: Callable[[bytes], bool] | None, count: int) -> Iterator[list[bytes]]:
         found = self._remembered_names() if self._range.ownership == "remembered" else self._scanned(count)
+        shard = self._names.shard
+        mask, i = shard.n - 1, shard.i
         for names in found:
-            if keys := names if wanted is None else [key for key in names if wanted(key)]:
+            ours = names if not mask else [key for key in names if crc32(key) & mask == i]
+            if keys := ours if wanted is None else [key for key in ours if wanted(key)]:
                 yield keys
 
     def _scanned(self, count: int) -> Iterator[list[bytes]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reconcile.target import commands as written
-from reconcile.target import lease
 from reconcile.target.base import Base
-from reconcile.target.fence import Fence
+from reconcile.target.lease import Right
+from reconcile.target.names import Names
 from reconcile.target.port import Outcome, Write
 from reconcile.target.wire import Command
 
@@ -21,10 +21,8 @@ class Single(Base):
     _collided: bool | None = None
     """What became of a write that needed no transaction."""
 
-    def acquire(self, lease_s: float, *, owner: bytes, reset: bool) -> None:
-        """See port."""
-        right = lease.acquire(self._home, self._names, lease_s, owner=owner, reset=reset)
-        self._fence = Fence(self._home, self._names, right, self._state)
+    def _take(self, names: Names, right: Right) -> Right:
+        return right
 
     def send(self, write: Write) -> Outcome | None:
         """See port."""

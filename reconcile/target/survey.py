@@ -20,7 +20,7 @@ from reconcile.errors import AccessError, ReconcileError
 from reconcile.stop import Stop
 from reconcile.target import stored
 from reconcile.target.fences import try_script
-from reconcile.target.lease import LONGEST_MS
+from reconcile.target.lease import LONGEST_MS, division_of
 from reconcile.target.names import ANY_STATE, CLAIMS, Names, tag_of_state
 from reconcile.target.opening import open_nodes
 from reconcile.target.primaries import Primaries
@@ -112,6 +112,12 @@ class Survey:
 
     # -- views ---------------------------------------------------------------------------------------------------
 
+    def divisions(self, views: Sequence[Names]) -> list[int]:
+        """Into how many shards each view is cut. Raises StateError."""
+        tickets = [self._home(names).send([("GET", names.shards)]) for names in views]
+        replies = [ticket.checked()[0] for ticket in tickets]
+        return [division_of(reply, names.view) for names, reply in zip(views, replies, strict=True)]
+
     def standings(self, views: Sequence[Names]) -> list[Standing]:
         """What is stored of each view, in one round trip per node."""
         tickets = [
@@ -140,14 +146,12 @@ class Survey:
         (found,) = checked([reply])
         return _fields(found[: 2 * MAX_CLAIMS])
 
-    def states(self) -> dict[str, set[tuple[int, int] | None]]:
-        """Tag → shards (i, n) that have a state (None: the undivided view). Scans all names of the database."""
-        found: dict[str, set[tuple[int, int] | None]] = {}
+    def states(self) -> set[str]:
+        """Tags of the views that have a state. Scans all names of the database."""
+        found: set[str] = set()
         for node in range(self._nodes.count):
             for page in scan(self._wire(node), ANY_STATE, SCAN_COUNT):
-                for key in page:
-                    if (tag := tag_of_state(key)) is not None:
-                        found.setdefault(tag, set()).add(_shard_of(key))
+                found |= {tag for key in page if (tag := tag_of_state(key)) is not None}
         return found
 
     # -- keys ----------------------------------------------------------------------------------------------------
@@ -254,11 +258,6 @@ def _fields(reply: Any) -> dict[str, str]:
         return {}
     texts = [part.decode("utf-8", "replace") for part in reply]
     return dict(zip(texts[::2], texts[1::2], strict=True))
-
-
-def _shard_of(key: bytes) -> tuple[int, int] | None:
-    i, slash, n = key.rpartition(b":")[2].partition(b"/")
-    return (int(i), int(n)) if slash else None
 
 
 def _is_denied(error: RedisError) -> bool:

@@ -259,9 +259,14 @@ def test_another_prefix_than_claimed(command: Command, source: Source) -> None:
 
 
 def test_shards_that_never_ran(command: Command, source: Source, client: redis.Redis) -> None:
-    """Some shards of n have a state, the others do not."""
-    client.hset("reconcile:{big}:state:0/2", "format", "1")
-    assert "shard 1/2 of big never ran" in checks(command)["shards"]["message"]
+    """Whoever runs only some of them is told which are missing, and what brings them in."""
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 100) AS n")
+    command("run", "--shard", "0/2")
+    found = checks(command)["shards"]
+    assert "shard 1/2 of default never came to its end" in found["message"]
+    assert found["fix"].startswith("reconcile run --view default --shard 1/2")
+    command("run", "--shard", "1/2")
+    assert "shards" not in checks(command)
 
 
 def test_companion_view_that_would_pay(command: Command, source: Source) -> None:

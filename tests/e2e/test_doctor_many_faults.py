@@ -17,7 +17,7 @@ def spoil(source: Source, server: RedisServer) -> None:
         client.expire("prices:k3", 1000)  # 6: will be lost
         client.hset("reconcile:{claims}", "old", f"prefix {b'order'.hex()} ")  # 7: overlaps orders:
         client.hset("reconcile:{claims}", "gone", f"prefix {b'gone:'.hex()} ")  # 8: nobody's
-        client.hset("reconcile:{big}:state:0/2", "format", "1")  # 9: its other half never ran
+        client.set("reconcile:{orders}:shards", 2)  # 9: cut into two, of which neither ran
         client.config_set("maxmemory", "30mb")
         client.config_set("maxmemory-policy", "allkeys-lru")  # 10: evicts anything
         client.set("mz_latest_timestamp", "1700000000000")  # 11: mz-redis-sync was here
@@ -32,7 +32,7 @@ EXPECTED = {
     ("key space", "prices"): "lost",
     ("expiry", "prices"): "1 of",
     ("claims", None): "views orders and old claim the same keys",
-    ("shards", None): "shard 1/2 of big",
+    ("shards", None): "shard 0/2 of orders",
     ("eviction", None): "allkeys-lru",
     ("timestamp key", "prices"): "mz_latest_timestamp",
     ("memory", "prices"): "rows to come",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconcile.core.ownership import Range, overlap
-from reconcile.inspect.claims import Claims, missing_shards
+from reconcile.inspect.claims import Claims
 
 STORED = {
     "a": Range("prefix", b"a:").encode(),
@@ -58,9 +58,3 @@ def test_owner_of_a_key() -> None:
     assert claims.owner_of(b"a:b:1") == "ab"
     assert claims.owner_of(b"a:1") == "a"
     assert claims.owner_of(b"z") is None
-
-
-def test_shards_that_never_ran() -> None:
-    """All n of an n that anybody has, and none of an undivided view."""
-    assert missing_shards([None]) == []
-    assert missing_shards([(0, 4), (3, 4)]) == [(1, 4), (2, 4)]

@@ -23,7 +23,7 @@ LAYERS = {
     "texts": set(),
     "stop": {"errors"},
     "core": {"errors"},
-    "config": {"errors", "texts", "core.times", "core.sql", "core.keys"},
+    "config": {"errors", "texts", "core.times", "core.sql", "core.keys", "core.shards"},
     "logs": {"errors", "texts", "config.settings"},
     "source": {"errors", "stop", "core", "config.settings"},
     "target": {"errors", "stop", "core", "config.settings"},

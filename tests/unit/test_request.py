@@ -14,7 +14,8 @@ from reconcile.runs.request import OPTIONS, Mode, Request, parse
 
 NOW_MS = 1_760_000_000_000
 VALUES: dict[str, Any] = {
-    "views": ["a"], "follow_s": 5.0, "as_of": "-5m", "if_leased": "wait", "subset": "1/4", "max_report": 3,
+    "views": ["a"], "follow_s": 5.0, "as_of": "-5m", "if_leased": "wait", "subset": "1/4", "shard": "1/4",
+    "max_report": 3,
 }  # fmt: skip
 
 

@@ -1,0 +1,136 @@
+"""What is kept of a view's shards, taken together, and what becomes of it when the view is cut otherwise. Pure.
+
+    joined   the states, manifests and fingerprints of all shards → those of the whole view
+    split    those of the whole view → those of each shard
+
+A bucket lies in one shard whatever the division, so records are handed on as they are: docs/adr/0018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from reconcile.core import digest
+from reconcile.core.digest import Fingerprints
+from reconcile.core.records import total_text
+from reconcile.core.shards import shards_of
+from reconcile.core.state import Peak, Pending, State, Turn
+
+
+def summed(states: Sequence[State | None]) -> State | None:
+    """What the states of all shards come to for whoever looks at the whole view: as old as the oldest, as many keys as
+    all, compared when the one was that waits longest. None: no shard ever ran."""
+    known = [state for state in states if state is not None]
+    if not known:
+        return None
+    times = [state.as_of for state in known if state.as_of is not None]
+    return replace(
+        known[0],
+        as_of=min(times) if len(times) == len(states) else None,
+        buckets=max(state.buckets for state in known),
+        keys=sum(state.keys for state in known),
+        surplus=sum(state.surplus for state in known),
+        pending=next((state.pending for state in known if state.pending is not None), None),
+        turn=min((state.turn for state in known), key=lambda turn: turn.done_ms),
+        updated_at_ms=min(state.updated_at_ms for state in known),
+    )
+
+
+@dataclass(slots=True)
+class Kept:
+    """What Redis keeps of a shard beside its keys. Digests are added-up, one per bucket; None: none is known.
+
+    surplus: bucket → digest of the keys that wait for consent.
+    """
+
+    state: State | None
+    manifest: list[int] | None = None
+    fingerprints: Fingerprints | None = None
+    surplus: dict[int, int] = field(default_factory=dict)
+
+
+def joined(parts: Sequence[Kept], blank: State) -> Kept:
+    """What the shards of one division (all of them, in order) come to as a whole. blank: a state to begin with.
+
+    Where they are of different times, or a time is not complete, it is an unfinished snapshot: the next run looks at
+    what differs from the source, and what the manifests counted stays explained.
+    """
+    if len(parts) == 1:
+        (only,) = parts
+        broken = only.state is None or (only.manifest is None and bool(only.state.digest))
+        return Kept(blank) if broken else only
+    known = [(part, part.state) for part in parts if part.state is not None and part.manifest is not None]
+    states = [state for _, state in known]
+    if len({_comparable(state) for state in states}) != 1:
+        return Kept(blank)
+    first = states[0]
+    buckets = min(state.buckets for state in states)  # each shard has chosen its own
+    folded = [digest.fold(part.manifest or [], buckets) for part, _ in known]
+    manifest = [sum(column) for column in zip(*folded, strict=True)]
+    content = _content(parts, buckets)
+    complete = (
+        len(states) == len(parts) and len({(state.as_of, state.pending, state.identity) for state in states}) == 1
+    )
+    together = summed([part.state if part.manifest is not None else None for part in parts])
+    assert together is not None
+    state = replace(
+        together,
+        buckets=buckets,
+        pending=None if complete and first.pending is None else Pending("snapshot", together.as_of or 0),
+        companion=first.companion if len({state.companion for state in states}) == 1 else "",
+        removed=tuple(sorted(one for state in states for one in state.removed)),
+        turn=Turn(done_ms=together.turn.done_ms),
+    )
+    surplus: dict[int, int] = {}
+    for part, _ in known:
+        for bucket, one in part.surplus.items():
+            surplus[bucket & (buckets - 1)] = surplus.get(bucket & (buckets - 1), 0) + one
+    return Kept(_counted(state, manifest, surplus), manifest, content, surplus)
+
+
+def split(whole: Kept, n: int) -> list[Kept]:
+    """The same for each shard of another division."""
+    state, manifest = whole.state, whole.manifest
+    assert state is not None
+    if n == 1:
+        return [whole]
+    if manifest is None:
+        return [Kept(state) for _ in range(n)]
+    found = []
+    for shard in shards_of(n):
+        own = range(shard.i, state.buckets, n)
+        digests = [0] * state.buckets
+        digests[shard.i :: n] = manifest[shard.i :: n]
+        surplus = {bucket: one for bucket, one in whole.surplus.items() if bucket in own}
+        fingerprints = whole.fingerprints
+        if fingerprints is not None:
+            fingerprints = digest.same_fingerprint(state.buckets, digest.fingerprint(0))
+            fingerprints[shard.i :: n] = whole.fingerprints[shard.i :: n]  # type: ignore[index]
+        turn = Turn(done_ms=state.turn.done_ms)
+        found.append(Kept(_counted(replace(state, turn=turn), digests, surplus), digests, fingerprints, surplus))
+    return found
+
+
+def _comparable(state: State) -> tuple[object, ...]:
+    """What has to be equal for manifests to add up to one."""
+    return state.salt, state.identity.mapping if state.identity is not None else None
+
+
+def _content(parts: Sequence[Kept], buckets: int) -> Fingerprints | None:
+    """The fingerprints of all; unknown where a shard has none, None where they were made with different salts."""
+    salts = {part.state.fingerprint_salt for part in parts if part.state is not None and part.fingerprints is not None}
+    if len(salts) != 1:
+        return None
+    found = digest.same_fingerprint(buckets, digest.UNKNOWN)
+    for i, part in enumerate(parts):
+        if part.fingerprints is not None and part.manifest is not None and len(part.fingerprints) == buckets:
+            found[i :: len(parts)] = part.fingerprints[i :: len(parts)]
+    return found
+
+
+def _counted(state: State, manifest: list[int], surplus: Mapping[int, int]) -> State:
+    """The state with what follows from its records. The guard's peak begins anew: it was of other keys."""
+    total = sum(manifest)
+    waiting = digest.count(sum(surplus.values()))
+    return replace(state, keys=digest.count(total), digest=total_text(total), surplus=waiting, peak=Peak())

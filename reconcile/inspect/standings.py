@@ -1,0 +1,51 @@
+"""What Redis holds about whole views, whatever shards they are cut into."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reconcile.compare.audits import remembered
+from reconcile.core.division import summed
+from reconcile.core.shards import Shard, shards_of
+from reconcile.target.names import Names
+from reconcile.target.survey import Standing, Survey
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """One view. standing: of all its shards together; shards: of each, none where the view is whole."""
+
+    standing: Standing
+    shards: list[tuple[Shard, Standing]]
+
+
+def standings(survey: Survey, views: Sequence[Names]) -> list[Whole]:
+    """Of each view, in two round trips. Raises StateError."""
+    divisions = [shards_of(n) for n in survey.divisions(views)]
+    named = [
+        dataclasses.replace(names, shard=shard)
+        for names, shards in zip(views, divisions, strict=True)
+        for shard in shards
+    ]
+    found = iter(survey.standings(named))
+    return [_whole([(shard, next(found)) for shard in shards]) for shards in divisions]
+
+
+def _whole(shards: list[tuple[Shard, Standing]]) -> Whole:
+    each = [standing for _, standing in shards]
+    if len(each) == 1:
+        return Whole(each[0], [])
+    together = Standing(
+        state=summed([standing.state for standing in each]),
+        holder=next((standing.holder for standing in each if standing.holder is not None), None),
+        audit=min((standing.audit for standing in each), key=_audited_ms),
+        error=next((standing.error for standing in each if standing.error is not None), None),
+    )
+    return Whole(together, shards)
+
+
+def _audited_ms(fields: dict[str, str]) -> int:
+    audits = remembered(fields)
+    return audits[0].at_ms if audits else 0

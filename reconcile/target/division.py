@@ -1,0 +1,125 @@
+"""Into how many shards a view is cut, and how that changes while runs of the old shards may still be alive.
+
+`:shards` holds the number; without it the view is whole. Who takes the lease of a shard looks at it afterwards, and
+gives the lease back where the view is cut otherwise. Who wants another division takes over every shard of the old one
+first, as any run takes over one: lease, token, in a cluster the fences. From then on no run of an old shard can write,
+however long it was frozen. Then, in one transaction under WATCH of all the old states, what was kept of the old shards
+becomes what is kept of the new ones (core.shards), and the number changes. docs/adr/0018 has the time-line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+
+from reconcile.core import digest
+from reconcile.core.division import Kept, joined, split
+from reconcile.core.ownership import Range
+from reconcile.core.records import Manifest, fingerprint_records, surplus_records, whole_manifest
+from reconcile.core.shards import shards_of
+from reconcile.core.state import State
+from reconcile.errors import LeaseHeld, ReconcileError
+from reconcile.target import commands as written
+from reconcile.target import lease, stored
+from reconcile.target.lease import Divided, Right
+from reconcile.target.names import Names
+from reconcile.target.nodes import Nodes
+from reconcile.target.port import Write
+from reconcile.target.translation import checked
+from reconcile.target.wire import Command, Wire
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+
+Take = Callable[[Names], Right]
+"""Acquire one shard and shut out every earlier run of it."""
+
+
+def acquire(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, *, divide: bool) -> Right:
+    """The right to write a shard. divide: cut the view into as many shards as this one says, if it is not.
+
+    Raises Divided (without `divide`), and what `take` raises.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return take(names)
+        except Divided as found:
+            if not divide:
+                raise
+            with contextlib.suppress(Divided):  # somebody else was quicker
+                _change(nodes, names, owned, take, owner, found.n)
+    raise LeaseHeld(f"view {names.view} is being cut into shards by other runs", view=names.view)
+
+
+def blank_state(owned: Range) -> State:
+    """The state of a view of which nothing is kept: salts alone."""
+    return State(salt=secrets.randbits(64), source_salt=secrets.token_hex(16), claim=owned.encode())
+
+
+def _change(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, before: int) -> None:
+    """Cut a view that is in `before` shards into as many as `names` says. Raises LeaseHeld, StateError."""
+    wire = nodes.wire(nodes.owner_of(names.state))
+    old = [dataclasses.replace(names, shard=shard) for shard in shards_of(before)]
+    new = [dataclasses.replace(names, shard=shard) for shard in shards_of(names.shard.n)]
+    taken: list[tuple[Names, Right]] = []
+    try:
+        for one in old:
+            taken.append((one, take(one)))
+        _arm(wire, taken)
+        parts = [_kept(wire, one) for one in old]
+        found = split(joined(parts, blank_state(owned)), names.shard.n)
+        gone = [key for one in old for key in (*one.forgotten, one.fences, one.lease)]
+        division: Command = ("SET", names.shards, names.shard.n) if names.shard.n > 1 else ("DEL", names.shards)
+        commands: list[Command] = [
+            division,
+            ("DEL", *gone),
+            *(command for pair in zip(new, found, strict=True) for command in _keep(*pair)),
+        ]
+        if checked(wire.send([("MULTI",), *commands, ("EXEC",)]).replies())[-1] is None:
+            raise lease.lost(names.view)
+        taken.clear()
+    finally:
+        for one, _ in taken:
+            with contextlib.suppress(ReconcileError):
+                lease.release(wire, one, owner)
+    told = "whole again" if names.shard.n == 1 else f"cut into {names.shard.n} shards"
+    logger.warning("view %s is %s; it was in %d", names.view, told, before)
+
+
+def _arm(wire: Wire, taken: Sequence[tuple[Names, Right]]) -> None:
+    """WATCH all the old states: they still have to be as they were taken over. Raises LeaseLost."""
+    replies = wire.send([command for names, _ in taken for command in lease.arming(names)]).checked()
+    for (names, right), known in zip(taken, replies[1::2], strict=True):
+        if known != [b"%d" % right.token, right.commit.encode()]:
+            raise lease.lost(names.view)
+
+
+def _kept(wire: Wire, names: Names) -> Kept:
+    """What is stored of a shard. Raises StateError."""
+    *replies, manifest = wire.send([*stored.reading(names), ("GET", names.manifest)]).replies()
+    found = stored.read(replies, names.view, None)
+    state = found.state
+    if state is None:
+        return Kept(None)
+    whole = manifest if isinstance(manifest, bytes) else b""
+    fits = bool(state.digest) and Manifest(state.buckets, state.digest).take(whole)
+    return Kept(state, digest.decode_manifest(whole) if fits else None, found.fingerprints, found.surplus)
+
+
+def _keep(names: Names, kept: Kept) -> list[Command]:
+    """What stores it."""
+    assert kept.state is not None
+    found: list[Command] = [("DEL", *names.forgotten)]
+    found.append(written.state(names, kept.state, 0, lease.new_commit()))
+    if kept.manifest is not None:
+        write = Write(
+            manifest=whole_manifest(kept.manifest),
+            fingerprints=fingerprint_records(kept.fingerprints, None),
+            surplus=surplus_records(kept.surplus),
+        )
+        found += written.records(names, write)
+    return found
