@@ -69,5 +69,3 @@ class Claims:
 
 def _pair(one: str, two: str) -> tuple[str, str]:
     return (one, two) if one < two else (two, one)
-
-

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reconcile.errors import worst
-from reconcile.report.audit import AuditReport
+from reconcile.report.audit import MAX_NAMES, AuditReport, Duplicates, Surplus
 from reconcile.report.run_report import DriftReport, ErrorReport, ViewReport
 
 _SUMS = (
@@ -81,5 +83,19 @@ def _drift(parts: list[DriftReport], max_report: int) -> DriftReport:
 
 
 def _audit(parts: list[AuditReport]) -> AuditReport | None:
-    """That of the shard which was compared least: the view is covered no better."""
-    return min(parts, key=lambda audit: (audit.coverage and audit.coverage.oldest_ms) or 0, default=None)
+    """That of the shard which was compared least, as the view is covered no better; with what was found in all."""
+    if not parts:
+        return None
+    surplus: dict[str | None, Surplus] = {}
+    counted = [part.duplicates for part in parts if part.duplicates is not None]
+    for part in parts:
+        for one in part.surplus:
+            noted = surplus.setdefault(one.claim, Surplus(one.claim, one.range))
+            noted.keys += one.keys
+            noted.names += one.names[: MAX_NAMES - len(noted.names)]
+    names = [name for one in counted for name in one.names][:MAX_NAMES]
+    return replace(
+        min(parts, key=lambda audit: (audit.coverage and audit.coverage.oldest_ms) or 0),
+        surplus=list(surplus.values()),
+        duplicates=Duplicates(sum(one.keys for one in counted), names) if len(counted) == len(parts) else None,
+    )

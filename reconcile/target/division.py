@@ -52,7 +52,7 @@ def acquire(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, 
                 raise
             with contextlib.suppress(Divided):  # somebody else was quicker
                 _change(nodes, names, owned, take, owner, found.n)
-    raise LeaseHeld(f"view {names.view} is being cut into shards by other runs", view=names.view)
+    raise LeaseHeld(f"view {names.view} is being cut into shards by other runs")
 
 
 def blank_state(owned: Range) -> State:

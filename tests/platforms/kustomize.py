@@ -90,15 +90,18 @@ def _apply_component(directory: Path, resources: list[Resource]) -> None:
 
 
 def _apply(resource: Resource, operation: dict[str, Any]) -> None:
-    """One JSON 6902 operation; the parent must exist, and for `replace` the member too."""
-    assert set(operation) == {"op", "path", "value"}, operation
+    """One JSON 6902 operation; the parent must exist, for `replace` and `remove` the member too, for `add` not."""
+    assert set(operation) == {"op", "path"} | ({"value"} if operation["op"] != "remove" else set()), operation
     *parents, last = operation["path"].removeprefix("/").split("/")
     place: Any = resource
     for part in parents:
         place = place[int(part) if isinstance(place, list) else part]
-    if operation["op"] == "replace":
-        assert last in place, f"{operation['path']}: nothing to replace"
-        place[last] = operation["value"]
-    else:
-        assert (operation["op"], last) == ("add", "-"), operation
+    if operation["op"] == "add" and isinstance(place, list):
+        assert last == "-", operation
         place.append(operation["value"])
+        return
+    assert (last in place) == (operation["op"] != "add"), operation
+    if operation["op"] == "remove":
+        del place[last]
+    else:
+        place[last] = operation["value"]

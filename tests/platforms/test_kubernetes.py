@@ -14,6 +14,7 @@ import pytest
 import yaml
 from cronsim import CronSim
 
+from reconcile.core.shards import shard_of_platform, shards_of
 from tests.platforms import kustomize, shipped
 
 KUBERNETES = shipped.CRON / "kubernetes"
@@ -116,7 +117,9 @@ def test_what_the_schemas_do_not_see(build: str) -> None:
         assert spec["timeZone"] == "Etc/UTC"
         assert pod(job)["restartPolicy"] == "Never", "podFailurePolicy is refused with anything else"
         assert job_spec["podReplacementPolicy"] == "Failed", "podFailurePolicy is refused with anything else"
-        assert 0 <= job_spec["backoffLimit"] <= 2
+        indexed = job_spec.get("completionMode") == "Indexed"
+        assert 0 <= job_spec["backoffLimitPerIndex" if indexed else "backoffLimit"] <= 2
+        assert ("backoffLimit" in job_spec) != indexed, "it would count the failures of all shards together"
         assert spec["failedJobsHistoryLimit"] == 3
         assert job_spec["ttlSecondsAfterFinished"] == 86_400
         assert "namespace" not in job["metadata"]
@@ -124,11 +127,12 @@ def test_what_the_schemas_do_not_see(build: str) -> None:
 
 @builds
 def test_exit_codes_a_retry_cannot_mend_fail_the_job(build: str) -> None:
-    """2, 3 and 5 at once; evictions do not count; everything else is retried within backoffLimit."""
+    """2, 3 and 5 at once, of several shards only their own; evictions do not count; everything else is retried."""
     for job in cron_jobs(build).values():
         ignore, fail = job["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
         assert ignore == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-        assert fail["action"] == "FailJob"
+        indexed = job["spec"]["jobTemplate"]["spec"].get("completionMode") == "Indexed"
+        assert fail["action"] == ("FailIndex" if indexed else "FailJob")
         assert fail["onExitCodes"] == {
             "containerName": container(job)["name"],
             "operator": "In",
@@ -201,8 +205,20 @@ def test_overlays_do_what_their_names_say() -> None:
     for job in jobs.values():
         assert "/etc/reconcile/tls" in {mount["mountPath"] for mount in container(job)["volumeMounts"]}
     assert {name for name, job in jobs.items() if job["spec"].get("suspend")} == {"reconcile-load"}
-    for part in ("every-minute", "nightly-deep-audit", "tls"):
+    for part in ("every-minute", "nightly-deep-audit", "shards", "tls"):
         assert f"overlays/{part}" in BUILDS
+
+
+def test_every_pod_of_an_indexed_job_has_a_shard() -> None:
+    """All of them run at once, and the variables they are given make up all shards; an audit is of the whole view."""
+    jobs = cron_jobs("overlays/shards")
+    for name in ("reconcile-run", "reconcile-load"):
+        spec = jobs[name]["spec"]["jobTemplate"]["spec"]
+        assert (spec["completionMode"], spec["parallelism"]) == ("Indexed", spec["completions"])
+        given = {entry["name"]: entry["value"] for entry in container(jobs[name])["env"]}
+        pods = [given | {"JOB_COMPLETION_INDEX": str(i)} for i in range(spec["completions"])]
+        assert [shard_of_platform(pod) for pod in pods] == shards_of(4)
+    assert "completionMode" not in jobs["reconcile-verify"]["spec"]["jobTemplate"]["spec"]
 
 
 def test_the_shipped_configuration_loads(tmp_path: Any) -> None:

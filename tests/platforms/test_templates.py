@@ -11,6 +11,7 @@ import yaml
 
 from functions import aws_lambda, build
 from functions import event as events
+from reconcile.core.shards import shards_of
 from tests.platforms import shipped
 from tests.support import environment
 
@@ -145,6 +146,23 @@ def test_no_secret_is_a_parameter_or_a_variable(template: dict[str, Any]) -> Non
     """Secrets Manager holds them; the template knows the ARN only."""
     variables = template["Globals"]["Function"]["Environment"]["Variables"]
     assert {name for name in variables if not name.endswith("_ARN")} == {"RECONCILE_CONFIG"}
+
+
+def test_the_state_machine_runs_every_shard() -> None:
+    """Its Map makes events that we accept, one for each shard of one number, and one failure ends no other."""
+    machine = json.loads((AWS / "shards.asl.json").read_text())
+    listed = machine["States"][machine["StartAt"]]
+    each = machine["States"][listed["Next"]]
+    assert (each["Type"], each["MaxConcurrency"]) == ("Map", len(listed["Result"]))
+    events_made = [{"mode": each["ItemSelector"]["mode"], "shard": item} for item in listed["Result"]]
+    assert each["ItemSelector"] == {"mode": "run", "shard.$": "$$.Map.Item.Value"}
+    shards = [events.to_request(event).shard for event in events_made]
+    assert shards == shards_of(len(shards))
+    inner = each["ItemProcessor"]
+    task = inner["States"][inner["StartAt"]]
+    assert task["Parameters"] == {"FunctionName": "${RunFunctionArn}", "Payload.$": "$"}
+    assert task["Catch"][0]["ErrorEquals"] == ["States.ALL"]
+    assert task["Catch"][0]["Next"] in inner["States"]
 
 
 def test_the_cloud_run_job_ends_by_itself() -> None:
