@@ -6,6 +6,7 @@ The results file keeps the last measurement on the stand-in and the last on a re
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import itertools
 import os
@@ -14,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import reconcile
 from tests.bench import plot, scenario, table
 from tests.bench.document import Book, Measurement
 from tests.bench.figures import figures, growth
@@ -46,6 +48,8 @@ def main() -> None:
     """Measure at every number of rows, smallest first. Exit 1 when a step failed."""
     options = arguments()
     environment.separate()
+    # As pip does when it installs. A checkout under PYTHONDONTWRITEBYTECODE would be compiled at every start.
+    compileall.compile_dir(reconcile.__path__[0], quiet=1)
     os.environ["RECONCILE_TEST_REDIS"] = options.redis
     sizes = sorted({int(text) for text in options.rows.split(",")} | ({HUGE_ROWS} if options.huge else set()))
     measurement = Measurement(real=environment.source_url() is not None, repeat=options.repeat)
