@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from reconcile.compare.sides import Rows, Sides
@@ -71,24 +72,34 @@ def put_rows(
     *,
     anew: bool,
     adopt: bool,
+    meanwhile: AbstractContextManager[object],
 ) -> Repaired:
     """Put what is missing or stale in the chosen buckets. Afterwards every row of the source is right there.
 
     buckets: of the manifest; grain: of `Repaired.wanted`. anew: what exists is taken over, so it is written even where
     it is equal. adopt: keys that exist and that nobody remembers as the view's are taken over as well.
+    meanwhile: entered while the source works on its answer, and left before anything is asked of Redis.
     Raises DataError for a key with several rows, SafetyStop for foreign keys.
     """
     names, nulls = NameTable(expected_rows, sides.salt), NameTable(0, sides.salt)
     part = Repaired(buckets, chosen, [0] * grain, dict.fromkeys(chosen, 0), {}, names, nulls)
     everything = len(chosen) == buckets
     chunks = sides.reading.rows() if everything else sides.reading.rows_of(chosen, buckets)
-    for rows in _groups(sides, chunks):
+    for rows in _groups(sides, _begun(chunks, meanwhile)):
         _compare(sides, applier, part, rows, anew=anew, adopt=adopt)
     if part.repeated:
         raise duplicate_keys(part.repeated)
     if part.foreign_count:
         raise _not_ours(part, sides.target.view)
     return part
+
+
+def _begun(chunks: Iterator[Rows], meanwhile: AbstractContextManager[object]) -> Iterator[Rows]:
+    with meanwhile:
+        first = next(chunks, None)
+    if first is not None:
+        yield first
+        yield from chunks
 
 
 def _groups(sides: Sides, chunks: Iterator[Rows]) -> Iterator[list[Row]]:

@@ -15,15 +15,13 @@ from binascii import crc32
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from reconcile.compare.ahead import HELD_BYTES, HELD_NAMES, Ahead, names_within
 from reconcile.compare.repair import Repaired
 from reconcile.compare.sides import Sides
 from reconcile.core import digest
 from reconcile.core.nametable import NameTable
 from reconcile.core.surplus import explained
 from reconcile.target.batch import Applier
-
-HELD_NAMES = 100_000
-HELD_BYTES = 8 << 20
 
 _M64 = (1 << 64) - 1
 
@@ -68,25 +66,38 @@ class Surplus:
         return digest.count(sum(self.explained.values()))
 
 
-def find(sides: Sides, part: Repaired, within: set[int], beyond: Mapping[int, int], rule: Rule) -> Surplus:
+def find(
+    sides: Sides,
+    part: Repaired,
+    within: set[int],
+    beyond: Mapping[int, int],
+    rule: Rule,
+    ahead: Ahead | None = None,
+) -> Surplus:
     """Look for candidates in the buckets `within`, and judge them.
 
     beyond: bucket → what the manifest says beyond the source's keys as Redis held them (rule MANIFEST).
+    ahead: a scan of the part's buckets that has begun already.
     """
     found = Surplus()
     if not within:
         return found
-    for bucket, candidates in _scan(sides, part, within).items():
+    pages = names_within(sides, part.buckets, within) if ahead is None else ahead.pages()
+    for bucket, candidates in _gathered(sides, part, within, pages).items():
         _judge(found, bucket, candidates, _own(part, bucket, candidates, beyond.get(bucket), rule))
     return found
 
 
-def _scan(sides: Sides, part: Repaired, within: set[int]) -> dict[int, Candidates]:
+def _gathered(sides: Sides, part: Repaired, within: set[int], pages: Iterator[list[bytes]]) -> dict[int, Candidates]:
     found: dict[int, Candidates] = {}
     seen = NameTable(0, sides.salt)
     names_left, bytes_left = HELD_NAMES, HELD_BYTES
-    for page in _candidate_pages(sides, part.names, part.buckets, within):
-        fresh = [name for name in page if seen.add(name)]
+    mask = part.buckets - 1
+    for page in pages:
+        strange = _strange(page, part.names)
+        fresh = [name for name in strange if crc32(name) & mask in within and seen.add(name)]
+        if not fresh:
+            continue
         for name, value in zip(fresh, sides.target.values(fresh), strict=True):
             one = _hash_of(name, value, sides.salt)
             candidates = found.setdefault(digest.bucket_of(name, part.buckets), Candidates())
@@ -99,15 +110,9 @@ def _scan(sides: Sides, part: Repaired, within: set[int]) -> dict[int, Candidate
     return found
 
 
-def _candidate_pages(sides: Sides, names: NameTable, buckets: int, within: set[int]) -> Iterator[list[bytes]]:
-    """Owned names in these buckets that the source lacks, page by page. A scan may name a key twice."""
-    mask = buckets - 1
-    for page in sides.target.names():
-        sides.stop.check()
-        here = [name for name in page if crc32(name) & mask in within]
-        strange = [name for name in here if name not in names]  # those whose value is NULL among them
-        if strange:
-            yield strange
+def _strange(page: list[bytes], names: NameTable) -> list[bytes]:
+    """Names that the source lacks, those whose value is NULL among them."""
+    return [name for name in page if name not in names]
 
 
 def _hash_of(name: bytes, value: bytes | None, salt: int) -> int:
@@ -155,8 +160,8 @@ def delete(
     if not within:
         return
     names = part.names if len(part.names) else _names_of(sides, part, within)
-    for page in _candidate_pages(sides, names, part.buckets, within):
-        _delete_names(applier, page)
+    for page in names_within(sides, part.buckets, within):
+        _delete_names(applier, _strange(page, names))
 
 
 def _delete_names(applier: Applier, names: list[bytes]) -> None:

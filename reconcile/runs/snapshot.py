@@ -15,6 +15,7 @@ import itertools
 from dataclasses import dataclass, field, replace
 
 from reconcile.compare import records, surplus
+from reconcile.compare.ahead import Ahead, begun_ahead
 from reconcile.compare.described import companion_mark, usable
 from reconcile.compare.repair import Repaired, put_rows
 from reconcile.compare.sides import Sides
@@ -202,18 +203,20 @@ class _Snapshot:
         rows = scope.rows_of(chosen)
         first = self._base.is_blank and not self._collided
         legacy = run.stored.legacy_frontier is not None and first
+        counted = scope.rows_in if scope.grain >= scope.buckets else None
+        ahead = begun_ahead(sides, self._manifest, counted, chosen)
         part = put_rows(
             sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows,
-            anew=first, adopt=run.request.adopt or legacy,
+            anew=first, adopt=run.request.adopt or legacy, meanwhile=ahead or contextlib.nullcontext(),
         )  # fmt: skip
         total.adopted += part.adopted
         folded = digest.fold(part.wanted, scope.buckets)
         total.wanted |= {bucket: folded[bucket] for bucket in chosen}
         if total.fine is not None:
             total.fine = [x + y for x, y in zip(total.fine, part.wanted, strict=True)]
-        total.parts.append((part, self._left_over(scope, sides, part)))
+        total.parts.append((part, self._left_over(scope, sides, part, ahead)))
 
-    def _left_over(self, scope: Scope, sides: Sides, part: Repaired) -> Surplus:
+    def _left_over(self, scope: Scope, sides: Sides, part: Repaired, ahead: Ahead | None) -> Surplus:
         """What Redis holds in these buckets beyond the source."""
         rule, beyond = self._rule(), {}
         within = set(part.chosen)
@@ -222,7 +225,7 @@ class _Snapshot:
             if not scope.everything and not pending.in_doubt(self._base):
                 always = self._run.stored.surplus.keys() | self._suspects
                 within = {b for b, more in beyond.items() if digest.normal(more)} | (always & within)
-        return surplus.find(sides, part, within, beyond, rule)
+        return surplus.find(sides, part, within, beyond, rule, ahead)
 
     def _save(self, scope: Scope, total: _Total) -> None:
         """Store what is known by now, under the pending mark: the next run goes on after it, at its own time."""
