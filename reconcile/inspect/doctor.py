@@ -15,6 +15,7 @@ from reconcile.core.state import State
 from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.inspect import doctor_history, doctor_keys, doctor_redis, doctor_source
 from reconcile.inspect.doctor_claims import check_claims, check_shards
+from reconcile.inspect.doctor_cost import check_cost
 from reconcile.inspect.doctor_history import Schedule
 from reconcile.inspect.doctor_memory import check_memory
 from reconcile.inspect.findings import Findings
@@ -115,9 +116,12 @@ class _Examination:
         with findings.checking("companion view"):
             if not self._keyed:
                 return  # no run gets as far as fingerprints
-            doctor_history.check_companion(
+            took_s = doctor_history.check_companion(
                 session, mapping, self._view, self._rows, self._schedule, findings, resumable=resumable
             )
+        with findings.checking("cost"):
+            if self._rows and not self._schedule.quick:
+                check_cost(session, mapping, self._view, self._rows, took_s, self._schedule.every_s, findings)
 
     def _redis(self, survey: Survey, source: tuple[Session, Mapping] | None) -> None:
         findings, view, redis = self._findings, self._view, self._settings.redis

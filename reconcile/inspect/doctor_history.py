@@ -132,15 +132,20 @@ def check_companion(
     findings: Findings,
     *,
     resumable: bool,
-) -> None:
+) -> float | None:
     """The companion view: there, indexed, made for the query as it is now; or absent though it would pay.
 
-    rows: of the view, None: not counted. resumable: runs have history to go on from.
+    rows: of the view, None: not counted. resumable: runs have history to go on from. Returns the seconds that all
+    fingerprints took without one, where that was measured.
     """
     if view.companion is None:
-        _check_absent(session, mapping, view, rows, schedule, findings, resumable=resumable)
-        return
-    name, again = view.companion, f"reconcile init --companion --view {view.name}"
+        return _check_absent(session, mapping, view, rows, schedule, findings, resumable=resumable)
+    _check_present(session, mapping, view, view.companion, findings)
+    return None
+
+
+def _check_present(session: Session, mapping: Mapping, view: ViewSettings, name: str, findings: Findings) -> None:
+    again = f"reconcile init --companion --view {view.name}"
     try:
         definition = describe_companion(session, name)
     except UsageError as error:
@@ -179,10 +184,10 @@ def _check_absent(
     findings: Findings,
     *,
     resumable: bool,
-) -> None:
+) -> float | None:
     if rows is None or schedule.quick:
         findings.ok("companion view", "none is configured")
-        return
+        return None
     took_s = fingerprint_s(session, mapping, view.buckets or choose_buckets(rows))
     measured = f"without one Materialize takes {took_s:.2f} s for the fingerprints of {plural(rows, 'row')}"
     pays = took_s >= PAYS_S or (schedule.every_s is not None and took_s >= PAYS_SHARE * schedule.every_s)
@@ -197,6 +202,7 @@ def _check_absent(
             f"none is configured, though it would pay: {measured}, in every run{share}; with one it maintains them",
             f"reconcile init --companion --view {view.name}",
         )
+    return took_s
 
 
 def fingerprint_s(session: Session, mapping: Mapping, buckets: int) -> float:

@@ -284,6 +284,22 @@ def test_companion_view_that_would_pay(command: Command, source: Source) -> None
     assert (present["level"], "matches the query" in present["message"]) == ("ok", True)
 
 
+def test_what_runs_of_this_view_cost(command: Command, source: Source) -> None:
+    """Each way a run may learn what changed, from what this view's fingerprints took; with a companion view too."""
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 20000) AS n")
+    told = checks(command, "--every", "5m")["cost"]
+    assert told["level"] == "ok"
+    assert "20,000 rows" in told["message"]
+    assert "every 5m" in told["message"]
+    for way in ("fingerprints on demand", "companion view saves", "by delta", "--for 1h", "Cheapest: "):
+        assert way in told["message"]
+    assert "cost" not in checks(command, "--quick")
+    made = command("init", "--companion").report
+    for statement in filter(None, made["ddl"].split(";\n")):
+        source.execute(statement)
+    assert "20,000 rows" in checks(command, RECONCILE_VIEW__COMPANION=made["companion"])["cost"]["message"]
+
+
 def test_room_for_the_view(command: Command, source: Source, tmp_path: Path) -> None:
     """Rows to come, by their mean length, against what maxmemory leaves; the advice makes room for the first load."""
     source.execute("INSERT INTO t SELECT 'k' || n, repeat('v', 1000) FROM generate_series(1, 5000) AS n")
