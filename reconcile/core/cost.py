@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from reconcile.core.records import REWRITE_FRACTION
+
 Way = Literal["fingerprints", "companion", "delta", "follow"]
 """How a run learns what changed: by one GROUP BY, the companion view, a SUBSCRIBE of its own, or one that goes on."""
 
@@ -39,23 +41,23 @@ class SourceCosts:
         return replace(self, **{one.name: getattr(self, one.name) * factor for one in fields(self)})
 
 
-START_S = 0.25
-"""Of a process, to its end, that finds nothing to do."""
-VIEW_S = 0.02
-"""Of one view more in it."""
-BUCKET_S = 3.0e-6
+START_S = 0.33
+"""Of a process that finds nothing to do, to its end."""
+BUCKET_S = 2.2e-6
 """A fingerprint: taken in and compared."""
-ROW_LOADED_S = 1.4e-6
-ROW_COMPARED_S = 3.0e-6
+ROW_LOADED_S = 2.5e-6
+ROW_COMPARED_S = 5.0e-6
 """A row of a dirty bucket: read, looked up in Redis, compared."""
-CHANGE_S = 6e-6
-"""A key put or deleted, its digest and record included."""
-NAME_S = 0.4e-6
+CHANGE_S = 7.0e-6
+"""A key that a delta changes, both its updates and its put included."""
+RECORD_S = 50e-6
+"""Manifest and fingerprint of one bucket, read and written by themselves."""
+NAME_S = 0.42e-6
 """A name that a scan brings."""
 
-REDIS_PUT_S = 1.3e-6
-REDIS_GET_S = 0.75e-6
-REDIS_NAME_S = 0.4e-6
+REDIS_PUT_S = 1.5e-6
+REDIS_GET_S = 1.0e-6
+REDIS_NAME_S = 0.5e-6
 
 ROW_BYTES = 15
 """What travels with a row beside its key and value, from the source."""
@@ -160,7 +162,7 @@ def _mended(changes: float, demand: Demand, source: SourceCosts) -> Cost:
     names = demand.rows if demand.deleted else 0
     return Cost(
         source.row_filtered * demand.rows + source.row_read * rows,
-        ROW_COMPARED_S * rows + CHANGE_S * changes + NAME_S * names,
+        ROW_COMPARED_S * rows + RECORD_S * min(dirty, buckets / REWRITE_FRACTION) + NAME_S * names,
         REDIS_GET_S * rows + REDIS_PUT_S * changes + REDIS_NAME_S * names,
         size * rows,
         size * (rows + changes) + 2 * RECORD_BYTES * dirty + demand.row_bytes / 4 * names,
