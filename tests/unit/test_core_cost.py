@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +76,12 @@ def test_a_source_s_own_speed_is_told_by_one_figure() -> None:
     slow = SOURCE.scaled(factor(MILLION, 2 * known))
     assert slow.row_read == pytest.approx(2 * SOURCE.row_read)
     assert cost("fingerprints", MILLION, slow).source_s == pytest.approx(2 * known)
+
+
+def test_the_manual_names_these_coefficients() -> None:
+    """docs/scale.md, in microseconds: all of them, with the values that are computed with."""
+    text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()
+    told = {name: float(value) for name, value in re.findall(r"^\| `([\w.]+)` \| ([\d.]+) \|", text, re.MULTILINE)}
+    ours = {f"SourceCosts.{one.name}": getattr(SOURCE, one.name) for one in dataclasses.fields(SOURCE)}
+    ours |= {name: value for name, value in vars(costs).items() if name.endswith("_S")}
+    assert told == pytest.approx({name: value * 1e6 for name, value in ours.items()})
