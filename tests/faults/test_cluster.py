@@ -12,8 +12,8 @@ import pytest
 
 from reconcile.report.run_report import ViewReport
 from tests.faults import test_crash as crash
-from tests.faults.support_cluster import ClusterScene
-from tests.faults.support_crash import Io
+from tests.faults.cluster_scene import ClusterScene
+from tests.faults.io_calls import Io
 from tests.support.redis_cluster import PRIMARIES, SLOTS, Cluster, eventually, slot_of, start_cluster
 from tests.support.sources import Source
 

@@ -10,7 +10,7 @@ import pytest
 from reconcile.runs import load as loads
 from reconcile.source import session as sessions
 from tests.faults import test_crash as crash
-from tests.faults.support_cluster import ClusterScene
+from tests.faults.cluster_scene import ClusterScene
 from tests.support.redis_cluster import Cluster
 from tests.support.sources import Source
 

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from reconcile.report.run_report import ViewReport
-from tests.faults.support_crash import Died, How, Io, forgetful, one_time_a_read, small_pages, vanishing
-from tests.faults.support_scene import STATE, Scene
+from tests.faults.io_calls import Died, How, Io, forgetful, one_time_a_read, small_pages, vanishing
+from tests.faults.scene import STATE, Scene
 from tests.support.redis_servers import RedisServer
 from tests.support.seed import rng
 from tests.support.sources import Source

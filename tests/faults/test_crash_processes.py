@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.faults.support_scene import TIME_KEY, Scene
+from tests.faults.scene import TIME_KEY, Scene
 from tests.support.command import Command
 from tests.support.redis_servers import RedisServer
 from tests.support.seed import rng

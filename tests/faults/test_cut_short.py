@@ -17,9 +17,9 @@ from reconcile.runs.request import Request
 from reconcile.runs.snapshot import _Snapshot
 from reconcile.source.reading import Reading
 from reconcile.stop import Stop
-from tests.faults.support_crash import forgetful, small_pages
-from tests.faults.support_scene import STATE
-from tests.faults.test_histories import History, new_history
+from tests.faults.history import History, new_history
+from tests.faults.io_calls import forgetful, small_pages
+from tests.faults.scene import STATE
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import SourceServer
 

@@ -5,26 +5,17 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
 from tests.faults.proxy import Fault
-from tests.faults.rig import Ended, Rig, held, new_rig
+from tests.faults.rig import Ended, Rig
 from tests.support.command import Command
 from tests.support.redis_servers import RedisServer
-from tests.support.redis_state import state
+from tests.support.redis_state import owned, state
 from tests.support.sources import Source
-
-
-@pytest.fixture
-def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[Rig]:
-    """A rig on this test's source and Redis."""
-    with new_rig(source, redis_server, tmp_path) as made:
-        yield made
 
 
 def withheld(ended: Ended, deletes: int, owned: int) -> None:
@@ -61,7 +52,7 @@ def test_a_snapshot_applies_puts_and_withholds_deletes(rows: int, mode: str, rig
     ended = rig.run(kind, **options)
     withheld(ended, 100 - rows, 100)
     assert (ended.view.puts, ended.view.deletes) == (2 if rows else 0, 0)
-    content = held(rig.client)
+    content = owned(rig.client)
     assert len(content) == 101 if rows else 100
     if rows:
         assert (content[b"p:k1"], content[b"p:more"]) == (b"changed", b"added")
@@ -85,7 +76,7 @@ def stays_withheld(rig: Rig, content: dict[bytes, bytes]) -> None:
     assert not again.view.deep
     assert again.view.rows_read <= 2 * rig.source.rows()  # all digests, and the buckets that hold keys too many
     assert (again.view.puts, again.view.deletes) == (0, 0)
-    assert held(rig.client) == content
+    assert owned(rig.client) == content
     audit = rig.run("verify")
     assert audit.code == 0  # behind, but nobody else wrote
     assert any("deletes are withheld" in warning for warning in audit.view.warnings)
@@ -119,15 +110,15 @@ def test_a_delta_stops_before_the_batch(rows: int, batch: int, rig: Rig) -> None
     rig.source.put(k1="changed")
     assert rig.run("delta").code == 0
     before = state(rig.client)
-    content = held(rig.client)
+    content = owned(rig.client)
     rig.source.put(k2="changed too")
     rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 60" if rows else "DELETE FROM t")
     withheld(rig.run("delta"), 100 - rows, 100)
-    assert held(rig.client) == content
+    assert owned(rig.client) == content
     after = state(rig.client)
     assert (after["as_of"], after["pending"]) == (before["as_of"], "")
     withheld(rig.run("run"), 100 - rows, 100)  # becomes a snapshot, so that puts go on
-    assert held(rig.client) == content | ({b"p:k2": b"changed too"} if rows else {})
+    assert owned(rig.client) == content | ({b"p:k2": b"changed too"} if rows else {})
     after = state(rig.client)
     assert after["as_of"] == before["as_of"]
     assert '"withheld"' in after["pending"]
@@ -184,7 +175,7 @@ def test_a_delta_while_followed_stops_too(rig: Rig) -> None:
     withheld(ended, 100, 100)
     assert ended.seconds < 15
     assert rig.client.get("p:k1") == b"kept"
-    assert len(held(rig.client)) == 100
+    assert len(owned(rig.client)) == 100
 
 
 @pytest.mark.parametrize("mode", ["run", "snapshot", "delta"])
@@ -223,7 +214,7 @@ def test_a_prefix_that_covers_foreign_keys(rig: Rig) -> None:
         assert "50 keys are in the range of view default" in ended.told
         assert "p:foreign" in ended.told or "reconcile verify --view default names them" in ended.told
         assert "reconcile snapshot --view default --allow-deletes" in ended.told
-        content = held(rig.client)
+        content = owned(rig.client)
         assert all(content[f"p:foreign{n}".encode()] == f"theirs {n}".encode() for n in range(50))
         assert len(content) == 80
         assert rig.manifest_is_true({k: v for k, v in content.items() if b"foreign" not in k})
@@ -246,7 +237,7 @@ def test_from_the_command_line(source: Source, redis_server: RedisServer, comman
     assert result.view["deletes_withheld"] == 50
     words = shlex.split(result.view["error"]["hint"].partition("run: ")[2])
     assert command(*words[1:]).view["deletes"] == 50
-    assert held(redis_server.client()) == {}
+    assert owned(redis_server.client()) == {}
 
 
 def foreign_of(client: redis.Redis) -> dict[bytes, tuple[bytes, int]]:
@@ -291,7 +282,7 @@ def test_foreign_keys_survive_everything(rig: Rig) -> None:
     source.execute("DELETE FROM t")
     assert rig.run("snapshot").code == 5
     assert rig.run("snapshot", allow_deletes=True).code == 0
-    assert held(client) == {}
+    assert owned(client) == {}
     assert foreign_of(client) == before
 
 

@@ -5,24 +5,16 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.rig import Rig, new_rig
-from tests.support.redis_servers import RedisServer, start_redis
+from tests.support.redis_servers import start_redis
 from tests.support.redis_state import state
 from tests.support.sources import Source
 
 FEW_RUNS = 6
-
-
-@pytest.fixture
-def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[Rig]:
-    """A rig on this test's source and Redis."""
-    with new_rig(source, redis_server, tmp_path) as made:
-        yield made
 
 
 def lose(rig: Rig, number: int) -> None:

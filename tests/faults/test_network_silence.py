@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -23,13 +21,10 @@ from tests.faults.rig import (
     TAMPERED,
     Rig,
     Scenario,
-    new_rig,
     prepare,
 )
-from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import state
 from tests.support.seed import rng
-from tests.support.sources import Source
 
 POSITIONS = 1
 SOAK_POSITIONS = 80
@@ -38,13 +33,6 @@ RELEASE_BOUND_S = 2.0 + 1.0
 BOUND_S = max(READ_TIMEOUT_S, REDIS_TIMEOUT_S, CONNECT_TIMEOUT_S) + RELEASE_BOUND_S
 SHORT_GRACE_S = 0.5
 DEADLINE_S = 0.3
-
-
-@pytest.fixture
-def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[Rig]:
-    """A rig on this test's source and Redis."""
-    with new_rig(source, redis_server, tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

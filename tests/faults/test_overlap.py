@@ -81,13 +81,13 @@ def test_lease_is_kept_while_a_run_works(source: Source, redis_server: RedisServ
     """A run that takes longer than its lease renews it: nobody else gets in, though nothing is written meanwhile."""
     source.retain_history()
     source.put(a="1")
-    command.config["limits"] = {"lease": "1s"}
-    worker = command.start("run", "--for", "6s")
+    command.config["limits"] = {"lease": "3s"}
+    worker = command.start("run", "--for", "30s")
     wait_for(lambda: state(redis_server.client()).get("as_of"), worker)
     client = redis_server.client()
-    for _ in range(40):
-        assert 0 < client.pttl("reconcile:{default}:lease") <= 1000
-        time.sleep(0.05)
+    for _ in range(50):
+        assert 0 < client.pttl("reconcile:{default}:lease") <= 3000
+        time.sleep(0.1)
     assert command("run").view["status"] == "skipped"
     assert worker.poll() is None
     worker.send_signal(signal.SIGTERM)

@@ -14,10 +14,10 @@ import pytest
 import redis
 
 from tests.faults.proxy import Proxy
-from tests.faults.rig import Ended, Rig, Stored, new_rig
+from tests.faults.rig import Ended, Rig, new_rig
 from tests.support.acl import PASSWORD, RULES, USER
 from tests.support.redis_servers import start_redis
-from tests.support.redis_state import state
+from tests.support.redis_state import Stored, state
 from tests.support.sources import Source
 
 MakeRig = Callable[..., Rig]

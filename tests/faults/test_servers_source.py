@@ -15,14 +15,7 @@ from reconcile_standin import StandIn
 from tests.faults.rig import Ended, Rig, new_rig
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import state
-from tests.support.sources import Source, SourceServer
-
-
-@pytest.fixture
-def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[Rig]:
-    """A rig on this test's source and Redis."""
-    with new_rig(source, redis_server, tmp_path) as made:
-        yield made
+from tests.support.sources import SourceServer
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,24 +16,15 @@ import pytest
 from reconcile.runs import load, scope
 from reconcile.stop import GRACE_S, Stop
 from tests.faults.proxy import Trigger
-from tests.faults.rig import SLACK_S, Rig, Scenario, Stored, held, new_rig
+from tests.faults.rig import SLACK_S, Rig, Scenario
 from tests.support.command import Command
-from tests.support.redis_servers import RedisServer
-from tests.support.redis_state import prefixed, state
-from tests.support.sources import Source
+from tests.support.redis_state import Stored, owned, prefixed, state
 
 STOP_S = 1.0
 """A run ends within this after a signal or its deadline, plus one batch; tests allow SLACK_S more."""
 ROWS = 30_000
 TIMES = Path(os.environ.get("RECONCILE_TEST_TIMES", os.devnull))
 """Measured stop times are appended to this file."""
-
-
-@pytest.fixture
-def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[Rig]:
-    """A rig on this test's source and Redis."""
-    with new_rig(source, redis_server, tmp_path) as made:
-        yield made
 
 
 def note(what: str, seconds: float) -> None:
@@ -64,19 +54,19 @@ def prepare(rig: Rig, name: str) -> Phase:
     rig.fill(rows, 40)
     if name == "load":
         rig.source_proxy.down_bytes_per_s = 700_000
-        return Phase(Scenario(name, "run", {}, Stored([])), ["run"], rig.redis_proxy.on(b"MSETNX"))
+        return Phase(Scenario(name, "run", {}, Stored({})), ["run"], rig.redis_proxy.on(b"MSETNX"))
     source.retain_history()
     assert rig.run(direct=True).code == 0
     if name == "catch-up":
         source.execute("UPDATE t SET value = value || '!'")
         rig.source_proxy.down_bytes_per_s = 700_000
-        return Phase(Scenario(name, "delta", {}, Stored([])), ["delta"], rig.source_proxy.on(b"SUBSCRIBE"))
+        return Phase(Scenario(name, "delta", {}, Stored({})), ["delta"], rig.source_proxy.on(b"SUBSCRIBE"))
     if name == "following":
-        scenario = Scenario(name, "run", {"follow_s": 60.0}, Stored([]))
+        scenario = Scenario(name, "run", {"follow_s": 60.0}, Stored({}))
         return Phase(scenario, ["run", "--for", "60s"], rig.source_proxy.on(b"SUBSCRIBE"))
     if name == "scan":
         rig.redis_proxy.down_bytes_per_s = 400_000
-        scenario = Scenario(name, "snapshot", {"deep": True}, Stored([]))
+        scenario = Scenario(name, "snapshot", {"deep": True}, Stored({}))
         return Phase(scenario, ["snapshot", "--deep"], rig.redis_proxy.on(b"SCAN"))
     if name.startswith("verify"):
         if name == "verify":
@@ -85,13 +75,13 @@ def prepare(rig: Rig, name: str) -> Phase:
         else:
             rig.redis_proxy.down_bytes_per_s = 400_000
             begun = rig.redis_proxy.on(b"SCAN")
-        return Phase(Scenario(name, "verify", {}, Stored([])), ["verify"], begun)
+        return Phase(Scenario(name, "verify", {}, Stored({})), ["verify"], begun)
     source.execute("UPDATE t SET value = value || '!' WHERE key LIKE 'k1%'")
     rig.source_proxy.down_bytes_per_s = 600_000
     marker = b"GROUP BY 1" if name == "fingerprints" else b"AS value FROM ("
     if name == "repair":
         rig.source_proxy.down_bytes_per_s = 1_500_000
-    return Phase(Scenario(name, "snapshot", {}, Stored([])), ["snapshot"], rig.source_proxy.on(marker))
+    return Phase(Scenario(name, "snapshot", {}, Stored({})), ["snapshot"], rig.source_proxy.on(marker))
 
 
 def command_of(rig: Rig) -> Command:
@@ -285,7 +275,7 @@ def test_a_load_in_short_runs(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None
         ended = rig.run(max_runtime=1.5)
         codes.append(int(ended.code))
         took.append(round(ended.seconds, 1))
-        there.append(len(held(client)))
+        there.append(len(owned(client)))
         if ended.code != 4:
             break
         assert there[-1] > there[-2], f"no progress: {there}"
@@ -348,7 +338,7 @@ def test_a_comparison_cut_short_is_not_lost(rig: Rig) -> None:
     content = prefixed(rig.source.content())
     rig.client.mset({key: content[key] for key in sorted(content)[: ROWS // 2]})
     cut_in_repair(rig)
-    there = len(held(rig.client))
+    there = len(owned(rig.client))
     assert ROWS // 2 < there < ROWS
     ended = rig.run(direct=True)
     assert (ended.code, ended.view.puts) == (0, ROWS - there)
@@ -361,11 +351,11 @@ def test_a_clean_checkpoint_is_not_given_up_for_progress(rig: Rig) -> None:
     rig.fill(ROWS, 100)
     assert rig.run(direct=True).code == 0
     rig.source.execute("UPDATE t SET value = value || '!'")
-    before, content = state(rig.client), held(rig.client)
+    before, content = state(rig.client), owned(rig.client)
     cut_in_repair(rig)
     after = state(rig.client)
     assert (after["as_of"], after["pending"]) == (before["as_of"], "")
-    assert held(rig.client) == content
+    assert owned(rig.client) == content
     rig.converges()
 
 
@@ -388,7 +378,7 @@ def test_several_views_share_the_time(rig: Rig) -> None:
     report = execute(read_configuration(str(path), {}), Request(mode="run"), stop)
     assert [int(view.exit_code) for view in report.views] == [0, 4, 4]
     assert report.exit_code == 4
-    assert held(rig.client, b"one:") == prefixed(rig.source.content(), b"one:")
+    assert owned(rig.client, b"one:") == prefixed(rig.source.content(), b"one:")
     rig.redis_proxy.heal()
     report = execute(read_configuration(str(path), {}), Request(mode="run"), Stop())
     assert report.exit_code == 0

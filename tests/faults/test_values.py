@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.faults.support_scene import Scene, check_manifest_bytes
+from tests.faults.scene import Scene, check_manifest_of
 from tests.support.command import PROGRAM, Command
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import check_manifest, owned, state
@@ -58,14 +58,14 @@ def both_ways(statements: list[str], source: Source, redis_server: RedisServer) 
         source.execute(statement)
     assert scene.ok("delta").action == "delta"
     by_delta = scene.see().data
-    check_manifest_bytes(scene.see())
+    check_manifest_of(scene.see())
     deep = scene.ok("snapshot", deep=True)
     assert (deep.puts, deep.deletes) == (0, 0)
     scene.ok("verify")
     client.flushall()
     scene.ok("snapshot")
     assert scene.see().data == by_delta
-    check_manifest_bytes(scene.see())
+    check_manifest_of(scene.see())
     return by_delta
 
 

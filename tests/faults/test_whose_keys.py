@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,8 @@ from reconcile.config.load import load
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
-from tests.faults.rig import Ended, Rig, held, new_rig
-from tests.support.redis_servers import RedisServer
+from tests.faults.rig import Ended, Rig
 from tests.support.redis_state import owned, state
-from tests.support.sources import Source
-
-
-@pytest.fixture
-def rig(source: Source, redis_server: RedisServer, tmp_path: Path) -> Iterator[Rig]:
-    """A rig on this test's source and Redis."""
-    with new_rig(source, redis_server, tmp_path) as made:
-        yield made
 
 
 def second(rig: Rig, directory: Path, **view: object) -> Rig:
@@ -58,14 +48,14 @@ def test_many_foreign_keys_and_a_few_deletes(history: bool, rig: Rig) -> None:
     if not history:
         time.sleep(4)
     rig.run("snapshot") if history else rig.run()
-    content = held(rig.client)
+    content = owned(rig.client)
     assert sum(b"foreign" in key for key in content) == 6000
     assert len(content) == 6980
     ended = rig.run("snapshot", deep=True)
     refused(ended, "6000 keys are in the range", "p:foreign", "--allow-deletes")
     for _ in range(2):  # what is withheld is never taken for our own
         refused(rig.run(), "6000 keys")
-    assert sum(b"foreign" in key for key in held(rig.client)) == 6000
+    assert sum(b"foreign" in key for key in owned(rig.client)) == 6000
     allowed = rig.run("snapshot", allow_deletes=True)
     assert (allowed.code, allowed.view.deletes) == (0, 6000), allowed.told
     rig.in_sync()
@@ -80,7 +70,7 @@ def test_first_contact_asks(number: int, rig: Rig) -> None:
     ended = rig.run()
     refused(ended, f"{number} keys are in the range", "p:foreign")
     assert ended.view.puts == rows
-    assert len(held(rig.client)) == rows + number
+    assert len(owned(rig.client)) == rows + number
     allowed = rig.run("snapshot", allow_deletes=True)
     assert (allowed.code, allowed.view.deletes) == (0, number)
     rig.in_sync()
@@ -95,7 +85,7 @@ def test_first_contact_after_a_state_was_lost(rig: Rig) -> None:
     rig.client.delete("reconcile:{default}:state", "reconcile:{default}:manifest")
     rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 27")
     refused(rig.run(), "3 keys are in the range")
-    assert len(held(rig.client)) == 30
+    assert len(owned(rig.client)) == 30
 
 
 def test_a_handful_is_named(rig: Rig) -> None:
@@ -182,7 +172,7 @@ def test_a_changed_range(rig: Rig) -> None:
     assert rig.run().code == 0
     rig.view = {"key_prefix": "q"}
     refused(rig.run(), "reconcile drop default --keys")
-    assert (len(held(rig.client)), rig.client.keys("q:*")) == (20, [])
+    assert (len(owned(rig.client)), rig.client.keys("q:*")) == (20, [])
 
 
 def test_dedicated_switched_on(rig: Rig) -> None:

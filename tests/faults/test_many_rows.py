@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from reconcile.compare import surplus
-from tests.faults.support_crash import small_pages
-from tests.faults.test_histories import History, new_history
+from tests.faults.history import History, new_history
+from tests.faults.io_calls import small_pages
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import SourceServer
 
@@ -94,28 +94,3 @@ def test_keys_whose_value_became_null(mode: str, history: History) -> None:
     assert report.deletes_withheld == ROWS * 8 // 10
     scene.ok("snapshot", allow_deletes=True)
     scene.check()
-
-
-@pytest.mark.parametrize("second", ["same row", "other value", "null"])
-@pytest.mark.parametrize("first", ["there", "changed", "new"])
-@pytest.mark.parametrize("batch", [3, 50_000])
-@pytest.mark.parametrize("mode", ["snapshot", "deep"])
-def test_a_key_with_two_rows_among_many(mode: str, batch: int, first: str, second: str, history: History) -> None:
-    """It comes when names are not held any more, in a repair of all rows: it is named, and the checkpoint stays."""
-    scene = history.scene
-    key = "k77" if first != "new" else "k77x"
-    value = {"same row": "'v77'" if first == "there" else "'two'", "other value": "'three'", "null": "NULL"}[second]
-    if first == "changed":
-        scene.write("UPDATE t SET value = 'two' WHERE key = 'k77'")
-    elif first == "new":
-        scene.write("INSERT INTO t VALUES ('k77x', 'two')")
-    scene.write(
-        "UPDATE t SET value = value || '!' WHERE key NOT LIKE 'k77%'", f"INSERT INTO t VALUES ('{key}', {value})"
-    )
-    before = scene.see().state["as_of"]
-    scene.batch_max_keys = batch
-    report = scene.execute("snapshot", deep=mode == "deep")
-    assert report.exit_code == 5, report
-    assert report.error is not None
-    assert f"{scene.prefix.decode()}{key}" in report.error.message
-    assert scene.see().state["as_of"] == before

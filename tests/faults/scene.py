@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import binascii
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import xxhash
 
 from reconcile.config import address
 from reconcile.config.settings import LimitSettings, Settings, ViewSettings
@@ -22,6 +18,7 @@ from reconcile.source.reading import open_reading
 from reconcile.stop import Stop
 from tests.support.mappings import string_mapping
 from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import Stored, check_manifest_bytes
 from tests.support.sources import Source
 
 STATE = "reconcile:{default}:"
@@ -79,7 +76,7 @@ class Scene:
     memory_max_bytes: int = 32 * 1024 * 1024
     lease_s: float = 900.0
     foreign: dict[bytes, bytes] = field(default_factory=lambda: dict(FOREIGN))
-    saved: dict[bytes, bytes] = field(default_factory=dict)
+    saved: Stored = field(default_factory=lambda: Stored({}))
     ignored_as_of: int | None = None
     """A checkpoint that need not match: the test has changed Redis behind reconcile's back."""
     _contents: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
@@ -194,7 +191,7 @@ class Scene:
         assert seen.foreign == self.foreign, "a foreign key was touched"
         if seen.settled and seen.as_of != self.ignored_as_of:
             assert seen.data == self.content_at(seen.as_of), f"Redis is not the view at {seen.as_of}"
-            check_manifest_bytes(seen)
+            check_manifest_of(seen)
 
     def check(self) -> Seen:
         """What must be true after a run that succeeded."""
@@ -202,7 +199,7 @@ class Scene:
         assert seen.foreign == self.foreign, "a foreign key was touched"
         assert seen.settled, f"nothing settled: {seen.state}"
         assert seen.data == self.content_at(seen.as_of), f"Redis is not the view at {seen.as_of}"
-        check_manifest_bytes(seen)
+        check_manifest_of(seen)
         self.check_fingerprints(seen)
         assert self.client.get(TIME_KEY) == str(seen.as_of + 1).encode()
         if not self.prefix:
@@ -233,39 +230,18 @@ class Scene:
 
     def save(self) -> None:
         """Remember all of Redis for `restore`."""
-        keys = list(self.client.scan_iter("*", count=1000))
-        with self.client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.dump(key)
-            self.saved = dict(zip(keys, pipe.execute(), strict=True))
+        self.saved = Stored.of(self.client)
 
     def restore(self) -> None:
         """Bring Redis back to what `save` saw."""
-        with self.client.pipeline(transaction=False) as pipe:
-            pipe.flushall()
-            for key, dump in self.saved.items():
-                pipe.restore(key, 0, dump)
-            pipe.execute()
+        self.saved.restore(self.client)
 
     def everything(self) -> dict[bytes, bytes]:
         """All of Redis but the lease and the counter of tokens."""
-        keys = sorted(key for key in self.client.scan_iter("*", count=1000))
-        keys = [key for key in keys if key not in ((STATE + "lease").encode(), (STATE + "token").encode())]
-        with self.client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.dump(key)
-            return dict(zip(keys, pipe.execute(), strict=True))
+        own = [(STATE + "lease").encode(), (STATE + "token").encode()]
+        return {key: dump for key, dump in Stored.of(self.client).entries.items() if key not in own}
 
 
-def check_manifest_bytes(seen: Seen) -> None:
-    """The manifest is what the data adds up to, computed without reconcile's own code."""
-    buckets, salt = int(seen.state["buckets"]), int(seen.state["salt"], 16)
-    counts, sums = [0] * buckets, [0] * buckets
-    for key, value in seen.data.items():
-        bucket = binascii.crc32(key) % buckets
-        counts[bucket] += 1
-        sums[bucket] += xxhash.xxh3_64_intdigest(key, seed=xxhash.xxh3_64_intdigest(value, seed=salt))
-    true = b"".join(struct.pack(">QQ", c, s % 2**64) for c, s in zip(counts, sums, strict=True))
-    assert seen.manifest == true, "the manifest is not what Redis holds"
-    assert int(seen.state["keys"]) == sum(counts)
-    assert seen.state["digest"] == f"{sum(counts):016x}{sum(sums) % 2**64:016x}"
+def check_manifest_of(seen: Seen) -> None:
+    """The manifest is what the data adds up to."""
+    check_manifest_bytes(seen.manifest, seen.data, seen.state)

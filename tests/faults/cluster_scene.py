@@ -9,8 +9,9 @@ from typing import Any
 import redis
 
 from reconcile.config.settings import Settings
-from tests.faults.support_scene import STATE, TIME_KEY, Scene, Seen
+from tests.faults.scene import STATE, TIME_KEY, Scene, Seen
 from tests.support.redis_cluster import Cluster
+from tests.support.redis_state import Stored
 
 _LOOK = """
 local rows = {}
@@ -62,11 +63,11 @@ class ClusterScene(Scene):
         )
 
     def save(self) -> None:
-        self.saved = self.server.everything()
+        self.saved = Stored(self.server.everything())
 
     def restore(self) -> None:
         self.server.flush()
-        self.server.restore(self.saved)
+        self.server.restore(self.saved.entries)
 
     def everything(self) -> dict[bytes, bytes]:
         own = [(STATE + "lease").encode(), (STATE + "token").encode()]

@@ -1,0 +1,114 @@
+"""A key with two rows: whichever way it arrives, it is named, and the checkpoint stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests.faults.history import History, new_history
+from tests.faults.io_calls import small_pages
+from tests.faults.scene import STATE
+from tests.support.redis_servers import RedisServer
+from tests.support.sources import SourceServer
+
+ROWS = 240
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """Several pages, chunks and groups of everything."""
+    with small_pages():
+        yield
+
+
+@pytest.mark.parametrize("block", ["same", "other"])
+@pytest.mark.parametrize("mode", ["snapshot", "run", "delta", "full", "deep", "run time by time"])
+@pytest.mark.parametrize("first", ["there", "new"])
+def test_key_with_two_rows(
+    mode: str, block: str, first: str, source_server: SourceServer, redis_process: RedisServer
+) -> None:
+    """Whichever way it arrives, a second row for a key stops the run with the key's name, and the checkpoint stays."""
+    with new_history(source_server, redis_process) as history:
+        scene = history.scene
+        history.bulk(30)
+        if first == "there":
+            history.put("k1", "one")
+        scene.ok("run")
+        before = scene.see().state["as_of"]
+        if mode == "full":
+            scene.client.delete(STATE + "fingerprints")
+        rows = ["('k1', 'two')"] if first == "there" else ["('k1', 'one')", "('k1', 'two')"]
+        if block == "same":
+            scene.write(f"INSERT INTO t VALUES {', '.join(rows)}")
+        else:
+            scene.write(*(f"INSERT INTO t VALUES {row}" for row in rows))
+        report = history.run("snapshot" if mode == "full" else mode)
+        assert report.exit_code == 5
+        assert report.error is not None
+        assert "p:k1" in report.error.message or (mode == "delta" and "a delta alone" in report.error.message)
+        if mode != "run time by time":
+            assert scene.see().state["as_of"] == before
+
+
+@pytest.mark.parametrize("apart", [0, 2, 40])
+@pytest.mark.parametrize("mode", ["run", "snapshot"])
+def test_first_load_of_a_key_with_two_rows(
+    mode: str, apart: int, source_server: SourceServer, redis_process: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first load notices it too, in one block of rows or far apart, and there is no checkpoint."""
+    cancelled: list[object] = []
+    monkeypatch.setattr(psycopg.Connection, "_try_cancel", lambda self, **_: cancelled.append(self))
+    with new_history(source_server, redis_process) as history:
+        scene = history.scene
+        scene.write("INSERT INTO t VALUES ('k1', 'one')")
+        if apart:
+            history.bulk(apart)
+            scene.write("INSERT INTO t SELECT 'long' || n, repeat('y', 500) FROM generate_series(1, 90) AS n")
+        # Longer rows come later.
+        scene.write(f"INSERT INTO t VALUES ('k1', '{'two' * (apart + 1)}')")
+        report = history.run(mode)
+        assert not cancelled, "a cancelled statement ends the read transaction"
+        assert report.exit_code == 5
+        assert report.error is not None
+        assert "p:k1" in report.error.message
+        assert not scene.see().state.get("as_of")
+        scene.write("DELETE FROM t WHERE value LIKE 'two%'")
+        scene.ok("run")
+        scene.check()
+
+
+@pytest.fixture(params=[b"p:", b""], ids=["prefix", "remembered"])
+def history(
+    request: pytest.FixtureRequest, source_server: SourceServer, redis_process: RedisServer
+) -> Iterator[History]:
+    with new_history(source_server, redis_process, prefix=request.param) as made:
+        made.scene.write(f"INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, {ROWS}) AS n")
+        made.scene.ok("run")
+        yield made
+
+
+@pytest.mark.parametrize("second", ["same row", "other value", "null"])
+@pytest.mark.parametrize("first", ["there", "changed", "new"])
+@pytest.mark.parametrize("batch", [3, 50_000])
+@pytest.mark.parametrize("mode", ["snapshot", "deep"])
+def test_a_key_with_two_rows_among_many(mode: str, batch: int, first: str, second: str, history: History) -> None:
+    """It comes when names are not held any more, in a repair of all rows: it is named, and the checkpoint stays."""
+    scene = history.scene
+    key = "k77" if first != "new" else "k77x"
+    value = {"same row": "'v77'" if first == "there" else "'two'", "other value": "'three'", "null": "NULL"}[second]
+    if first == "changed":
+        scene.write("UPDATE t SET value = 'two' WHERE key = 'k77'")
+    elif first == "new":
+        scene.write("INSERT INTO t VALUES ('k77x', 'two')")
+    scene.write(
+        "UPDATE t SET value = value || '!' WHERE key NOT LIKE 'k77%'", f"INSERT INTO t VALUES ('{key}', {value})"
+    )
+    before = scene.see().state["as_of"]
+    scene.batch_max_keys = batch
+    report = scene.execute("snapshot", deep=mode == "deep")
+    assert report.exit_code == 5, report
+    assert report.error is not None
+    assert f"{scene.prefix.decode()}{key}" in report.error.message
+    assert scene.see().state["as_of"] == before
