@@ -24,8 +24,8 @@ WATCH_EVERY_S = 2.0
 @click.option(
     "--max-age", "max_age_s", type=DURATION, metavar="DURATION", help="Health check: exit 3 when a checkpoint is older."
 )
-@click.option("--watch", is_flag=True, help="Show it anew every two seconds, on a terminal, until Ctrl-C.")
-@click.option("--html", "html_path", metavar="FILE", help="Write a page of all views, to be left open, instead.")
+@click.option("--watch", is_flag=True, help="Refresh every two seconds until Ctrl-C; needs a terminal.")
+@click.option("--html", "html_path", metavar="FILE", help="Write an HTML page of all views instead; it reloads itself.")
 @view_options
 @common_options
 def status(common: Common, views: tuple[str, ...], max_age_s: float | None, watch: bool, html_path: str | None) -> int:
@@ -45,7 +45,7 @@ def status(common: Common, views: tuple[str, ...], max_age_s: float | None, watc
     settings = common.load_settings()
     refuse_unsuitable("--html", html_path)
     if watch and (common.as_json or not is_terminal(sys.stdout)):
-        raise click.UsageError("--watch is for a terminal; elsewhere, call status again")
+        raise click.UsageError("--watch needs a terminal; elsewhere, call status repeatedly")
     with ended_in_time(settings) as stop:
         code = _show_status(common, settings, views, max_age_s, html_path, stop)
         while watch and not stop.requested:
@@ -93,19 +93,23 @@ def _write_page(path: str, statuses: list[Status]) -> None:
 
 @click.command()
 @click.option(
-    "--every", "every_s", type=DURATION, metavar="DURATION", help="Time between two runs: history is judged by it."
+    "--every",
+    "every_s",
+    type=DURATION,
+    metavar="DURATION",
+    help="Interval between runs, which retained history has to cover.",
 )
-@click.option("--quick", is_flag=True, help="Leave out what reads every row of the view or every name in Redis.")
+@click.option("--quick", is_flag=True, help="Skip checks that read every row of the view or every key name in Redis.")
 @click.option("--max-runtime", type=DURATION, help="Give up after this long (exit 4).")
 @view_options
 @common_options
 def doctor(
     common: Common, views: tuple[str, ...], every_s: float | None, quick: bool, max_runtime: float | None
 ) -> int:
-    """Find what runs would trip over, and what mends it.
+    """Find what would make runs fail, and print the fix.
 
-    Looks at both servers and changes nothing. Exit 0: nothing to mend (there may be warnings). 2: something has to
-    be mended. 6: a server cannot be reached.
+    Looks at both servers and changes nothing. Exit 0: nothing to fix (there may be warnings). 2: something has to
+    be fixed. 6: a server cannot be reached.
 
     \b
     Examples:
@@ -128,12 +132,12 @@ def doctor(
 
 @click.command()
 @click.argument("key", type=NAME)
-@click.option("--view", type=NAME, metavar="NAME", help="The view the key belongs to, where its prefix does not tell.")
-@click.option("--show-values", is_flag=True, help="The values themselves, not only their length and digest.")
+@click.option("--view", type=NAME, metavar="NAME", help="The view the key belongs to, if its prefix does not say.")
+@click.option("--show-values", is_flag=True, help="Show values, not only their length and digest.")
 @click.option("--max-runtime", type=DURATION, help="Give up after this long (exit 4).")
 @common_options
 def explain(common: Common, key: str, view: str | None, show_values: bool, max_runtime: float | None) -> None:
-    """Say why one key is as it is.
+    """Explain the state of one key.
 
     Its value in the view and in Redis, at which times, who may write it, when it was last touched, and what follows
     from that. KEY is the key in Redis; the view's prefix may be left out. Changes nothing; exit 0 whatever the verdict.

@@ -15,8 +15,8 @@ from reconcile.errors import UsageError
 @click.argument("view", type=NAME)
 @click.option("--keys", is_flag=True, help="Delete every key in the view's range as well.")
 @click.option("--dry-run", is_flag=True, help="Same output, no writes.")
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
-@click.option("--max-runtime", type=DURATION, help="Give up after this long (exit 4); what is left goes next time.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation; required without a terminal.")
+@click.option("--max-runtime", type=DURATION, help="Give up after this long (exit 4); the next call continues.")
 @common_options
 def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max_runtime: float | None) -> None:
     """Forget VIEW: its state in Redis, its claim and, with --keys, the keys in its range.
@@ -52,7 +52,7 @@ def _confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError("nobody is there to confirm this", hint="look at it with --dry-run, then say it with --yes")
+        raise UsageError("no terminal to confirm this on", hint="check with --dry-run, then pass --yes")
     click.confirm(question, abort=True, err=True)
 
 

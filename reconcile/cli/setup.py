@@ -31,7 +31,7 @@ def config_check(common: Common) -> None:
     if common.as_json:
         print_json({"status": "done", "exit_code": 0, "views": names})
     elif not common.quiet:
-        say(f"configuration is usable; views: {', '.join(names)}")
+        say(f"configuration is valid; views: {', '.join(names)}")
 
 
 @config.command("show")
@@ -57,10 +57,10 @@ def config_show(common: Common) -> None:
     type=NAME,
     multiple=True,
     metavar="NAME",
-    help="Write the configuration for this view or table of Materialize; repeatable.",
+    help="Configure this view or table of Materialize; repeatable.",
 )
 @click.option(
-    "--from", "old_path", metavar="FILE", help="Write it from a configuration of mz-redis-sync, and say what changes."
+    "--from", "old_path", metavar="FILE", help="Convert a configuration of mz-redis-sync, and list what changes."
 )
 @click.option(
     "--companion",
@@ -69,8 +69,13 @@ def config_show(common: Common) -> None:
     metavar="[NAME]",
     help="Print the statements of a companion view for the configured query instead.",
 )
-@click.option("--buckets", type=int, metavar="N", help="Of the companion view; default: what the view has or needs.")
-@click.option("--view", type=NAME, metavar="NAME", help="The view the companion is for, where there are several.")
+@click.option(
+    "--buckets",
+    type=int,
+    metavar="N",
+    help="Buckets of the companion view; default: the view's own, else by row count.",
+)
+@click.option("--view", type=NAME, metavar="NAME", help="The view to make a companion for, if there are several.")
 @common_options
 def init(
     common: Common,
@@ -93,9 +98,9 @@ def init(
       reconcile init --companion --view prices | psql
     """
     if companion is None and (view is not None or buckets is not None):
-        raise click.UsageError("--view and --buckets belong to --companion")
+        raise click.UsageError("--view and --buckets need --companion")
     if sum((bool(relations), old_path is not None, companion is not None)) > 1:
-        raise click.UsageError("--relation, --from and --companion are three different things: give one of them")
+        raise click.UsageError("--relation, --from and --companion exclude each other")
     if companion is not None:
         _print_companion(common, companion, buckets, view)
     elif old_path is not None:
@@ -121,7 +126,7 @@ def _print_migrated(common: Common, old_path: str) -> None:
     from reconcile.inspect.migration import render
 
     if common.config_path is not None:
-        raise click.UsageError("--from names the file to read; --config does not go with it")
+        raise click.UsageError("--from and --config exclude each other: --from names the file to convert")
     settings = dataclasses.replace(common, config_path=old_path).load_settings()
     _print_yaml(common, render(settings, old_path))
 
@@ -146,7 +151,9 @@ def _source_settings(common: Common, *, needed: bool) -> Settings | None:
     settings = _load_as_far_as_given(common)
     given = any(settings.origins.get(f"materialize.{name}", "default") != "default" for name in ("host", "url"))
     if not given and needed:
-        raise UsageError("nobody says where Materialize is", hint="MATERIALIZE_URL, or materialize.host in the file")
+        raise UsageError(
+            "the address of Materialize is not configured", hint="MATERIALIZE_URL, or materialize.host in the file"
+        )
     return settings if given else None
 
 
@@ -164,11 +171,11 @@ def _load_as_far_as_given(common: Common) -> Settings:
 def _choose(relations: list[tuple[str, str]]) -> tuple[str, ...]:
     """Ask on the terminal which of these (name, kind) to write for."""
     if not relations:
-        raise UsageError("there are no views in this Materialize yet")
+        raise UsageError("this Materialize has no views yet")
     for number, (name, kind) in enumerate(relations, 1):
         say(f"{number:>4}  {name}  ({kind})", error=True)
     while True:
-        answer = click.prompt("Which of them? Numbers, separated by spaces", err=True, type=str)
+        answer = click.prompt("Which ones? Numbers, separated by spaces", err=True, type=str)
         words = answer.replace(",", " ").split()
         if words and all(word.isdigit() and 1 <= int(word) <= len(relations) for word in words):
             return tuple(relations[int(word) - 1][0] for word in dict.fromkeys(words))

@@ -25,10 +25,13 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
     "until_current": ("--until-current", {"is_flag": True, "help": "Stop once caught up with the present (default)."}),
     "as_of": ("--as-of", {"metavar": "TIME", "help": "now (default), milliseconds, RFC 3339, or -5m."}),
     "deep": ("--deep", {"is_flag": True, "help": "Compare every row with what Redis really holds."}),
-    "adopt": ("--adopt", {"is_flag": True, "help": "Without prefix: take over keys of the view that exist already."}),
+    "adopt": (
+        "--adopt",
+        {"is_flag": True, "help": "Without a key prefix: take over keys of the view that already exist."},
+    ),
     "reset_state": (
         "--reset-state",
-        {"is_flag": True, "help": "Forget what is stored of earlier runs, then compare everything."},
+        {"is_flag": True, "help": "Discard the state of earlier runs, then compare everything."},
     ),
     "dry_run": ("--dry-run", {"is_flag": True, "help": "Same output, no writes."}),
     "allow_deletes": (
@@ -41,7 +44,7 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
             "type": click.Choice(get_args(IfLeased)),
             "default": "skip",
             "show_default": True,
-            "help": "When another run works on the view: exit 0, wait for it, or exit 7.",
+            "help": "If another run holds the lease: exit 0, wait for it, or exit 7.",
         },
     ),
     "shard": (
@@ -51,9 +54,9 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
     "fast": ("--fast/--deep", {"help": "Fingerprints and manifest only; or every row against Redis (default)."}),
     "subset": (
         "--subset",
-        {"metavar": "I/N|next", "help": "Audit a slice of the buckets; next: the one after the last audit's."},
+        {"metavar": "I/N|next", "help": "Audit one slice of the key space; next: the one after the last audit's."},
     ),
-    "show_values": ("--show-values", {"is_flag": True, "help": "Row values in the report."}),
+    "show_values": ("--show-values", {"is_flag": True, "help": "Include row values in the report."}),
     "max_report": (
         "--max-report",
         {"type": click.IntRange(0, 100_000), "default": 20, "show_default": True, "help": "Keys named."},
@@ -79,7 +82,7 @@ def _mode(mode: str) -> Callable[[Callable[..., Any]], click.Command]:
                 "--metrics-file",
                 "metrics_path",
                 metavar="FILE",
-                help="Also keep Prometheus metrics there, for node_exporter's textfile collector.",
+                help="Also write Prometheus metrics to this file, for node_exporter's textfile collector.",
             ),
         ):
             command = option(command)
@@ -133,9 +136,11 @@ def delta(common: Common, **options: Any) -> int:
 
 
 @_mode("verify")
-@click.option("--coverage", is_flag=True, help="Only say when each part was last compared, and by whom.")
-@click.option("--html", "html_path", metavar="FILE", help="Also write a report page.")
-@click.option("--markdown", "markdown_path", metavar="FILE", help="Also write a summary for CI jobs and chat.")
+@click.option("--coverage", is_flag=True, help="Only show when each slice was last compared, and by what.")
+@click.option("--html", "html_path", metavar="FILE", help="Also write an HTML report.")
+@click.option(
+    "--markdown", "markdown_path", metavar="FILE", help="Also write a Markdown summary, for CI jobs and chat."
+)
 def verify(common: Common, *, coverage: bool, **options: Any) -> int:
     """Compare Redis with the view at the checkpoint's time; change nothing. Exit 3: drift.
 

@@ -192,8 +192,8 @@ def _allowed(
 def _not_ours(part: Repaired, view: str) -> SafetyStop:
     names = ", ".join(name_of(key) for key in sorted(part.foreign)[:5])
     return SafetyStop(
-        f"{part.foreign_count} keys of the view exist in Redis with other content, and nothing says they are "
-        f"ours: {names}",
+        f"{part.foreign_count} keys of the view already exist in Redis with other content, and nothing shows that "
+        f"the view wrote them: {names}",
         hint="set redis.key_prefix, or redis.dedicated: true; or take them over with: "
         f"reconcile snapshot --view {view} --adopt",
     )

@@ -197,7 +197,7 @@ def _redis_user(user: str, parts: Parts) -> None:
 def _redis_address(text: str) -> dict[str, object]:
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:/@]*))(?::([^:@/]*))?", text)
     if match is None:
-        raise Wrong("the host in the URL cannot be understood", f"{_ENCODE}; {_REDIS}")
+        raise Wrong("the host in the URL is not valid", f"{_ENCODE}; {_REDIS}")
     v6, name, number = match.groups()
     found: dict[str, object] = {}
     if v6 or name:
@@ -213,18 +213,16 @@ def _redis_query(query: str, parts: Parts) -> None:
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,40}", name):
             raise Wrong("the part of the URL after '?' is not name=value&…", _REDIS)
         if name not in REDIS_PARAMETERS:
-            raise Wrong(f"the parameter {name!r} is not one for here", f"allowed: {', '.join(REDIS_PARAMETERS)}")
+            raise Wrong(f"the parameter {name!r} is not supported", f"allowed: {', '.join(REDIS_PARAMETERS)}")
         target, read, _ = REDIS_PARAMETERS[name]
         if name.startswith("ssl_") and not parts.values["tls"]:
-            raise Wrong(f"the parameter {name!r} is for TLS, which is off", "rediss:// in place of redis://")
+            raise Wrong(f"the parameter {name!r} is for TLS, which is off", "rediss:// instead of redis://")
         try:
             value = read(_decoded(text))
         except Wrong:
             raise
         except ValueError:
-            raise Wrong(
-                f"the parameter {name!r} has a value that it cannot have", "see docs/configuration.md"
-            ) from None
+            raise Wrong(f"the parameter {name!r} has an invalid value", "see docs/configuration.md") from None
         if target == "tls_verify" and parts.values.get(target) == "none":
             continue
         if target:

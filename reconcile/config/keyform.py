@@ -22,7 +22,7 @@ def parse_prefix(raw: Raw) -> str:
         raise ValueError
     bare = raw.rstrip(":")
     if raw and not bare:
-        raise Wrong("is nothing but colons", "leave key_prefix out if there is to be none, or name one")
+        raise Wrong("is nothing but colons", "name a prefix, or leave key_prefix out")
     return bare + ":" if bare else ""
 
 
@@ -49,7 +49,7 @@ def parse_template(raw: Raw) -> KeyShape:
         elif len(match[0]) == 2:
             texts[-1] += match[0][0]
         else:
-            raise Wrong(f"has a {match[0]!r} without its other half", _EXAMPLE)
+            raise Wrong(f"has a {match[0]!r} without a counterpart", _EXAMPLE)
     texts[-1] += raw[at:]
     if not columns:
         raise Wrong("names no column", _EXAMPLE)

@@ -227,7 +227,7 @@ def of_environment(environ: Mapping[str, str]) -> dict[str, Section]:
             if value:
                 given = Given(_split(value, meaning), variable, f"env {variable}", Layer.ENVIRONMENT, _via(meaning))
                 if not is_utf8(value):
-                    raise given.error("not UTF-8", "the variable holds bytes that are no text; set it again as UTF-8")
+                    raise given.error("not UTF-8", "the variable is not valid UTF-8; set it again")
                 _put(sections[schema.home(section, meaning.key)], meaning, given)
         elif variable.startswith(PREFIX) and not _is_ours(variable, value):
             raise ConfigError(f"{texts.printable(variable)}: unknown environment variable", hint=_near(variable, names))

@@ -159,7 +159,7 @@ def _one_address(merged: Section, url: Given | None, sentinel: Section) -> Secti
         if given.layer == found[winner].layer:
             other = found[winner]
             raise given.error(
-                f"{other.path} ({other.place}) says where Redis is, too", f"keep one of {winner} and {name}"
+                f"{other.path} ({other.place}) also gives the address of Redis", f"keep one of {winner} and {name}"
             )
         merged.pop(name, None)
         if name == "host":
@@ -202,7 +202,7 @@ def _of_url(
                 continue
             if reader.value(key, given) != said[key.field]:
                 raise given.error(
-                    f"{url.path} ({url.place}) says this too", f"give {key.name} in the URL or beside it, not both"
+                    f"{url.path} ({url.place}) also gives this", f"give {key.name} in the URL or beside it, not both"
                 )
         del merged[key.name]
     return {name: (part, url.place) for name, part in said.items()}, parts.extra
@@ -216,4 +216,4 @@ def _refuse_unused_tls(merged: Section, decided: Decided, reader: Reader) -> Non
         on = "tls" in merged and reader.value(schema.key_of("redis", "tls"), merged["tls"])
     for name in _TLS:
         if name in merged and not on:
-            raise merged[name].error("given, but TLS is off", "tls: true, or rediss:// in place of redis://")
+            raise merged[name].error("given, but TLS is off", "tls: true, or rediss:// instead of redis://")

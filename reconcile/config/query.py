@@ -57,11 +57,11 @@ def _tokens(sql: str) -> Iterator[tuple[str, int, int]]:
         if kind == "tag" or match["dollar"]:
             kind, stop = "string", sql.find(match["dollar"], stop) + len(match["dollar"])
             if stop < match.end():
-                raise Wrong("has a dollar quote that does not end", f"close it with {match['dollar']}")
+                raise Wrong("has an unterminated dollar quote", f"close it with {match['dollar']}")
         elif kind == "block":
             kind, stop = "space", _block_end(sql, at)
         elif kind == "open":
-            raise Wrong("has a quote that does not end", "close it, or double a quote that stands for itself")
+            raise Wrong("has an unterminated quote", "close it, or double a quote that stands for itself")
         yield kind, at, stop
         at = stop
 
@@ -72,7 +72,7 @@ def _block_end(sql: str, at: int) -> int:
         depth += 1 if match.group() == "/*" else -1
         if depth == 0:
             return at + match.end()
-    raise Wrong("has a comment that does not end", "close it with */")
+    raise Wrong("has an unterminated comment", "close it with */")
 
 
 def parts(relation: str) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def _text(raw: Raw) -> str:
 def _line(raw: Raw) -> str:
     text = _text(raw)
     if text.endswith("\n"):
-        raise Wrong("ends in a newline", "take it out (printf '%s' in place of echo; |- in place of | in YAML)")
+        raise Wrong("ends in a newline", "remove it (use printf '%s' instead of echo; |- instead of | in YAML)")
     if any(c in text for c in "\r\n\0"):
         raise ValueError
     return text
@@ -82,7 +82,7 @@ def _secret(raw: Raw) -> str:
     text = _text(raw)
     if text.endswith("\n"):
         raise Wrong(
-            "the password ends in a newline", "take it out (printf '%s' in place of echo; |- in place of | in YAML)"
+            "the password ends in a newline", "remove it (use printf '%s' instead of echo; |- instead of | in YAML)"
         )
     if "\0" in text:
         raise ValueError
@@ -98,9 +98,9 @@ def host(text: str) -> str:
     if "://" in text or "@" in text:
         raise Wrong("not a host name", "give a whole URL as url")
     if text.count(":") == 1:
-        raise Wrong("a host name holds no port", "give the port under its own key: port")
+        raise Wrong("a host name cannot contain a port", "give the port under its own key: port")
     if text.startswith("["):
-        raise Wrong("an IPv6 address stands without brackets here", "write ::1 in place of [::1]")
+        raise Wrong("an IPv6 address takes no brackets here", "write ::1 instead of [::1]")
     if ":" in text:
         return _ipv6(text)
     labels = text.removesuffix(".").split(".")

@@ -47,7 +47,7 @@ def build(
     if len(entries) > 1 and above:
         stray = next(iter(above.values()))
         raise stray.error(
-            f"there are {len(entries)} views, and it does not say which", "change the entry of views: in the file"
+            f"there are {len(entries)} views, and it does not name one", "change the entry of views: in the file"
         )
     views = []
     for n, entry in enumerate(entries):

@@ -1,4 +1,4 @@
-"""Why one key is as it is in Redis: a pure judgement over what was seen of it."""
+"""Explain the state of one key in Redis from what was read of it. Pure."""
 
 from __future__ import annotations
 
@@ -7,39 +7,41 @@ from dataclasses import dataclass
 
 
 class KeyVerdict(enum.Enum):
-    """What is true of one key."""
+    """The verdict on one key."""
 
     IN_SYNC = "in sync"
     LAGS = "lags"
-    """Redis is what the checkpoint says; the source has moved on since. Not drift."""
+    """Redis matches the checkpoint; the source has changed since. Not drift."""
     MISSING = "missing"
     """The view has it, Redis lost it."""
     CHANGED_OUTSIDE = "changed outside"
-    """Redis holds something that no run of ours wrote."""
+    """Redis holds a value that no run of this view wrote."""
     EXTRA = "extra"
     """Redis holds a key of ours that the view does not have."""
     MISSED = "missed updates"
-    """Redis is what the manifest says, but not what the view was then: a bug, or a view that was replaced."""
+    """Redis matches the manifest, but not the view at the checkpoint: a bug, or the view was replaced."""
     FOREIGN = "not ours"
-    """Redis has the key, and it is none that a run of this view wrote or may touch."""
+    """Redis has the key, but it is outside the view's range."""
     EXPIRED = "expired"
-    """The view has it, but its own time has passed."""
+    """The view has it, but its expiry time has passed."""
     ABSENT = "not in view"
     """Neither the view nor Redis has it."""
     NOT_SYNCED = "not synchronised"
-    """Nothing was synchronised yet."""
+    """There is no checkpoint yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen of one key. A value of None: absent (or a NULL value in the view, which is the same).
+    """What was read of one key. Values are framed; None: absent, or a NULL value in the view.
 
-    then: in the view at the checkpoint's time; meaningful only with `then_known`.
-    now: in the view now. held: in Redis, framed; None: absent, or nothing the layout can read. held_kind: its type in
-    Redis, 'none' when absent. expired: the row's own time has passed, so Redis rightly let go of it.
-    owned: the key is one of this view's by prefix, database or memory.
-    source_moved: the bucket has changed at the source since the checkpoint, or that is not known.
-    redis_as_recorded: the bucket in Redis is what the manifest says; None without a manifest.
+    then: value in the view at the checkpoint's time; meaningful only if `then_known`.
+    now: value in the view at present.
+    held: value in Redis; None: absent, or not readable in the view's layout.
+    held_kind: Redis type, 'none' if absent.
+    expired: the row's expiry time has passed, so the key may be absent.
+    owned: the key is in the view's range.
+    source_moved: the bucket has changed at the source since the checkpoint, or may have.
+    redis_as_recorded: the bucket in Redis matches the manifest; None without a manifest.
     """
 
     synced: bool
@@ -55,7 +57,7 @@ class Seen:
 
 
 def explain_key(seen: Seen) -> tuple[KeyVerdict, str]:
-    """The verdict and a sentence that says why."""
+    """Return the verdict and a sentence that explains it."""
     if seen.held_kind != "none" and not seen.owned:
         return KeyVerdict.FOREIGN, "Redis has this key, but it is not one of this view's: runs leave it alone"
     if seen.held is None and seen.held_kind != "none":
@@ -63,7 +65,7 @@ def explain_key(seen: Seen) -> tuple[KeyVerdict, str]:
             return KeyVerdict.EXTRA, f"the view does not have it: something else wrote the {seen.held_kind} in Redis"
         return KeyVerdict.CHANGED_OUTSIDE, f"Redis holds a {seen.held_kind} under this name: something else wrote it"
     if seen.expired:
-        return KeyVerdict.EXPIRED, "the time in its row has passed, and Redis let it expire, as it should"
+        return KeyVerdict.EXPIRED, "the time in its row has passed: Redis let it expire, as it should"
     if not seen.synced:
         return _before_first_run(seen)
     if seen.then_known:
@@ -77,10 +79,10 @@ def explain_key(seen: Seen) -> tuple[KeyVerdict, str]:
 
 def _before_first_run(seen: Seen) -> tuple[KeyVerdict, str]:
     if seen.held == seen.now:
-        what = "view and Redis agree by themselves" if seen.now is not None else "neither the view nor Redis has it"
-        return KeyVerdict.NOT_SYNCED, f"nothing was synchronised yet; {what}"
+        what = "view and Redis already agree" if seen.now is not None else "neither the view nor Redis has it"
+        return KeyVerdict.NOT_SYNCED, f"not synchronised yet; {what}"
     will = "remove it" if seen.now is None else "write it"
-    return KeyVerdict.NOT_SYNCED, f"nothing was synchronised yet; the first run will {will}"
+    return KeyVerdict.NOT_SYNCED, f"not synchronised yet; the first run will {will}"
 
 
 def _equal(value: bytes | None) -> tuple[KeyVerdict, str]:
@@ -90,16 +92,16 @@ def _equal(value: bytes | None) -> tuple[KeyVerdict, str]:
 
 
 def _against(then: bytes | None, seen: Seen) -> tuple[KeyVerdict, str]:
-    """Compare with what the view was at the checkpoint."""
+    """Judge against the view at the checkpoint."""
     if seen.held == then:
         if then == seen.now:
             return _equal(then)
         what = "was removed" if seen.now is None else ("was added" if then is None else "has changed")
-        return KeyVerdict.LAGS, f"it {what} at the source since the checkpoint; the next run brings Redis there"
+        return KeyVerdict.LAGS, f"it {what} at the source since the checkpoint; the next run brings Redis up to date"
     if seen.redis_as_recorded:
         return (
             KeyVerdict.MISSED,
-            "Redis is as the last run left it, but the view was otherwise then: a deep snapshot repairs it",
+            "Redis is as the last run left it, but the view already differed then: a deep snapshot repairs it",
         )
     if seen.held is None:
         return KeyVerdict.MISSING, "the last run left it in Redis, and something took it away since"
@@ -112,12 +114,12 @@ def _against(then: bytes | None, seen: Seen) -> tuple[KeyVerdict, str]:
 
 
 def _without_history(seen: Seen) -> tuple[KeyVerdict, str]:
-    """The view at the checkpoint cannot be read, and its bucket has changed (or may have) since."""
+    """Judge a bucket that has changed, or may have, since a checkpoint that can no longer be read."""
     if seen.redis_as_recorded:
         return (
             KeyVerdict.LAGS,
             "its bucket in Redis is as the last run left it, and has changed at the source since; the next run brings "
-            "Redis there",
+            "Redis up to date",
         )
     if seen.held is None:
         return (
@@ -126,5 +128,5 @@ def _without_history(seen: Seen) -> tuple[KeyVerdict, str]:
         )
     return (
         KeyVerdict.CHANGED_OUTSIDE if seen.now is not None else KeyVerdict.EXTRA,
-        "it differs from the view now, and its bucket in Redis is not as the last run left it: something else wrote",
+        "it differs from the view now, and its bucket in Redis is not as the last run left it: something else wrote it",
     )

@@ -77,9 +77,11 @@ def note_removed(removed: tuple[tuple[int, int], ...], number: int, now_ms: int)
 def consent_needed(unexplained: int, names: list[str], view: str) -> SafetyStop:
     """The error for keys in the view's range that nothing explains."""
     shown = f" ({', '.join(names)}{', …' if unexplained > len(names) else ''})" if names else ""
-    number = "1 key is" if unexplained == 1 else f"{unexplained} keys are"
+    one = unexplained == 1
+    number, them = ("1 key", "it") if one else (f"{unexplained} keys", "them")
     return SafetyStop(
-        f"{number} in the range of view {view} without anything to say that the view wrote them{shown}; "
-        "they are left alone, everything else is up to date",
-        hint=f"if they may go, run: reconcile snapshot --view {view} --allow-deletes; else choose another prefix",
+        f"{number} in the range of view {view} {'is' if one else 'are'} unexplained: nothing shows that the view wrote "
+        f"{them}{shown}; left alone, everything else is up to date",
+        hint=f"to delete {them}, run: reconcile snapshot --view {view} --allow-deletes; to keep {them}, choose another "
+        "prefix",
     )

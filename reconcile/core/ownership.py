@@ -87,7 +87,7 @@ def contradiction(view: str, ours: Range, claims: Mapping[str, Range]) -> Safety
     own = claims.get(view)
     if own is not None and own != ours and own.ownership != "remembered":
         return SafetyStop(
-            f"view {view} has claimed {own}, and is now configured for {ours}: its keys are not moved",
+            f"view {view} has claimed {own}, and is now configured for {ours}: keys are not moved",
             hint=f"give it a new name, then: reconcile drop {view} --keys; or restore the old range",
         )
     for other, theirs in sorted(claims.items()):

@@ -259,5 +259,5 @@ def corrupt(view: str, why: str) -> StateError:
     """The error for a state that was overwritten by something else."""
     return StateError(
         f"the state of view {view} in Redis is corrupt: {why}",
-        hint="something else wrote to it; start over from the data with: reconcile snapshot --reset-state",
+        hint="something else wrote to it; start over with: reconcile snapshot --reset-state",
     )

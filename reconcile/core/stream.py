@@ -74,7 +74,7 @@ class UpdateStream:
         width = _BEFORE_KEY + self.form.width
         count, rest = divmod(len(fields) - 1, width)
         if rest:
-            raise ReconcileError("Materialize sent a line of another form than was asked for")
+            raise ReconcileError("Materialize sent a line in an unexpected format")
         escaped = b"\\" in text
         progressed = fields[1::width]
         closed = False

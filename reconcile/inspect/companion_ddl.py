@@ -55,15 +55,15 @@ class CompanionStatements:
         }
 
     def render(self) -> str:
-        """SQL with comments, so that all of it may go to psql."""
+        """Return the statements with comments, ready for psql."""
         return (
-            f"-- Companion view of {self.view}: Materialize keeps its fingerprints up to date, so that a run reads\n"
-            f"-- only what changed. {self.buckets:,} buckets ({self.reason}). Its salt is secret: who knows it and\n"
-            "-- controls rows could hide a change of somebody else's.\n"
+            f"-- Companion view of {self.view}: Materialize keeps its fingerprints up to date, so a run reads only\n"
+            f"-- what changed. {self.buckets:,} buckets ({self.reason}). Its salt is a secret: with it,\n"
+            "-- whoever controls some rows could hide changes to others.\n"
             "-- Run this with the database and search_path of the configuration, in the cluster of its sessions.\n"
             f"SET cluster = {identifier(self.cluster)};\n"
             f"{self.ddl}"
-            f"-- If someone else than {self.role} runs this:\n"
+            f"-- If another role than {self.role} runs this:\n"
             f"-- GRANT SELECT ON {self.name} TO {identifier(self.role)};\n"
             "--\n"
             "-- Then add to the entry of this view under views: (or set RECONCILE_VIEW__COMPANION):\n"

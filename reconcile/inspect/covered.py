@@ -49,19 +49,21 @@ def read_coverage(settings: Settings, names: tuple[str, ...], stop: Stop) -> lis
 
 
 def render(found: list[dict[str, Any]]) -> str:
-    """For people: slices that were compared together in one line."""
+    """Return coverage as text; slices that were compared together share a line."""
     return "\n".join(line for one in found for line in _lines(one))
 
 
 def _lines(one: dict[str, Any]) -> Iterator[str]:
     covered = one["coverage"]
     if covered is None:
-        yield f"{one['view']}: nothing was synchronised yet"
+        yield f"{one['view']}: not synchronised yet"
         return
     n = covered["slices"]
     all_by = covered["all_by_ms"]
     promise = (
-        "the rolling compare is off, or has not begun" if all_by is None else f"all again by {format_time(all_by)}"
+        "the rolling compare is off, or has not begun"
+        if all_by is None
+        else f"all slices compared again by {format_time(all_by)}"
     )
     yield f"{one['view']}: {plural(n, 'slice')}; {promise}"
     known = {slice_["slice"]: (slice_["at_ms"], slice_["by"]) for slice_ in covered["compared"]}

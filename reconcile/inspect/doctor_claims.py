@@ -25,7 +25,7 @@ def check_claims(
         stored = survey.claims()
         if stored is None:
             findings.fail(
-                "claims", "the claims may not be read: runs end with exit code 2", "ACL SETUSER … ~reconcile:*"
+                "claims", "no permission to read the claims: runs end with exit code 2", "ACL SETUSER … ~reconcile:*"
             )
             return
         claims = Claims.read(stored)
@@ -38,7 +38,7 @@ def check_claims(
         if states is not None:
             _check_states(claims, states, idle, findings)
         if len(findings.found) == before:
-            findings.ok("claims", f"{len(claims.ranges):,} in this database, none contradicts another")
+            findings.ok("claims", f"{len(claims.ranges):,} in this database, no two overlap")
 
 
 def _check_overlaps(claims: Claims, tags: set[str], idle: list[str], findings: Findings) -> None:
@@ -49,13 +49,13 @@ def _check_overlaps(claims: Claims, tags: set[str], idle: list[str], findings: F
             "claims",
             f"views {stays} and {goes} claim the same keys: {stays} has {claims.ranges[stays]}, {goes} has "
             f"{claims.ranges[goes]}" + (" (orphaned: it has no state)" if goes in idle else ""),
-            f"reconcile drop {goes}\n# if nobody uses it; until then runs of {stays} may end with exit code 5",
+            f"reconcile drop {goes}\n# if it is no longer used; until then runs of {stays} may end with exit code 5",
         )
     for tag in claims.unreadable[:MAX_TOLD]:
         findings.warn(
             "claims",
             f"the claim of {tag} is not one that reconcile wrote",
-            f"HDEL reconcile:{{claims}} {tag}\n# the next run of {tag} writes it anew",
+            f"HDEL reconcile:{{claims}} {tag}\n# the next run of {tag} writes a new one",
         )
 
 
@@ -77,8 +77,8 @@ def _check_states(claims: Claims, states: set[str], idle: list[str], findings: F
     for tag in [tag for tag in idle if tag not in overlapping][:MAX_TOLD]:
         findings.warn(
             "claims",
-            f"the claim of {tag} on {claims.ranges[tag]} is orphaned: it has no state, and no view in this "
-            "configuration; it keeps every other view off these keys",
+            f"the claim of {tag} on {claims.ranges[tag]} is orphaned: it has no state, and no view of this "
+            "configuration has it; no other view can claim these keys",
             f"reconcile drop {tag}",
         )
     unclaimed = [tag for tag in sorted(states) if tag not in claims.ranges and tag not in claims.unreadable]
@@ -86,7 +86,7 @@ def _check_states(claims: Claims, states: set[str], idle: list[str], findings: F
         findings.warn(
             "claims",
             f"view {tag} has a state but no claim (reconcile:{{claims}} was lost, or evicted)",
-            f"reconcile run --view {tag}\n# which also makes those of all other states anew",
+            f"reconcile run --view {tag}\n# this also restores the claims of all other states",
         )
 
 

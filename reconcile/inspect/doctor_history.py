@@ -50,7 +50,7 @@ def check_history(
     """
     frontiers = explained.frontiers
     if frontiers.now == MAX_TIMESTAMP:
-        findings.ok("history", "the view is constant: there is nothing to continue from")
+        findings.ok("history", "the view is constant: there are no changes to follow")
         return True
     readable_s = max(0, frontiers.now - frontiers.since) / 1000
     objects: list[CatalogObject] = []
@@ -88,7 +88,7 @@ def _judge(
     windows_s = [known.window_ms / 1000 for known in objects if known.window_ms is not None]
     # What an object keeps is a promise; what can be read now may be more (lazy cleaning) or less (a new view).
     kept_s = min(windows_s, default=readable_s)
-    now = f"the query can be read back {span(readable_s)} now"
+    now = f"the query can be read as of {span(readable_s)} ago now"
     wanted_s = max(LEAST_HISTORY_S, RUNS_TO_MISS * (every_s or 0))
     if kept_s >= max(SHORT_HISTORY_S, 2 * (every_s or 0)):
         findings.ok("history", f"kept for {span(kept_s)}; {now}")
@@ -98,7 +98,7 @@ def _judge(
         return False
     why = "every run reconciles by snapshot (correct, but it costs more than a delta)"
     if every_s is not None and kept_s >= every_s:
-        why = f"one late run, with runs every {span(every_s)}, loses it and reconciles by snapshot"
+        why = f"with runs every {span(every_s)}, one late run loses it and reconciles by snapshot"
     short = [known for known in objects if known.window_ms is None or known.window_ms / 1000 < wanted_s]
     findings.warn("history", f"kept for {span(kept_s)} only, {now}: {why}", _retain(short, wanted_s))
     return False
@@ -189,7 +189,7 @@ def _check_absent(
         findings.ok("companion view", "none is configured")
         return None
     took_s = fingerprint_s(session, mapping, view.buckets or choose_buckets(rows))
-    measured = f"without one Materialize takes {took_s:.2f} s for the fingerprints of {plural(rows, 'row')}"
+    measured = f"without one, Materialize needs {took_s:.2f} s to compute the fingerprints of {plural(rows, 'row')}"
     pays = took_s >= PAYS_S or (schedule.every_s is not None and took_s >= PAYS_SHARE * schedule.every_s)
     if not pays:
         findings.ok("companion view", f"none is configured; {measured}, so it would save little")
@@ -199,7 +199,7 @@ def _check_absent(
         share = "" if schedule.every_s is None else f" ({took_s / schedule.every_s:.0%} of the time between two runs)"
         findings.warn(
             "companion view",
-            f"none is configured, though it would pay: {measured}, in every run{share}; with one it maintains them",
+            f"none is configured, though it would pay off: {measured}, in every run{share}; with one, it maintains them",
             f"reconcile init --companion --view {view.name}",
         )
     return took_s

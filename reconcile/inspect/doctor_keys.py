@@ -54,11 +54,11 @@ def check_state(target: Target, view: ViewSettings, findings: Findings) -> State
     state = stored.state
     complete = state is not None and stored.manifest_bytes == state.buckets * RECORD_BYTES
     if state is None or (state.as_of is None and not complete):
-        findings.ok("state", "nothing was synchronised yet: the first run loads everything")
+        findings.ok("state", "not synchronised yet: the first run loads everything")
     elif not complete:
         findings.warn(
             "state",
-            "the manifest is missing or not this state's (evicted, or overwritten): the next run compares everything",
+            "the manifest is missing or does not match the state (evicted, overwritten): the next run compares all keys",
         )
     elif state.pending is not None and state.pending.kind == "withheld":
         findings.warn("state", str(state.pending), f"reconcile snapshot --view {view.name} --allow-deletes")
@@ -77,9 +77,11 @@ def check_identity(identity: Identity, state: State, target: Target, view: ViewS
     if contested is not None:
         findings.fail("identity", f"{contested.message}: its runs end with exit code 5", contested.hint)
     elif identity.mapping != state.identity.mapping:
-        findings.ok("identity", "keys or values are made in another way now: the next run compares everything")
+        findings.ok("identity", "the mapping to keys and values has changed: the next run compares everything")
     elif identity.source != state.identity.source:
-        findings.ok("identity", "the query, or what it reads, has changed since the checkpoint: a snapshot comes next")
+        findings.ok(
+            "identity", "the query, or what it reads, has changed since the checkpoint: the next run takes a snapshot"
+        )
 
 
 def check_compared(target: Target, state: State, view: ViewSettings, findings: Findings) -> None:
@@ -93,7 +95,7 @@ def check_compared(target: Target, state: State, view: ViewSettings, findings: F
     if may_evict and evicted:
         findings.warn(
             "evicted",
-            f"{plural(evicted, 'key')} of this Redis were evicted since the rolling compare last looked: "
+            f"{plural(evicted, 'key')} of this Redis were evicted since the last rolling compare: "
             "some may be the view's",
             f"reconcile snapshot --deep --view {view.name}",
         )
@@ -101,12 +103,12 @@ def check_compared(target: Target, state: State, view: ViewSettings, findings: F
     if schedule.overdue(turn, now_ms, every_ms):
         findings.warn(
             "compare",
-            f"the last whole turn ended {format_time(turn.done_ms)}; compare_every promises one each "
-            f"{span(view.compare_every_s or 0)}: runs are too short, or too rare",
+            f"the last turn ended {format_time(turn.done_ms)}, longer ago than compare_every = "
+            f"{span(view.compare_every_s or 0)}: runs are too short, or too far apart",
             f"reconcile snapshot --deep --view {view.name}\n# compares everything now; then give runs more time",
         )
     elif turn.done_ms:
-        findings.ok("compare", f"Redis as a whole was last compared {format_time(turn.done_ms)}")
+        findings.ok("compare", f"all of Redis was last compared {format_time(turn.done_ms)}")
 
 
 def check_legacy(survey: Survey, target: Target, state: State | None, findings: Findings, *, first: bool) -> None:
@@ -133,7 +135,7 @@ def check_legacy(survey: Survey, target: Target, state: State | None, findings: 
     elif alive and state is None:
         findings.warn(
             "timestamp key",
-            f"{shown} was written in the last minute: mz-redis-sync seems to be running still; "
+            f"{shown} was written in the last minute: mz-redis-sync seems to be still running; "
             "two writers undo each other's work",
             "stop mz-redis-sync before the first run",
         )
@@ -183,8 +185,8 @@ def _before_first_run(found: Found, where: str, view: ViewSettings, findings: Fi
         return
     findings.warn(
         "key space",
-        f"{plural(found.held, 'key')} {where} already, e.g. {_shown(found.some_names)}: the first run takes over those "
-        "the view has, keeps the others and ends with exit code 5, until somebody consents to their deletion",
+        f"{plural(found.held, 'key')} {where} already, e.g. {_shown(found.some_names)}: the first run takes over "
+        "those the view has, leaves the others alone and ends with exit code 5, until you consent to their deletion",
         f"reconcile snapshot --dry-run --view {view.name}\n"
         f"reconcile snapshot --allow-deletes --view {view.name}\n# or choose another key_prefix",
     )
@@ -202,8 +204,7 @@ def _judge(found: Found, where: str, view: ViewSettings, findings: Findings) -> 
     if found.surplus:
         findings.warn(
             "key space",
-            f"{counted}: {plural(found.surplus, 'key')} that the view did not put there"
-            + _examples(found.surplus_names),
+            f"{counted}: {plural(found.surplus, 'key')} that the view did not write" + _examples(found.surplus_names),
             f"reconcile verify --view {view.name}\n# then, if they may go: "
             f"reconcile snapshot --deep --allow-deletes --view {view.name}",
         )
@@ -227,17 +228,17 @@ def _shown(names: list[bytes]) -> str:
 
 def _check_expiry(survey: Survey, target: Target, where: str, stop: Stop, findings: Findings) -> None:
     if target.counters().with_expiry == 0:
-        findings.ok("expiry", "no key of this Redis has a time to live")
+        findings.ok("expiry", "no key in this Redis has a TTL")
         return
     found, asked, examples = keyspace.expiring(survey, target, stop)
     if not found:
-        findings.ok("expiry", f"none of {plural(asked, 'key')} {where} has a time to live")
+        findings.ok("expiry", f"none of {plural(asked, 'key')} {where} has a TTL")
         return
     pattern = f"{target.range.prefix.decode()}*" if target.range.prefix else "*"
     have = "has" if found == 1 else "have"
     findings.warn(
         "expiry",
-        f"{found:,} of {plural(asked, 'key')} {where} {have} a time to live, which something else has set, "
+        f"{found:,} of {plural(asked, 'key')} {where} {have} a TTL that something else has set, "
         f"e.g. {_shown(examples)}: Redis will delete them although the view has them",
         f"redis-cli --scan --pattern '{pattern}' | xargs -r -n 1 redis-cli PERSIST\n"
         "# and find out who calls EXPIRE; if keys should expire: expires_at: names the column that says when",

@@ -31,12 +31,12 @@ def check_memory(
     """rows: of the view now. Only what is not in Redis yet needs room."""
     counters = target.counters()
     if not counters.max_bytes or counters.used_bytes is None:
-        findings.ok("memory", "maxmemory is off, or not told: room for the view is the host's")
+        findings.ok("memory", "maxmemory is off or unknown: the host's memory is the limit")
         return
     more = max(0, rows - (state.keys if state is not None else 0))
     per_row = _bytes_per_row(session, mapping, view)
     needed, free = round(more * per_row), counters.max_bytes - counters.used_bytes
-    estimate = f"{plural(more, 'row')} to come × {per_row:,.0f} bytes = {_size(needed)}"
+    estimate = f"{plural(more, 'row')} to load ×  {per_row:,.0f} bytes = {_size(needed)}"
     if needed <= free:
         findings.ok("memory", f"{estimate}, {_size(max(0, free))} free below maxmemory")
         return

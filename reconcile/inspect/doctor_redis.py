@@ -30,7 +30,7 @@ def _server_name(nodes: list[Info]) -> str:
         versions = sorted({info[field] for info in nodes if field in info})
         if versions:
             return f"{name} {', '.join(versions)}" + (f" on {len(nodes)} primaries" if len(nodes) > 1 else "")
-    return "it answers, but does not tell its version (INFO)"
+    return "it answers, but INFO does not give its version"
 
 
 def check_encryption(settings: RedisSettings, findings: Findings) -> None:
@@ -41,14 +41,14 @@ def check_encryption(settings: RedisSettings, findings: Findings) -> None:
         accepted = "any server's certificate" if settings.tls_verify == "none" else "a certificate for any other name"
         findings.warn(
             "redis encryption",
-            f"encrypted, but redis.tls_verify: {settings.tls_verify} accepts {accepted}: anybody on the way could "
-            "answer in Redis' name",
+            f"encrypted, but redis.tls_verify: {settings.tls_verify} accepts {accepted}: anyone on the path could "
+            "impersonate Redis",
             "set redis.tls_verify: full, and redis.tls_ca_cert to the file of your authority",
         )
     elif not settings.tls and settings.password is not None and not local:
         findings.warn(
             "redis encryption",
-            "the connection to Redis is not encrypted: password and values can be read on the way",
+            "the connection to Redis is not encrypted: password and values can be read in transit",
             "set redis.tls: true (or a rediss:// URL)",
         )
 
@@ -71,7 +71,7 @@ def _check_eviction(nodes: list[Info], findings: Findings) -> None:
     """allkeys-* takes any key away, our state's included, and tells nobody."""
     known = [info for info in nodes if number(info, "maxmemory") is not None and info.get("maxmemory_policy")]
     if not known:
-        findings.ok("eviction", "Redis does not tell its policy")
+        findings.ok("eviction", "Redis does not report its policy")
         return
     policies = sorted({info["maxmemory_policy"] for info in known})
     evicted = sum(number(info, "evicted_keys") or 0 for info in known)
@@ -80,7 +80,7 @@ def _check_eviction(nodes: list[Info], findings: Findings) -> None:
         findings.warn(
             "eviction",
             f"maxmemory-policy {', '.join(policies)} removes keys silently when memory is short "
-            f"({evicted:,} so far), reconcile's own state too: they are missing until the rolling compare finds them",
+            f"({evicted:,} so far), reconcile's own state included, until the rolling compare finds them",
             "CONFIG SET maxmemory-policy noeviction\n# and in redis.conf, or the service's parameter group",
         )
         return
@@ -113,7 +113,7 @@ def _check_persistence(nodes: list[Info], findings: Findings) -> None:
     elif all(info.get("aof_enabled") == "1" for info in nodes):
         findings.ok("persistence", "append-only file")
     elif any("aof_enabled" in info for info in nodes):
-        findings.ok("persistence", "no append-only file: after a crash the next run brings back what was lost")
+        findings.ok("persistence", "no append-only file: after a crash the next run restores what was lost")
 
 
 def number(info: Info, field: str) -> int | None:

@@ -51,14 +51,14 @@ def _check_encryption(session: Session, settings: Settings, findings: Findings) 
     if session.exposed:
         findings.warn(
             "encryption",
-            "the connection to Materialize is not encrypted: password and rows can be read on the way",
+            "the connection to Materialize is not encrypted: password and rows can be read in transit",
             "set materialize.sslmode to require; to verify-full with sslrootcert, to be sure of the server",
         )
     elif session.encrypted and not checked:
         findings.warn(
             "encryption",
-            f"encrypted, but with sslmode {sslmode} anybody could answer in Materialize's name and learn the password",
-            "set materialize.sslmode: verify-full and materialize.sslrootcert: system (or the file of your authority)",
+            f"encrypted, but with sslmode {sslmode} anyone could impersonate Materialize and learn the password",
+            "set materialize.sslmode: verify-full, and materialize.sslrootcert to the file of its authority",
         )
 
 
@@ -139,5 +139,5 @@ def check_keys(session: Session, mapping: Mapping, findings: Findings) -> tuple[
             f"make the key unique in the query, e.g. SELECT DISTINCT ON ({key}) … ORDER BY {key}, <what decides>",
         )
     if not keyless and not repeated:
-        findings.ok("keys", f"{plural(rows, 'row')}, each with a key of its own")
+        findings.ok("keys", f"{plural(rows, 'row')}, each with a unique key")
     return rows, not keyless

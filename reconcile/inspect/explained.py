@@ -1,4 +1,4 @@
-"""What `explain` found of one key, as JSON and as text. Values by length and digest; themselves only when asked for."""
+"""The findings of `explain`, as JSON and as text. Values appear only if asked for, else their length and digest."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from reconcile.target.survey import KeyFacts
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Who may write the key, and when runs of the view last did. Times in milliseconds of Redis' clock.
+    """Who may write the key, and when the view was last written. Times in milliseconds by Redis' clock.
 
-    claim: the tag of the view whose claim has the key by its name; None: nobody's, or not told.
+    claim: the view whose claim covers the key; None: no view's, or unknown.
     """
 
     claim: str | None
@@ -34,7 +34,7 @@ class Written:
 
 @dataclass(slots=True)
 class Explanation:
-    """Everything known of one key."""
+    """Everything known about one key."""
 
     view: str
     key: bytes
@@ -42,12 +42,12 @@ class Explanation:
     facts: KeyFacts
     state: State | None
     now_ms: int
-    """The time of the view's present, as read."""
+    """The as_of at which `seen.now` was read."""
     null_in_view: bool
     several: bool
     """Values are framed columns (layout hash)."""
     expires: bool
-    """Values begin with the time at which they expire."""
+    """Framed values begin with their expiry time."""
     written: Written
     bucket: int | None = None
     source_agrees: bool | None = None
@@ -91,7 +91,7 @@ class Explanation:
         }
 
     def _touched(self) -> bool | None:
-        """Whether anybody, a reader too, has looked at it since a run last committed; None: not known."""
+        """Whether anything, a reader included, has accessed the key since the last commit; None: unknown."""
         idle_s, since_ms = self.facts.idle_s, self.written.since_commit_ms
         return None if idle_s is None or since_ms is None else (idle_s + 1) * 1000 < since_ms
 
@@ -114,25 +114,25 @@ class Explanation:
         if verdict is KeyVerdict.MISSING:
             counts = [(self.evicted, "evicted"), (self.expired, "expired")]
             told = " and ".join(f"{plural(count, 'key')} {what}" for count, what in counts if count)
-            since = f"Redis counts {told} since it started or was asked to forget; " if told else ""
+            since = f"Redis counts {told} since it started or its statistics were reset; " if told else ""
             return since + repair
         if self.written.claimed_by_other:
-            return f"its name lies in the keys that view {self.written.claim} has claimed"
+            return f"it is in the range of keys that view {self.written.claim} has claimed"
         if verdict in (KeyVerdict.CHANGED_OUTSIDE, KeyVerdict.EXTRA, KeyVerdict.MISSED):
             return repair
         if verdict in (KeyVerdict.LAGS, KeyVerdict.NOT_SYNCED):
             return f"reconcile run --view {self.view}"
         if self.facts.ttl_ms is not None and not self.expires:
-            return f"it will expire in {self.facts.ttl_ms / 1000:.1f} s: something else set a time to live"
+            return f"it will expire in {self.facts.ttl_ms / 1000:.1f} s: something else set a TTL"
         if self.null_in_view:
-            return "the view has the key with a NULL value: Redis holds no key for that"
+            return "the view's value for it is NULL: Redis holds no such key"
         if self.state is not None and self.state.pending is not None:
             return f"{self.state.pending}; until then Redis is between two times"
         return None
 
 
 def render(found: dict[str, Any]) -> str:
-    """The explanation for people, from its JSON form."""
+    """Return the explanation as text, from its JSON form."""
     lines = [f"{found['view']}: {found['key']}: {found['verdict']}", f"  {found['why']}"]
     if found["hint"]:
         lines.append(f"  hint: {found['hint']}")

@@ -113,7 +113,7 @@ def render(findings: Findings, *, quiet: bool) -> str:
     lines = [line for finding in shown for line in _lines(finding)]
     counts = {level: sum(finding.level == level for finding in findings.found) for level in ("ok", "warn", "fail")}
     if not quiet:
-        lines.append(f"{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} to mend")
+        lines.append(f"{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} to fix")
     return "\n".join(lines)
 
 

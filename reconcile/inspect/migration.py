@@ -1,4 +1,4 @@
-"""From a configuration of mz-redis-sync to one of reconcile, and what will be different. Connects to nothing."""
+"""Convert a configuration of mz-redis-sync, and list what will be different. Connects to nothing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from reconcile.inspect.yaml_text import scalar
 
 
 def render(settings: Settings, path: str) -> str:
-    """The new configuration as YAML; what changes is told in its comments."""
-    lines = [f"# Made from {path}, which reconcile reads unchanged too. What is different from mz-redis-sync:", "#"]
+    """Return the new configuration as YAML; comments list the differences."""
+    lines = [f"# Converted from {path} (which reconcile also reads as it is). What differs from mz-redis-sync:", "#"]
     lines += [f"# {line}" if line else "#" for line in _changes(settings)]
     lines += ["", *materialize_lines(settings.materialize), "", *redis_lines(settings.redis, given=True), "", "views:"]
     for view in settings.views:
@@ -21,32 +21,32 @@ def render(settings: Settings, path: str) -> str:
 
 def _changes(settings: Settings) -> list[str]:
     lines = [
-        "* Runs end: cron, a Kubernetes CronJob or a function starts `reconcile run` every minute. Stop mz-redis-sync",
+        "* No daemon: cron, a Kubernetes CronJob or a function starts `reconcile run` every minute. Stop mz-redis-sync",
         "  first: two writers undo each other's work.",
-        "* A restart does not begin anew: the time Redis is equal to is kept beside the data, as reconcile:{…}:state.",
-        "* Keys that leave the view leave Redis too, also those that left it while nothing ran.",
+        "* A restart does not start over: the time Redis equals is stored beside the data, in reconcile:{…}:state.",
+        "* Keys that leave the view leave Redis too, even if nothing was running at the time.",
     ]
     if any(view.key_prefix for view in settings.views):
         prefixes = ", ".join(f"{view.key_prefix}*" for view in settings.views if view.key_prefix)
         lines += [
             f"* First contact: the keys {prefixes} that the view has are taken over. Keys there that it does not have",
-            "  (what mz-redis-sync never removed, or somebody else's) are left alone and named, and the run ends with",
-            "  exit code 5 until somebody consents to their deletion:",
+            "  (left over from mz-redis-sync, or another program's) are left alone and named, and the run ends with",
+            "  exit code 5 until you consent to their deletion:",
             "    reconcile snapshot --dry-run              # what would be written and deleted",
             "    reconcile snapshot --allow-deletes        # consent, once",
         ]
     if any(not view.key_prefix for view in settings.views) and not settings.redis.dedicated:
         lines += [
-            "* There is no key_prefix, so reconcile has to remember each key it writes (memory in Redis). First",
-            "  contact stops with exit code 5 at keys of the view that exist already; they are taken over with:",
+            "* There is no key_prefix, so reconcile has to remember each key it writes (in Redis' memory). First",
+            "  contact stops with exit code 5 if keys of the view already exist; to take them over:",
             "    reconcile snapshot --adopt",
-            "  Keys that mz-redis-sync left and the view no longer has cannot be told from others': they stay.",
+            "  Keys left by mz-redis-sync that the view no longer has cannot be told from others and stay.",
         ]
     kept = [view.mz_timestamp_key for view in settings.views if view.mz_timestamp_key]
     if kept:
-        lines.append(f"* {', '.join(kept)} is kept up to date for programs that read it, with each commit.")
+        lines.append(f"* {', '.join(kept)} is kept up to date with each commit, for programs that read it.")
     if settings.materialize.password is not None or settings.redis.password is not None:
-        lines.append("* Passwords are not copied: give them in the environment or in files, as the comments below say.")
+        lines.append("* Passwords are not copied: set them in the environment or in files, as the comments below say.")
     return lines
 
 

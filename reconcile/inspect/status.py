@@ -146,7 +146,7 @@ def _claim(
         elif others:
             problem = f"overlaps the claim of {', '.join(others)}"
         elif claimed is None and state is not None:
-            problem = "not in the claims: the next run makes it anew"
+            problem = "missing from the claims: the next run restores it"
     return {
         "range": str(claimed or configured),
         "claimed": None if claims is None else claimed is not None,
@@ -161,7 +161,7 @@ def _problem(found: Status, standing: Standing, now_ms: int, max_age_s: float | 
     if max_age_s is None:
         return None
     if found["as_of"] is None:
-        return f"never synchronised; allowed are {span(max_age_s)}"
+        return f"never synchronised; the limit is {span(max_age_s)}"
     since_ms = found["lag_ms"] if found["lag_ms"] is not None else max(0, now_ms - found["updated_at_ms"])
     if since_ms <= max_age_s * 1000:
         return None
@@ -171,7 +171,7 @@ def _problem(found: Status, standing: Standing, now_ms: int, max_age_s: float | 
         "snapshot": ": a snapshot is incomplete",
         "delta": ": a delta is incomplete",
     }[found["pending"]]
-    return f"the checkpoint is {ago(since_ms)} old, allowed are {span(max_age_s)}{reason}"
+    return f"the checkpoint is {ago(since_ms)} old, the limit is {span(max_age_s)}{reason}"
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"  hint: {status['error']['hint']}"
         return
     if status["as_of"] is None:
-        yield f"{status['view']}: nothing was synchronised yet"
+        yield f"{status['view']}: not synchronised yet"
     else:
         lag = "constant" if status["lag_ms"] is None else f"{ago(status['lag_ms'])} behind the clock"
         keys = plural(status["keys"], "key")
@@ -226,7 +226,7 @@ def _shards_text(shards: list[dict[str, Any]]) -> str:
 
 def _compare_text(compare: dict[str, Any]) -> str:
     done, late = compare["turn_done_ms"], ", overdue" if compare["overdue"] else ""
-    whole = f"compared as a whole {format_time(done)}" if done else "never compared as a whole"
+    whole = f"fully compared {format_time(done)}" if done else "never fully compared"
     under_way = f", slice {compare['next']}/{compare['slices']} is next" if compare["slices"] > 1 else ""
     return whole + under_way + late
 

@@ -19,7 +19,7 @@ from reconcile.errors import UsageError
 PATIENCE_S = 4.0
 """How long a pipe may keep us: less than all sinks together have (sinks.TIMEOUT_S), so that it can still say why."""
 _LOOK_EVERY_S = 0.05
-_UNREAD = f"nobody has read it for {PATIENCE_S:g} s"
+_UNREAD = f"nothing has read it for {PATIENCE_S:g} s"
 _PRIVATE, _SHARED = 0o600, 0o666
 
 

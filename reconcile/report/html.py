@@ -143,7 +143,7 @@ def _tiles(view: ViewReport) -> Iterator[tuple[str, str, str]]:
 def _drift(view: ViewReport, drift: DriftReport, now_ms: int) -> Iterator[str]:
     heat = picture(cells_of(view, now_ms), now_ms)
     if heat:
-        yield f"<h3>Where, and how long ago it was compared</h3>{heat}"
+        yield f"<h3>Drift by slice, and when each was last compared</h3>{heat}"
         yield from _coverage(view.audit, now_ms)
     if drift.total or drift.buckets:
         kinds = {"missing": drift.missing, "stale": drift.stale, "extra": drift.extra}
@@ -165,9 +165,9 @@ def _coverage(audit: AuditReport | None, now_ms: int) -> Iterator[str]:
         [f"{number(coverage.never)} of {number(coverage.slices)} slices were never compared"] if coverage.never else []
     )
     if coverage.oldest_ms is not None:
-        told.append(f"the one that waits longest was compared {ago(coverage.oldest_ms, now_ms)}")
+        told.append(f"the oldest compare was {ago(coverage.oldest_ms, now_ms)}")
     if coverage.all_by_ms is not None:
-        told.append(f"everything will have been by {moment(coverage.all_by_ms)}")
+        told.append(f"all will have been compared again by {moment(coverage.all_by_ms)}")
     yield f'<p class="soft small">{"; ".join(told)}</p>'
 
 

@@ -28,7 +28,7 @@ def render(statuses: Sequence[Mapping[str, Any]], at_ms: int) -> str:
     body = [
         f"<header><h1>reconcile <b>status</b></h1>{_banner([tone for tone, _, _ in judged], at_ms)}</header>\n",
         f'<div class="views">{"".join(cards)}</div>{note}',
-        footer(f"as of {format_time(at_ms)}; this page looks for a newer one each minute"),
+        footer(f"as of {format_time(at_ms)}; this page reloads every minute"),
     ]
     return document("reconcile status", body, reload_s=RELOAD_S)
 
@@ -54,8 +54,8 @@ def _judge(status: Mapping[str, Any]) -> tuple[str, str]:
 def _banner(tones: Sequence[str], at_ms: int) -> str:
     bad, warn = tones.count("bad"), tones.count("warn")
     tone = "bad" if bad else "warn" if warn or not tones else "good"
-    said = [f"{number(bad)} {'needs' if bad == 1 else 'need'} somebody"] if bad else []
-    said += [f"{number(warn)} {'is' if warn == 1 else 'are'} not complete"] if warn else []
+    said = [f"{number(bad)} {'needs' if bad == 1 else 'need'} attention"] if bad else []
+    said += [f"{number(warn)} {'is' if warn == 1 else 'are'} incomplete"] if warn else []
     words = ", ".join(said) or ("All is well" if tones else "No views")
     return (
         f'<div class="banner {tone}"><strong>{words}</strong>'

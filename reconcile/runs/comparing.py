@@ -99,7 +99,7 @@ class Comparing:
         now_ms = run.now_ms()
         if hinted and schedule.hint_counts(turn, now_ms):
             self._hinted = True
-            run.report.warnings.append("Redis was restarted or has evicted keys: some of its content is looked at")
+            run.report.warnings.append("Redis was restarted or has evicted keys: one slice is compared now")
             # Begun, and so stored as due: where this run cannot afford the slice, the next one can.
             state = run.state
             turn = schedule.begun(dataclasses.replace(turn, hint_ms=now_ms), now_ms, state.keys, self._buckets)
@@ -115,7 +115,7 @@ class Comparing:
         every_ms = None if every_s is None else round(every_s * 1000)
         if schedule.overdue(run.state.turn, run.now_ms(), every_ms):
             run.report.warnings.append(
-                "compare overdue: Redis was not looked at as a whole within compare_every; give runs more time"
+                "compare overdue: not all of Redis was compared within compare_every; give runs more time"
             )
 
     # -- a slice -------------------------------------------------------------------------------------------------
@@ -144,15 +144,15 @@ class Comparing:
         self._set(schedule.advanced(run.state.turn, run.now_ms(), round(self._cost_ms)))
         self._pay()
         if found:
-            noun = "bucket does" if len(found) == 1 else "buckets do"
-            raise Doubt(f"{len(found)} {noun} not hold in Redis what was written there", found)
+            noun = "bucket differs" if len(found) == 1 else "buckets differ"
+            raise Doubt(f"{len(found)} {noun} in Redis from what runs wrote", found)
         return False
 
     def _judge(self, slice_: Slice) -> list[int]:
         run = self._run
         found = slice_.differing(records.manifest_of(run.state), run.stored.surplus, run.touched)
         if found is None:
-            raise Doubt("the stored manifest is not the state's")
+            raise Doubt("the stored manifest does not match the state")
         return found
 
     # -- the ledger ----------------------------------------------------------------------------------------------

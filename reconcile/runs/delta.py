@@ -148,7 +148,7 @@ def commit_range(
 def add_to_manifest(run: ViewRun, manifest: Manifest, digests: Mapping[int, int]) -> None:
     """Add what has changed to the buckets' digests. Raises Doubt when that does not fit what is stored."""
     if not records.load(run.target, manifest, digests):
-        raise Doubt("the stored manifest is not the state's")
+        raise Doubt("the stored manifest does not match the state")
     if not manifest.add(digests):
         raise Doubt("the changes do not fit the stored manifest", digests)
 

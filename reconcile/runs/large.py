@@ -72,7 +72,7 @@ class _Range:
         """Put everything, part by part. Raises Doubt, TooLarge."""
         run = self._run
         if not records.load(run.target, self.manifest, range(run.state.buckets)):
-            raise Doubt("the stored manifest is not the state's")
+            raise Doubt("the stored manifest does not match the state")
         before, deletes = self.manifest.keys, 0
         self.applier.mark()
         run.stored.fingerprints = None

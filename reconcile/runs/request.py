@@ -57,7 +57,7 @@ class Request:
     shard: Shard | None = None
     """Only this shard of each view, which is cut into so many from now on; None: every shard there is."""
     show_values: bool = False
-    """Row values in the report."""
+    """Include row values in the report."""
     max_report: int = 20
     """At most this many keys named."""
 

@@ -136,7 +136,7 @@ class _Snapshot:
                 digests = load.load(run, self._reading, replace(marked, identity=self._identity))
         except load.Collision:
             self._collided = True
-            report.warnings.append("a key of the view exists already: every row is compared instead")
+            report.warnings.append("a key of the view already exists: every row is compared instead")
             return False
         total = sum(digests)
         buckets = choose_grain(run, self._companion, digest.count(total), known=0)
@@ -194,7 +194,7 @@ class _Snapshot:
             self._manifest = manifest
             self._outside = manifest.total - sum(manifest[bucket] for bucket in scope.dirty)
             return
-        run.report.warnings.append("the stored manifest is not the state's: every row is compared instead")
+        run.report.warnings.append("the stored manifest does not match the state: every row is compared instead")
         scope.dirty, scope.everything = list(range(scope.buckets)), True
 
     def _put_part(self, scope: Scope, total: _Total, chosen: list[int]) -> None:
@@ -287,38 +287,38 @@ class _Snapshot:
         explained, unexplained = total.explained(), total.unexplained()
         after = digest.count(self._outside + sum(total.wanted.values()))
         guarded = self._guarded(digest.count(sum(explained.values())), self._base.keys, after)
-        strangers = self._strangers(total, digest.count(sum(unexplained.values())))
+        unconsented = self._unexplained(total, digest.count(sum(unexplained.values())))
         sides = run.sides(self._reading)
         for part, found in total.parts:
             surplus.delete(
-                sides, part, found, self._applier, explained_too=guarded is None, unexplained_too=strangers is None
+                sides, part, found, self._applier, explained_too=guarded is None, unexplained_too=unconsented is None
             )
         if total.adopted:
             report.warnings.append(
-                f"{total.adopted} keys that existed already are now kept by this view; others in this database are "
-                "left alone, rows that an earlier tool left behind among them: with redis.key_prefix or "
-                "redis.dedicated they could be told apart, and the keys of this view would not have to be remembered"
+                f"{total.adopted} existing keys now belong to this view; all others in this database are left alone, "
+                "even if an earlier tool wrote them for this view. With redis.key_prefix or redis.dedicated they "
+                "could be told apart, and the view would not have to remember its keys"
             )
         self._commit_repair(
             scope,
             total,
             explained if guarded is not None else {},
-            unexplained if strangers is not None else {},
+            unexplained if unconsented is not None else {},
             withheld=guarded is not None,
         )
-        if stop := guarded or strangers:
+        if stop := guarded or unconsented:
             raise stop
 
     def _guarded(self, deletes: int, before: int, after: int) -> SafetyStop | None:
-        """The error that withholds deletes of the view's own keys, if there are too many of them."""
+        """Return the error for deletes that the guard withholds, if it does."""
         run = self._run
         if not run.guard(self._identity).objects(deletes, before, after):
             return None
         run.report.deletes_withheld = deletes
         return guard.mass_delete(deletes, before, run.view.max_delete_fraction, run.view.name)
 
-    def _strangers(self, total: _Total, unexplained: int) -> SafetyStop | None:
-        """The error that leaves alone what nothing explains, unless it is a handful."""
+    def _unexplained(self, total: _Total, unexplained: int) -> SafetyStop | None:
+        """Return the error for unexplained keys that need consent; a handful does not."""
         run = self._run
         if not unexplained:
             return None
@@ -326,7 +326,7 @@ class _Snapshot:
         asked = run.stored.surplus.keys() & total.unexplained().keys()  # what waits for consent never becomes a handful
         if unexplained <= left and not asked:
             every = [name_of(name) for _, found in total.parts for name in found.unexplained_names]
-            run.report.warnings.append(f"drift: keys that no run of this view wrote are removed: {', '.join(every)}")
+            run.report.warnings.append(f"drift: removed keys that no run of this view wrote: {', '.join(every)}")
             self._base = replace(self._base, removed=guard.note_removed(self._base.removed, unexplained, self._now_ms))
             return None
         run.report.deletes_withheld += unexplained

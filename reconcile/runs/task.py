@@ -194,7 +194,7 @@ class Task:
             if not run.stop.requested:
                 comparing.after_work()
         except Doubt as doubt:
-            work.mend(run, doubt)
+            work.repair(run, doubt)
         if self.cut_short:
             return
         self._done = True

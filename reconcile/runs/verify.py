@@ -57,7 +57,7 @@ def _subset(run: ViewRun) -> tuple[int, int]:
         return 0, 1
     state = run.target.state()
     if state is None or not state.buckets:
-        raise UsageError("there is no checkpoint to audit a slice of", hint="run: reconcile snapshot")
+        raise UsageError("--subset needs a checkpoint, and there is none", hint="run: reconcile snapshot")
     if subset == "next":
         n = min(ROLLING_SLICES, state.buckets)
         cursor = run.target.audit().get("cursor", "")
@@ -117,7 +117,7 @@ class _Audit:
             return
         if state.identity.mapping != self.run.described.identity(reading.explained).mapping:
             raise UsageError(
-                "the checkpoint was made with another mapping of columns to keys and values: nothing can be compared",
+                "the checkpoint belongs to another mapping of columns to keys and values: nothing can be compared",
                 hint=f"run: reconcile run --view {self.run.view.name}",
             )
 
@@ -232,9 +232,7 @@ class _Audit:
                 return
             run.stop.wait(LOOK_AGAIN_S)
             run.stop.check()
-        run.report.warnings.append(
-            f"{len(left)} buckets seemed to differ and changed too often to be judged; verify again"
-        )
+        run.report.warnings.append(f"{len(left)} buckets seemed to differ but kept changing; verify again")
 
     def _recorded(self, chosen: list[int]) -> dict[int, int | None]:
         """What the manifest says of these buckets now; None where there is none."""

@@ -63,16 +63,16 @@ def bring(run: ViewRun, forced: Forced | None = None) -> Follower | None:
             run.divide_results(refused)
 
 
-def mend(run: ViewRun, doubt: Doubt) -> None:
-    """Redis does not hold what was written there: bring it right. Raises SafetyStop where only a delta may be taken."""
+def repair(run: ViewRun, doubt: Doubt) -> None:
+    """Repair drift that a compare found, by a snapshot. Raises SafetyStop where only a delta is allowed."""
     if run.request.mode == "delta":
         raise settled_by_snapshot(run, doubt)
     action, reason, before = run.report.action, run.report.reason, run.report.puts + run.report.deletes
     run.release_session()
     _snapshot_at_present(run, Forced(Snapshot(doubt.reason), doubt.buckets))
-    if run.report.puts + run.report.deletes > before:  # rows whose time is over look like lost ones from afar
-        run.report.warnings.append(f"drift: {doubt.reason}; they were brought right")
-    if action == "snapshot":  # the reason why the run took one by itself says more
+    if run.report.puts + run.report.deletes > before:  # expired rows look lost to a compare
+        run.report.warnings.append(f"drift: {doubt.reason}; repaired")
+    if action == "snapshot":  # why the run took its own snapshot says more
         run.report.reason = reason
 
 
@@ -121,7 +121,7 @@ def _check_patience(run: ViewRun, as_of: int | None) -> None:
         return
     if explain(run.session, run.described.mapping).frontiers.upper is not None:
         raise UsageError(
-            f"--as-of is {ahead_s:.0f} s in the future; a read waits for {patience_s:g} s at most",
+            f"--as-of is {ahead_s:.0f} s in the future; a read waits {patience_s:g} s at most",
             hint="check the unit (milliseconds) and the zone; to wait, raise materialize.read_timeout",
         )
 
@@ -144,7 +144,7 @@ def settled_by_snapshot(run: ViewRun, doubt: Doubt) -> SafetyStop:
     """The error where a delta alone was asked for."""
     run.report.deletes_withheld = doubt.withheld
     return doubt.stop or SafetyStop(
-        f"{doubt.reason}; a delta alone cannot settle that",
+        f"{doubt.reason}; a delta alone cannot resolve this",
         hint=f"run: reconcile snapshot --view {run.view.name}",
     )
 
@@ -185,7 +185,7 @@ def _turn(run: ViewRun, forced: Forced | None) -> Follower | None:
     with open_reading(run.session, run.described.mapping, None) as reading:
         decision = _decide(run, reading)
         if isinstance(decision, Delta) and _snapshot_is_cheaper(run, companion):
-            decision = Snapshot("the companion view tells what changed")
+            decision = Snapshot("the companion view shows what changed")
         elif isinstance(decision, Delta) and _waiting_keys_are_gone(run):
             decision = Snapshot("keys that waited for consent are gone")
         if isinstance(decision, Snapshot):
@@ -323,7 +323,7 @@ def _note_end(run: ViewRun, now: int) -> None:
     _note_stop(run, behind=behind)
     if behind and not run.stop.requested and run.follow_until is not None:
         run.report.exit_code = ExitCode.INCOMPLETE
-        run.report.warnings.append("--for ended before the present was reached; progress is committed")
+        run.report.warnings.append("--for ended before the run caught up; progress is committed")
 
 
 def _note_stop(run: ViewRun, *, behind: bool) -> None:

@@ -58,7 +58,7 @@ def map_columns(
     extra = [column.name for column in columns if column.name not in roles]
     if extra:
         raise SchemaError(
-            f"the query of view {view} has columns that go nowhere: {', '.join(extra)}",
+            f"the query of view {view} has unused columns: {', '.join(extra)}",
             hint='name them in `value:` (or value: "*") with layout json or hash, or leave them out of the query',
         )
     mapping = Mapping(

@@ -87,7 +87,7 @@ def translate(error: psycopg.Error) -> ReconcileError:
     if _DATA.match(text) or (state.startswith("22") and state != "22023" and not text.startswith("subscription lower")):
         return EvaluationFailed(
             f"the view cannot be evaluated at the moment: {_VALUES.sub(_left_out, text)}",
-            hint="mend the data or the view; the checkpoint stays, the next run tries again",
+            hint="fix the data or the view; the checkpoint stays, the next run tries again",
         )
     return _about_reading(error, state, text)
 
@@ -99,7 +99,7 @@ def _about_connecting(error: psycopg.Error, state: str, text: str) -> ReconcileE
     if "protocol version" in text:
         return UsageError(
             f"Materialize speaks version 3.0 of the protocol only: {text}",
-            hint="leave max_protocol_version out of materialize.url",
+            hint="remove max_protocol_version from materialize.url",
         )
     if not state and _MISUSED.search(text):
         return UsageError(f"materialize.url is not usable: {text}", hint="see libpq's connection parameters")
@@ -135,7 +135,7 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
     if text.startswith("unknown cluster"):
         return UsageError(
             f"Materialize refuses the query: {text}",
-            hint="check `cluster` in the configuration; SHOW CLUSTERS lists those there are",
+            hint="check `cluster` in the configuration; SHOW CLUSTERS lists the existing ones",
         )
     usage = _MISSING.search(text) or state.startswith((*_USAGE_CLASSES, "22"))
     if state not in _RETRY_STATES and usage:

@@ -49,7 +49,7 @@ def parse_explanation(text: str) -> Explained:
         return _parse(explained)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReconcileError(
-            "Materialize explains its timestamps in a form this version does not know",
+            "this version cannot read Materialize's EXPLAIN TIMESTAMP",
             hint="please report this with the version of Materialize",
         ) from error
 

@@ -134,7 +134,9 @@ class Reading:
             return
         ((text,),) = self._session.fetch("SELECT mz_now()::text")
         if text is None or int(text) != self.as_of:
-            raise Unavailable("Materialize read at another time than it had announced", hint="the next run tries again")
+            raise Unavailable(
+                "Materialize read at a different time than it had announced", hint="the next run tries again"
+            )
         self._checked = True
 
 

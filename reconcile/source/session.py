@@ -251,7 +251,7 @@ def connect(settings: MaterializeSettings, stop: Stop) -> Session:
     except TimeoutError as error:
         raise Unavailable(
             f"Materialize could not be reached within {limit_s:g} s",
-            hint="the look-up of the host's name did not end; materialize.connect_timeout",
+            hint="looking up the host name did not finish; materialize.connect_timeout",
         ) from error
     # Every value travels as the bytes the server sends: text and bytea need no decoding on their way to Redis.
     for name in ("text", "varchar", "bytea", "int8", "uuid"):

@@ -74,7 +74,7 @@ class Claims:
             commands: list[Command] = [("MULTI",), ("HSET", CLAIMS, *fields), ("EXEC",)]
             if self._checked(self._home.send(commands).replies())[-1] is not None:
                 return
-        raise Unavailable("other runs claim keys all the time", hint="the next run tries again")
+        raise Unavailable("other runs keep changing the claims", hint="the next run tries again")
 
     def release(self, names: Names) -> None:
         """Let go of a view's claim."""
@@ -112,7 +112,7 @@ class Claims:
             if str(reply).startswith("WRONGTYPE"):
                 raise SafetyStop(
                     f"{CLAIMS.decode()} is not a hash: something else wrote to it",
-                    hint=f"DEL {CLAIMS.decode()}; the next run makes it again from the states",
+                    hint=f"DEL {CLAIMS.decode()}; the next run rebuilds it from the states",
                 )
             self._checked([reply])
         found = {}
@@ -139,7 +139,7 @@ class Claims:
                 if outside is not None:
                     return SafetyStop(
                         f"view {names.view} has written {name_of(outside)} and others, and is now configured for "
-                        f"{owned}: those keys are not moved",
+                        f"{owned}: keys are not moved",
                         hint=f"give the view a new name, let readers switch, then: reconcile drop {names.view} --keys",
                     )
         return None
@@ -148,8 +148,8 @@ class Claims:
         for reply in replies:
             if isinstance(reply, NoPermissionError) or str(reply).startswith("NOPERM"):
                 raise UsageError(
-                    f"user {self._home.user} may not read and write {CLAIMS.decode()}, where views note "
-                    "which keys are theirs",
+                    f"user {self._home.user} may not read and write {CLAIMS.decode()}, where "
+                    "views record which keys are theirs",
                     hint=f"ACL SETUSER {self._home.user} '~{CLAIMS.decode()}' +watch +hgetall +hset +hdel +multi +exec",
                 )
         return checked(replies)

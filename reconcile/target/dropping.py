@@ -28,8 +28,8 @@ class Dropped:
 
     @property
     def told(self) -> str:
-        """For people: what goes."""
-        keys = "the keys stay" if self.keys is None else f"{self.keys} keys go with it"
+        """A phrase for people, to follow 'forget'."""
+        keys = "its keys stay" if self.keys is None else f"deletes its {self.keys} keys"
         return f"its state and its claim to {self.range}; {keys}"
 
 

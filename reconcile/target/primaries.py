@@ -73,7 +73,7 @@ def connect(settings: RedisSettings, stop: Stop) -> Primaries:
         if slots.unserved:
             raise Unavailable(
                 f"{slots.unserved:,} of {SLOTS:,} slots of the Redis Cluster are served by no node",
-                hint="is a primary down, without a replica? CLUSTER NODES",
+                hint="is a primary down without a replica? see CLUSTER NODES",
             )
     except BaseException:
         seed.close()
@@ -89,7 +89,7 @@ def _read(reply: Any, asked: str) -> SlotMap:
     try:
         return read_slots(reply, asked)
     except (ValueError, TypeError, IndexError, AttributeError) as error:
-        raise Unavailable("the answer to CLUSTER SLOTS is not understood", hint="is this a Redis Cluster?") from error
+        raise Unavailable("unexpected answer to CLUSTER SLOTS", hint="is this a Redis Cluster?") from error
 
 
 def _own_slots(nodes: Any) -> bytes:

@@ -61,4 +61,4 @@ def _ask(settings: RedisSettings, master: str, stop: Stop) -> tuple[str, int] | 
     try:
         return printable(reply[0].decode()), int(reply[1])
     except (ValueError, TypeError, IndexError) as error:
-        raise ReconcileError("the answer of the Sentinel is not understood", hint="redis.sentinel.hosts") from error
+        raise ReconcileError("unexpected answer from the Sentinel", hint="redis.sentinel.hosts") from error

@@ -109,14 +109,14 @@ def _text(error: ssl.SSLError) -> str:
 
 def _tls_expected() -> UsageError:
     return UsageError(
-        "this port of Redis expects TLS", hint="redis.tls: true, or rediss:// in place of redis://; or another port"
+        "this port of Redis expects TLS", hint="redis.tls: true, or rediss:// instead of redis://; or another port"
     )
 
 
 def _no_tls_here() -> UsageError:
     return UsageError(
         "TLS to Redis fails: this port does not speak it",
-        hint="redis:// in place of rediss://, or without redis.tls; or another port",
+        hint="redis:// instead of rediss://, or without redis.tls; or another port",
     )
 
 

@@ -103,7 +103,7 @@ def _access(error: Exception, text: str, upper: str) -> ReconcileError | None:
     if "UNKNOWN COMMAND" in upper or "UNKNOWN SUBCOMMAND" in upper:
         return UsageError(
             f"this Redis lacks a command that reconcile needs: {text}",
-            hint="it is renamed or switched off there (rename-command, a proxy, a managed service); "
+            hint="it is renamed or disabled there (rename-command, a proxy, a managed service); "
             "docs/operations.md lists the commands",
         )
     if upper.startswith("DENIED"):

@@ -187,7 +187,7 @@ def test_keys_of_others_under_the_prefix(command: Command, source: Source, clien
     client.set("p:foreign", "x")
     surplus = checks(command)["key space"]
     assert surplus["level"] == "warn"
-    assert "1 key that the view did not put there, e.g. p:foreign" in surplus["message"]
+    assert "1 key that the view did not write, e.g. p:foreign" in surplus["message"]
 
 
 def test_lost_and_surplus_keys_are_told_apart(command: Command, source: Source, client: redis.Redis) -> None:
@@ -202,7 +202,7 @@ def test_lost_and_surplus_keys_are_told_apart(command: Command, source: Source, 
     told = [finding["message"] for finding in found if finding["check"] == "key space"]
     assert told == [
         "3 keys under p:, 3 of the view: 2 keys lost, e.g. p:a, p:b",
-        "3 keys under p:, 3 of the view: 2 keys that the view did not put there, e.g. p:x, p:y",
+        "3 keys under p:, 3 of the view: 2 keys that the view did not write, e.g. p:x, p:y",
     ]
     command("snapshot", "--deep")
     assert checks(command)["key space"]["level"] == "ok"

@@ -66,7 +66,7 @@ def test_each_is_found(command: Command, source: Source, redis_server: RedisServ
         assert words in told[place], place
     messages = [one["message"] for one in found]
     assert sum("have no key" in message or "several rows" in message for message in messages) == 2
-    assert any("that the view did not put there" in message for message in messages)
+    assert any("that the view did not write" in message for message in messages)
     assert any("the claim of gone" in message and "orphaned" in message for message in messages)
     assert all(one["fix"] for one in found)
     assert {one["check"] for one in found if one["level"] == "fail"} == {"keys", "claims"}

@@ -51,7 +51,7 @@ def test_variables_of_a_single_view_need_a_single_view() -> None:
     """RECONCILE_VIEW__… does not say which of several."""
     assert loaded(views("name: a"), {"RECONCILE_VIEW__KEY_PREFIX": "z"}).views[0].key_prefix == "z:"
     error = refused(views("name: a, key_prefix: a", "name: b, key_prefix: b"), {"RECONCILE_VIEW__BUCKETS": "16"})
-    assert error.message == "RECONCILE_VIEW__BUCKETS: there are 2 views, and it does not say which"
+    assert error.message == "RECONCILE_VIEW__BUCKETS: there are 2 views, and it does not name one"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_variables_of_a_single_view_need_a_single_view() -> None:
             "key_prefix: a",
             "config.yaml:2: redis.unix_socket_path: a Redis Cluster is reached by host and port",
         ),
-        ("host: r", "key: k", "views[0].key_prefix: missing; in a Redis Cluster the keys of a view are told by"),
+        ("host: r", "key: k", "views[0].key_prefix: missing; in a Redis Cluster a view's keys are told apart by"),
     ],
 )
 def test_what_a_cluster_does_not_have(redis: str, view: str, expected: str) -> None:
@@ -143,14 +143,14 @@ def test_a_relation_is_read_for_its_columns(entry: str, sql: str) -> None:
         ("key: [a, a]", "key: names a column twice", "once"),
         ("key: {a: b}", "key: expected a column, or a list of them, found a mapping", "tenant"),
         ("key_template: 'user:'", "key_template: names no column", "{id}"),
-        ("key_template: 'user:{id'", "key_template: has a '{' without its other half", "braces"),
+        ("key_template: 'user:{id'", "key_template: has a '{' without a counterpart", "braces"),
         ("key_template: '{a}{b}'", "key_template: has nothing between column 'a' and the next", "braces"),
         ("key_template: '{a}:{a}'", "key_template: names column 'a' twice", "braces"),
         ("key: a, key_template: '{a}'", "key_template: views[0].key (config.yaml:4) is given too", "keep one"),
         ("key_prefix: a, key_template: '{a}'", "key_template: views[0].key_prefix (config.yaml:4) is given too", "keep one"),
         ("separator: ''", "separator: expected text on one line, found an empty text", "':'"),
         ("expires_at: key", "expires_at: 'key' is a column of the key", "timestamptz"),
-        ("key_prefix: ':'", "key_prefix: is nothing but colons", "leave key_prefix out"),
+        ("key_prefix: ':'", "key_prefix: is nothing but colons", "name a prefix, or leave key_prefix out"),
         ("mz_timestamp_key: 'reconcile:{x}:state'", "mz_timestamp_key: 'reconcile:{x}:state' is a name that reconcile keeps", "reconcile:"),
         ("host: h", "host: unknown key", "belongs to materialize"),
         ("schema: s", "schema: unknown key", "known here"),
