@@ -25,7 +25,7 @@ from collections.abc import Iterable
 
 
 class ExitCode(enum.IntEnum):
-    """What a process of ours exits with. Unknown codes must be treated as failure."""
+    """Exit codes of the process. Callers must treat unknown codes as failure."""
 
     OK = 0
     BUG = 1
@@ -43,10 +43,10 @@ _PRIORITY = (2, 5, 1, 8, 7, 6, 4, 3, 0)
 
 
 def worst(codes: Iterable[ExitCode], *, verify: bool = False) -> ExitCode:
-    """The code to exit with when several apply; OK for none.
+    """Return the exit code for several views; OK for none.
 
-    verify: drift that one view has is not hidden by another view's trouble. Elsewhere 3 stands for changes that a dry
-    run found, which are no trouble at all.
+    verify: drift in one view outranks another view's failure. Elsewhere DRIFT means that a dry run found changes, which
+    outranks only OK.
     """
     found = set(codes)
     if verify and ExitCode.DRIFT in found:
@@ -55,7 +55,7 @@ def worst(codes: Iterable[ExitCode], *, verify: bool = False) -> ExitCode:
 
 
 class ReconcileError(Exception):
-    """Something went wrong that has no name of its own."""
+    """Base class; raised itself only for an unexpected failure."""
 
     exit_code: ExitCode = ExitCode.BUG
 
@@ -86,7 +86,7 @@ class SchemaError(UsageError):
 
 
 class ResultTooLarge(UsageError):  # noqa: N818
-    """The source refuses a result of this size, however the reading is divided."""
+    """The source refuses a result of this size, however the read is split."""
 
 
 class AccessError(UsageError):
@@ -104,11 +104,11 @@ class DataError(SafetyStop):
 
 
 class EvaluationFailed(SafetyStop):
-    """The view has rows that cannot be computed (division by zero), now or in the history a delta has to pass."""
+    """The view has rows that cannot be computed (division by zero), now or in the history a delta reads."""
 
 
 class StateError(SafetyStop):
-    """What Redis says about an earlier run cannot be used."""
+    """The state stored in Redis cannot be used."""
 
 
 class Unavailable(ReconcileError):  # noqa: N818
@@ -138,6 +138,6 @@ class LeaseLost(Unavailable):
 
 
 class HistoryLost(ReconcileError):  # noqa: N818
-    """The source no longer knows the checkpoint's time."""
+    """The source can no longer be read at the checkpoint's time."""
 
     exit_code = ExitCode.HISTORY_LOST

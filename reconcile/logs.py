@@ -17,7 +17,7 @@ TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class TextFormatter(logging.Formatter):
-    """Text whose messages keep to their line: what they quote may come from anywhere."""
+    """Format messages as single lines: line breaks and control characters in them are escaped."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         record.message = printable(record.message)
@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class _FileHandler(logging.FileHandler):
-    """A log that cannot be written is told once, in a line, and never ends or floods a run."""
+    """Report a log that cannot be written once, on stderr; never end or flood the run."""
 
     _told = False
 
@@ -56,7 +56,7 @@ class _FileHandler(logging.FileHandler):
 
 
 def set_up(settings: LoggingSettings) -> None:
-    """Configure the 'reconcile' logger. Raises ConfigError when it cannot be done as the settings say."""
+    """Configure the 'reconcile' logger. Raises ConfigError for settings that cannot be applied."""
     handler = _open(settings.file) if settings.file else logging.StreamHandler(sys.stderr)
     if settings.format:
         handler.setFormatter(_formatter(settings.format))

@@ -35,7 +35,7 @@ class _Watch:
 
 
 class _Attempt(Generic[_T]):
-    """A call under way in another thread."""
+    """A call running in another thread."""
 
     def __init__(self, call: Callable[[], _T], discard: Callable[[_T], None]) -> None:
         self._call = call
@@ -47,7 +47,7 @@ class _Attempt(Generic[_T]):
         self.done = threading.Event()
 
     def make(self) -> None:
-        """Carry the call out; in the other thread."""
+        """Make the call. Runs in the other thread."""
         try:
             result = self._call()
         except BaseException as error:  # whoever waits raises it
@@ -63,22 +63,22 @@ class _Attempt(Generic[_T]):
             self._discard(result)
 
     def abandon(self) -> bool:
-        """Nobody waits any longer. False: there is a result already."""
+        """Stop waiting for the result. Return False if it has already arrived."""
         with self._lock:
             self._abandoned = not self.done.is_set()
             return self._abandoned
 
     def result(self) -> _T:
-        """What the call returned; raises what it raised."""
+        """Return what the call returned, or raise what it raised."""
         if self._error is not None:
             raise self._error
         return self._results[0]
 
 
 class Stop:
-    """When to end. Safe to use from any thread and from signal handlers.
+    """Decides when a run ends. Safe to use from any thread and from signal handlers.
 
-    deadline_s: seconds from now until the run should end by itself; None: never.
+    deadline_s: seconds from now until the run ends by itself; None: never.
     """
 
     def __init__(self, deadline_s: float | None = None) -> None:
@@ -87,7 +87,7 @@ class Stop:
         """Monotonic time at which others are to have their turn."""
         self._parts: list[Stop] = []
         self._root: Stop = self
-        """Whose thread looks after what is watched."""
+        """Monotonic time at which this piece of work yields to others."""
         self._reason: str | None = None
         self._requested_at: float | None = None
         # Held until the end is requested. Not an Event: its set() takes a lock that a signal handler may interrupt the
@@ -99,7 +99,7 @@ class Stop:
         self._lock = threading.Lock()
 
     def request(self, reason: str) -> None:
-        """End the run soon; the first reason given is kept."""
+        """End the run soon. The first reason given is kept."""
         if self._reason is None:
             self._reason = reason
             self._requested_at = time.monotonic()
@@ -109,7 +109,7 @@ class Stop:
             part.request(reason)
 
     def part(self) -> Stop:
-        """The end of one piece of the work: it comes with this one's, or earlier (`share`)."""
+        """Return a Stop for one piece of the work, which ends with this one or earlier (see `share`)."""
         part = Stop()
         part._deadline, part._root = self._deadline, self._root
         self._parts.append(part)
@@ -118,13 +118,15 @@ class Stop:
         return part
 
     def share(self, seconds: float | None) -> None:
-        """Others wait: end after so many seconds. None: nobody does any more. What is over stays over."""
+        """Yield to waiting views after this many seconds; None: no view is waiting. A share that
+        has run out stays so.
+        """
         if self._share is None or time.monotonic() < self._share:
             self._share = None if seconds is None else time.monotonic() + seconds
 
     @property
     def share_over(self) -> bool:
-        """Whether it is only for others to have their turn that this ends."""
+        """Whether this ends only to yield to other views."""
         now = time.monotonic()
         over = self._share is not None and now >= self._share
         return over and self._reason is None and (self._deadline is None or now < self._deadline)
@@ -141,7 +143,7 @@ class Stop:
 
     @property
     def reason(self) -> str:
-        """Why the run ends: the reason given to request(), 'deadline', or 'share'."""
+        """The reason given to request(), else 'deadline' or 'share'."""
         return self._reason or ("share" if self.share_over else "deadline")
 
     def remaining_s(self) -> float | None:
@@ -157,7 +159,7 @@ class Stop:
             raise Incomplete(f"stopped before the work was done ({self.reason}); what was committed stays")
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but no longer than until the run should end."""
+        """Sleep for at most this long, less if the run should end."""
         remaining = self.remaining_s()
         self._pause(seconds if remaining is None else min(seconds, remaining))
 
@@ -167,10 +169,10 @@ class Stop:
                 self._latch.release()  # the next one who waits
 
     def abandonable(self, call: Callable[[], _T], discard: Callable[[_T], None], limit_s: float | None = None) -> _T:
-        """The result of a call that nothing can interrupt (name lookup, connect), made in another thread.
+        """Return the result of a call that cannot be interrupted (name lookup, connect), made in another thread.
 
-        Raises Incomplete when the run should end first, TimeoutError after limit_s; a result that comes later goes to
-        `discard`, in that other thread.
+        Raises Incomplete if the run should end first, TimeoutError after limit_s. A result that arrives later is passed
+        to `discard` in that thread.
         """
         attempt = _Attempt(call, discard)
         threading.Thread(target=attempt.make, name="reconcile-attempt", daemon=True).start()
@@ -189,9 +191,9 @@ class Stop:
         sever: Callable[[], None],
         expires_at: Callable[[], float | None] | None = None,
     ) -> Iterator[None]:
-        """While inside: call `cancel` when the run should end, `sever` GRACE_S later.
+        """Inside the block, call `cancel` when the run should end and `sever` GRACE_S later.
 
-        expires_at: monotonic time after which `sever` is called in any case (a peer silent for too long).
+        expires_at: monotonic time after which `sever` is called in any case (the peer has been silent for too long).
         The callbacks run in another thread and must not raise.
         """
         entry = _Watch(self, cancel, sever, expires_at)

@@ -1,7 +1,7 @@
-"""`demo` and `emulator`: commands that come with the stand-in for Materialize, a distribution of its own.
+"""`demo` and `emulator`: commands that the stand-in for Materialize, a separate distribution, provides.
 
-They are entry points, looked up when one of them is called by name: reading what is installed takes longer than
-everything else that `reconcile --help` does.
+They are entry points, looked up only when called by name: reading the installed metadata takes longer than the rest of
+`reconcile --help`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ INSTALL = "pip install ./tests/standin, from a checkout of reconcile's repositor
 
 
 class Commands(click.Group):
-    """The product's commands, and those of the stand-in where it is installed."""
+    """The product's commands, plus those of the stand-in if it is installed."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name; for one of the stand-in, without it, a command that says how to get it."""
+        """Return the command of that name. Without the stand-in, its commands print how to install it."""
         found = super().get_command(ctx, cmd_name)
         return _development_command(cmd_name) if found is None and cmd_name in COMMANDS else found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands in two sections; those of the stand-in without looking whether it is there."""
+        """List the commands in two sections, without checking whether the stand-in is installed."""
         super().format_commands(ctx, formatter)
         with formatter.section("Development (pip install ./tests/standin)"):
             formatter.write_dl(list(COMMANDS.items()))

@@ -1,4 +1,4 @@
-"""`main`: the one way in. Whatever happens, the process ends with a documented code and at most a line or two."""
+"""`main`, the entry point. The process always ends with a documented exit code and at most a line or two on stderr."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from reconcile.cli.output import bug, print_error, say
 from reconcile.errors import ExitCode, ReconcileError, UsageError
 
 INTERRUPTED = 130
-"""128 + SIGINT, as shells count: interrupted before there was anything to save."""
+"""128 + SIGINT, as in shells: interrupted before there was anything to save."""
 
 
 class _Guarded(Commands):
-    """Turns what no command expects into an error like any other."""
+    """Turns unexpected exceptions into ordinary errors."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -54,7 +54,7 @@ def main() -> NoReturn:
 
 
 def _carry_out(arguments: list[str]) -> int:
-    """The exit code."""
+    """Run the command and return the exit code."""
     as_json = "--json" in arguments  # not click's: it may be the arguments that are wrong
     try:
         result = cli.main(arguments, prog_name="reconcile", standalone_mode=False)
@@ -82,7 +82,7 @@ def _help_of(error: click.ClickException) -> str | None:
 
 
 def _usage(error: click.ClickException) -> str:
-    """What click shows of such an error; of a group without a command, its help."""
+    """Return click's text for a usage error; for a group without a command, its help."""
     shown = io.StringIO()
     error.show(shown)
     return shown.getvalue().rstrip("\n")

@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: status, doctor, explain."""
+"""Read-only commands: status, doctor, explain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, loading the configuration, signals."""
+"""Options, configuration loading and signal handling shared by all commands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Duration(click.ParamType[float]):
 
 
 class Name(click.ParamType[str]):
-    """The name of a view or key: UTF-8 whatever the locale, as the configuration is."""
+    """Name of a view or key: UTF-8 in every locale, as in the configuration file."""
 
     name = "name"
 
@@ -47,7 +47,7 @@ NAME = Name()
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """The options of every command that reads the configuration."""
+    """Options of every command that reads the configuration."""
 
     config_path: str | None
     as_json: bool
@@ -55,8 +55,7 @@ class Common:
     quiet: bool
 
     def load_settings(self, flags: dict[str, object] | None = None) -> Settings:
-        """The configuration, with logging set up as it says; flags: setting → value, None: not given.
-
+        """Return the configuration and set up logging. `flags`: setting → value; None: not given.
         Raises ConfigError.
         """
         from reconcile.config.load import load
@@ -68,7 +67,7 @@ class Common:
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives the command a `Common` as its first argument."""
+    """Pass a `Common` to the command as its first argument."""
 
     @functools.wraps(command)
     def gathered(*, config_path: str | None, as_json: bool, log_level: str | None, quiet: bool, **options: Any) -> Any:
@@ -90,7 +89,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of every command that works on views."""
+    """Add the options of commands that work on several views."""
     return click.option(
         "--view", "views", type=NAME, multiple=True, metavar="NAME", help="Only this view, or price-*; repeatable."
     )(command)
@@ -98,7 +97,7 @@ def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def ended_in_time(settings: Settings) -> Iterator[Stop]:
-    """The Stop of a run that ends at limits.max_runtime, or when a signal comes."""
+    """Yield a Stop that ends at limits.max_runtime or on a signal."""
     from reconcile.stop import Stop
 
     stop = Stop(settings.limits.max_runtime_s)
@@ -108,7 +107,7 @@ def ended_in_time(settings: Settings) -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def _ended_by_signals(stop: Stop) -> Iterator[None]:
-    """SIGTERM and SIGINT end the run on a committed time; a second one ends it at once."""
+    """End the run on a committed time at SIGTERM or SIGINT, and at once at a second one."""
     import signal
 
     received: list[int] = []

@@ -1,4 +1,4 @@
-"""What commands print: results to stdout, errors to stderr; with --json one object on stdout in either case."""
+"""Output of commands: results to stdout, errors to stderr; with --json one object on stdout in either case."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ logger = logging.getLogger(__name__)
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Lines for people, on stdout or stderr. Nothing in them moves the reader's cursor."""
+    """Print lines for people to stdout or stderr, with control characters escaped."""
     click.echo(printable_lines(text), err=error)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody looks on; a stream that the shell has closed is None."""
+    """Whether the stream is a terminal; a stream that the shell has closed is None."""
     return stream is not None and stream.isatty()
 
 
 def print_json(value: object) -> None:
-    """One line on stdout."""
+    """Print one line of JSON to stdout."""
     click.echo(to_json(value))
 
 
 def print_error(error: ReconcileError, *, as_json: bool) -> None:
-    """An error the way all commands show one that is not part of a report."""
+    """Print an error that is not part of a report."""
     if as_json:
         body = {"kind": error.kind, "message": error.message, "hint": error.hint}
         print_json({"status": "failed", "exit_code": int(error.exit_code), "error": body})
@@ -40,7 +40,7 @@ def print_error(error: ReconcileError, *, as_json: bool) -> None:
 
 
 def bug(error: Exception) -> ReconcileError:
-    """What is told of an exception that nobody expected: its type, not its text, which may quote a row or a secret."""
+    """Return the error for an unexpected exception: its type only, since its text may quote a row or a secret."""
     logger.debug("unexpected %s", type(error).__name__, exc_info=error)
     return ReconcileError(
         f"unexpected {type(error).__name__}", hint="please report this; --log-level debug shows where"

@@ -132,7 +132,7 @@ def _print_migrated(common: Common, old_path: str) -> None:
 
 
 def _print_config(common: Common, relations: tuple[str, ...]) -> None:
-    """For the relations that are named or chosen; else the starter."""
+    """Print a configuration for the named or chosen relations, else the starter."""
     asked = not relations and is_terminal(sys.stdin) and is_terminal(sys.stderr) and not common.as_json
     settings = _source_settings(common, needed=bool(relations)) if relations or asked else None
     if settings is None:
@@ -147,7 +147,9 @@ def _print_config(common: Common, relations: tuple[str, ...]) -> None:
 
 
 def _source_settings(common: Common, *, needed: bool) -> Settings | None:
-    """Where Materialize is, though no view is configured yet; None where nobody says (and it is not needed)."""
+    """Return settings that give Materialize's address, though no view is configured yet; None if they do not (unless
+    needed).
+    """
     settings = _load_as_far_as_given(common)
     given = any(settings.origins.get(f"materialize.{name}", "default") != "default" for name in ("host", "url"))
     if not given and needed:
@@ -158,7 +160,7 @@ def _source_settings(common: Common, *, needed: bool) -> Settings | None:
 
 
 def _load_as_far_as_given(common: Common) -> Settings:
-    """The configuration, though it may lack views and Redis still. Raises ConfigError: for what else is wrong."""
+    """Load the configuration even if views and Redis are missing. Raises ConfigError for other faults."""
     lacking: dict[str, object] = {}
     for name, stand_in in (("view.sql", "SELECT key, value FROM your_view"), ("redis.host", "your-redis-host")):
         try:
@@ -169,7 +171,7 @@ def _load_as_far_as_given(common: Common) -> Settings:
 
 
 def _choose(relations: list[tuple[str, str]]) -> tuple[str, ...]:
-    """Ask on the terminal which of these (name, kind) to write for."""
+    """Ask on the terminal which of these (name, kind) to configure."""
     if not relations:
         raise UsageError("this Materialize has no views yet")
     for number, (name, kind) in enumerate(relations, 1):

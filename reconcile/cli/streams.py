@@ -1,8 +1,8 @@
 """stdout and stderr that never decide how a run ends.
 
-The exit code is an interface: it says what the run did, not whether somebody read its output. So a reader that went
-away (`| true`), a full disk, a stream that was closed (`2>&-`) or one that cannot encode a key are taken care of here,
-once, for results, logs, help, usage errors and the interpreter's own ending.
+The exit code says what the run did, not whether its output was read. A reader that has gone (`| true`), a full disk, a
+closed stream (`2>&-`) and an encoding without the characters of a key are handled here, for results, logs, help, usage
+errors and interpreter shutdown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 
 class _Descriptor(io.RawIOBase):
-    """A file descriptor for writing. From the first failure on it takes everything and writes nothing."""
+    """A file descriptor for writing. After the first failure it discards everything."""
 
     def __init__(self, number: int, name: str) -> None:
         self._number = number
@@ -46,14 +46,14 @@ class _Descriptor(io.RawIOBase):
         return memoryview(data).nbytes
 
     def _complain(self, error: OSError) -> None:
-        """Who asked for a file and got none should know; who stopped reading knows."""
+        """Report the failure on stderr if output went to a file; a reader that closed its pipe knows already."""
         if self._number != sys.stderr.fileno():
             with contextlib.suppress(OSError):
                 os.write(sys.stderr.fileno(), f"error: cannot write to {self._name}: {error.strerror}\n".encode())
 
 
 def guard() -> None:
-    """Replace sys.stdout and sys.stderr. First thing in a process, before anything is opened."""
+    """Replace sys.stdout and sys.stderr. Must run before anything else is opened."""
     for number in (0, 1, 2):
         _fill(number)
     sys.stderr = _stream(2, "stderr", sys.stderr)
@@ -61,8 +61,9 @@ def guard() -> None:
 
 
 def _fill(number: int) -> None:
-    """A standard stream that is closed becomes /dev/null: else the next file or socket would get its number, and
-    whatever prints there would write into it."""
+    """Open /dev/null in place of a closed standard stream; else the next file or socket would get its number, and
+    output would go there.
+    """
     try:
         os.fstat(number)
     except OSError:

@@ -62,11 +62,11 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": click.IntRange(0, 100_000), "default": 20, "show_default": True, "help": "Keys named."},
     ),
 }
-"""Field of Request → its flag. Which command has it, `OPTIONS` says; `views` is --view, as everywhere."""
+"""Field of Request → its flag. `OPTIONS` says which command has it; `views` is --view, as everywhere."""
 
 
 def _mode(mode: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command that makes requests of this mode: with the options that `OPTIONS` has for it."""
+    """Decorate a command that makes requests of this mode with the options that `OPTIONS` gives it."""
 
     def add_options(command: Callable[..., Any]) -> click.Command:
         command = common_options(command)
@@ -154,7 +154,7 @@ def verify(common: Common, *, coverage: bool, **options: Any) -> int:
 
 
 def _show_coverage(common: Common, views: tuple[str, ...]) -> int:
-    """From what is noted in Redis; nothing is compared."""
+    """Print coverage as recorded in Redis; nothing is compared."""
     from reconcile.inspect.covered import read_coverage, render
 
     settings = common.load_settings()
@@ -179,7 +179,7 @@ def _work(
     detailed_exitcode: bool = False,
     **given: Any,
 ) -> int:
-    """Parse, load the configuration, run, print. The exit code."""
+    """Parse, load the configuration, run and print. Return the exit code."""
     from reconcile.config.settings import MetricsSettings
     from reconcile.report.files import refuse_unsuitable
     from reconcile.report.run_report import RunReport
@@ -225,7 +225,7 @@ def _work(
 
 
 def _log_summaries(report: RunReport) -> None:
-    """What happened, in words, where the report itself is for programs or goes elsewhere."""
+    """Log the outcome in words, for when the report itself is JSON or not shown."""
     from reconcile.report import text
 
     for line in text.summaries(report):
@@ -237,7 +237,7 @@ def _flag_of(field: str) -> str:
 
 
 def _pending_changes(report: RunReport) -> ExitCode:
-    """DRIFT when a dry run found something to do, and its views say so."""
+    """Set DRIFT for views in which a dry run found changes, and return the run's exit code."""
     for view in report.views:
         if view.dry_run and (view.puts or view.deletes):
             view.exit_code = ExitCode.DRIFT
@@ -245,7 +245,7 @@ def _pending_changes(report: RunReport) -> ExitCode:
 
 
 def _write_pages(report: RunReport, html_path: str | None, markdown_path: str | None, *, private: bool) -> None:
-    """A page that cannot be written is a warning: what the run did, and its exit code, stand."""
+    """Write the report pages. A page that cannot be written is a warning; the exit code stands."""
     if html_path is None and markdown_path is None:
         return
     from reconcile.report import html, markdown

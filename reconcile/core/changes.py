@@ -1,9 +1,9 @@
-"""From updates (row, time, diff) to changes (net put or delete of one key).
+"""Consolidate updates (row, time, diff) into changes: a net put or delete per key.
 
-Within one Materialize timestamp updates come in no useful order (a row's addition may precede the retraction it
-replaces), and a row may be added and retracted many times over a closed range. So all of a range is netted per row;
-only what remains is looked at. `Net` does that while updates arrive, so that little is left to do once a range is
-closed, and so that only what may have to be written is held.
+Within one Materialize timestamp updates come in no useful order (an addition may precede the retraction it replaces),
+and a row may be added and retracted many times over a closed range. So a whole range is netted per row, and only what
+remains is used. `Net` does this while updates arrive, so that little work is left when a range closes and only rows
+that may be written are held.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from reconcile.errors import DataError
 MAX_EXAMPLES = 5
 
 ENTRY_COST_BYTES = 120
-"""What a key held by a Net costs beside the bytes of key and value, and what a bucket costs whose digest changes:
-headers, dict entry, mark or sum. Measured with tracemalloc: 110 to 122, by how full the dicts are."""
+"""Memory per key of a Net beyond the bytes of key and value, and per bucket whose digest changes: headers, dict entry,
+mark or sum. Measured with tracemalloc: 110 to 122, depending on how full the dicts are.
+"""
 
 _NULL = hash(None)
-"""The mark of a row without value."""
+"""Mark of a row whose value is NULL."""
 
 
 @dataclass(slots=True)
 class Changes:
-    """Net effect of a closed range. A row with a NULL value is a key that Redis does not hold."""
+    """The net effect of a closed range. A row with a NULL value is a key that Redis does not hold."""
 
     puts: dict[bytes, bytes] = field(default_factory=dict)
     deletes: list[bytes] = field(default_factory=list)
     inserts: list[bytes] = field(default_factory=list)
-    """Keys of `puts` that were not there before the range."""
+    """Keys of `puts` that did not exist before the range."""
     digests: dict[int, int] = field(default_factory=dict)
-    """Bucket → what to add to its digest."""
+    """Bucket → difference to add to its digest."""
     null_buckets: set[int] = field(default_factory=set)
     """Buckets in which rows with a NULL value changed."""
 
@@ -46,7 +47,7 @@ class Changes:
 
     @property
     def touched(self) -> Set[int]:
-        """Buckets whose source rows changed, NULL values included: their fingerprints are no longer known."""
+        """Buckets whose source rows changed, NULL values included: their fingerprints become unknown."""
         return self.digests.keys() | self.null_buckets if self.null_buckets else self.digests.keys()
 
     @property
@@ -83,12 +84,12 @@ class Net:
 
     @property
     def size_bytes(self) -> int:
-        """Memory that is held."""
+        """Bytes of memory held."""
         entries = len(self._added) + len(self._removed) + 2 * len(self._unsettled) + len(self._digests)
         return self._text_bytes + entries * ENTRY_COST_BYTES
 
     def update(self, keys: Sequence[bytes | None], values: Sequence[bytes | None], diffs: Sequence[bytes]) -> None:
-        """Take in rows, and how often each came or went as decimal text. The hot loop of every delta."""
+        """Add rows, each with its diff as decimal text. The hot loop of every delta."""
         try:
             seeds = map(xxh3_64_intdigest, values, repeat(self._salt))  # type: ignore[arg-type]
             hashes = list(map(xxh3_64_intdigest, keys, seeds))  # type: ignore[arg-type]
@@ -137,7 +138,7 @@ class Net:
         self._settle()
 
     def merge(self, later: Net) -> None:
-        """Take in what another Net has of the range that follows."""
+        """Add the updates of another Net, which covers the following range."""
         self._nulls |= later._nulls
         for bucket, more in later._digests.items():
             self._add_digest(bucket, more)
@@ -150,9 +151,9 @@ class Net:
         self._settle()
 
     def changes(self) -> Changes:
-        """What remains, once the range is closed. The Net is used up.
+        """Return the net changes of the closed range. Uses up this Net.
 
-        Raises DataError for a NULL key, or a key with several rows: silently picking one would be a wrong cache.
+        Raises DataError for a NULL key, or a key with several rows: silently picking one would make the cache wrong.
         """
         self._settle()
         if self._unsettled:
@@ -168,7 +169,7 @@ class Net:
         return Changes(added, deletes, inserts, digests, null_buckets)  # type: ignore[arg-type]
 
     def _drop_null_values(self) -> set[int]:
-        """Redis holds nothing for them; their buckets have changed all the same."""
+        """Drop rows with NULL values, which Redis does not hold, but note their buckets as changed."""
         came = [key for key, value in self._added.items() if value is None]
         went = [key for key, mark in self._removed.items() if mark == _NULL]
         for key in came:
@@ -181,7 +182,7 @@ class Net:
         self._digests[bucket] = self._digests.get(bucket, 0) + more
 
     def _keep_unsettled(self, key: bytes | None, value: bytes | None, mark: int, diff: int) -> None:
-        """value: None also where it is not known any more, of a row that went."""
+        """Keep a row that does not fit. value: None if NULL, or if unknown because the row was retracted."""
         held, before = self._unsettled.pop((key, mark), (None, 0))
         if before:
             self._text_bytes -= len(key or b"") + len(held or b"")
@@ -191,7 +192,7 @@ class Net:
             self._text_bytes += len(key or b"") + len(held or b"")
 
     def _settle(self) -> None:
-        """Give unsettled rows their place among the others; those that leave a key with several rows stay."""
+        """Move unsettled rows to `added` and `removed`; rows that would give a key several rows stay."""
         if not self._unsettled:
             return
         for key in {key for key, _ in self._unsettled if key is not None}:
@@ -217,7 +218,7 @@ class Net:
 
 
 def null_key() -> DataError:
-    """The error for a row without key."""
+    """Return the error for a row without a key."""
     return DataError(
         "the view has a row whose key is NULL",
         hint="filter such rows in the query (WHERE key IS NOT NULL); nothing was written for this time",
@@ -225,7 +226,7 @@ def null_key() -> DataError:
 
 
 def duplicate_keys(keys: Iterable[bytes]) -> DataError:
-    """The error for keys with several rows, naming examples."""
+    """Return the error for keys with several rows, with examples."""
     names = sorted({name_of(key) for key in keys})
     shown = ", ".join(names[:MAX_EXAMPLES]) + (f" and {len(names) - MAX_EXAMPLES} more" if len(names) > 5 else "")
     return DataError(
@@ -235,7 +236,7 @@ def duplicate_keys(keys: Iterable[bytes]) -> DataError:
 
 
 def name_of(key: bytes) -> str:
-    """A key for people: text where it is printable UTF-8, escaped otherwise, cut at 120 characters."""
+    """Return a key for display: text if it is printable UTF-8, else escaped; cut at 120 characters."""
     text = key.decode("utf-8", "backslashreplace")
     shown = text if text.isprintable() else ascii(text)[1:-1]
     return shown if len(shown) <= 120 else shown[:117] + "..."

@@ -1,4 +1,4 @@
-"""The next state of a view, from the one before: the only place where a checkpoint is made."""
+"""Derive a view's next state from its previous one. Checkpoints are made nowhere else."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from reconcile.core.state import Identity, State
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What Redis holds, or will hold, with the next commit.
+    """Content of Redis at the next commit.
 
-    total: added-up digest over the manifest. surplus: bucket → digest of keys that wait for consent; surplus_names:
-    some of them.
+    total: added-up digest over the manifest. surplus: bucket → digest of keys that wait for consent. surplus_names:
+    some of their names.
     """
 
     buckets: int
@@ -29,22 +29,22 @@ class Content:
 
 
 def marked(base: State, event: pending.Event, until: int, now_ms: int) -> State:
-    """The same content, while a larger change is being applied."""
+    """Return the state for a larger change in progress; the content is the same."""
     return replace(base, pending=pending.after(base, event, until), updated_at_ms=now_ms)
 
 
 def reached(base: State, as_of: int, content: Content, now_ms: int) -> State:
-    """Redis holds the view's content at as_of."""
+    """Return the state for Redis holding the view's content at as_of."""
     return _with(base, content, now_ms, as_of=as_of, event="complete", until=as_of)
 
 
 def withheld(base: State, until: int, content: Content, now_ms: int) -> State:
-    """Redis holds the content at `until` and keys of the view that a human has to let go of: the checkpoint stays."""
+    """Return the state for content at `until` plus keys whose deletes are withheld; the checkpoint stays."""
     return _with(base, content, now_ms, as_of=base.as_of, event="withhold", until=until)
 
 
 def partly(base: State, event: pending.Event, until: int, content: Content, now_ms: int) -> State:
-    """Some buckets hold the content at `until`; the next run goes on with the others."""
+    """Return the state for a snapshot of which some buckets are done; the next run does the others."""
     return _with(base, content, now_ms, as_of=base.as_of, event=event, until=until)
 
 

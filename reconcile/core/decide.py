@@ -1,4 +1,4 @@
-"""Delta or snapshot, and how much of it: pure decisions over the stored state and the source's frontiers."""
+"""Choose delta or snapshot, and the scope of a snapshot: pure decisions over stored state and frontiers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from reconcile.core.state import Identity, State
 from reconcile.errors import SafetyStop
 
 AHEAD_TOLERANCE_MS = 60_000
-"""A checkpoint further ahead of the source than this belongs to another history (restored backup, other clock)."""
+"""A checkpoint further ahead of the source than this belongs to another history (a restored backup, another clock)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frontiers:
-    """The source is readable at t iff since <= t, without waiting iff t < upper. upper None: complete, never changes.
+    """The source is readable at t iff since <= t, without waiting iff t < upper.
 
-    now: the time a read of the present would get.
+    upper: None: complete, never changes. now: the time at which a read of the present would be.
     """
 
     since: int
@@ -33,19 +33,19 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Read the view at one time. everything: compare every row with Redis, fingerprints or not."""
+    """Read the view at one time. everything: compare every row with Redis, whatever the fingerprints say."""
 
     reason: str
     everything: bool = False
     trusted: bool = True
-    """Whether the stored manifest tells what this view wrote under today's mapping."""
+    """Whether the stored manifest counts what this view wrote under the current mapping."""
 
 
 Decision = Delta | Snapshot
 
 
 def decide(state: State | None, identity: Identity, frontiers: Frontiers) -> Decision:
-    """What a run has to do to reach the present. Pure."""
+    """Decide how a run reaches the present."""
     if state is None or state.identity is None or not state.digest:
         return Snapshot("first contact", everything=True, trusted=False)
     if state.identity.mapping != identity.mapping:
@@ -65,14 +65,14 @@ def decide(state: State | None, identity: Identity, frontiers: Frontiers) -> Dec
 
 
 def succession(state: State | None, identity: Identity, now_ms: int) -> tuple[tuple[str, int], ...]:
-    """The identities to remember once this one has taken over: at most two, newest first."""
+    """Return the earlier identities to store with a new one: at most two, newest first."""
     if state is None or state.identity is None or state.identity.source == identity.source:
         return () if state is None else state.earlier
     return ((state.identity.source, now_ms), *state.earlier)[:2]
 
 
 def alternation(state: State | None, identity: Identity, now_ms: int, view: str) -> SafetyStop | None:
-    """The error where two configurations take turns: A, B, A within a day, and now B again."""
+    """Return the error for two configurations that take turns: A, B, A within a day, and now B again."""
     if state is None or state.identity is None or len(state.earlier) < 2:
         return None
     (last, _), (before, at_ms) = state.earlier

@@ -37,48 +37,50 @@ FINGERPRINT_BYTES = 8
 MIN_BUCKETS = 16
 MAX_BUCKETS = 1 << 17
 ROWS_PER_BUCKET = 64
-"""A changed row makes its whole bucket travel; a bucket costs 24 bytes of state and one group of fingerprints, and at
-the source a group costs as much as hashing several rows (measured: shared/materialize.md)."""
+"""Target rows per bucket. One changed row makes its whole bucket travel; but each bucket costs 24 bytes of state and
+one group of fingerprints, which costs the source as much as hashing several rows.
+"""
 COMPANION_ROWS_PER_BUCKET = 16
-"""A companion view keeps its groups up to date, so that more of them cost memory, not time at every start."""
+"""Target rows per bucket with a companion view, which keeps its groups up to date: more of them cost memory, but no
+time per run.
+"""
 
 UNKNOWN = 0
-"""A fingerprint that says nothing: the bucket was touched since, or never fingerprinted."""
+"""Fingerprint of a bucket that was touched since its fingerprint was taken, or never had one."""
 
 Normal = NewType("Normal", int)
 """A digest as it is compared and stored: count · 2^64 + (Σ r mod 2^64). A bare int is one that is being added up."""
 Words: TypeAlias = "array[int]"
-"""A manifest as 64-bit numbers, count and sum of bucket b at 2b and 2b + 1: a tenth of the memory that ints take."""
+"""A manifest as 64-bit numbers, count and sum of bucket b at 2b and 2b + 1: a tenth of the memory of ints."""
 Fingerprints: TypeAlias = "array[int]"
-"""One per bucket, 8 bytes each: there may be 2^17 of them, several times over."""
+"""One per bucket, 8 bytes each; there may be 2^17 of them, in several copies."""
 _UINT64 = "Q"
 
 
 def row_hash(key: bytes, value: bytes, salt: int) -> int:
-    """64-bit hash of one stored row. salt: the state's digest salt, 0 .. 2^64 − 1."""
+    """Return the 64-bit hash of one stored row. salt: the state's digest salt, 0 .. 2^64 − 1."""
     return xxh3_64_intdigest(key, xxh3_64_intdigest(value, salt))
 
 
 def bucket_of(key: bytes, buckets: int) -> int:
-    """The bucket a Redis key belongs to; Materialize computes the same as crc32(key) % B."""
+    """Return the bucket of a Redis key. Materialize computes the same as crc32(key) % B."""
     return crc32(key) & (buckets - 1)
 
 
 def choose_buckets(rows: int, rows_per_bucket: int = ROWS_PER_BUCKET) -> int:
-    """Number of buckets for a view of that many rows: a power of two with about rows_per_bucket rows each."""
+    """Return the number of buckets for so many rows: a power of two, with about rows_per_bucket rows each."""
     wanted = max(1, rows // rows_per_bucket)
     return min(MAX_BUCKETS, max(MIN_BUCKETS, 1 << (wanted - 1).bit_length()))
 
 
 def outgrown(rows: int, buckets: int) -> bool:
-    """Whether a view has so many more rows than its buckets were chosen for that choosing again pays."""
+    """Whether a view has outgrown its number of buckets so far that choosing again pays off."""
     return choose_buckets(rows) >= buckets * 4
 
 
 def add_rows(digests: list[int], rows: Iterable[tuple[bytes, bytes | None]], salt: int) -> None:
-    """Add (key, value) rows to the digests of their buckets, in place; NULL values are not stored and do not count.
-
-    The hot loop of every full read.
+    """Add (key, value) rows to the digests of their buckets, in place. NULL values are not stored and do not count. The
+    hot loop of every full read.
     """
     mask = len(digests) - 1
     hash64 = xxh3_64_intdigest
@@ -88,12 +90,12 @@ def add_rows(digests: list[int], rows: Iterable[tuple[bytes, bytes | None]], sal
 
 
 def row_digest(key: bytes, value: bytes, salt: int) -> int:
-    """Digest of a single row: what to add for it, or to subtract."""
+    """Return the digest of a single row, to add or subtract."""
     return ONE + xxh3_64_intdigest(key, xxh3_64_intdigest(value, salt))
 
 
 def unreadable_digest(key: bytes, salt: int) -> int:
-    """Digest of a key that holds something the layout cannot read (or was gone when asked for): equal to no row's."""
+    """Return the digest of a key whose content the layout cannot read (or that vanished meanwhile). Equals no row's."""
     return ONE + xxh3_64_intdigest(key, salt ^ _M64)
 
 
@@ -108,7 +110,7 @@ def added(normal_form: Normal) -> int:
 
 
 def count(digest: int) -> int:
-    """Rows in an added-up digest; negative when more was subtracted than added."""
+    """Return the row count of an added-up digest; negative if more was subtracted than added."""
     return (digest + _HALF) >> 96
 
 
@@ -118,7 +120,9 @@ def total(digests: Iterable[int]) -> Normal:
 
 
 def fold(digests: Sequence[int], buckets: int) -> list[int]:
-    """Digests of the same rows in fewer buckets (both powers of two): crc32 mod B is a suffix of the bits."""
+    """Return the digests of the same rows in fewer buckets (both powers of two): crc32 mod B is a
+    suffix of the bits.
+    """
     folded = list(digests[:buckets])
     for start in range(buckets, len(digests), buckets):
         for bucket in range(buckets):
@@ -127,17 +131,17 @@ def fold(digests: Sequence[int], buckets: int) -> list[int]:
 
 
 def differing(ours: Sequence[int], theirs: Sequence[int]) -> list[int]:
-    """Buckets whose digests differ, ascending. Both sequences are added-up digests of equal length."""
+    """Return the buckets whose digests differ, ascending. Both sequences are added-up digests of equal length."""
     return [b for b, (x, y) in enumerate(zip(ours, theirs, strict=True)) if x != y and normal(x) != normal(y)]
 
 
 def encode_manifest(digests: Iterable[int]) -> bytes:
-    """RECORD_BYTES per bucket, big-endian: 8 bytes count, 8 bytes sum. Counts must not be negative."""
+    """Return RECORD_BYTES per bucket, big-endian: 8 bytes count, 8 bytes sum. Counts must not be negative."""
     return b"".join([normal(d).to_bytes(RECORD_BYTES, "big") for d in digests])
 
 
 def decode_manifest(stored: bytes) -> list[int]:
-    """The digests of encode_manifest, in added-up form. Raises ValueError on a broken length."""
+    """Return the digests of encode_manifest, in added-up form. Raises ValueError for a wrong length."""
     if len(stored) % RECORD_BYTES:
         raise ValueError("manifest length is not a multiple of its record")
     from_bytes = int.from_bytes
@@ -146,19 +150,19 @@ def decode_manifest(stored: bytes) -> list[int]:
 
 
 def manifest_words(stored: bytes) -> Words:
-    """A stored manifest. Raises ValueError on a broken length."""
+    """Return a stored manifest as words. Raises ValueError for a wrong length."""
     return _swapped(array(_UINT64, stored))
 
 
 def encode_words(words: Words) -> bytes:
-    """The manifest to store."""
+    """Return the stored form of a manifest."""
     stored = _swapped(words).tobytes()
     _swapped(words)  # back: a copy would be megabytes
     return stored
 
 
 def digest_in_words(words: Words, bucket: int) -> int:
-    """A bucket's digest, in added-up form."""
+    """Return a bucket's digest, in added-up form."""
     return (words[2 * bucket] << 96) | words[2 * bucket + 1]
 
 
@@ -168,7 +172,7 @@ def total_of_words(words: Words) -> Normal:
 
 
 def add_to_words(words: Words, more: Mapping[int, int]) -> bool:
-    """Add to digests in place. False, and nothing is right any more, when one would count less than no rows."""
+    """Add to digests in place. Return False if a count would become negative; the words are unusable then."""
     for bucket, one in more.items():
         rows = words[2 * bucket] + ((one + _HALF) >> 96)
         if rows < 0:
@@ -179,39 +183,39 @@ def add_to_words(words: Words, more: Mapping[int, int]) -> bool:
 
 
 def fingerprint(hash_sum: int) -> int:
-    """The stored form of Materialize's sum of hashes: 1 .. 2^64−1, so that 0 can mean UNKNOWN."""
+    """Return the stored form of Materialize's sum of hashes: 1 .. 2^64−1, as 0 means UNKNOWN."""
     return hash_sum % _M64 + 1
 
 
 def fold_fingerprints(fingerprints: Fingerprints, buckets: int) -> Fingerprints:
-    """Fingerprints of the same rows in fewer buckets; none of them may be unknown."""
+    """Return the fingerprints of the same rows in fewer buckets. None may be unknown."""
     return array(_UINT64, [1 + total % _M64 for total in fold([known - 1 for known in fingerprints], buckets)])
 
 
 def same_fingerprint(buckets: int, value: int) -> Fingerprints:
-    """The same fingerprint for every bucket."""
+    """Return the same fingerprint for every bucket."""
     return array(_UINT64, [value]) * buckets
 
 
 def encode_fingerprints(fingerprints: Fingerprints) -> bytes:
-    """FINGERPRINT_BYTES per bucket, big-endian."""
+    """Return FINGERPRINT_BYTES per bucket, big-endian."""
     return _swapped(fingerprints[:]).tobytes()
 
 
 def decode_fingerprints(stored: bytes) -> Fingerprints:
-    """Raises ValueError on a broken length."""
+    """Raises ValueError for a wrong length."""
     return _swapped(array(_UINT64, stored))
 
 
 def _swapped(numbers: array[int]) -> array[int]:
-    """Big-endian to the machine's order and back, in place."""
+    """Convert big-endian words to native order or back, in place."""
     if sys.byteorder == "little":
         numbers.byteswap()
     return numbers
 
 
 def mask_of(chosen: Iterable[int], buckets: int) -> bytes:
-    """One byte per bucket, 1 where chosen: get_byte on it costs Materialize the same for any number of buckets."""
+    """Return one byte per bucket, 1 if chosen. get_byte on it costs Materialize the same for any number of buckets."""
     mask = bytearray(buckets)
     for bucket in chosen:
         mask[bucket] = 1

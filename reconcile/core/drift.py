@@ -1,4 +1,6 @@
-"""What differs between source (S), manifest (M) and Redis (R), bucket by bucket, and why. Seen from the target."""
+"""Compare source (S), manifest (M) and Redis (R) bucket by bucket, and name the cause of drift.
+Seen from the target.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +15,31 @@ class Cause(enum.Enum):
     """Why a bucket's rows differ."""
 
     CHANGED_OUTSIDE = "changed outside"
-    """S = M ≠ R: someone or something else changed Redis: edit, eviction, expiry, flush."""
+    """S = M ≠ R: something else changed Redis: an edit, an eviction, an expiry, a flush."""
     MISSED = "missed updates"
-    """S ≠ M = R: we missed updates."""
+    """S ≠ M = R: updates were missed."""
     BOTH = "both"
     """All three differ."""
     SURPLUS = "waits for consent"
-    """Keys that no run of this view wrote, and that a human has been asked about."""
+    """Keys that no run of this view wrote and that wait for consent."""
     NO_CHECKPOINT = "no checkpoint"
     """There is no manifest to compare with."""
 
 
 class Verdict(enum.Enum):
-    """What is true of one bucket."""
+    """The verdict on one bucket."""
 
     EQUAL = "equal"
     DRIFT = "drift"
     LAG = "lag"
-    """Redis is exactly what the checkpoint says and the source has moved on since: not drift."""
+    """Redis matches the checkpoint; the source has changed since: not drift."""
 
 
 @dataclass(frozen=True, slots=True)
 class Triple:
     """One bucket's digests at the three places, and whether the source's bucket may have moved since.
 
-    moved: the source was read later than the checkpoint, and this bucket's fingerprint differs or is not known.
+    moved: the source was read later than the checkpoint, and this bucket's fingerprint differs or is unknown.
     """
 
     source: Normal
@@ -47,7 +49,7 @@ class Triple:
 
 
 def judge(seen: Triple) -> tuple[Verdict, Cause | None]:
-    """Verdict and cause for one bucket. Never cries wolf: a bucket that may merely lag is not drift."""
+    """Return verdict and cause for one bucket. A bucket that may merely lag is not drift."""
     if seen.source == seen.redis:
         return Verdict.EQUAL, None
     if seen.manifest is None:
@@ -60,7 +62,7 @@ def judge(seen: Triple) -> tuple[Verdict, Cause | None]:
 
 
 def groups_of(buckets: Iterable[int], rows_in: Sequence[int], max_rows: int) -> Iterator[list[int]]:
-    """Buckets in groups of at most max_rows rows together (a larger bucket is a group of its own)."""
+    """Split buckets into groups of at most max_rows rows (a larger bucket is a group of its own)."""
     group: list[int] = []
     rows = 0
     for bucket in buckets:

@@ -24,14 +24,14 @@ Row = tuple[bytes, bytes | None]
 
 
 def frame(columns: Sequence[bytes | None]) -> bytes:
-    """Several columns as one value; `unframe` is its inverse."""
+    """Encode several columns as one value; `unframe` is the inverse."""
     pack = _LENGTH.pack
     parts = [_NULL if column is None else pack(len(column)) + column for column in columns]
     return b"".join(parts)
 
 
 def unframe(framed: bytes) -> tuple[bytes | None, ...]:
-    """The columns of a framed value. Raises ValueError for bytes that `frame` does not make."""
+    """Return the columns of a framed value. Raises ValueError for bytes that `frame` cannot have made."""
     columns: list[bytes | None] = []
     at = 0
     while at < len(framed):
@@ -51,12 +51,12 @@ def unframe(framed: bytes) -> tuple[bytes | None, ...]:
 
 
 def with_expiry(value: bytes, milliseconds: int | None) -> bytes:
-    """A value and when it expires (since 1970; a time before is as good as that; None: never)."""
+    """Prepend the expiry time (milliseconds since 1970; earlier times count as 1970; None: never) to a value."""
     return (_NEVER if milliseconds is None else _MILLISECONDS.pack(max(0, milliseconds))) + value
 
 
 def split_expiry(framed: bytes) -> tuple[int | None, bytes]:
-    """(milliseconds or None, value): the inverse of `with_expiry`. Raises ValueError."""
+    """Return (expiry in milliseconds or None, value): the inverse of `with_expiry`. Raises ValueError."""
     head = framed[:EXPIRY_BYTES]
     if len(head) < EXPIRY_BYTES:
         raise ValueError("a framed value ends within its time")
@@ -65,25 +65,25 @@ def split_expiry(framed: bytes) -> tuple[int | None, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class RowForm:
-    """How the columns that travel (key, values …, and milliseconds where rows expire) become rows."""
+    """How received columns (key, values …, and milliseconds if rows expire) become rows."""
 
     prefix: bytes = b""
-    """What is put in front of each key here; the rest of it comes from the source."""
+    """Prepended to each key here; the rest of the key comes from the source."""
     values: int = 1
     several: bool = False
-    """The value columns are framed."""
+    """Whether value columns are framed."""
     expires: bool = False
     """The last column is decimal milliseconds, or NULL."""
     binary: tuple[bool, ...] = (False, False)
-    """Which of the travelling columns are bytea, and so hexadecimal where they travel as text."""
+    """Which of the received columns are bytea, and so hexadecimal in text."""
 
     @property
     def width(self) -> int:
-        """How many columns travel."""
+        """Number of columns received."""
         return 1 + self.values + self.expires
 
     def rows(self, chunk: Sequence[Sequence[bytes | None]]) -> list[Row]:
-        """Rows of a result. Raises DataError for one without key."""
+        """Return the rows of a result. Raises DataError for a row without a key."""
         prefix = self.prefix
         try:
             if not self.several and not self.expires:
@@ -95,7 +95,7 @@ class RowForm:
         return list(zip(keys, self.framed(columns[1:]), strict=True))
 
     def framed(self, columns: Sequence[Sequence[bytes | None]]) -> Sequence[bytes | None]:
-        """Values of rows, from the columns behind the key."""
+        """Return the framed values of rows, from the columns after the key."""
         values: Sequence[bytes | None] = columns[0]
         if self.several:
             rows = zip(*columns[: self.values], strict=True)

@@ -1,7 +1,7 @@
 """Refuse suspicious mass deletes: an empty but successful read must not empty the cache.
 
-What counts is what remains: a view may replace all of its keys, all day long, as long as it does not shrink to less
-than (1 − max_delete_fraction) of the most it had within the last hour.
+The guard judges by what would remain. A view may replace all of its keys, all day long, as long as it does not shrink
+below (1 − max_delete_fraction) of its largest size within the last hour.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What deletes are judged by. replaced: the source is another one than the checkpoint's."""
+    """The facts by which deletes are judged. replaced: the checkpoint belongs to another source."""
 
     peak: int
     max_fraction: float
     replaced: bool = False
     allowed: bool = False
-    """--allow-deletes."""
+    """Whether --allow-deletes was given."""
 
     def objects(self, deletes: int, before: int, after: int) -> bool:
-        """Whether deleting so many keys needs a human. before, after: keys of the view."""
+        """Whether so many deletes need consent. before, after: number of keys of the view."""
         if self.allowed or deletes <= HANDFUL:
             return False
         largest = max(self.peak, before)
@@ -37,12 +37,12 @@ class Guard:
 
 
 def largest(peak: Peak) -> int:
-    """The largest number of keys within the last hour (at least) and two hours (at most)."""
+    """Return the largest number of keys within the last hour (at least) to two hours (at most)."""
     return max(peak.keys, peak.before)
 
 
 def seen(peak: Peak, keys: int, now_ms: int) -> Peak:
-    """The peak after the view was seen to have so many keys. Clocks that go back a little open no new window."""
+    """Return the peak, updated with this number of keys. A clock that goes back a little opens no new window."""
     age_ms = now_ms - peak.since_ms
     if age_ms < -WINDOW_MS:  # another clock: its window would not end for as long as it was ahead
         return Peak(now_ms, keys, largest(peak))
@@ -54,7 +54,7 @@ def seen(peak: Peak, keys: int, now_ms: int) -> Peak:
 
 
 def mass_delete(deletes: int, keys: int, max_fraction: float, view: str) -> SafetyStop:
-    """The error that withholds deletes, with the command that allows them."""
+    """Return the error for withheld deletes, with the command that allows them."""
     return SafetyStop(
         f"{deletes} of {keys} keys would be deleted, more than max_delete_fraction = {max_fraction:g} allows; "
         "deletes are withheld and the checkpoint stays",
@@ -63,19 +63,19 @@ def mass_delete(deletes: int, keys: int, max_fraction: float, view: str) -> Safe
 
 
 def handful_left(removed: tuple[tuple[int, int], ...], now_ms: int) -> int:
-    """How many more unexplained keys may go today. removed: (milliseconds, number)."""
+    """Return how many more unexplained keys may be deleted today. removed: (milliseconds, number)."""
     used = sum(number for at_ms, number in removed if abs(now_ms - at_ms) < DAY_MS)
     return max(0, HANDFUL - used)
 
 
 def note_removed(removed: tuple[tuple[int, int], ...], number: int, now_ms: int) -> tuple[tuple[int, int], ...]:
-    """What to remember after so many unexplained keys were deleted."""
+    """Return `removed` with these deletes added and entries older than a day dropped."""
     recent = tuple((min(at_ms, now_ms), n) for at_ms, n in removed if abs(now_ms - at_ms) < DAY_MS)
     return (*recent, (now_ms, number)) if number else recent
 
 
 def consent_needed(unexplained: int, names: list[str], view: str) -> SafetyStop:
-    """The error for keys in the view's range that nothing explains."""
+    """Return the error for unexplained keys in the view's range."""
     shown = f" ({', '.join(names)}{', …' if unexplained > len(names) else ''})" if names else ""
     one = unexplained == 1
     number, them = ("1 key", "it") if one else (f"{unexplained} keys", "them")

@@ -1,10 +1,10 @@
-"""Redis keys made of one or several columns, so that no two rows can meet under one key.
+"""Build Redis keys from one or several columns, so that no two rows share a key.
 
-    user:{tenant}:{id}      prefix 'user:', columns (tenant, id), literals (':', '')
+    user:{tenant}:{id}    prefix 'user:', columns (tenant, id), literals (':', '')
 
-In every column but the last, '%' and the first character of the text that follows are escaped (%25, %3A): that text
-then ends the column where it first occurs. In the last column, and in a single one, nothing is escaped. The source does
-the same in SQL (reconcile.source.query).
+In every column but the last, '%' and the first character of the literal that follows are escaped (%25, %3A): the
+literal then ends the column at its first occurrence. In the last column, and in a single one, nothing is escaped. The
+source does the same in SQL (reconcile.source.query).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class KeyShape:
-    """How columns make a Redis key: prefix + column 0 + literal 0 + column 1 + literal 1 … Raises ValueError.
+    """A Redis key made of columns: prefix + column 0 + literal 0 + column 1 + literal 1 … Raises ValueError.
 
-    prefix: constant text in front. Where it is empty, keys cannot be told from others' by their name: a view then owns
-    only what it remembers to have written (or the whole database, where that is dedicated).
+    prefix: constant text in front. If empty, keys cannot be told from others' by name: the view then owns only the keys
+    it remembers having written (or the whole database, if dedicated).
     """
 
     prefix: str
@@ -45,12 +45,12 @@ class KeyShape:
 
     @property
     def escapes(self) -> tuple[tuple[tuple[str, str], ...], ...]:
-        """For each column what to replace in it, in this order."""
+        """For each column, the replacements to make in it, in order."""
         some = [(("%", "%25"), (literal[0], _encoded(literal[0]))) for literal in self.literals[:-1]]
         return (*some, ())
 
     def key(self, values: Sequence[bytes]) -> bytes:
-        """The Redis key of a row, from the text of its key columns."""
+        """Return the Redis key of a row, given the text of its key columns."""
         key = [self.prefix.encode()]
         for value, escapes, literal in zip(values, self.escapes, self.literals, strict=True):
             for plain, escaped in escapes:
@@ -59,7 +59,7 @@ class KeyShape:
         return b"".join(key)
 
     def values(self, key: bytes) -> tuple[bytes, ...] | None:
-        """The columns a Redis key was made of; None for a key that no row can have."""
+        """Return the columns a Redis key was made of; None for a key that no row can have."""
         prefix, suffix = self.prefix.encode(), self.literals[-1].encode()
         if not key.startswith(prefix) or not key.endswith(suffix) or len(key) < len(prefix) + len(suffix):
             return None

@@ -1,6 +1,7 @@
-"""A set of key names in 16 bytes a name: 64-bit hashes in open addressing. A Python set takes four times that.
+"""A set of key names in 16 bytes per name: 64-bit hashes with open addressing.
 
-Two names of one hash would be taken for one: once in 2^64 pairs, and the salt keeps others from making it happen.
+A Python set takes four times as much. Two names with one hash would be taken for one: once in 2^64 pairs, and the salt
+keeps others from provoking it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from array import array
 from xxhash import xxh3_64_intdigest
 
 BYTES_PER_NAME = 16
-"""At most this, once as many names were added as were expected."""
+"""Memory per name, at most, once the expected number of names has been added."""
 _MIN_SIZE = 1 << 10
 
 
 class NameTable:
-    """Names that were added. expected: about how many there will be; salt: the state's digest salt."""
+    """The names added so far. expected: about how many there will be; salt: the state's digest salt."""
 
     __slots__ = ("_count", "_mask", "_salt", "_slots")
 
@@ -32,7 +33,7 @@ class NameTable:
         return self._count
 
     def add(self, name: bytes) -> bool:
-        """False when it was there already."""
+        """Add a name. Return False if it was there already."""
         mark = xxh3_64_intdigest(name, self._salt) or 1
         slots, mask = self._slots, self._mask
         at = mark & mask

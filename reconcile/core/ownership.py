@@ -1,4 +1,4 @@
-"""Whose keys are whose: the range of keys a view claims, and when two overlap (docs/operations.md, Whose keys)."""
+"""The range of keys a view claims, and when two ranges overlap (docs/operations.md, Whose keys)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from reconcile.errors import SafetyStop
 Ownership = Literal["prefix", "dedicated", "remembered"]
 
 STATE_PREFIX = b"reconcile:{"
-"""Every key of reconcile's own begins with this; no view may write such a key."""
+"""Prefix of all keys that reconcile keeps for itself; no view may write such a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The keys a view may write: those under a prefix, all of a database, or those it remembers one by one.
+    """The keys a view may write: those under a prefix, a whole database, or remembered ones.
 
     timestamp_key: mz-redis-sync's timestamp key, a range of one key beside it.
     """
@@ -26,21 +26,25 @@ class Range:
     timestamp_key: bytes = b""
 
     def owns(self, key: bytes) -> bool:
-        """Whether a key found in Redis is the view's by its name. Remembered keys cannot be told by name."""
+        """Whether a key found in Redis is in the range, judged by its name. Remembered keys cannot
+        be judged by name.
+        """
         return key.startswith(self.prefix) and not key.startswith(STATE_PREFIX) and key != self.timestamp_key
 
     @property
     def prefix_suffices(self) -> bool:
-        """Whether every key under the prefix is the view's: no key of reconcile's own can begin with it."""
+        """Whether every key under the prefix is the view's, that is, none can be one of reconcile's own."""
         ours = self.prefix.startswith(STATE_PREFIX) or STATE_PREFIX.startswith(self.prefix)
         return not ours and not (self.timestamp_key or b"\0").startswith(self.prefix)
 
     def refuses(self, key: bytes) -> bool:
-        """Whether a row with this key must not be written: it has the name of one of reconcile's own keys."""
+        """Whether a row with this key must not be written because it is one of reconcile's own names."""
         return key.startswith(STATE_PREFIX) or (bool(self.timestamp_key) and key == self.timestamp_key)
 
     def encode(self) -> str:
-        """As stored in the claims hash and in the state: ownership, prefix and timestamp key, in hexadecimal."""
+        """Return the form stored in the claims hash and in the state: ownership, and prefix and timestamp key in
+        hexadecimal.
+        """
         return f"{self.ownership} {self.prefix.hex()} {self.timestamp_key.hex()}"
 
     @classmethod
@@ -80,9 +84,9 @@ def owner_of(key: bytes, claims: Mapping[str, Range]) -> str | None:
 
 
 def contradiction(view: str, ours: Range, claims: Mapping[str, Range]) -> SafetyStop | None:
-    """The error where a claim cannot be made beside those that exist.
+    """Return the error for a claim that conflicts with existing ones.
 
-    claims: view → range, of all views in the database, this one included where it has claimed before.
+    claims: view → range for all views in the database, this one included if it has claimed before.
     """
     own = claims.get(view)
     if own is not None and own != ours and own.ownership != "remembered":

@@ -1,4 +1,4 @@
-"""Manifest, fingerprints and surplus: fixed-size records, one per bucket, and what a run makes of them. No I/O."""
+"""Manifest, fingerprints and surplus: fixed-size records, one per bucket. No I/O."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from reconcile.core import digest
 from reconcile.core.digest import Fingerprints, Words
 
 REWRITE_FRACTION = 32
-"""When more than one bucket in so many is wanted or changed, all records are read or written at once: a command for one
-bucket costs both sides as much as the records of some hundred."""
+"""If more than one bucket in this many is wanted or changed, all records are read or written at once: a command for one
+bucket costs both sides as much as some hundred records.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What to write of one kind of record. whole: all of it, b'' removes it; some: bucket → record."""
+    """Records of one kind to write. whole: all of it, b'' removes it. some: bucket → record."""
 
     whole: bytes | None = None
     some: Mapping[int, bytes] = field(default_factory=dict)
@@ -28,9 +29,9 @@ NO_RECORDS = Records()
 
 
 class Manifest:
-    """The stored manifest, known bucket by bucket or whole, and what a run makes of it.
+    """The stored manifest, known for some buckets or for all.
 
-    total: the digest over all buckets (added-up form) as the state has it; a manifest read whole must add up to it.
+    total: the digest over all buckets (added-up form) from the state; a manifest read as a whole must add up to it.
     """
 
     def __init__(self, buckets: int, total: str) -> None:
@@ -41,14 +42,14 @@ class Manifest:
         self._all: Words | None = None
 
     def missing(self, wanted: Iterable[int]) -> list[int] | None:
-        """Which of the wanted buckets are still to be read: none, some, or (None) all there are."""
+        """Return which of the wanted buckets are still to be read; None: all there are."""
         if self._all is not None:
             return []
         missing = [bucket for bucket in wanted if bucket not in self._some]
         return None if len(missing) * REWRITE_FRACTION > self.buckets else missing
 
     def take(self, records: Mapping[int, bytes] | bytes) -> bool:
-        """Take in what was read. False when that cannot be the state's manifest: nothing of it is to be trusted."""
+        """Add records that were read. Return False if they cannot be the state's; the manifest is unusable then."""
         if isinstance(records, bytes):
             if len(records) != self.buckets * digest.RECORD_BYTES:
                 return False
@@ -63,17 +64,18 @@ class Manifest:
         return True
 
     def __getitem__(self, bucket: int) -> int:
-        """Added-up form; the bucket must have been read."""
+        """Return a bucket's digest in added-up form. The bucket must have been read."""
         return self._some[bucket] if self._all is None else digest.digest_in_words(self._all, bucket)
 
     def change(self, changed: Mapping[int, int]) -> Records:
-        """Set buckets that were read to new digests (added-up form); the records to store."""
+        """Set digests (added-up form) of buckets that were read. Return the records to store."""
         self.add({bucket: new - self[bucket] for bucket, new in changed.items()})
         return self.records(changed)
 
     def add(self, more: Mapping[int, int]) -> bool:
-        """Add to the digests of buckets that were read. False when one would count less than no rows: then nothing is
-        right any more."""
+        """Add to the digests of buckets that were read. Return False if a count would become negative; the manifest is
+        unusable then.
+        """
         if self._all is not None:
             fits = digest.add_to_words(self._all, more)
         else:
@@ -84,29 +86,29 @@ class Manifest:
         return fits
 
     def records(self, changed: Collection[int]) -> Records:
-        """These buckets, as absolute values: a repeated transaction must change nothing."""
+        """Return the records of these buckets as absolute values, so that repeating a transaction changes nothing."""
         if self._all is not None and len(changed) * REWRITE_FRACTION > self.buckets:
             return Records(whole=digest.encode_words(self._all))
         return Records(some={b: digest.encode_manifest([self[b]]) for b in sorted(changed)})
 
     @property
     def keys(self) -> int:
-        """Keys over all buckets."""
+        """Number of keys over all buckets."""
         return digest.count(self.total)
 
 
 def whole_manifest(digests: Sequence[int]) -> Records:
-    """All digests, in added-up form."""
+    """Return all digests, in added-up form."""
     return Records(whole=digest.encode_manifest(digests))
 
 
 def total_text(total: int) -> str:
-    """A digest (added-up form) as the state stores it: 32 hexadecimal digits of its normal form."""
+    """Return a digest (added-up form) as stored in the state: 32 hexadecimal digits of its normal form."""
     return f"{digest.normal(total):032x}"
 
 
 def fingerprint_records(new: Fingerprints | None, stored: Fingerprints | None) -> Records:
-    """What makes `new` out of what is stored. None: nothing is known of any bucket."""
+    """Return the records that turn the stored fingerprints into `new`. None: all unknown."""
     if new == stored:
         return NO_RECORDS
     if new is None:
@@ -119,7 +121,7 @@ def fingerprint_records(new: Fingerprints | None, stored: Fingerprints | None) -
 
 
 def forget(known: Fingerprints | None, touched: Collection[int]) -> Records:
-    """Clear the touched buckets' fingerprints, in place too: their rows have changed since."""
+    """Clear the touched buckets' fingerprints, in place too: their rows have changed."""
     if known is None:
         return NO_RECORDS
     for bucket in touched:
@@ -130,15 +132,15 @@ def forget(known: Fingerprints | None, touched: Collection[int]) -> Records:
 
 
 def surplus_records(surplus: Mapping[int, int]) -> Records:
-    """Bucket → digest (added-up form) of keys that wait for consent; always written whole, as few buckets have any.
-
-    4 bytes bucket, RECORD_BYTES digest, ascending."""
+    """Return the records of surplus, bucket → digest (added-up form). Always written whole, as few buckets have any: 4
+    bytes bucket and RECORD_BYTES digest, ascending.
+    """
     entries = [b.to_bytes(4, "big") + digest.encode_manifest([one]) for b, one in sorted(surplus.items())]
     return Records(whole=b"".join(entries))
 
 
 def decode_surplus(stored: bytes) -> dict[int, int]:
-    """Raises ValueError on a broken length."""
+    """Raises ValueError for a wrong length."""
     size = 4 + digest.RECORD_BYTES
     if len(stored) % size:
         raise ValueError("surplus length is not a multiple of its record")

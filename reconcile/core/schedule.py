@@ -1,7 +1,7 @@
-"""When the rolling compare looks at the next slice, and which. Pure; times are milliseconds of Redis' own clock.
+"""Decide when the rolling compare reads the next slice, and which. Pure; times are milliseconds by Redis' clock.
 
-One turn looks at n slices; `compare_every` promises a whole turn within that time. A ledger keeps the average cost at a
-twentieth of the run time: a run may go into debt by one slice, and pays it back before the next.
+One turn covers n slices; `compare_every` promises a whole turn within that time. A ledger keeps the average cost at a
+twentieth of the run time: a run may go into debt by one slice, which is paid back before the next.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import replace
 from reconcile.core.state import Turn
 
 SLICE_KEYS = 250_000
-"""Keys of one slice, about; each slice makes Redis name all of its keys once."""
+"""Approximate keys per slice; for each slice Redis lists all of its keys once."""
 MAX_SLICES = 16
 SHARE = 20
-"""A twentieth of the run time."""
+"""Compares may use one part in this many of the run time."""
 LEDGER_MS = 3_600_000
-"""Run time the ledger remembers: older entries fade."""
+"""Run time the ledger covers; older entries fade."""
 HINT_EVERY_MS = 300_000
 
 
@@ -26,32 +26,34 @@ def hint_counts(turn: Turn, now_ms: int) -> bool:
 
 
 def slices_for(keys: int, buckets: int) -> int:
-    """Number of slices of a turn: a power of two, at most MAX_SLICES and the number of buckets."""
+    """Return the number of slices in a turn: a power of two, at most MAX_SLICES and the number of buckets."""
     wanted = max(1, -(-keys // SLICE_KEYS))
     return min(1 << (wanted - 1).bit_length(), MAX_SLICES, max(1, buckets))
 
 
 def due(turn: Turn, now_ms: int, every_ms: int | None) -> bool:
-    """Whether a slice should be looked at now. A turn's end in the future (another clock) says nothing."""
+    """Whether a slice should be compared now. A turn that ended in the future (another clock) says nothing."""
     if every_ms is None:
         return turn.began_ms > 0
     return turn.began_ms > 0 or not 0 <= now_ms - turn.done_ms < every_ms
 
 
 def overdue(turn: Turn, now_ms: int, every_ms: int | None) -> bool:
-    """Whether the promise of `compare_every` is broken by more than as much again."""
+    """Whether the last turn is older than twice `compare_every`."""
     return every_ms is not None and turn.done_ms > 0 and now_ms - min(turn.done_ms, now_ms) > 2 * every_ms + 60_000
 
 
 def affordable(turn: Turn, ran_ms: int, left_ms: int | None, *, hinted: bool = False) -> bool:
-    """Whether the ledger and the time left allow another slice. ran_ms: of this run so far. hinted: a hint buys this
-    one, whatever the debt: hints that count are far between."""
+    """Whether the ledger and the time left allow another slice.
+
+    ran_ms: of this run so far. hinted: a hint buys this slice, whatever the debt; hints that count are rare.
+    """
     in_debt = not hinted and turn.spent_ms * SHARE > turn.ran_ms + ran_ms
     return not in_debt and (left_ms is None or turn.slice_cost_ms < left_ms)
 
 
 def begun(turn: Turn, now_ms: int, keys: int, buckets: int) -> Turn:
-    """The turn with a slice to look at next; a new one where the last is complete, or was made for other buckets."""
+    """Return the turn with its next slice set; a new turn if the last is complete or was made for other buckets."""
     n = slices_for(keys, buckets)
     if turn.began_ms and turn.n == n:
         return turn
@@ -59,7 +61,7 @@ def begun(turn: Turn, now_ms: int, keys: int, buckets: int) -> Turn:
 
 
 def advanced(turn: Turn, now_ms: int, cost_ms: int) -> Turn:
-    """After slice i was looked at."""
+    """Return the turn after slice i was compared."""
     spent = replace(turn, slice_cost_ms=cost_ms, spent_ms=turn.spent_ms + cost_ms)
     if turn.i + 1 < turn.n:
         return replace(spent, i=turn.i + 1)
@@ -67,12 +69,12 @@ def advanced(turn: Turn, now_ms: int, cost_ms: int) -> Turn:
 
 
 def turned(turn: Turn, now_ms: int) -> Turn:
-    """After all of Redis was looked at in one go."""
+    """Return the turn after all of Redis was compared in one go."""
     return replace(turn, i=0, n=1, began_ms=0, done_ms=now_ms)
 
 
 def ran(turn: Turn, run_ms: int) -> Turn:
-    """The ledger after a run of so many milliseconds."""
+    """Return the ledger after a run of this many milliseconds."""
     total = turn.ran_ms + run_ms
     if total <= LEDGER_MS:
         return replace(turn, ran_ms=total)
@@ -80,8 +82,11 @@ def ran(turn: Turn, run_ms: int) -> Turn:
 
 
 def hinted(turn: Turn, run_id: str, evicted: int | None, policy: str | None, *, expiring: bool) -> bool:
-    """Whether Redis' counters suggest a loss: keys were evicted, or another process serves them, while its policy may
-    evict ours. expiring: the view's keys have an expiry."""
+    """Whether Redis' counters suggest a loss: keys were evicted, or another process answers, while its policy may evict
+    ours.
+
+    expiring: the view's keys have an expiry.
+    """
     may_evict = policy is not None and (policy.startswith("allkeys") or (expiring and policy.startswith("volatile")))
     evicted_more = evicted is not None and evicted > turn.evicted
     restarted = bool(turn.run_id) and run_id != turn.run_id

@@ -1,4 +1,4 @@
-"""Which slot of a Redis Cluster a key belongs to, and which primary serves it."""
+"""Map keys of a Redis Cluster to slots, and slots to primaries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNSERVED = -1
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A primary, by the address that clients are told to use."""
+    """A primary, by the address that clients use."""
 
     node_id: str
     host: str
@@ -24,7 +24,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class SlotMap:
-    """owners[slot] is the place in `nodes` of the primary that serves it, UNSERVED where there is none."""
+    """owners[slot] is the index in `nodes` of the primary that serves it, or UNSERVED."""
 
     nodes: tuple[Node, ...]
     owners: tuple[int, ...]
@@ -38,7 +38,7 @@ class SlotMap:
 
 
 def slot_of(key: bytes) -> int:
-    """CRC16 of the key, or of what stands between its first { and the next }, unless that is nothing."""
+    """Return the CRC16 slot of a key, or of its hash tag: the text between the first { and the next }, unless empty."""
     start = key.find(b"{")
     if start >= 0:
         end = key.find(b"}", start + 1)
@@ -48,7 +48,7 @@ def slot_of(key: bytes) -> int:
 
 
 def read_slots(reply: Iterable[Any], asked: str) -> SlotMap:
-    """The answer to CLUSTER SLOTS. asked: the host that gave it, which may call itself nothing.
+    """Parse the answer to CLUSTER SLOTS. asked: the host that gave it, which may leave its own name empty.
 
     Raises ValueError, TypeError or IndexError for anything else.
     """
@@ -67,7 +67,7 @@ def read_slots(reply: Iterable[Any], asked: str) -> SlotMap:
 
 
 def tags_for(slots: SlotMap, nodes: set[int]) -> Iterator[tuple[int, bytes]]:
-    """(node, hash tag) for each of the nodes: the smallest number whose slot it serves. The same for the same map."""
+    """Return (node, hash tag) for each node: the smallest number whose slot it serves. Depends on the map alone."""
     missing = set(nodes)
     for number in count():
         if not missing:

@@ -1,8 +1,8 @@
-"""SQL text that config and source have in common."""
+"""SQL text shared by config and source."""
 
 from __future__ import annotations
 
 
 def identifier(name: str) -> str:
-    """One name, quoted, so that it means exactly itself."""
+    """Quote a name so that it is taken literally."""
     return '"' + name.replace('"', '""') + '"'

@@ -1,4 +1,4 @@
-"""What a view's state in Redis says, as a value. docs/format.md shows the stored fields (format 1)."""
+"""A view's state in Redis as a value. docs/format.md describes the stored fields (format 1)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ PendingKind = Literal["snapshot", "delta", "withheld"]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The source and the mapping a checkpoint belongs to.
+    """The source and the mapping that a checkpoint belongs to.
 
-    source: environment, ids of the objects read, query and plan: continuing by delta needs all of it unchanged.
-    mapping: columns, key, layout and prefix: manifest and fingerprints stay comparable as long as this holds.
+    source: environment, ids of the objects read, query and plan; a delta needs all of it unchanged. mapping: columns,
+    key, layout and prefix; manifest and fingerprints stay comparable while it is unchanged.
     """
 
     source: str
@@ -39,9 +39,9 @@ class Identity:
 class Pending:
     """A change that is not complete: Redis is between two times. core/pending.py has all transitions.
 
-    delta: the changes of (as_of, until] are being applied. snapshot: the content at `until` is.
-    withheld: Redis holds the content at `until`, and keys whose deletion a human has to allow.
-    clean: it began from a state without doubt, or into nothing: whatever is left over in its buckets is the view's own.
+    delta: the changes of (as_of, until] are being applied. snapshot: the content at `until` is being applied. withheld:
+    Redis holds the content at `until`, plus keys whose deletes wait for consent. clean: the change began from an
+    undoubted state, or into nothing, so all leftovers in its buckets are the view's own.
     """
 
     kind: PendingKind
@@ -57,7 +57,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The largest number of keys in the last hour or so, in two windows: the current one and the one before."""
+    """The largest number of keys in the last hour or so, in two windows: the current one and the previous one."""
 
     since_ms: int = 0
     keys: int = 0
@@ -66,10 +66,10 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The rolling compare: one turn looks at all slices i of n. Times in milliseconds of Redis' clock.
+    """The rolling compare: one turn covers all slices i of n. Times in milliseconds by Redis' clock.
 
-    began_ms: of the turn under way. done_ms: end of the last whole turn, 0 when there was none.
-    spent_ms, ran_ms: the ledger: what compares have cost, out of how much run time.
+    began_ms: start of the turn under way. done_ms: end of the last whole turn, 0 if there was none. spent_ms, ran_ms:
+    the ledger: the cost of compares, out of this much run time.
     """
 
     i: int = 0
@@ -90,11 +90,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Stored state of one view (or one of its shards). as_of None: nothing was ever completed."""
+    """Stored state of one view. as_of: None before anything was completed."""
 
     token: int = 0
     commit: str = ""
-    """Names the transaction that wrote this; new with every one."""
+    """Id of the transaction that wrote this; new with every one."""
     as_of: int | None = None
     identity: Identity | None = None
     earlier: tuple[tuple[str, int], ...] = ()
@@ -102,25 +102,25 @@ class State:
     buckets: int = 0
     keys: int = 0
     digest: str = ""
-    """Sum over the manifest, to notice a manifest that is not this state's."""
+    """Sum over the manifest, to detect a manifest that does not match this state."""
     surplus: int = 0
-    """Keys that Redis holds beyond the manifest and that wait for consent (:surplus has them by bucket)."""
+    """Number of keys beyond the manifest that wait for consent (:surplus has them by bucket)."""
     surplus_names: tuple[bytes, ...] = ()
     """Some of those keys."""
     pending: Pending | None = None
     salt: int = 0
     """Digest salt."""
     source_salt: str = ""
-    """Salt of the fingerprints that are computed on demand."""
+    """Salt of fingerprints computed on demand."""
     fingerprint_salt: str = ""
-    """The salt the stored fingerprints were made with: source_salt, or a companion view's own."""
+    """Salt of the stored fingerprints: source_salt, or the companion view's own."""
     companion: str = ""
     """Identity of the companion view that was checked against the query."""
     claim: str = ""
-    """The range this view has claimed (ownership.Range)."""
+    """The range this view has claimed (see ownership.Range)."""
     peak: Peak = Peak()
     removed: tuple[tuple[int, int], ...] = ()
-    """(milliseconds, number) of unexplained keys that were deleted in the last 24 hours."""
+    """(milliseconds, number) of unexplained keys deleted in the last 24 hours."""
     turn: Turn = Turn()
     updated_at_ms: int = 0
 
@@ -131,13 +131,13 @@ class State:
 
 
 def identity_hash(parts: Iterable[str]) -> str:
-    """Short stable hash of a sequence of strings."""
+    """Return a short, stable hash of a sequence of strings."""
     framed = "".join(f"{len(part)}:{part}" for part in parts)
     return hashlib.sha256(framed.encode()).hexdigest()[:32]
 
 
 def encode(state: State) -> dict[str, str]:
-    """Fields of the state hash; every field is always present, so writing replaces all."""
+    """Return the fields of the state hash. Every field is present, so writing replaces all."""
     pending = state.pending
     return {
         "format": str(FORMAT),
@@ -166,7 +166,10 @@ def encode(state: State) -> dict[str, str]:
 
 
 def decode(fields: Mapping[str, str], view: str) -> State | None:
-    """The state, or None when nothing but a token was ever stored. Raises StateError: corrupt, or a newer format."""
+    """Return the state, or None if at most a token was ever stored.
+
+    Raises StateError if it is corrupt or has a newer format.
+    """
     if not fields.get("format"):
         if set(fields) - {"token", "commit"}:
             raise corrupt(view, "it has no format")
@@ -225,7 +228,7 @@ def _matched(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _number(text: str) -> int:
-    """int() takes more than was ever written: signs, spaces, underscores, other digits."""
+    """Parse a number strictly: int() also accepts signs, spaces, underscores and other digits."""
     return int(_matched(_NUMBER, text))
 
 
@@ -256,7 +259,7 @@ def _pending(text: str) -> Pending:
 
 
 def corrupt(view: str, why: str) -> StateError:
-    """The error for a state that was overwritten by something else."""
+    """Return the error for a state that something else overwrote."""
     return StateError(
         f"the state of view {view} in Redis is corrupt: {why}",
         hint="something else wrote to it; start over with: reconcile snapshot --reset-state",

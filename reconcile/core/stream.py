@@ -23,11 +23,11 @@ _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _UNESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"\\": b"\\", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 
 _BEFORE_KEY = 3
-"""Fields before the columns of the row."""
+"""Number of fields before the row's columns."""
 
 
 def unescape(field_: bytes) -> bytes | None:
-    r"""A COPY text field as the bytes it stands for; \N is NULL."""
+    r"""Decode a COPY text field to bytes; \N is NULL."""
     if b"\\" not in field_:
         return field_
     if field_ == b"\\N":
@@ -36,7 +36,7 @@ def unescape(field_: bytes) -> bytes | None:
 
 
 def unhex(value: bytes | None) -> bytes | None:
-    r"""A bytea field: \x and hexadecimal digits."""
+    r"""Decode a bytea field: \x and hexadecimal digits."""
     return None if value is None else bytes.fromhex(value[2:].decode("ascii"))
 
 
@@ -44,7 +44,7 @@ def unhex(value: bytes | None) -> bytes | None:
 class UpdateStream:
     """Collects updates until a progress row closes them.
 
-    frontier: exclusive; every update with a time below it has been handed out by `take` or is held now.
+    frontier: exclusive; every update with a lower time has been returned by `take` or is held.
     """
 
     as_of: int
@@ -64,11 +64,11 @@ class UpdateStream:
 
     @property
     def size_bytes(self) -> int:
-        """Memory that is held."""
+        """Bytes of memory held."""
         return self._open.size_bytes + self._closed.size_bytes
 
     def feed(self, lines: Sequence[bytes | memoryview]) -> bool:
-        """Take lines in. True when they closed a range: `take` it now, or feed on and take more at once."""
+        """Add lines. Return True if they closed a range: `take` it now, or feed on and take more at once."""
         text = b"".join(lines)
         fields = text.replace(b"\n", b"\t").split(b"\t")
         width = _BEFORE_KEY + self.form.width
@@ -89,7 +89,7 @@ class UpdateStream:
         return closed
 
     def _update(self, fields: list[bytes], *, escaped: bool) -> None:
-        """Rows between two progress rows."""
+        """Add the rows between two progress rows."""
         form, width = self.form, _BEFORE_KEY + self.form.width
         times = [int(text) for text in set(fields[::width])]
         if min(times) <= self.as_of:
@@ -125,12 +125,12 @@ class UpdateStream:
         self._close(up_to)
 
     def take(self) -> Changes:
-        """The net changes below the frontier; what came after it is kept. Raises DataError."""
+        """Return the net changes below the frontier; later updates are kept. Raises DataError."""
         closed, self._closed = self._closed, Net(self.buckets, self.salt)
         return closed.changes()
 
 
 def _unescaped(fields: list[bytes], *, is_bytes: bool) -> list[bytes | None]:
-    """Fields as the bytes they stand for. A bytea always has its backslash; so has NULL."""
+    """Decode fields to bytes. A bytea field always contains a backslash, as does NULL."""
     plain = [unescape(field_) if b"\\" in field_ else field_ for field_ in fields]
     return [unhex(field_) for field_ in plain] if is_bytes else plain

@@ -18,17 +18,17 @@ from math import comb
 from reconcile.core import digest
 
 MAX_TRIES = 1 << 17
-"""93 candidates of which 3 are explained take 0.1 s; of 94, three are not looked for any more."""
+"""Limit on subset sums: 93 candidates of which 3 are explained take 0.1 s; for 94, subsets of three are not tried."""
 MAX_ITEMS = 400
-"""More in one bucket are not tried one by one: all of them, or none."""
+"""With more candidates in one bucket, only all or none is tried."""
 
 _M64 = (1 << 64) - 1
 
 
 def explained(candidates: Sequence[int], lost: Sequence[int], beyond: int) -> set[int] | None:
-    """The hashes of the candidates that the view wrote, or None where nothing fits.
+    """Return the hashes of the candidates that the view wrote, or None if no subset fits.
 
-    candidates, lost: row hashes (64 bits); lost ones made with the value the source has now. beyond: added-up digest.
+    candidates, lost: row hashes (64 bits); lost ones are of the values the source has now. beyond: added-up digest.
     """
     wanted, total = digest.count(beyond), beyond & _M64
     items = [*candidates, *lost]

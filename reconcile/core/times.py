@@ -1,4 +1,4 @@
-"""Materialize timestamps: unsigned 64-bit milliseconds. A constant view lives at the largest of them."""
+"""Materialize timestamps: unsigned 64-bit milliseconds. A constant view is at the largest of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NewType
 from reconcile.errors import UsageError
 
 MAX_TIMESTAMP = 2**64 - 1
-"""Time of content that never changes (`SUBSCRIBE (SELECT 1)`: recorded in subscribe_bounds)."""
+"""Time of content that never changes (`SUBSCRIBE (SELECT 1)`; transcript subscribe_bounds)."""
 
 Frontier = NewType("Frontier", int)
 """An exclusive bound: everything at times below it is known. as_of, a bare int, is inclusive."""
@@ -22,7 +22,7 @@ _UNIT_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, None: 
 
 
 def parse_duration(text: str) -> float:
-    """Seconds meant by 500ms, 90s, 1.5h, 7d; a bare number is seconds. Raises ValueError."""
+    """Return the seconds in 500ms, 90s, 1.5h, 7d; a bare number is seconds. Raises ValueError."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise ValueError("not a duration")
@@ -30,7 +30,7 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The same in the largest unit that divides it: 90s, 5m, 1d."""
+    """Return the duration in the largest unit that divides it: 90s, 5m, 1d."""
     for unit in ("d", "h", "m", "s"):
         if seconds >= _UNIT_S[unit] and seconds % _UNIT_S[unit] == 0:
             return f"{seconds / _UNIT_S[unit]:g}{unit}"
@@ -38,7 +38,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_as_of(text: str, now_ms: int) -> int | None:
-    """Milliseconds meant by a time as people write it: now (None) | <ms> | RFC 3339 | -5m. Raises UsageError."""
+    """Return the milliseconds of a time as people write it: now (None) | <ms> | RFC 3339 | -5m. Raises UsageError."""
     text = text.strip()
     if text == "now":
         return None
@@ -67,7 +67,7 @@ def frontier_after(as_of: int) -> Frontier:
 
 
 def format_time(timestamp: int) -> str:
-    """For people: RFC 3339 in UTC with milliseconds; the bare number where that makes no sense."""
+    """Return RFC 3339 in UTC with milliseconds; the bare number if it is out of range."""
     try:
         moment = _EPOCH + timestamp * _MILLISECOND  # exact, where seconds as a float are not
     except OverflowError:

@@ -203,6 +203,6 @@ def _check_clocks(ahead_ms: dict[str, int], findings: Findings) -> None:
             rest = " and ".join(other for other in clocks if other != name)
             findings.warn(
                 "clocks",
-                f"{name} is {abs(off) / 1000:.1f} s {side} {rest}: lag and ages are off by as much; data is not affected",
+                f"{name} is {abs(off) / 1000:.1f} s {side} {rest}: lag and ages are off by as much, data is not",
                 "synchronise the clocks (NTP)",
             )

@@ -199,7 +199,7 @@ def _check_absent(
         share = "" if schedule.every_s is None else f" ({took_s / schedule.every_s:.0%} of the time between two runs)"
         findings.warn(
             "companion view",
-            f"none is configured, though it would pay off: {measured}, in every run{share}; with one, it maintains them",
+            f"none is configured, though it would pay off: {measured}, in every run{share}",
             f"reconcile init --companion --view {view.name}",
         )
     return took_s

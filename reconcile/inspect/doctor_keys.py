@@ -58,7 +58,7 @@ def check_state(target: Target, view: ViewSettings, findings: Findings) -> State
     elif not complete:
         findings.warn(
             "state",
-            "the manifest is missing or does not match the state (evicted, overwritten): the next run compares all keys",
+            "the manifest is missing or does not match the state (evicted, overwritten): the next run compares all",
         )
     elif state.pending is not None and state.pending.kind == "withheld":
         findings.warn("state", str(state.pending), f"reconcile snapshot --view {view.name} --allow-deletes")

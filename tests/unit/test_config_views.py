@@ -64,7 +64,7 @@ def test_variables_of_a_single_view_need_a_single_view() -> None:
             "key_prefix: a",
             "config.yaml:2: redis.unix_socket_path: a Redis Cluster is reached by host and port",
         ),
-        ("host: r", "key: k", "views[0].key_prefix: missing; in a Redis Cluster a view's keys are told apart by"),
+        ("host: r", "key: k", "views[0].key_prefix: missing; in a Redis Cluster a view's keys are known by"),
     ],
 )
 def test_what_a_cluster_does_not_have(redis: str, view: str, expected: str) -> None:
