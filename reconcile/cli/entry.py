@@ -27,7 +27,7 @@ class _Guarded(Commands):
         except (click.ClickException, click.exceptions.Exit, click.Abort, ReconcileError):
             raise
         except Exception as error:
-            # Here, not in main: click takes a broken pipe to a server for one on stdout.
+            # Here, not in main: click would take a broken pipe to a server for one on stdout.
             raise bug(error) from error
 
 
@@ -55,7 +55,7 @@ def main() -> NoReturn:
 
 def _carry_out(arguments: list[str]) -> int:
     """Run the command and return the exit code."""
-    as_json = "--json" in arguments  # not click's: it may be the arguments that are wrong
+    as_json = "--json" in arguments  # not from click: the arguments may be invalid
     try:
         result = cli.main(arguments, prog_name="reconcile", standalone_mode=False)
     except click.ClickException as error:

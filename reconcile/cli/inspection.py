@@ -36,7 +36,7 @@ def status(common: Common, views: tuple[str, ...], max_age_s: float | None, watc
     \b
     Examples:
       reconcile status
-      reconcile status --max-age 5m --quiet      # exit 3, and one line for each view that is too old
+      reconcile status --max-age 5m --quiet      # exit 3 and a line for each view that is too old
       reconcile status --watch --view 'price-*'
       reconcile status --html /var/www/reconcile.html
     """
@@ -114,7 +114,7 @@ def doctor(
     \b
     Examples:
       reconcile doctor --every 1m
-      reconcile doctor --quick --quiet           # only what is not fine
+      reconcile doctor --quick --quiet           # only warnings and failures
     """
     from reconcile.inspect.doctor import examine
     from reconcile.inspect.doctor_history import Schedule
@@ -139,8 +139,8 @@ def doctor(
 def explain(common: Common, key: str, view: str | None, show_values: bool, max_runtime: float | None) -> None:
     """Explain the state of one key.
 
-    Its value in the view and in Redis, at which times, who may write it, when it was last touched, and what follows
-    from that. KEY is the key in Redis; the view's prefix may be left out. Changes nothing; exit 0 whatever the verdict.
+    Shows its value in the view and in Redis, and at which times; who may write it and when it was last accessed; and
+    the verdict. KEY is the key in Redis; the view's prefix may be left out. Changes nothing; exit 0 whatever the verdict.
 
     \b
     Examples:

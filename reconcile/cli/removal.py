@@ -21,12 +21,12 @@ from reconcile.errors import UsageError
 def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max_runtime: float | None) -> None:
     """Forget VIEW: its state in Redis, its claim and, with --keys, the keys in its range.
 
-    Also for views that the configuration no longer names. Without --keys the cached rows stay, and are nobody's. Exit 7
-    while a run works on the view.
+    Works for views that are no longer configured. Without --keys the cached rows stay in Redis, owned by no view. Exit 7
+    if a run holds the lease.
 
     \b
     Examples:
-      reconcile drop orders --keys --dry-run     # how many keys would go
+      reconcile drop orders --keys --dry-run     # how many keys would be deleted
       reconcile drop orders --keys
       reconcile drop orders --yes                # from a script
     """

@@ -85,10 +85,10 @@ def init(
     buckets: int | None,
     view: str | None,
 ) -> None:
-    """Print a configuration to begin with, or the statements of a companion view. Nothing is created.
+    """Print a starter configuration, or the statements of a companion view. Creates nothing.
 
-    On a terminal, with MATERIALIZE_URL in the environment or a configuration file, it asks which of Materialize's views
-    to write it for.
+    On a terminal, if MATERIALIZE_URL or a configuration file gives Materialize's address, asks which of its views to
+    configure.
 
     \b
     Examples:

@@ -37,7 +37,7 @@ class _Descriptor(io.RawIOBase):
         while not self._failed:
             try:
                 return os.write(self._number, data)
-            except BlockingIOError:  # whoever gave us the stream made it non-blocking: wait for the reader
+            except BlockingIOError:  # the stream was made non-blocking: wait for the reader
                 select.select([], [self._number], [])
             except OSError as error:
                 self._failed = True

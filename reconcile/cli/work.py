@@ -215,11 +215,11 @@ def _work(
     try:
         _write_pages(report, html_path, markdown_path, private=bool(given.get("show_values")))
         if destinations != MetricsSettings():
-            from reconcile.report.sinks import publish  # it brings ssl along
+            from reconcile.report.sinks import publish  # imports ssl
 
             publish(report, destinations)
         _print_report(report, common)
-    except Exception as error:  # a bug in what is said about the run is none of the run's
+    except Exception as error:  # a bug in reporting must not change how the run ended
         print_error(bug(error), as_json=False)
     return code
 

@@ -1,6 +1,5 @@
-"""URLs of Materialize and Redis, and libpq's service file: read once, into the settings' fields.
-
-No message quotes one.
+"""Parse URLs of Materialize and Redis, and libpq's service file, into the settings' fields.
+Messages never quote a URL.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ _FIELDS: Final = {
     "dbname": "database", "host": "host", "port": "port", "user": "user", "sslmode": "sslmode",
     "sslrootcert": "sslrootcert", "password": "password",
 }  # fmt: skip
-"""libpq's name → field. Its other parameters go on to libpq as they are."""
+"""libpq's parameter → field. All others are passed to libpq unchanged."""
 
 
 @dataclass(slots=True)
 class Parts:
-    """What a URL says: field → value. `extra` are libpq's parameters that have no field."""
+    """The contents of a URL: field → value. `extra` are libpq's parameters without a field."""
 
     values: dict[str, object] = field(default_factory=dict)
     extra: dict[str, Secret] = field(default_factory=dict)
 
 
 def materialize(url: str) -> MaterializeSettings:
-    """Settings out of a URL alone. Raises Wrong."""
+    """Return settings from a URL alone. Raises Wrong."""
     parts = materialize_parts(url)
     return MaterializeSettings(**parts.values, extra=parts.extra)  # type: ignore[arg-type]
 
@@ -45,7 +44,7 @@ def redis(url: str) -> RedisSettings:
 
 
 def materialize_parts(url: str) -> Parts:
-    """The parts of a libpq URI or keyword/value string, as libpq itself reads it."""
+    """Parse a libpq URI or keyword/value string, as libpq itself does."""
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.errors import ProgrammingError
 
@@ -73,7 +72,7 @@ def materialize_parts(url: str) -> Parts:
 
 
 def libpq_parts(pairs: Mapping[str, str]) -> Parts:
-    """Fields and the rest out of libpq's names and values. Raises Wrong."""
+    """Return fields and other parameters from libpq's names and values. Raises Wrong."""
     parts = Parts()
     for name, value in pairs.items():
         if name == "host":
@@ -99,7 +98,7 @@ def libpq_parts(pairs: Mapping[str, str]) -> Parts:
 
 
 def service(name: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """What libpq's service file says of this service, by libpq's names. Raises Wrong."""
+    """Return the parameters of a service in libpq's service file, by libpq's names. Raises Wrong."""
     import configparser
 
     own = environ.get("PGSERVICEFILE") or os.path.join(environ.get("HOME") or "~", ".pg_service.conf")
@@ -152,11 +151,11 @@ REDIS_PARAMETERS: Final[dict[str, tuple[str, Callable[[str], object], str]]] = {
     "socket_connect_timeout": ("connect_timeout_s", _SECONDS.parse, "`redis.connect_timeout`"),
     "protocol": ("", _no_field, "`2` or `3`, without meaning here: replies are the same"),
 }
-"""What may stand after the '?' of a Redis URL: name → (field, how its text is read, meaning)."""
+"""Parameters allowed after the '?' of a Redis URL: name → (field, parser, meaning)."""
 
 
 def redis_parts(url: str) -> Parts:
-    """The parts of redis://, rediss:// and unix://. What such a URL leaves out is Redis' default."""
+    """Parse redis://, rediss:// and unix:// URLs. Omitted parts get Redis' defaults."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in ("redis", "rediss", "unix"):
         sentinel = "for Sentinel write redis.sentinel: {hosts: […], master: …}"

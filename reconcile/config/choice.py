@@ -1,4 +1,4 @@
-"""Which of the configured views a command works on."""
+"""Select the configured views that a command works on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from reconcile.errors import ConfigError, UsageError
 
 
 def chosen_views(settings: Settings, names: tuple[str, ...]) -> list[ViewSettings]:
-    """The views with these names or matching these patterns (price-*), in that order, each once; none named: all.
+    """Return the views with these names or matching these patterns (price-*), in that order, each once; all if none is
+    named.
 
-    Raises UsageError, also for a pattern that matches nothing.
+    Raises UsageError, also for a pattern without a match.
     """
     known = {view.name: view for view in settings.views}
     if not known:

@@ -43,7 +43,7 @@ class Node:
 
 
 def read(path: str) -> Node:
-    """The file's top-level mapping; empty for an empty file."""
+    """Return the file's top-level mapping; empty for an empty file."""
     text = _text(path)
     root = _compose(text, path)
     if root is None:
@@ -85,7 +85,7 @@ def _compose(text: str, path: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
-        # Texts between quotes come from the file (an alias, a tag) and might be a password; single characters are safe.
+        # Quoted texts come from the file (an alias, a tag) and might be a password; single characters are safe.
         problem = re.sub(r"'[^']*'", lambda m: m[0] if len(m[0]) <= 3 else "…", error.problem or "syntax error")
         raise ConfigError(f"{place}: not YAML: {' '.join(problem.split())}", hint=hint) from None
     except (yaml.YAMLError, ValueError):
@@ -94,7 +94,9 @@ def _compose(text: str, path: str) -> yaml.Node | None:
 
 
 def _check_depth(events: Iterator[yaml.Event], path: str) -> None:
-    """Before composing: libyaml's composer recurses in C and ends the process on a few thousand brackets."""
+    """Limit nesting before composing: libyaml's composer recurses in C, and a few thousand brackets
+    crash the process.
+    """
     import yaml
 
     depth = 0
@@ -106,7 +108,7 @@ def _check_depth(events: Iterator[yaml.Event], path: str) -> None:
 
 
 def shown(name: str) -> str:
-    """A key for an error message; odd ones might be a secret in the wrong place ('password:x')."""
+    """Return a key for an error message; unusual ones might be a misplaced secret ('password:x')."""
     return name if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", name) else "(unreadable key)"
 
 
@@ -142,7 +144,7 @@ def _node(node: yaml.Node, path: str, where: str, depth: int) -> Node:
 
 
 def _pairs(node: yaml.MappingNode, path: str, merges: int) -> Iterator[tuple[yaml.ScalarNode, yaml.Node, bool]]:
-    """Keys and values, those of `<<:` merges last: the mapping's own win."""
+    """Yield keys and values, those of `<<:` merges last, so that the mapping's own win."""
     import yaml
 
     sources: list[tuple[str, yaml.Node]] = []
@@ -178,7 +180,7 @@ _REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]*
 
 
 class Unresolved(Exception):  # noqa: N818 - the caller knows the place and turns it into a ConfigError
-    """A reference without a value. `whole`: it is the entire scalar, so naming it gives nothing else away."""
+    """A reference without a value. `whole`: it is the entire scalar, so naming it reveals nothing else."""
 
     def __init__(self, problem: str, hint: str, *, whole: bool) -> None:
         super().__init__(problem)
@@ -188,12 +190,12 @@ class Unresolved(Exception):  # noqa: N818 - the caller knows the place and turn
 
 
 def has_reference(text: str) -> bool:
-    """Whether `expand` would look anything up."""
+    """Whether the text contains a reference for `expand`."""
     return "${" in text
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
-    """The text with every reference replaced."""
+    """Return the text with every reference replaced."""
 
     def replacement(match: re.Match[str]) -> str:
         whole = match.group() == text

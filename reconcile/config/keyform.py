@@ -1,4 +1,4 @@
-"""How the Redis key is made of columns: prefixes, separators, templates."""
+"""How Redis keys are built from columns: prefixes, separators, templates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ _EXAMPLE = "for example user:{tenant}:{id}; {{ and }} stand for braces"
 
 
 def joined(prefix: str, columns: tuple[str, ...], separator: str) -> KeyShape:
-    """The columns with the separator between them."""
+    """Return the columns with the separator between them."""
     return _shape(prefix, columns, (*[separator] * (len(columns) - 1), ""))
 
 
 def parse_prefix(raw: Raw) -> str:
-    """As mz-redis-sync: p and p: are both p:. Raises ValueError, and Wrong for colons alone."""
+    """Normalise a prefix as mz-redis-sync does: p and p: both become p:. Raises ValueError, and
+    Wrong for colons alone.
+    """
     if not isinstance(raw, str) or any(c in raw for c in "\r\n\0"):
         raise ValueError
     bare = raw.rstrip(":")
@@ -27,7 +29,7 @@ def parse_prefix(raw: Raw) -> str:
 
 
 def parse_separator(raw: Raw) -> str:
-    """Such that columns can be told apart. Raises ValueError, Wrong."""
+    """Check that the separator keeps columns apart. Raises ValueError, Wrong."""
     if not isinstance(raw, str) or not raw or any(c in raw for c in "\r\n\0"):
         raise ValueError
     if raw[0].isalnum() or raw[0] == "%":
@@ -64,7 +66,7 @@ def _shape(prefix: str, columns: tuple[str, ...], literals: tuple[str, ...]) -> 
 
 
 def written(value: object) -> str:
-    """A template as it would be written."""
+    """Return a template in the form it is configured in."""
     assert isinstance(value, KeyShape)
 
     def braces(text: str) -> str:

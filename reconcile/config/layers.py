@@ -1,4 +1,4 @@
-"""File, environment and flags as the same shape, section → name → Given, and the views of a file."""
+"""File, environment and flags in one form, section → name → Given, plus the views of a file."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PREFIX: Final = "RECONCILE_"
 OWN: Final = frozenset({"RECONCILE_CONFIG", "RECONCILE_RUN_ID", "RECONCILE_EVENT_ALLOWS", COUNT_VARIABLE})
 OWN_PREFIXES: Final = ("RECONCILE_TEST_",)
 
-# What Kubernetes puts into every pod beside a Service that happens to be called reconcile(-something).
+# Variables Kubernetes sets in every pod if a Service is called reconcile(-something).
 _SERVICE_LINK = re.compile(r"RECONCILE_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP)(?:_\w+)?)")
 _VIEW_DEFAULTS: Final = "view_defaults"
 
 
 class Layer(enum.IntEnum):
-    """Higher wins."""
+    """Where a value comes from; the higher layer wins."""
 
     FILE = 1
     ENVIRONMENT = 2
@@ -39,19 +39,19 @@ class Layer(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value somebody gave, before it is typed, with the place it came from.
+    """A configured value before it is typed, with the place it came from.
 
-    Only the winner of several layers is ever expanded, read and parsed.
+    Only the value that wins over the other layers is expanded, fetched and parsed.
     """
 
     raw: Raw = field(repr=False)
     path: str
-    """As its author knows it: 'redis.port' in a file or flag, 'REDIS_URL' in the environment."""
+    """The name its author used: 'redis.port' in a file or flag, 'REDIS_URL' in the environment."""
     place: str
-    """For `origins`: 'config.yaml:4', 'env REDIS_URL', 'flag'."""
+    """The origin to show: 'config.yaml:4', 'env REDIS_URL', 'flag'."""
     layer: Layer
     via: Literal["text", "file", "arn"] = "text"
-    """text: the value itself; file: the path of a file that holds it; arn: its name in AWS Secrets Manager."""
+    """text: the value itself; file: the path of a file that holds it; arn: its ARN in AWS Secrets Manager."""
 
     @property
     def where(self) -> str:
@@ -73,7 +73,9 @@ def _sections() -> dict[str, Section]:
 
 @dataclass(slots=True)
 class FileLayer:
-    """`views` is None for a file without a views: list; what mz-redis-sync's keys say is in sections['view']."""
+    """The file's sections and views. `views` is None without a views: list; the keys of mz-redis-sync are in
+    sections['view'].
+    """
 
     sections: dict[str, Section] = field(default_factory=_sections)
     defaults: Section = field(default_factory=dict)
@@ -83,7 +85,7 @@ class FileLayer:
 
 
 def _put(into: Section, meaning: Spelling, given: Given) -> None:
-    """Add to one layer, where a value may be given once, under one of its names."""
+    """Add a value to one layer, in which it may be given only once, under one of its names."""
     other = into.get(meaning.key.name)
     if other is not None:
         raise ConfigError(
@@ -100,7 +102,7 @@ def _via(meaning: Spelling) -> Literal["text", "file", "arn"]:
 
 
 def of_file(path: str) -> FileLayer:
-    """The file, with its keys known and its values still text."""
+    """Read the file: its keys are checked, its values are still text."""
     layer = FileLayer()
     root = document.read(path)
     assert isinstance(root.content, dict)
@@ -180,7 +182,7 @@ def _raw(node: Node, meaning: Spelling, where: str) -> Raw:
 
 
 def _unknown(section: str, name: str, known: list[str]) -> str:
-    """A key in the wrong section is likelier than a misspelling of another."""
+    """Return the error for an unknown key. A key in the wrong section is likelier than a misspelling."""
     for other in schema.SECTIONS:
         if other != section and name in schema.spellings(other):
             return f"it belongs to {'an entry of views' if other == VIEW else other}:"
@@ -198,12 +200,12 @@ def _check_defaults(defaults: Section) -> None:
 
 
 def is_utf8(text: str) -> bool:
-    """False for what `texts.environment` could not decode."""
+    """Whether `texts.environment` could decode the text."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def variables() -> dict[str, tuple[str, Spelling]]:
-    """Variable → (section, what it means)."""
+    """Return variable → (section, spelling)."""
     names = {
         f"{PREFIX}{section.replace('.', '__')}__{spelling}".upper(): (section, meaning)
         for section in schema.SECTIONS
@@ -217,7 +219,7 @@ def variables() -> dict[str, tuple[str, Spelling]]:
 
 
 def of_environment(environ: Mapping[str, str]) -> dict[str, Section]:
-    """An empty variable counts as not set."""
+    """Read the environment. An empty variable counts as not set."""
     names = variables()
     sections = _sections()
     for variable in sorted(environ):
@@ -241,7 +243,7 @@ def _split(text: str, meaning: Spelling) -> Raw:
 
 
 def _near(variable: str, names: Mapping[str, object]) -> str:
-    # Without the part all have in common, which would make everything look alike.
+    # Without the common prefix, which would make all names look alike.
     rests = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
     wrong = variable.removeprefix(PREFIX).replace("MZ_", "MATERIALIZE_", 1)
     otherwise = "names are RECONCILE_<SECTION>__<KEY>, for example RECONCILE_REDIS__HOST"
@@ -258,9 +260,9 @@ def _is_ours(variable: str, value: str) -> bool:
 
 
 def of_flags(overrides: Mapping[str, object]) -> tuple[dict[str, Section], dict[str, Section]]:
-    """Flags by section, and those for one named view ('views.orders.buckets'). None stands for a flag not given.
+    """Return flags by section, and those for one named view ('views.orders.buckets'). None: flag not given.
 
-    The command line may call a key as the settings do: limits.max_runtime_s.
+    Flags may also use the settings' names for keys: limits.max_runtime_s.
     """
     sections = _sections()
     named: dict[str, Section] = {}

@@ -1,4 +1,6 @@
-"""load(): flags > environment > file > libpq's service > defaults → one Settings, or one ConfigError with the place."""
+"""Merge flags > environment > file > libpq's service > defaults into one Settings, or raise one ConfigError with the
+place.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +24,17 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _TLS: Final = ("tls_verify", "tls_ca_cert", "tls_cert", "tls_key")
 _SENTINEL: Final = "redis.sentinel"
 Decided = Mapping[str, tuple[object, str]]
-"""Field → value and origin, of what is known already."""
+"""Field → value and origin, as far as known."""
 
 
 def load(
     path: str | None, environ: Mapping[str, str] | None = None, overrides: Mapping[str, object] = _NOTHING
 ) -> Settings:
-    """The configuration. `path` None: $RECONCILE_CONFIG, else ./config.yaml if there is one, else no file.
+    """Return the configuration.
 
-    `environ` None: this process's variables. `overrides` are command line flags by dotted name: 'redis.host',
-    'limits.max_runtime_s', 'view.buckets' (a single view) or 'views.orders.buckets'; None values are skipped.
-    Raises ConfigError.
+    path: None: $RECONCILE_CONFIG, else ./config.yaml if it exists, else no file. environ: None: this process's
+    variables. overrides: command line flags by dotted name: 'redis.host', 'limits.max_runtime_s', 'view.buckets' (a
+    single view) or 'views.orders.buckets'; None values are skipped. Raises ConfigError.
     """
     environ = texts.environment() if environ is None else environ
     file = path or environ.get("RECONCILE_CONFIG") or (DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else None)
@@ -65,7 +67,7 @@ def _build(
     origins: dict[str, str],
     decided: Decided = _NOTHING,
 ) -> Any:
-    """One settings object."""
+    """Build one settings object."""
     found: dict[str, object] = {}
     names = {key.field: key for key in schema.SECTIONS[section] if key.field}
     for spec in fields(schema.CLASSES[section]):
@@ -106,7 +108,7 @@ def _fall_back_on_service(
     decided: dict[str, tuple[object, str]],
     extra: dict[str, Secret],
 ) -> None:
-    """What libpq's service file says counts where nobody else says it. libpq reads the rest of it by itself."""
+    """Use libpq's service file for fields that nothing else sets. libpq reads the rest of the file by itself."""
     try:
         if not layers.is_utf8(name):
             raise Wrong("not UTF-8", "set it again as UTF-8")
@@ -141,7 +143,8 @@ def _redis(merged: Section, sentinel: Section, reader: Reader, origins: dict[str
 
 
 def _one_address(merged: Section, url: Given | None, sentinel: Section) -> Section:
-    """URL, host, socket and Sentinel exclude each other: the highest layer wins, two in one are an error.
+    """Choose between URL, host, socket and Sentinel, which exclude each other: the highest layer wins, two in one layer
+    are an error.
 
     Removes the losers from `merged`; returns Sentinel's part, empty if it lost.
     """
@@ -177,9 +180,9 @@ def _no_address(section: str, file: str) -> ConfigError:
 def _of_url(
     section: str, merged: Section, reader: Reader, read_parts: Callable[[str], address.Parts]
 ) -> tuple[dict[str, tuple[object, str]], dict[str, Secret]]:
-    """Let the URL win over parts of lower layers, refuse parts beside or above it that contradict it.
+    """Apply the URL over parts of lower layers; refuse parts beside or above it that contradict it.
 
-    Removes the losers from `merged` and returns what the URL decides.
+    Removes the losers from `merged` and returns what the URL sets.
     """
     url = merged.get("url")
     if url is None:
@@ -192,7 +195,7 @@ def _of_url(
     said = parts.values
     lower = {"port"} if "host" in said else set()
     if said.get("tls") is False:
-        lower |= {*_TLS}  # they belong to the server that the URL replaces
+        lower |= {*_TLS}  # they belong to the server the URL replaces
     for key in schema.SECTIONS[section]:
         given = merged.get(key.name)
         if given is None or key.field not in said.keys() | lower:
@@ -209,7 +212,7 @@ def _of_url(
 
 
 def _refuse_unused_tls(merged: Section, decided: Decided, reader: Reader) -> None:
-    """Whoever names certificates wants TLS: better no connection than one without."""
+    """Refuse TLS settings while TLS is off: naming certificates means wanting TLS."""
     if "tls" in decided:
         on = decided["tls"][0]
     else:

@@ -1,4 +1,4 @@
-"""Views must not own the same keys: each removes what it does not know, so one would delete the other's."""
+"""Views must not own the same keys: each removes keys it does not know, and would delete the other's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check(views: Sequence[ViewSettings], origins: dict[str, str], redis: RedisSe
 
 
 def check_cluster(redis: RedisSettings, views: Sequence[ViewSettings], origins: dict[str, str]) -> None:
-    """Refuse what a Redis Cluster does not have: databases, sockets, and one place to remember all keys in."""
+    """Refuse what a Redis Cluster lacks: databases, sockets, and one node to hold all remembered keys."""
     cluster = f"redis.cluster ({origins['redis.cluster']})"
     if redis.db:
         raise ConfigError(
@@ -57,7 +57,7 @@ def place_of(view: ViewSettings, field: str, n: int, origins: dict[str, str]) ->
 
 
 def _check_state(view: ViewSettings, namespace: str, n: int, origins: dict[str, str]) -> None:
-    """Neither a prefix nor a timestamp key may reach into where the state is kept: reconcile:{…}, reconcile:ns:{…}."""
+    """Refuse prefixes and timestamp keys that reach into the state's names: reconcile:{…}, reconcile:ns:{…}."""
     inside = [f"{_STATE}{{"] + ([f"{_STATE}{namespace}:"] if namespace else [])
     if view.key_prefix == _STATE or view.key_prefix.startswith(tuple(inside)):
         raise ConfigError(

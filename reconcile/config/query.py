@@ -1,4 +1,4 @@
-"""The SQL of a view: one query, cut to its statement; and names of relations, quoted."""
+"""The SQL of a view: cut it to one statement; quote the names of relations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _PART = re.compile(r'"((?:[^"\0]|"")+)"|([^\W\d][\w$]*)')
 
 
 def cut(sql: str) -> str:
-    """The one query in `sql`, without the ';' and comments after it. Wrong if there is none, or more than one."""
+    """Return the one query in `sql`, without a trailing ';' and comments. Raises Wrong if there is none, or more than
+    one.
+    """
     begin = end = None
     ended = False
     for kind, start, stop in _tokens(sql):
@@ -76,7 +78,7 @@ def _block_end(sql: str, at: int) -> int:
 
 
 def parts(relation: str) -> tuple[str, ...]:
-    """The names in 'db.schema.view': unquoted ones folded to lower case as SQL does, "Quoted" ones as they are."""
+    """Return the names in 'db.schema.view': unquoted ones folded to lower case as in SQL, "Quoted" ones as they are."""
     found: list[str] = []
     at = 0
     text = relation.strip()
@@ -96,14 +98,14 @@ def parts(relation: str) -> tuple[str, ...]:
 
 
 def parse_sql(raw: Raw) -> str:
-    """One query. Raises ValueError, Wrong."""
+    """Return one query. Raises ValueError, Wrong."""
     if not isinstance(raw, str):
         raise ValueError
     return cut(raw.removeprefix("\ufeff"))
 
 
 def parse_relation(raw: Raw) -> str:
-    """The name of a relation. Raises ValueError, Wrong."""
+    """Return the name of a relation. Raises ValueError, Wrong."""
     if not isinstance(raw, str):
         raise ValueError
     parts(raw)
@@ -111,11 +113,13 @@ def parse_relation(raw: Raw) -> str:
 
 
 def quoted(relation: str) -> str:
-    """A relation's name, safe to put into a statement: public.V → "public"."v"."""
+    """Quote a relation's name for use in a statement: public.V → "public"."v"."""
     return ".".join(identifier(name) for name in parts(relation))
 
 
 def reading(relation: str, columns: Sequence[str]) -> str:
-    """The query for these columns of a relation, all of them for '*'. Names are exact: Materialize reports them so."""
+    """Return a query for these columns of a relation, all of them for '*'. Names are exact, as Materialize reports
+    them.
+    """
     chosen = "*" if "*" in columns else ", ".join(identifier(name) for name in dict.fromkeys(columns))
     return f"SELECT {chosen} FROM {quoted(relation)}"  # noqa: S608 - every part is quoted

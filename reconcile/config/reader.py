@@ -1,4 +1,4 @@
-"""From a Given to its typed value: expand, fetch, parse. Every failure becomes a ConfigError with the place."""
+"""Turn a Given into its typed value: expand, fetch, parse. Every failure becomes a ConfigError with the place."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from reconcile.config.values import Key, Raw, Wrong
 
 
 class Reader:
-    """`base`: the folder that paths of secrets in the file are relative to."""
+    """`base`: the folder to which paths of secrets in the file are relative."""
 
     def __init__(self, environ: Mapping[str, str], base: str) -> None:
         self.environ = environ
         self._base = base
 
     def value(self, key: Key, given: Given) -> Any:
-        """The value as the settings hold it. Raises ConfigError."""
+        """Return the typed value. Raises ConfigError."""
         raw = self._raw(key, given)
         try:
             parsed = key.kind.parse(raw)
@@ -56,7 +56,7 @@ class Reader:
 
 
 def _found(key: Key, given: Given, raw: Raw) -> str:
-    """What stood there instead; nothing for secrets, nor for text that came out of a variable."""
+    """Return what was found instead; nothing for secrets, or for text from a variable."""
     if isinstance(raw, bool):
         return f", found {str(raw).lower()}"
     if not raw:
@@ -70,9 +70,10 @@ SECRET_MAX_BYTES = 64 * 1024
 
 
 def _read_file(given: Given, path: str, base: str) -> str:
-    """The file's text without one trailing newline. A path in a configuration file is relative to that file.
+    """Return the file's text without one trailing newline.
 
-    Only an absolute path is quoted in errors: other text may be the secret itself, put under the wrong name.
+    A path in a configuration file is relative to that file. Errors quote only absolute paths: other text may be the
+    secret itself, given under the wrong name.
     """
     full = os.path.join(base, path) if given.layer is Layer.FILE else path
     shown = f"{path!r}: " if os.path.isabs(path) else ""
@@ -97,7 +98,9 @@ def _read_file(given: Given, path: str, base: str) -> str:
 
 
 def _read_arn(given: Given, arn: str) -> str:
-    """arn:aws:secretsmanager:<region>:<account>:secret:<name>[:<json-key>] by boto3, which only this needs."""
+    """Fetch arn:aws:secretsmanager:<region>:<account>:secret:<name>[:<json-key>] with boto3, which
+    nothing else needs.
+    """
     parts = arn.rstrip(":").split(":")
     if len(parts) not in (7, 8) or parts[0] != "arn" or parts[2] != "secretsmanager" or parts[5] != "secret":
         raise given.error("not the ARN of a secret", "arn:aws:secretsmanager:region:account:secret:name[:json-key]")

@@ -1,4 +1,4 @@
-"""The table of keys as files, the environment and flags look at it: section → key, and how each may be spelled."""
+"""The table of keys as files, environment and flags see it: section → key, and the spellings of each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ FORMS: Final = (
         default=":",
     ),
 )
-"""A view's keys that end up in fields of other names."""
+"""Keys of a view that set fields of other names."""
 
 
 def _declared(section: str) -> Iterator[Key]:
@@ -69,7 +69,7 @@ def _declared(section: str) -> Iterator[Key]:
 
 
 SECTIONS: Final[dict[str, tuple[Key, ...]]] = {section: tuple(_declared(section)) for section in CLASSES}
-"""A key is at home in one section; `place` is where mz-redis-sync has it."""
+"""Each key belongs to one section; `place` is where mz-redis-sync has it."""
 
 # The environment's short names for what every deployment has.
 SHORT_NAMES: Final[dict[str, tuple[str, str]]] = {
@@ -82,7 +82,7 @@ SHORT_NAMES: Final[dict[str, tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """What one spelling of a key means: password_file is `password`, by way of a file."""
+    """The meaning of one spelling of a key: password_file is `password`, read from a file."""
 
     key: Key
     suffix: str = ""
@@ -93,7 +93,7 @@ class Spelling:
 
 
 def spellings(section: str) -> dict[str, Spelling]:
-    """Every name a section's keys may have in a file (upper case: in the environment)."""
+    """Return all spellings of a section's keys in a file (in upper case: in the environment)."""
     found: dict[str, Spelling] = {}
     guests = [key for key in SECTIONS[VIEW] if key.place == section]
     for key in (*SECTIONS[section], *guests):
@@ -106,17 +106,17 @@ def spellings(section: str) -> dict[str, Spelling]:
 
 
 def home(section: str, key: Key) -> str:
-    """The section that a key found in this one belongs to."""
+    """Return the section to which a key found in this one belongs."""
     return VIEW if key.place == section else section
 
 
 def key_of(section: str, name: str) -> Key:
-    """The key of this name, which exists."""
+    """Return the key of this name, which must exist."""
     return next(key for key in SECTIONS[section] if key.name == name)
 
 
 def suggestion(wrong: str, known: Sequence[str], *, otherwise: str) -> str:
-    """'did you mean …?', or else what is allowed."""
+    """Return 'did you mean …?', else what is allowed."""
     import difflib
 
     near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)

@@ -1,7 +1,7 @@
-"""What a run needs to know, as frozen values, and the one place where each key of the configuration is declared.
+"""The settings of a run as frozen values, and the one declaration of each configuration key.
 
-A field's metadata (`key`) says how the key is called, of what kind its values are, what it means and where it may
-stand. Files, variables, flags, `config show`, the manual's tables and the suggestions in errors go by it (`schema`).
+A field's metadata (`key`) gives the key's name, kind, meaning and place. Files, variables, flags, `config show`, the
+manual's tables and the suggestions in errors are derived from it (`schema`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reconcile.core.shards import Shard
 
 
 class Secret:
-    """A string that never shows itself; `reveal()` is for the driver only."""
+    """A string that is never shown; `reveal()` is for the driver only."""
 
     __slots__ = ("_text",)
 
@@ -45,7 +45,7 @@ LOCAL_NAMES: Final = ("localhost", "localhost.localdomain")
 
 @dataclass(frozen=True, slots=True)
 class MaterializeSettings:
-    """How to reach the source. What a URL or a libpq service says has become part of the fields."""
+    """How to connect to the source. URLs and libpq services have been resolved into the fields."""
 
     host: str = field(default="localhost", metadata=key(values.HOST_OR_FOLDER, "", absent="required without `url`"))
     port: int = field(default=6875, metadata=key(values.PORT, ""))
@@ -75,11 +75,13 @@ class MaterializeSettings:
         metadata=key(_PATIENCE, "a read that is silent for longer has failed", name="read_timeout"),
     )
     extra: Mapping[str, Secret] = field(default_factory=dict)
-    """Further parameters of libpq, out of the URL: sslcert, options, service, hostaddr, several ports, …"""
+    """Other libpq parameters from the URL: sslcert, options, service, hostaddr, several ports, …"""
 
     def libpq(self) -> dict[str, str | int]:
-        """Host, port, user, database, password, TLS and all else that the URL says, complete: no PG* variable gets to
-        say where to connect or as whom. Empty texts are meant: libpq takes them for given and for nothing."""
+        """All connection parameters for libpq, so complete that no PG* variable decides where to connect or as whom.
+
+        Empty texts are deliberate: libpq takes them as given and ignores them.
+        """
         parts: dict[str, str | int | None] = {
             "host": self.host,
             "hostaddr": "",
@@ -97,8 +99,9 @@ class MaterializeSettings:
 
     @property
     def exposes_password(self) -> bool:
-        """Whether somebody between here and there could have the password: libpq goes on without TLS when told that
-        there is none, unless sslmode forbids it."""
+        """Whether the password could be intercepted: unless sslmode forbids it, libpq continues without TLS if told
+        that there is none.
+        """
         return self.password is not None and self.sslmode in (None, "disable", "allow", "prefer") and self._remote
 
     @property
@@ -115,7 +118,7 @@ class MaterializeSettings:
 
 @dataclass(frozen=True, slots=True)
 class SentinelSettings:
-    """Sentinels that say which server is the primary now."""
+    """Sentinels that name the current primary."""
 
     hosts: tuple[tuple[str, int], ...] = field(
         metadata=key(values.ADDRESSES, "the Sentinels; without a port: 26379", absent="required")
@@ -131,7 +134,7 @@ class SentinelSettings:
 
 @dataclass(frozen=True, slots=True)
 class RedisSettings:
-    """How to reach the target. What a URL says has become part of the fields, with Redis' defaults for the rest.
+    """How to connect to the target. URLs have been resolved into the fields, with Redis' defaults for the rest.
 
     The address is one of: unix_socket_path; sentinel; host and port.
     """
@@ -213,7 +216,7 @@ class ViewSettings:
         default=("key",), metadata=key(values.names("a column"), "column or columns of the Redis key", name="key")
     )
     key_literals: tuple[str, ...] = ("",)
-    """What stands after each of the key's columns; as many as they are."""
+    """The text after each of the key's columns; one per column."""
     value_columns: tuple[str, ...] = field(
         default=("value",),
         metadata=key(
@@ -335,7 +338,7 @@ class LimitSettings:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """Where the numbers of a run go when it has ended; None: not there."""
+    """Where a run's numbers go when it has ended; None: nowhere."""
 
     file: str | None = field(
         default=None,

@@ -1,5 +1,4 @@
-"""The settings for people (`config show`) and for --json, in the words of the file: every value with its origin,
-secrets masked."""
+"""The settings as `config show` prints them, under the file's names: every value with its origin, secrets masked."""
 
 from __future__ import annotations
 
@@ -15,12 +14,12 @@ MASK: Final = "***"
 
 
 def render(settings: Settings) -> list[tuple[str, str, str]]:
-    """(dotted path, value as text, origin) of every setting, in the order of the table."""
+    """Return (dotted path, value as text, origin) of every setting, in the order of the table."""
     return [(path, _text(key, value), settings.origins.get(path, "default")) for path, key, value in _each(settings)]
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
-    """The same for JSON: sections as objects, views as a list, and `origins` by dotted path."""
+    """Return the same for JSON: sections as objects, views as a list, and `origins` by dotted path."""
     shown: dict[str, Any] = {}
     for section, part in _parts(settings):
         *outer, name = section.split(".")

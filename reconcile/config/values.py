@@ -1,4 +1,4 @@
-"""Kinds of values: how the text of a scalar becomes a typed value, how it is written, what to say when it is wrong."""
+"""Kinds of values: how a scalar's text is parsed and written, and the message for an invalid one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from reconcile.core.times import format_duration, parse_duration
 
 Raw = str | bool | tuple[str, ...]
-"""What a file, a variable or a flag may hold: text, YAML's true and false, or a list of texts."""
+"""A value in a file, variable or flag: text, YAML's true and false, or a list of texts."""
 
 
 class Wrong(ValueError):  # noqa: N818 - the caller knows the place and turns it into a ConfigError
-    """A value that says itself what is the matter with it; never quotes a secret."""
+    """An invalid value, with its own message; never quotes a secret."""
 
     def __init__(self, problem: str, hint: str) -> None:
         super().__init__(problem)
@@ -24,23 +24,23 @@ class Wrong(ValueError):  # noqa: N818 - the caller knows the place and turns it
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`parse` raises ValueError (the message is made from `expects`) or Wrong (which brings its own)."""
+    """`parse` raises ValueError (the message is built from `expects`) or Wrong (with its own message)."""
 
     label: str
-    """In the manual's tables: 'duration'."""
+    """Name in the manual's tables: 'duration'."""
     expects: str
-    """In messages: 'a duration from 1s to 1h'."""
+    """Description in messages: 'a duration from 1s to 1h'."""
     parse: Callable[[Raw], object]
     hint: str
     write: Callable[[object], str] = str
-    """A value as it would be written into a file."""
+    """Format a value for a configuration file."""
     many: bool = False
-    """Takes a list; a single text (in variables and flags: with commas) is one too."""
+    """Whether it takes a list; a single text (in variables and flags: with commas) counts as one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of the configuration. `field` is the settings' name for it; '' where it ends up in other fields."""
+    """One key of the configuration. `field`: the settings' name for it; '' if it sets fields of other names."""
 
     kind: Kind
     doc: str
@@ -48,18 +48,18 @@ class Key:
     field: str = ""
     default: object = None
     absent: str = "–"
-    """In the manual, where there is no default."""
+    """Shown in the manual for keys without a default."""
     secret: bool = False
     older: str = ""
-    """A former name, accepted without a word."""
+    """A former name, still accepted."""
     place: str = ""
     """mz-redis-sync's section for a key that belongs to a view."""
     common: bool = True
-    """Of a view's key: may stand in view_defaults."""
+    """Whether a view's key may stand in view_defaults."""
 
 
 def key(kind: Kind, doc: str, **rest: Any) -> dict[str, Key]:
-    """The metadata of a field that is a key; `rest` as in Key."""
+    """Return the metadata of a field that is a key; `rest` as in Key."""
     return {"key": Key(kind, doc, **rest)}
 
 
@@ -94,7 +94,7 @@ HOST_MAX = 253
 
 
 def host(text: str) -> str:
-    """A host name, or an address without brackets. Raises Wrong, which quotes nothing."""
+    """Parse a host name, or an address without brackets. Raises Wrong, which quotes nothing."""
     if "://" in text or "@" in text:
         raise Wrong("not a host name", "give a whole URL as url")
     if text.count(":") == 1:
@@ -131,14 +131,14 @@ def _host_or_folder(raw: Raw) -> str:
 
 
 def port(text: str) -> int:
-    """Raises Wrong, which does not quote it: in a URL it may be part of a password."""
+    """Raises Wrong, which does not quote the text: in a URL it may be part of a password."""
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65_535:
         raise Wrong("the port is not a number from 1 to 65535", "for example 6379")
     return int(text)
 
 
 def optional(kind: Kind) -> Kind:
-    """The same, where an empty text (`password: ''`, `${X:-}`) means: not set."""
+    """Return this kind, with an empty text (`password: ''`, `${X:-}`) meaning not set."""
     return Kind(
         kind.label, kind.expects, lambda raw: None if raw == "" else kind.parse(raw), kind.hint, kind.write, kind.many
     )
@@ -157,7 +157,7 @@ def boolean(raw: Raw) -> bool:
 
 
 def whole(least: int, most: int, label: str = "number") -> Kind:
-    """A whole number in a range, both ends included."""
+    """Return the kind of whole numbers in a range, both ends included."""
 
     def parse(raw: Raw) -> int:
         text = _text(raw).strip()
@@ -180,7 +180,7 @@ def _is_off(raw: Raw) -> bool:
 
 
 def or_off(kind: Kind) -> Kind:
-    """The same, or the word 'off' (and YAML's false): None, never."""
+    """Return this kind, with 'off' (and YAML's false) meaning None."""
     return Kind(
         f"{kind.label} or `off`",
         f"{kind.expects} or off",
@@ -191,7 +191,7 @@ def or_off(kind: Kind) -> Kind:
 
 
 def duration(least_s: float, most_s: float) -> Kind:
-    """Seconds."""
+    """Return the kind of durations, in seconds."""
 
     def parse(raw: Raw) -> float:
         seconds = parse_duration(_text(raw))
@@ -211,7 +211,7 @@ _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def size(least: int, most: int) -> Kind:
-    """Bytes; units are powers of 1024 however they are spelled, as in Redis' own `mb`."""
+    """Return the kind of sizes in bytes; units are powers of 1024 however spelled, as Redis' `mb` is."""
 
     def parse(raw: Raw) -> int:
         match = _SIZE.fullmatch(_text(raw).strip())
@@ -230,7 +230,7 @@ def size(least: int, most: int) -> Kind:
 
 
 def bytes_short(count: int) -> str:
-    """A size in the largest unit that divides it: 32MB."""
+    """Return a size in the largest unit that divides it: 32MB."""
     for unit in ("g", "m", "k"):
         if count >= _BYTES[unit] and count % _BYTES[unit] == 0:
             return f"{count // _BYTES[unit]}{unit.upper()}B"
@@ -238,7 +238,7 @@ def bytes_short(count: int) -> str:
 
 
 def choice(*allowed: str, fold: Callable[[str], str] = str) -> Kind:
-    """The kind whose values are these words; `fold` is applied before looking."""
+    """Return the kind with these words as values; `fold` is applied before comparing."""
 
     def parse(raw: Raw) -> str:
         text = fold(_text(raw))
@@ -251,7 +251,7 @@ def choice(*allowed: str, fold: Callable[[str], str] = str) -> Kind:
 
 
 def names(what: str) -> Kind:
-    """One column, or a list of them: a tuple, without repetition."""
+    """Return the kind of column lists: one column, or a list without duplicates, as a tuple."""
 
     def parse(raw: Raw) -> tuple[str, ...]:
         found = tuple(_line(one) for one in ((raw,) if isinstance(raw, str) else raw if isinstance(raw, tuple) else ()))
@@ -310,7 +310,7 @@ def _format(raw: Raw) -> str:
         raise Wrong("is not a %-style log format", example) from None
     record = logging.LogRecord("reconcile", logging.INFO, "", 1, "", (), None)
     try:
-        # A record of our own, formatted as each will be: what fails here would fail in every line of the log.
+        # Format a sample record: what fails here would fail in every line of the log.
         logging.Formatter(text).format(record)
     except (ValueError, TypeError) as error:
         missing = error.__context__  # logging makes a ValueError of the KeyError
@@ -337,7 +337,7 @@ def _url(raw: Raw) -> str:
 
 
 def name_of(raw: Raw) -> str:
-    """A name that may stand in a Redis key, a label, a file's name. Raises ValueError."""
+    """Return a name that may be part of a Redis key, a label or a file name. Raises ValueError."""
     text = _text(raw)
     if len(text) > NAME_MAX or not all(c.isascii() and (c.isalnum() or c in "_-") for c in text):
         raise ValueError

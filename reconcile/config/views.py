@@ -1,4 +1,4 @@
-"""From what is given about a view to its settings: names, queries, keys, columns, and what of it goes together."""
+"""Build the settings of views: names, queries, keys, columns, and which of them combine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALTERNATIVES: Final = (
     (frozenset({"sql"}), frozenset({"relation"})),
     (frozenset({"key", "key_prefix", "separator"}), frozenset({"key_template"})),
 )
-"""Two ways of saying the same: a higher layer that uses one replaces the other."""
+"""Two ways to set the same: a higher layer that uses one replaces the other."""
 _SQL_HINT = (
     'give sql: "SELECT key, value FROM your_view" or relation: database.schema.view (environment: RECONCILE_VIEW__SQL)'
 )
@@ -38,7 +38,7 @@ def build(
     file: str,
     build_section: Build,
 ) -> list[ViewSettings]:
-    """All views. `above`: environment and flags for a single view; `named`: flags for one of several."""
+    """Return all views. `above`: environment and flags for a single view; `named`: flags for one of several."""
     legacy = file_layer.sections[VIEW]
     entries = [legacy] if file_layer.views is None else file_layer.views
     if file_layer.views is not None and legacy:
@@ -88,11 +88,11 @@ def _name(merged: Section, count: int, place: str, n: int, reader: Reader) -> st
 
 
 def called_after(key: str) -> str:
-    """A view's name out of its mz_timestamp_key: that is what kept two files of mz-redis-sync apart."""
+    """Return the name of a view with this mz_timestamp_key, which is what kept two files of mz-redis-sync apart."""
     try:
         return name_of(key)
     except ValueError:
-        # Two keys that look alike without their special characters must not become one view.
+        # Keys that differ only in special characters must not give one name.
         plain = re.sub(r"[^A-Za-z0-9_-]", "-", key)
         return f"{plain[: NAME_MAX - 9]}-{zlib.crc32(key.encode()):08x}"
 
@@ -126,7 +126,7 @@ def _view(
 
 
 def _decide_key(merged: Section, reader: Reader, decided: dict[str, tuple[object, str]]) -> None:
-    """Prefix, columns and literals of the key, whichever way they are given."""
+    """Return prefix, columns and literals of the key, in whichever way they are given."""
     if "key_template" in merged:
         given = merged["key_template"]
         form = reader.value(schema.key_of(VIEW, "key_template"), given)

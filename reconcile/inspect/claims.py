@@ -1,7 +1,7 @@
-"""Whose keys are whose, as the claims in Redis tell: which of them contradict each other, and which nobody needs. Pure.
+"""Examine the claims in Redis: which contradict each other, and which are orphaned. Pure.
 
-A claim is orphaned when no state belongs to it: its view was renamed, its first run never got beyond claiming, or its
-state was lost. It still keeps every other view off its keys.
+A claim is orphaned if it has no state: its view was renamed, its first run never got beyond claiming, or its state was
+lost. It still keeps every other view off its keys.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from reconcile.core.ownership import Range, overlap, owner_of
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What the hash of claims says. Tags name views: `view` or `namespace.view`."""
+    """The hash of claims. Tags name views: `view` or `namespace.view`."""
 
     ranges: dict[str, Range]
     unreadable: list[str]
-    """Tags whose range is not one that reconcile writes."""
+    """Tags with a range that reconcile did not write."""
 
     @classmethod
     def read(cls, stored: Mapping[str, str]) -> Claims:
-        """tag → range as stored."""
+        """Parse tag → range as stored."""
         ranges, unreadable = {}, []
         for tag, text in sorted(stored.items()):
             try:
@@ -33,7 +33,7 @@ class Claims:
         return cls(ranges, unreadable)
 
     def overlapping(self) -> list[tuple[str, str]]:
-        """Pairs of tags that may write the same keys (core.ownership.overlap), without comparing each with each."""
+        """Pairs of tags that may write the same keys (core.ownership.overlap), without comparing all pairs."""
         pairs = {_pair(one, two) for one in self._dedicated() for two in self.ranges if one != two}
         by_prefix = sorted((owned.prefix, tag) for tag, owned in self.ranges.items() if owned.ownership == "prefix")
         for at, (prefix, one) in enumerate(by_prefix):
@@ -53,13 +53,13 @@ class Claims:
         return [tag for tag, owned in self.ranges.items() if owned.ownership == "dedicated"]
 
     def contested(self, tag: str) -> list[str]:
-        """The other tags that may write keys of this one."""
+        """Return the other tags that may write keys of this one."""
         ours = self.ranges.get(tag)
         others = self.ranges.items()
         return [] if ours is None else [other for other, theirs in others if other != tag and overlap(ours, theirs)]
 
     def orphaned(self, states: Collection[str], configured: Collection[str]) -> list[str]:
-        """Tags that have neither a state nor a view in this configuration."""
+        """Return tags with neither a state nor a view in this configuration."""
         return [tag for tag in self.ranges if tag not in states and tag not in configured]
 
     def owner_of(self, key: bytes) -> str | None:

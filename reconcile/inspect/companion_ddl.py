@@ -1,4 +1,6 @@
-"""The statements of a companion view, for the configured query, the right number of buckets and a salt of its own."""
+"""Write the statements of a companion view for the configured query, with the right number of
+buckets and a new salt.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,13 @@ SALT_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class CompanionStatements:
-    """What to run in Materialize, and what to add to the configuration."""
+    """Statements to run in Materialize, and the line to add to the configuration."""
 
     view: str
     name: str
     buckets: int
     reason: str
-    """Where the number of buckets comes from."""
+    """Why this number of buckets."""
     ddl: str
     cluster: str
     role: str
@@ -74,7 +76,7 @@ class CompanionStatements:
 def make_statements(
     settings: Settings, view_name: str | None, name: str | None, buckets: int | None, stop: Stop
 ) -> CompanionStatements:
-    """Look at the query; nothing is created. Raises ReconcileError."""
+    """Examine the query and return the statements; nothing is created. Raises ReconcileError."""
     if name is not None:
         _check_name(name)
     views = chosen_views(settings, (view_name,) if view_name else ())
@@ -104,7 +106,9 @@ def _check_name(name: str) -> None:
 def _buckets(
     settings: Settings, view: ViewSettings, session: Session, mapping: Mapping, asked: int | None, stop: Stop
 ) -> tuple[int, str]:
-    """Another number than the state's would make the next run count everything again."""
+    """Return the number of buckets and why; a number other than the state's would make the next run
+    recount everything.
+    """
     if asked is not None:
         return asked, "as asked"
     if view.buckets is not None:
@@ -130,7 +134,7 @@ def _stored_buckets(settings: Settings, view: ViewSettings, stop: Stop) -> int:
 
 
 def _default_name(session: Session, view: ViewSettings, mapping: Mapping) -> str:
-    """Beside the view, where the query reads one; else by the name of our view."""
+    """Return a name beside the view, if the query reads one; else one from our view's name."""
     fallback = identifier(f"{view.name}_companion")
     try:
         objects = [catalog.find_object(session, source.id) for source in explain(session, mapping).objects]

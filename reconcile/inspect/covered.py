@@ -1,7 +1,4 @@
-"""When each part of a view was last compared with what Redis really holds, by whom, and when all of it will have been.
-
-Reads Redis only.
-"""
+"""Show when each slice of a view was last compared with what Redis really holds, and by what. Reads Redis only."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from reconcile.target.survey import open_survey
 
 
 def read_coverage(settings: Settings, names: tuple[str, ...], stop: Stop) -> list[dict[str, Any]]:
-    """One JSON-ready dict per view: view, now_ms, coverage (as in an audit's report; None before the first run).
+    """Return one JSON-ready dict per view: view, now_ms, coverage (as in an audit's report; None before the first run).
 
     Raises AccessError, StateError, Unavailable, UsageError.
     """

@@ -1,4 +1,4 @@
-"""Preflight: everything that would make runs fail, or be slower or less safe than they could be, and what mends it."""
+"""Preflight: find whatever would make runs fail, or slower or less safe than need be, and how to fix it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from reconcile.target.port import Target
 from reconcile.target.survey import Survey
 
 CLOCK_TOLERANCE_MS = 5_000
-"""Clocks further apart than this are worth a word: lag and ages are shown by them."""
+"""Clocks further apart than this are reported, since lag and ages depend on them."""
 
 
 def examine(settings: Settings, names: tuple[str, ...], schedule: Schedule, stop: Stop) -> Findings:
-    """Look at both servers and the named views (none: all). Raises Incomplete, UsageError (no such view)."""
+    """Examine both servers and the named views (none: all). Raises Incomplete, UsageError (no such view)."""
     views = chosen_views(settings, names)
     findings = Findings()
     with contextlib.ExitStack() as closing:
@@ -48,7 +48,7 @@ def examine(settings: Settings, names: tuple[str, ...], schedule: Schedule, stop
         clocks = {} if survey is None else _redis_clock(survey, findings)
         for view in views:
             findings.view = view.name
-            if session is not None and session.closed:  # a reading that fails hangs up
+            if session is not None and session.closed:  # a failed reading closes its session
                 session = doctor_source.connect_again(settings, stop, closing, findings)
             _Examination(settings, view, schedule, stop, findings, clocks, views[0].name).of(session, survey)
         findings.view = None
@@ -68,7 +68,7 @@ def _check_all_claims(
 
 
 class _Examination:
-    """Everything about one view, at both ends."""
+    """One view, examined at both ends."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class _Examination:
         clocks: dict[str, int],
         first: str,
     ) -> None:
-        """first: name of the view that is looked at first."""
+        """first: name of the first view examined."""
         self._settings = settings
         self._view = view
         self._schedule = schedule
@@ -93,7 +93,7 @@ class _Examination:
         self._explained: Explained | None = None
 
     def of(self, session: Session | None, survey: Survey | None) -> None:
-        """Source first: what is found there helps to name keys in Redis."""
+        """Examine one view, source first: its findings help to name keys in Redis."""
         mapping = None
         if session is not None:
             mapping = doctor_source.open_mapping(session, self._view, self._findings)
@@ -177,7 +177,7 @@ class _Examination:
 
 
 def _ahead_ms(theirs_ms: int) -> int:
-    """How far a clock is ahead of this host's."""
+    """Return how far a clock is ahead of this host's."""
     return theirs_ms - time.time_ns() // 1_000_000
 
 
@@ -188,7 +188,7 @@ def _redis_clock(survey: Survey, findings: Findings) -> dict[str, int]:
 
 
 def _check_clocks(ahead_ms: dict[str, int], findings: Findings) -> None:
-    """Who is off: where two agree, it is the third."""
+    """Name the clock that is off: if two agree, it is the third."""
     if not ahead_ms:
         return
     clocks = {"this host": 0, **ahead_ms}

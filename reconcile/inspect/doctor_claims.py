@@ -1,4 +1,4 @@
-"""Doctor's look at the claims in a database: every view's, whoever configured it."""
+"""Doctor's checks of all claims in a database, whatever configuration they come from."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MAX_TOLD = 10
 def check_claims(
     survey: Survey, names: Mapping[str, Names], ranges: Mapping[str, Range], findings: Findings, *, quick: bool
 ) -> None:
-    """Claims against each other, against the states, and against the views configured here (name → names, range).
+    """Check claims against each other, the states, and the views configured here (name → names, range).
 
-    quick: states are not looked for, which takes a scan of all names.
+    quick: skip the scan of all names that finds states.
     """
     with findings.looking("claims"):
         stored = survey.claims()
@@ -43,7 +43,7 @@ def check_claims(
 
 def _check_overlaps(claims: Claims, tags: set[str], idle: list[str], findings: Findings) -> None:
     for pair in claims.overlapping()[:MAX_TOLD]:
-        # What goes is what nobody uses, as far as can be told: an orphan, or a view of another configuration.
+        # Propose dropping the one that seems unused: an orphan, or a view of another configuration.
         goes, stays = sorted(pair, key=lambda tag: (tag not in idle, tag in tags, tag))
         findings.fail(
             "claims",

@@ -1,4 +1,4 @@
-"""Doctor's look at how far back a view can be read, and at the companion view, which makes that matter less."""
+"""Doctor's checks of retained history, and of the companion view, which makes history matter less."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from reconcile.source.reading import open_reading
 from reconcile.source.session import Session
 
 SHORT_HISTORY_S = 2.0
-"""What Materialize keeps without being asked: one to two seconds."""
+"""History that Materialize keeps by default: one to two seconds."""
 RUNS_TO_MISS = 10
-"""History recommended for a schedule: so many runs may fail or be late."""
+"""The recommended history lets this many runs fail or be late."""
 LEAST_HISTORY_S = 600
 PAYS_S, PAYS_SHARE = 0.5, 0.02
-"""A companion view pays where computing the fingerprints takes longer than this, or than this share of the time
-between two runs."""
+"""A companion view pays off if computing the fingerprints takes longer than this, or than this share of the interval
+between runs.
+"""
 MEASURED_ONCE_S = 5.0
 
 _ALTERABLE = {"materialized-view": "MATERIALIZED VIEW", "table": "TABLE", "source": "SOURCE"}
@@ -35,7 +36,7 @@ _ALTERABLE = {"materialized-view": "MATERIALIZED VIEW", "table": "TABLE", "sourc
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What the user says of the runs to come. quick: leave out what reads every row of the view or name in Redis."""
+    """The intended schedule of runs. quick: skip checks that read every row or every key name."""
 
     every_s: float | None
     quick: bool
@@ -44,9 +45,9 @@ class Schedule:
 def check_history(
     session: Session, explained: Explained, view: ViewSettings, every_s: float | None, findings: Findings
 ) -> bool:
-    """How far back the query can be read, what limits it, and whether that spans the time between two runs.
+    """Check how far back the query can be read, what limits that, and whether it spans the interval between runs.
 
-    Returns whether runs can usually go on from their checkpoint.
+    Returns whether runs can usually continue from their checkpoint.
     """
     frontiers = explained.frontiers
     if frontiers.now == MAX_TIMESTAMP:
@@ -65,7 +66,7 @@ def check_history(
 
 
 def _check_index_trap(session: Session, objects: list[CatalogObject], findings: Findings) -> bool:
-    """An index of the session's cluster is read instead of the view, and has its own, short history."""
+    """Report an index of the session's cluster that is read instead of the view, with its own short history."""
     trapped = False
     for index in (known for known in objects if known.on_id is not None):
         relation = catalog.find_object(session, index.on_id or "")
@@ -86,7 +87,7 @@ def _judge(
     objects: list[CatalogObject], readable_s: float, view: ViewSettings, every_s: float | None, findings: Findings
 ) -> bool:
     windows_s = [known.window_ms / 1000 for known in objects if known.window_ms is not None]
-    # What an object keeps is a promise; what can be read now may be more (lazy cleaning) or less (a new view).
+    # Retained history is a promise; readable now may be more (lazy compaction) or less (a new view).
     kept_s = min(windows_s, default=readable_s)
     now = f"the query can be read as of {span(readable_s)} ago now"
     wanted_s = max(LEAST_HISTORY_S, RUNS_TO_MISS * (every_s or 0))
@@ -105,7 +106,7 @@ def _judge(
 
 
 def _retain(objects: list[CatalogObject], wanted_s: float) -> str:
-    """Statements that make the objects keep enough history."""
+    """Return statements that make the objects keep enough history."""
     lines = []
     for known in objects:
         kind = _ALTERABLE.get(known.kind)
@@ -206,9 +207,9 @@ def _check_absent(
 
 
 def fingerprint_s(session: Session, mapping: Mapping, buckets: int) -> float:
-    """Seconds that computing all fingerprints takes: what a companion view saves a run without history.
+    """Return the seconds it takes to compute all fingerprints, which a companion view saves a run without history.
 
-    The first time may be the planning's, or that of a cluster that was asleep: what is over soon is measured twice.
+    The first time may include planning, or waking the cluster: a short one is measured twice.
     """
     took_s = math.inf
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Doctor's look at one view in Redis: rights, state, keys. Data is only looked at."""
+"""Doctor's checks of one view in Redis: permissions, state, keys. Read-only."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from reconcile.target.port import Target
 from reconcile.target.survey import Survey
 
 LEGACY_KEY = b"mz_latest_timestamp"
-"""What mz-redis-sync's own example calls its timestamp key."""
+"""The timestamp key in mz-redis-sync's own example."""
 LEGACY_ALIVE_MS = 60_000
 
 
 def check_rights(
     survey: Survey, names: Names, target: Target, view: ViewSettings, user: str, findings: Findings
 ) -> None:
-    """Every command that runs send, and keys of the view."""
+    """Check every command that runs send, and access to the view's keys."""
     refused = survey.refused(names, target.range, hashes=view.layout == "hash", expiring=view.expires_at is not None)
     if refused.commands:
         rules = " ".join(f"+{name.lower()}" for name in refused.commands)
@@ -49,7 +49,7 @@ def check_rights(
 
 
 def check_state(target: Target, view: ViewSettings, findings: Findings) -> State | None:
-    """What earlier runs left. Raises StateError."""
+    """Report what earlier runs left. Raises StateError."""
     stored = target.stored()
     state = stored.state
     complete = state is not None and stored.manifest_bytes == state.buckets * RECORD_BYTES
@@ -70,7 +70,7 @@ def check_state(target: Target, view: ViewSettings, findings: Findings) -> State
 
 
 def check_identity(identity: Identity, state: State, target: Target, view: ViewSettings, findings: Findings) -> None:
-    """Whether the checkpoint is of the query as it is now, and whether somebody else keeps changing that."""
+    """Check that the checkpoint belongs to the current query, and that no other configuration keeps changing it."""
     if state.identity is None:
         return
     contested = alternation(state, identity, target.now_ms(), view.name)
@@ -85,7 +85,7 @@ def check_identity(identity: Identity, state: State, target: Target, view: ViewS
 
 
 def check_compared(target: Target, state: State, view: ViewSettings, findings: Findings) -> None:
-    """Whether losses would have been noticed: the rolling compare, and what was evicted since it last looked."""
+    """Check that losses are noticed: the rolling compare, and evictions since it last ran."""
     turn, counters, now_ms = state.turn, target.counters(), target.now_ms()
     policy = counters.policy or ""
     may_evict = policy.startswith("allkeys") or (view.expires_at is not None and policy.startswith("volatile"))
@@ -112,9 +112,9 @@ def check_compared(target: Target, state: State, view: ViewSettings, findings: F
 
 
 def check_legacy(survey: Survey, target: Target, state: State | None, findings: Findings, *, first: bool) -> None:
-    """mz-redis-sync's timestamp key: what it left, and whether it still runs beside us.
+    """Report mz-redis-sync's timestamp key, and whether mz-redis-sync still runs.
 
-    first: of the views looked at; the name that nobody configured is looked for once.
+    first: this is the first view examined; if no key is configured, the default one is looked for only then.
     """
     configured = target.range.timestamp_key
     if not configured and not first:
@@ -160,7 +160,7 @@ def check_keys(
     stop: Stop,
     findings: Findings,
 ) -> None:
-    """Names under the prefix against the manifest, and times to live that nobody of ours set."""
+    """Compare key names under the prefix with the manifest, and find TTLs that no run set."""
     session, mapping = source or (None, None)
     found = keyspace.look(target, session, mapping, stop)
     where = f"under {target.range.prefix.decode()}" if target.range.prefix else "in this database"
@@ -194,7 +194,7 @@ def _before_first_run(found: Found, where: str, view: ViewSettings, findings: Fi
 
 def _judge(found: Found, where: str, view: ViewSettings, findings: Findings) -> None:
     counted = f"{plural(found.held, 'key')} {where}, {found.keys:,} of the view"
-    lost = found.lost if view.expires_at is None or found.exact else 0  # what expired in time is not lost
+    lost = found.lost if view.expires_at is None or found.exact else 0  # expired keys are not lost
     if lost:
         findings.warn(
             "key space",

@@ -1,4 +1,4 @@
-"""Doctor's estimate: is there room in Redis for what the next run would write?"""
+"""Doctor's estimate of whether Redis has room for what the next run would write."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from reconcile.source.session import Session
 from reconcile.target.port import Target
 
 KEY_OVERHEAD_BYTES = 72
-"""A string of some hundred bytes takes this beyond key and value in Redis (measured: Redis 7 and Valkey 9, MEMORY
-USAGE, and its share of the table)."""
+"""Memory of a string of some hundred bytes beyond key and value (measured: Redis 7 and Valkey 9, MEMORY USAGE plus its
+share of the table).
+"""
 HASH_FACTOR = 5
-"""A hash costs so many times a string."""
+"""Cost of a hash relative to a string."""
 RECORD_BYTES = 24
-"""Manifest and fingerprint of a bucket."""
+"""Manifest and fingerprint of one bucket."""
 
 
 def check_memory(
@@ -28,7 +29,7 @@ def check_memory(
     state: State | None,
     findings: Findings,
 ) -> None:
-    """rows: of the view now. Only what is not in Redis yet needs room."""
+    """Check for room. rows: of the view now; only those not in Redis yet need any."""
     counters = target.counters()
     if not counters.max_bytes or counters.used_bytes is None:
         findings.ok("memory", "maxmemory is off or unknown: the host's memory is the limit")
@@ -64,5 +65,5 @@ def _size(count: int) -> str:
 
 
 def _rounded(count: int) -> str:
-    """With a tenth to spare, in whole megabytes, as CONFIG SET takes it."""
+    """Return the size plus a tenth, in whole megabytes, as CONFIG SET takes it."""
     return f"{-(-count * 11 // 10 >> 20) + 1}mb"

@@ -1,4 +1,4 @@
-"""Doctor's look at the Redis servers: what does not depend on a view. It only reads."""
+"""Doctor's checks of the Redis servers, independent of views. Read-only."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from reconcile.stop import Stop
 from reconcile.target.survey import Info, Survey, open_survey
 
 FULL_FRACTION = 0.9
-"""Of maxmemory: from here on Redis is about to refuse writes, or to evict."""
+"""Share of maxmemory above which Redis is about to refuse writes, or to evict."""
 
 
 def open_redis(settings: RedisSettings, stop: Stop, findings: Findings) -> Survey | None:
-    """Connection and everything about the servers; None: nothing more to look at."""
+    """Connect and check the servers; None if nothing more can be checked."""
     survey = None
     with findings.checking("redis"):
         survey = open_survey(settings, stop)
@@ -34,7 +34,7 @@ def _server_name(nodes: list[Info]) -> str:
 
 
 def check_encryption(settings: RedisSettings, findings: Findings) -> None:
-    """Whether somebody on the way could have the password, or answer in Redis' name."""
+    """Check whether someone on the path could read the password, or impersonate Redis."""
     host = settings.host.lower()
     local = settings.unix_socket_path is not None or host in LOCAL_NAMES or host.startswith("127.") or host == "::1"
     if settings.tls and settings.tls_verify != "full":
@@ -68,7 +68,7 @@ def _check_role(survey: Survey, nodes: list[Info], findings: Findings) -> None:
 
 
 def _check_eviction(nodes: list[Info], findings: Findings) -> None:
-    """allkeys-* takes any key away, our state's included, and tells nobody."""
+    """Check the eviction policy: allkeys-* removes any key, the state included, silently."""
     known = [info for info in nodes if number(info, "maxmemory") is not None and info.get("maxmemory_policy")]
     if not known:
         findings.ok("eviction", "Redis does not report its policy")
@@ -99,7 +99,7 @@ def _check_eviction(nodes: list[Info], findings: Findings) -> None:
 
 
 def _check_persistence(nodes: list[Info], findings: Findings) -> None:
-    """What a restart brings back is consistent: data and checkpoint are written together, and lost together."""
+    """Check persistence. After a restart data and checkpoint are consistent: they are written and lost together."""
     if any(info.get("loading") == "1" for info in nodes):
         findings.warn("persistence", "Redis is loading its data: writes wait")
     fields = ("rdb_last_bgsave_status", "aof_last_write_status")
@@ -117,6 +117,6 @@ def _check_persistence(nodes: list[Info], findings: Findings) -> None:
 
 
 def number(info: Info, field: str) -> int | None:
-    """A counter of INFO; None where it is not told."""
+    """Return a counter of INFO; None if it is missing."""
     value = info.get(field, "")
     return int(value) if value.isdigit() else None

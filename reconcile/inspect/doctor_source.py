@@ -1,4 +1,4 @@
-"""Doctor's look at Materialize: the connection, the cluster, and one view's columns, access and keys. It only reads."""
+"""Doctor's checks of Materialize: connection and cluster, and one view's columns, access and keys. Read-only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEEDS = re.compile(
 
 
 def open_source(settings: Settings, stop: Stop, findings: Findings) -> Session | None:
-    """Connection, version and cluster; None when there is nothing more to look at."""
+    """Connect; check version and cluster. None if nothing more can be checked."""
     session = None
     with findings.checking("materialize"):
         session = sessions.connect(settings.materialize, stop)
@@ -36,7 +36,7 @@ def open_source(settings: Settings, stop: Stop, findings: Findings) -> Session |
 
 
 def connect_again(settings: Settings, stop: Stop, closing: contextlib.ExitStack, findings: Findings) -> Session | None:
-    """Another session for the rest of the views, closed with `closing`."""
+    """Open another session for the remaining views, to be closed with `closing`."""
     with findings.checking("materialize"):
         session = sessions.connect(settings.materialize, stop)
         closing.callback(session.close)
@@ -46,7 +46,7 @@ def connect_again(settings: Settings, stop: Stop, closing: contextlib.ExitStack,
 
 def _check_encryption(session: Session, settings: Settings, findings: Findings) -> None:
     sslmode = settings.materialize.sslmode or "prefer"
-    # With an authority libpq takes "require" for "verify-ca".
+    # Given sslrootcert, libpq treats "require" as "verify-ca".
     checked = sslmode in ("verify-ca", "verify-full") or (sslmode == "require" and settings.materialize.sslrootcert)
     if session.exposed:
         findings.warn(
@@ -63,7 +63,7 @@ def _check_encryption(session: Session, settings: Settings, findings: Findings) 
 
 
 def _check_cluster(session: Session, cluster: str, findings: Findings) -> None:
-    """A wrong cluster is only a notice at connect; the first query fails."""
+    """Check the cluster: a wrong one is only a notice at connect, and the first query fails."""
     with findings.looking("cluster"):
         replicas = catalog.cluster_replicas(session, cluster)
         if replicas is None:
@@ -83,7 +83,7 @@ def _check_cluster(session: Session, cluster: str, findings: Findings) -> None:
 
 
 def open_mapping(session: Session, view: ViewSettings, findings: Findings) -> Mapping | None:
-    """The view's columns, if they can be stored and the view may be read; None: nothing more to look at."""
+    """Return the view's columns if they can be stored and the view can be read; None if nothing more can be checked."""
     with findings.checking("columns"), _granting(findings):
         mapping = describe_mapping(session, view)
         used = [*mapping.keys, *mapping.values, *([mapping.expires_at] if mapping.expires_at else [])]
@@ -97,7 +97,7 @@ def open_mapping(session: Session, view: ViewSettings, findings: Findings) -> Ma
 
 @contextlib.contextmanager
 def _granting(findings: Findings) -> Iterator[None]:
-    """What Materialize refuses inside is a finding with the statement that grants it."""
+    """Turn a refusal by Materialize inside the block into a finding with the GRANT that resolves it."""
     try:
         yield
     except AccessError as error:
@@ -105,7 +105,7 @@ def _granting(findings: Findings) -> Iterator[None]:
 
 
 def grant_for(error: AccessError) -> str | None:
-    """The statement that gives what Materialize says is missing; its own words where they are not understood."""
+    """Return the statement that grants the missing privilege, or Materialize's own words if they cannot be parsed."""
     match = _NEEDS.fullmatch(error.hint or "")
     if match is None:
         return error.hint
@@ -117,7 +117,7 @@ def grant_for(error: AccessError) -> str | None:
 
 
 def check_keys(session: Session, mapping: Mapping, findings: Findings) -> tuple[int, bool]:
-    """NULL keys and keys with several rows; returns the number of rows, and whether each has a key."""
+    """Check for NULL keys and keys with several rows. Returns the number of rows, and whether each has a key."""
     rows, keyless = catalog.count_rows(session, mapping)
     columns = [identifier(column.name) for column in mapping.keys]
     if keyless:

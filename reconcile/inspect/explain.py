@@ -1,4 +1,4 @@
-"""Why is this key as it is? One key in the view, in Redis and in what the last run recorded, at known times."""
+"""Examine one key in the view, in Redis and in the last run's records, at known times."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EXPIRY_TOLERANCE_MS = 1_000
 
 
 def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> Explanation:
-    """Look at the key that `text` names, with the view's prefix or without. Raises ReconcileError."""
+    """Examine the key that `text` names, with or without the view's prefix. Raises ReconcileError."""
     key = text.encode("utf-8", "surrogateescape")
     whole = _view_of(chosen_views(settings, (name,) if name else ()), key)
     found = []
@@ -57,7 +57,7 @@ def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> 
 
 
 def _view_of(views: list[ViewSettings], key: bytes) -> ViewSettings:
-    """The view whose key this is."""
+    """Return the view to which this key belongs."""
     if len(views) == 1:
         return views[0]
     fitting = [view for view in views if view.key_prefix and key.startswith(view.key_prefix.encode())]
@@ -79,7 +79,7 @@ def _anything(seen: Seen) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """Where to look."""
+    """What an examination needs."""
 
     settings: Settings
     view: ViewSettings
@@ -91,7 +91,7 @@ class _Scene:
 
 
 def _look(scene: _Scene, key: bytes) -> Explanation:
-    """Until no commit comes between looking at the checkpoint and at the key."""
+    """Repeat until no commit comes between reading the checkpoint and reading the key."""
     for _ in range(MAX_LOOKS):
         stored = scene.target.stored()
         found = _Examination(scene, key, stored).take()
@@ -105,7 +105,7 @@ def _look(scene: _Scene, key: bytes) -> Explanation:
 
 @dataclass(slots=True)
 class _BucketRows:
-    """One bucket, added up: its rows in the view, and what Redis holds for them. Digests in added-up form."""
+    """One bucket's digests (added-up form): its rows in the view, and what Redis holds for them."""
 
     source: int = 0
     redis: int = 0
@@ -113,7 +113,7 @@ class _BucketRows:
 
 
 class _Examination:
-    """One look at a key at the source, in Redis and in the stored state, which was read before."""
+    """One examination of a key at the source, in Redis and in the state, which was read before."""
 
     def __init__(self, scene: _Scene, key: bytes, stored: Stored) -> None:
         self._scene = scene
@@ -124,9 +124,9 @@ class _Examination:
         self._bucket = None if self._known is None else digest.bucket_of(key, self._known.buckets)
 
     def take(self) -> Explanation:
-        """Read everything, view first: it is what moves."""
+        """Read everything, the view first, since it moves."""
         scene, known = self._scene, self._known
-        facts = scene.survey.key(self._key)  # before anything reads the key: that ends its idle time
+        facts = scene.survey.key(self._key)  # first: reading the key resets its idle time
         then_known, then = False, None
         rows = _BucketRows()
         with open_reading(scene.session, scene.described.mapping, None) as reading:
@@ -148,7 +148,7 @@ class _Examination:
         moved = not then_known and self._moved()
         as_recorded = None if recorded is None else digest.normal(rows.redis) == digest.normal(recorded)
         if as_recorded is False and moved and held != now:
-            # Keys that have left the view since are not among its rows now, but may rightly be in Redis still.
+            # Keys that have left the view since are not among its rows now, but may rightly still be in Redis.
             as_recorded = digest.normal(self._scan()) == digest.normal(recorded or 0)
         seen = Seen(
             synced=known is not None,
@@ -181,7 +181,7 @@ class _Examination:
         )
 
     def _readable(self, known: State, explained: Explained) -> bool:
-        """Whether the view can be read as it was at the checkpoint, and is still the same view."""
+        """Whether the view can be read as of the checkpoint, and is still the same view."""
         if known.identity is None or known.as_of is None:
             return False
         frontiers = explained.frontiers
@@ -189,7 +189,7 @@ class _Examination:
         return same and frontiers.since <= known.as_of and (frontiers.upper is None or known.as_of < frontiers.upper)
 
     def _source_value(self, as_of: int | None) -> tuple[bytes | None, bool]:
-        """(framed value, whether there is a row whose value is NULL). Raises DataError for several rows."""
+        """Return (framed value, whether a row with a NULL value exists). Raises DataError for several rows."""
         rows = rows_of_key(self._scene.session, self._scene.described.mapping, self._key, as_of)
         if len(rows) > 1:
             raise duplicate_keys([self._key])
@@ -197,7 +197,7 @@ class _Examination:
         return value, bool(rows) and value is None
 
     def _add_rows(self, reading: Reading, rows: _BucketRows) -> None:
-        """The bucket's rows in the view, and what Redis holds for the same keys."""
+        """Add up the bucket's rows in the view, and what Redis holds for the same keys."""
         known = self._known
         if known is None or self._bucket is None:
             return
@@ -207,14 +207,12 @@ class _Examination:
             keys = [key for key, _ in pairs]
             rows.keys_held.update(keys)
             for (key, value), held in zip(pairs, self._scene.target.values(keys), strict=True):
-                counted = (
-                    value if held is None and self._expired(value) else held
-                )  # what expired in time counts as held
+                counted = value if held is None and self._expired(value) else held  # expired rows count as held
                 if counted is not None:
                     rows.redis += digest.row_digest(key, counted, known.salt)
 
     def _recorded(self) -> int | None:
-        """The bucket's digest in the stored manifest (added-up form); None when there is none to be trusted."""
+        """Return the bucket's digest in the manifest (added-up form); None if there is no valid one."""
         known = self._known
         if known is None or self._bucket is None or self._stored.manifest_bytes != known.buckets * digest.RECORD_BYTES:
             return None
@@ -224,7 +222,7 @@ class _Examination:
         return manifest[self._bucket] if manifest.take(records) else None
 
     def _moved(self) -> bool:
-        """Whether the bucket may have changed at the source since the checkpoint, as its fingerprint tells."""
+        """Whether the bucket may have changed at the source since the checkpoint, by its fingerprint."""
         before, known = self._stored.fingerprints, self._known
         if before is None or known is None or self._bucket is None or before[self._bucket] == UNKNOWN:
             return True
@@ -233,7 +231,7 @@ class _Examination:
             return reading.fingerprint_of(self._bucket, known.buckets, known.fingerprint_salt) != before[self._bucket]
 
     def _scan(self) -> int:
-        """The bucket's digest over everything Redis holds."""
+        """Return the bucket's digest over everything Redis holds."""
         assert self._known is not None
         buckets, salt, total = self._known.buckets, self._known.salt, 0
         with contextlib.closing(
@@ -253,14 +251,14 @@ class _Examination:
         return target.range.owns(self._key)
 
     def _expired(self, value: bytes | None) -> bool:
-        """Whether a row says that its time is over by Redis' clock."""
+        """Whether the row's expiry time has passed by Redis' clock."""
         if value is None or not self._scene.described.mapping.form.expires:
             return False
         at_ms, _ = split_expiry(value)
         return at_ms is not None and at_ms <= self._scene.target.now_ms() + EXPIRY_TOLERANCE_MS
 
     def _written(self) -> Written:
-        """Who may write the key, and when runs last did."""
+        """Return who may write the key, and when runs last did."""
         stored = self._scene.survey.claims()
         names = names_of(self._scene.settings.redis, self._scene.view)
         owner = None if stored is None else Claims.read(stored).owner_of(self._key)

@@ -1,4 +1,4 @@
-"""What doctor found: one line each, and how to mend it."""
+"""Doctor's findings: one line each, and how to fix it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Level = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of one check. fix: SQL or a command, one or more lines, ready to be used.
+    """The result of one check.
 
-    exit_code: what a failed check contributes; OK for the other levels.
+    fix: SQL or a command, one or more lines, ready to use. exit_code: the exit code of a failed check; OK for other
+    levels.
     """
 
     check: str
@@ -38,10 +39,10 @@ class Finding:
 
 @dataclass(slots=True)
 class Findings:
-    """Collects findings, in the order of the checks."""
+    """Collects findings in the order of the checks."""
 
     view: str | None = None
-    """The view being looked at; None: the check is about a server."""
+    """The view under examination; None: the check is about a server."""
     found: list[Finding] = field(default_factory=list)
 
     def ok(self, check: str, message: str) -> None:
@@ -67,9 +68,9 @@ class Findings:
 
     @contextmanager
     def checking(self, check: str) -> Iterator[None]:
-        """An error inside is this check's finding. What merely could not be looked at is a warning.
+        """Turn an error inside the block into this check's finding; a warning if something could not be examined.
 
-        Raises Incomplete: doctor itself was stopped.
+        Raises Incomplete if doctor itself was stopped.
         """
         try:
             yield
@@ -84,7 +85,7 @@ class Findings:
 
     @contextmanager
     def looking(self, check: str) -> Iterator[None]:
-        """The same for checks of what a role may not be allowed to see: refusals are no finding against the user."""
+        """Like `checking`, for checks that the role may not be allowed to make: a refusal is only a warning."""
         try:
             yield
         except (Incomplete, Unavailable):
@@ -94,12 +95,12 @@ class Findings:
 
 
 def plural(count: int, one: str, several: str | None = None) -> str:
-    """1 key, 2,000 keys."""
+    """Return 1 key, 2,000 keys."""
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def span(seconds: float) -> str:
-    """As Materialize and people write it: 45s, 10m, 1h; larger units only where they are exact."""
+    """Return a duration as Materialize and people write it: 45s, 10m, 1h; larger units only if exact."""
     whole = round(seconds)
     for unit, size in (("h", 3600), ("m", 60)):
         if whole >= size and whole % size == 0:
@@ -108,7 +109,7 @@ def span(seconds: float) -> str:
 
 
 def render(findings: Findings, *, quiet: bool) -> str:
-    """For people. quiet: only what is not ok."""
+    """Return the findings as text. quiet: only those that are not ok."""
     shown = [finding for finding in findings.found if not quiet or finding.level != "ok"]
     lines = [line for finding in shown for line in _lines(finding)]
     counts = {level: sum(finding.level == level for finding in findings.found) for level in ("ok", "warn", "fail")}

@@ -1,7 +1,7 @@
-"""Which of a view's keys are lost, and which names under its prefix are not the view's: names alone, no values.
+"""Find lost keys, and names under the prefix that are not the view's: names only, no values.
 
-The manifest says how many keys each bucket has. Counting names by bucket finds most of what differs for the price of
-one SCAN; buckets that differ, and all of a small view, are looked at name by name, against the source's names.
+The manifest says how many keys each bucket has. Counting names by bucket finds most differences for the price of one
+SCAN; buckets that differ, and all buckets of a small view, are compared name by name with the source.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from reconcile.target.port import Stored, Target
 from reconcile.target.survey import Survey
 
 MAX_NAMED_KEYS = 20_000
-"""Names held at once. A view of no more keys is looked at name by name as a whole."""
+"""Names held at once. A view with no more keys is compared by name as a whole."""
 MAX_EXAMPLES = 3
 EXPIRY_GRACE_MS = 1_000
 LOOKS = 3
 MAX_ASKED = 200_000
-"""Keys whose time to live is asked for."""
+"""Keys whose TTL is read."""
 
 
 @dataclass(slots=True)
 class Found:
-    """Owned names in Redis against the manifest.
+    """Owned names in Redis compared with the manifest.
 
-    keys: of the manifest; held: names in Redis. surplus: beyond the manifest and beyond `waiting`, the keys that are
-    known to wait for consent. settled: no run committed meanwhile, and none is half done: the numbers can be judged.
+    keys: in the manifest. held: names in Redis. surplus: beyond the manifest and `waiting`, the keys known to wait for
+    consent. settled: no run committed meanwhile and no change is incomplete, so the numbers can be judged.
     """
 
     keys: int = 0
@@ -48,14 +48,14 @@ class Found:
     waiting: int = 0
     settled: bool = False
     exact: bool = False
-    """Every name was compared with those the source had at the checkpoint; what has expired in time is not lost."""
+    """Every name was compared with the source as of the checkpoint; expired keys do not count as lost."""
     lost_names: list[bytes] = field(default_factory=list)
     surplus_names: list[bytes] = field(default_factory=list)
     some_names: list[bytes] = field(default_factory=list)
 
 
 def look(target: Target, session: Session | None, mapping: Mapping | None, stop: Stop) -> Found:
-    """Count until no commit comes in between, a few times at most. Without a session nothing is named."""
+    """Count until no commit comes in between, a few times at most. Without a session no names are compared."""
     for _ in range(LOOKS):
         stored = target.stored()
         found, counts = _counted(target, stored, stop)
@@ -88,7 +88,7 @@ def look(target: Target, session: Session | None, mapping: Mapping | None, stop:
 
 
 def expiring(survey: Survey, target: Target, stop: Stop) -> tuple[int, int, list[bytes]]:
-    """(owned keys that have a time to live, owned keys that were asked, examples)."""
+    """Return (owned keys with a TTL, owned keys examined, examples)."""
     asked, found = 0, 0
     examples: list[bytes] = []
     for page in target.names():
@@ -102,8 +102,11 @@ def expiring(survey: Survey, target: Target, stop: Stop) -> tuple[int, int, list
 
 
 def _worth_naming(counts: list[int], expected: list[int]) -> list[int]:
-    """Buckets to look at name by name: all of a small view, as the counts agree in one that lost a key and got another;
-    else some of those that differ. Together they have no more than MAX_NAMED_KEYS names."""
+    """Return buckets to compare by name: all of a small view, as counts also agree where one key was lost and another
+    added; else some of those that differ.
+
+    Together they have at most MAX_NAMED_KEYS names.
+    """
     sizes = [max(has, should) for has, should in zip(counts, expected, strict=True)]
     if sum(sizes) <= MAX_NAMED_KEYS:
         return list(range(len(sizes)))
@@ -116,7 +119,7 @@ def _worth_naming(counts: list[int], expected: list[int]) -> list[int]:
 
 
 def _expected(target: Target, stored: Stored) -> list[int] | None:
-    """Keys per bucket, those that wait for consent included; None for a manifest that is not this state's."""
+    """Return keys per bucket, including those that wait for consent; None if the manifest does not match the state."""
     whole = target.manifest(None)
     assert isinstance(whole, bytes)
     assert stored.state is not None
@@ -152,7 +155,7 @@ def _names_in(target: Target, wanted: set[int], buckets: int, stop: Stop) -> set
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """Buckets looked at by name. should_have: keys of theirs in the manifest. whole: they are all there are."""
+    """Buckets to compare by name. should_have: their keys in the manifest. whole: these are all buckets."""
 
     buckets: list[int]
     should_have: int
@@ -162,8 +165,11 @@ class _Named:
 
 
 def _name(found: Found, held: set[bytes], named: _Named, session: Session, mapping: Mapping) -> None:
-    """By the names the source had at the checkpoint; where that cannot be read any more, by those it has now, which are
-    only examples, and only where they cannot be keys that have come since."""
+    """Compare with the names the source had at the checkpoint.
+
+    If that can no longer be read, with those it has now, which give only examples, and only where they cannot be keys
+    added since.
+    """
     for as_of in (named.known.as_of, None):
         if as_of is None and not found.lost and not found.surplus:
             return
@@ -174,7 +180,7 @@ def _name(found: Found, held: set[bytes], named: _Named, session: Session, mappi
             break
     lost = sorted(key for key, lives in source.items() if lives and key not in held)
     surplus = sorted(held - source.keys())
-    if as_of is not None and len(source) == named.should_have:  # it is what the manifest was made of
+    if as_of is not None and len(source) == named.should_have:  # the manifest was made of these
         found.lost, found.surplus = len(lost), max(0, len(surplus) - found.waiting)
         found.exact = named.whole
     found.lost_names = lost if len(lost) == found.lost else []
@@ -182,6 +188,6 @@ def _name(found: Found, held: set[bytes], named: _Named, session: Session, mappi
 
 
 def _lives(mapping: Mapping, value: bytes, now_ms: int) -> bool:
-    """Whether Redis should hold a row still, by its own clock and a second's grace."""
+    """Whether Redis should still hold a row, by its own clock and a second's grace."""
     at_ms = split_expiry(value)[0] if mapping.form.expires else None
     return at_ms is None or at_ms > now_ms + EXPIRY_GRACE_MS

@@ -1,4 +1,4 @@
-"""A configuration for relations that exist: which column is the key, which layout fits. A proposal, with reasons."""
+"""Propose a configuration for existing relations: key column, layout, and the reasons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LIKELY_KEYS = ("key", "id")
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
-    """An entry of `views:`. comments: what the reader should check."""
+    """A proposed entry of `views:`. comments: what the reader should check."""
 
     name: str
     relation: str
@@ -35,11 +35,11 @@ class Proposed:
 
 
 Choose = Callable[[list[tuple[str, str]]], tuple[str, ...]]
-"""(name, kind) of what there is → names that are wanted."""
+"""(name, kind) of the existing relations → names to configure."""
 
 
 def make(settings: Settings, relations: tuple[str, ...], choose: Choose, stop: Stop) -> str:
-    """The configuration for these relations, or for those that are chosen; as YAML. Raises ReconcileError."""
+    """Return the configuration for these relations, or for those chosen, as YAML. Raises ReconcileError."""
     session = sessions.connect(settings.materialize, stop)
     try:
         chosen = relations or choose([(one.name, one.kind) for one in known_relations(session)])
@@ -49,7 +49,7 @@ def make(settings: Settings, relations: tuple[str, ...], choose: Choose, stop: S
 
 
 def known_relations(session: Session) -> list[Relation]:
-    """What there is to choose from; companion views are left out."""
+    """Return the relations to choose from, without companion views."""
     return [one for one in catalog.relations(session) if not _is_companion(session, one)]
 
 
@@ -61,7 +61,7 @@ def _is_companion(session: Session, relation: Relation) -> bool:
 
 
 def propose(session: Session, relations: Sequence[str]) -> list[Proposed]:
-    """One entry per relation, under names of their own. Raises UsageError for one that does not exist."""
+    """Return one entry per relation, with distinct names. Raises UsageError for a relation that does not exist."""
     proposed: list[Proposed] = []
     for relation in relations:
         try:
@@ -77,7 +77,7 @@ def propose(session: Session, relations: Sequence[str]) -> list[Proposed]:
 
 
 def propose_one(name: str, relation: str, columns: Sequence[Column]) -> Proposed:
-    """Pure: what fits these columns."""
+    """Propose an entry for these columns. Pure."""
     able = [column.name for column in columns if column.oid in KEY_TYPES]
     if not able:
         raise UsageError(f"{relation} has no column that can be a key", hint="write a query that casts one to text")
@@ -94,7 +94,7 @@ def propose_one(name: str, relation: str, columns: Sequence[Column]) -> Proposed
 
 
 def _last(relation: str) -> str:
-    """The relation's own name, as a name of a view: without quotes, and without what names may not have."""
+    """Return the relation's own name as a view name: without quotes and characters that names must not have."""
     part = re.findall(r'"(?:[^"]|"")*"|[^.]+', relation)[-1].strip('"')
     return re.sub(r"[^A-Za-z0-9_-]", "_", part) or "view"
 
@@ -108,7 +108,7 @@ def _unused(name: str, taken: Iterable[str]) -> str:
 
 
 def render(settings: Settings, proposed: Sequence[Proposed]) -> str:
-    """The configuration as YAML, without secrets."""
+    """Return the configuration as YAML, without secrets."""
     lines = [
         "# Configuration of reconcile. Next: reconcile config check; reconcile doctor; reconcile run",
         "",
@@ -124,7 +124,7 @@ def render(settings: Settings, proposed: Sequence[Proposed]) -> str:
 
 
 def materialize_lines(settings: MaterializeSettings) -> list[str]:
-    """The section `materialize:`."""
+    """Return the section `materialize:`."""
     lines = ["materialize:", f"  host: {scalar(settings.host)}", f"  port: {settings.port}"]
     lines += [f"  user: {scalar(settings.user)}", f"  database: {scalar(settings.database)}"]
     lines += [
@@ -136,12 +136,12 @@ def materialize_lines(settings: MaterializeSettings) -> list[str]:
         "  # the password: MATERIALIZE_PASSWORD in the environment, or password_file: /run/secrets/materialize"
     )
     if settings.extra:
-        lines.append(f"  # given in the URL, and to be given again: {', '.join(sorted(settings.extra))}")
+        lines.append(f"  # set in the URL, to be set again here: {', '.join(sorted(settings.extra))}")
     return lines
 
 
 def redis_lines(settings: RedisSettings, *, given: bool) -> list[str]:
-    """The section `redis:`. given: somebody said where Redis is."""
+    """Return the section `redis:`. given: the address of Redis is known."""
     if not given:
         return ["redis:", "  host: your-redis-host", "  port: 6379"]
     if settings.unix_socket_path is not None:

@@ -1,6 +1,6 @@
-"""What Redis says about each view: checkpoint, age, lease, compare, claim, last audit. Reads Redis only.
+"""Report what Redis knows of each view: checkpoint, age, lease, compare, claim, last audit. Reads Redis only.
 
-Ages are by Redis' own clock: whoever asks, from whichever host, gets the same answer.
+Ages are by Redis' clock, so they do not depend on the host that asks.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Status = dict[str, Any]
 def read_status(settings: Settings, names: tuple[str, ...], max_age_s: float | None, stop: Stop) -> list[Status]:
     """One JSON-ready dict per view, from four round trips for all of them.
 
-    max_age_s: what is older gets a `problem`. Raises AccessError, Unavailable, UsageError; a state that cannot be read
-    is its view's `error`.
+    max_age_s: an older checkpoint is a `problem`. Raises AccessError, Unavailable, UsageError; a state that cannot be
+    read is its view's `error`.
     """
     views = chosen_views(settings, names)
     survey = open_survey(settings.redis, stop)
@@ -46,7 +46,7 @@ def read_status(settings: Settings, names: tuple[str, ...], max_age_s: float | N
 
 
 def look(survey: Survey, settings: Settings, views: list[ViewSettings], max_age_s: float | None) -> list[Status]:
-    """The same over a survey that is open."""
+    """Return the same from an open survey."""
     named = [names_of(settings.redis, view) for view in views]
     now_ms = survey.now_ms()
     stored = survey.claims()
@@ -58,7 +58,7 @@ def look(survey: Survey, settings: Settings, views: list[ViewSettings], max_age_
 
 
 def exit_code(statuses: list[Status]) -> ExitCode:
-    """5 when a state cannot be read, 3 when a checkpoint is older than allowed."""
+    """Return 5 if a state cannot be read, 3 if a checkpoint is too old."""
     if any(status["error"] for status in statuses):
         return ExitCode.SAFETY_STOP
     return ExitCode.DRIFT if any(status["problem"] for status in statuses) else ExitCode.OK
@@ -119,7 +119,7 @@ def _lease(standing: Standing) -> dict[str, Any] | None:
 
 
 def _compare(state: State, audits: list[PastAudit], now_ms: int, every_ms: int | None) -> dict[str, Any]:
-    """The rolling compare: its turn, and when the slice that waits longest was compared."""
+    """Return the rolling compare: its turn, and when the slice with the oldest compare was compared."""
     turn = state.turn
     covered = coverage(state, audits, every_ms)
     return {
@@ -135,7 +135,7 @@ def _compare(state: State, audits: list[PastAudit], now_ms: int, every_ms: int |
 def _claim(
     settings: Settings, view: ViewSettings, names: Names, state: State | None, claims: Claims | None
 ) -> dict[str, Any]:
-    """What the view may write, as claimed, else as it would claim; and what is wrong with that."""
+    """Return the view's range, as claimed, else as configured; and what is wrong with it."""
     configured = range_of(settings.redis, view)
     claimed = None if claims is None else claims.ranges.get(names.tag)
     problem = None
@@ -155,7 +155,7 @@ def _claim(
 
 
 def _problem(found: Status, standing: Standing, now_ms: int, max_age_s: float | None) -> str | None:
-    """Why the view is not healthy, in one line."""
+    """Return why the view is not healthy, in one line."""
     if standing.error is not None:
         return standing.error.message
     if max_age_s is None:
@@ -178,7 +178,7 @@ def _problem(found: Status, standing: Standing, now_ms: int, max_age_s: float | 
 
 
 def render(statuses: list[Status]) -> str:
-    """A few lines per view, for people."""
+    """Return a few lines per view."""
     return "\n".join(line for status in statuses for line in _lines(status))
 
 
@@ -232,7 +232,7 @@ def _compare_text(compare: dict[str, Any]) -> str:
 
 
 def ago(milliseconds: int) -> str:
-    """For people: 3.2 s, 12 m, 5 h."""
+    """Return 3.2 s, 12 m, 5 h."""
     seconds = milliseconds / 1000
     if seconds < 120:
         return f"{seconds:.1f} s"

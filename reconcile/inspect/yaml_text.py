@@ -1,4 +1,4 @@
-"""Text for a configuration file, so that it reads back as it was."""
+"""Write text for a configuration file that reads back unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n",
 
 
 def scalar(text: str) -> str:
-    """Plain where nobody could take it for anything else, otherwise quoted; always on one line."""
+    """Return the text plain if that is unambiguous, else quoted; always on one line."""
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
     if text.isprintable():

@@ -1,6 +1,6 @@
-"""What an audit says beside the drift: counters, surplus, duplicates, coverage, earlier audits. Values, all bounded.
+"""The parts of an audit beyond drift: counters, surplus, duplicates, coverage, earlier audits. All are bounded values.
 
-Whoever audits fills them in; what nobody looked at stays None or empty, and the renderers say so.
+Auditors fill them in; parts that were not examined stay None or empty, and the renderers say so.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MAX_SLICES = 1024
-"""Cells of a heat map, and slices that coverage tells one by one; a power of two. More are taken together."""
+"""Cells of a heat map, and slices that coverage lists; a power of two. With more, several share one."""
 MAX_HISTORY = 50
-"""Earlier audits that are kept of one view, the newest."""
+"""Earlier audits kept per view."""
 MAX_NAMES = 10
-"""Keys named of one claim's surplus, and of the duplicates."""
+"""Keys named per claim's surplus, and of the duplicates."""
 
 
 @dataclass(slots=True)
 class HeatMap:
-    """Where the drift is. Cell i holds the buckets b with b mod slices = i: `verify --subset i/slices` looks at it."""
+    """Where the drift is. Cell i holds the buckets b with b mod slices = i, as does `verify --subset i/slices`."""
 
     slices: int = 0
-    """A power of two, at most MAX_SLICES; 0: nothing was noted."""
+    """A power of two, at most MAX_SLICES; 0: nothing was recorded."""
     drift: dict[int, int] = field(default_factory=dict)
-    """Cell → keys that differ, at least 1 for a bucket that differs; cells without drift are left out."""
+    """Cell → keys that differ, at least 1 for a bucket that differs; cells without drift are omitted."""
 
     def note(self, bucket: int, buckets: int, keys: int) -> None:
-        """One of `buckets` buckets differs in so many keys."""
+        """Record that one of `buckets` buckets differs in this many keys."""
         self.slices = min(buckets, MAX_SLICES)
         cell = bucket % self.slices
         self.drift[cell] = self.drift.get(cell, 0) + max(1, keys)
@@ -38,7 +38,7 @@ class HeatMap:
 
 @dataclass(slots=True)
 class RedisCounters:
-    """What Redis counted since `since_ms`, of all its keys, not only of ours. None: it would not say."""
+    """Redis' counters since `since_ms`, for all its keys, not only this view's. None: not reported."""
 
     since_ms: int | None = None
     """When a run last noted the counters, or the server's start where that came later."""
@@ -91,29 +91,29 @@ class SliceCompared:
 
 @dataclass(slots=True)
 class Coverage:
-    """How long ago each slice of a view was compared with what Redis really holds."""
+    """When each slice of a view was last compared with what Redis really holds."""
 
     slices: int
     """A power of two, at most MAX_SLICES."""
     compared: list[SliceCompared] = field(default_factory=list)
-    """By slice; one that was never compared is left out."""
+    """By slice; slices that were never compared are omitted."""
     all_by_ms: int | None = None
-    """When everything will have been compared at the present pace; None: not known."""
+    """When all slices will have been compared again at the present pace; None: unknown."""
 
     @property
     def never(self) -> int:
-        """Slices that were never compared."""
+        """Number of slices that were never compared."""
         return self.slices - len(self.compared)
 
     @property
     def oldest_ms(self) -> int | None:
-        """When the slice that waits longest was compared; None: one never was."""
+        """When the slice with the oldest compare was compared; None: some slice never was."""
         return None if self.never or not self.compared else min(one.at_ms for one in self.compared)
 
 
 @dataclass(slots=True)
 class PastAudit:
-    """One verify, as it is remembered in Redis beside the state."""
+    """One verify, as recorded in Redis beside the state."""
 
     at_ms: int
     verdict: str
@@ -123,12 +123,12 @@ class PastAudit:
     subset: str
     """i/n; 0/1: everything."""
     drift: int
-    """Keys that differed."""
+    """Number of keys that differed."""
 
 
 @dataclass(slots=True)
 class AuditReport:
-    """What `verify` noted beside the drift."""
+    """What `verify` recorded beyond drift."""
 
     fast: bool = False
     """Fingerprints and manifest only."""
@@ -137,14 +137,14 @@ class AuditReport:
     counters: RedisCounters | None = None
     surplus: list[Surplus] = field(default_factory=list)
     duplicates: Duplicates | None = None
-    """None: not looked for."""
+    """None: not checked."""
     coverage: Coverage | None = None
     history: list[PastAudit] = field(default_factory=list)
-    """Earlier audits, the newest first, at most MAX_HISTORY."""
+    """Earlier audits, newest first, at most MAX_HISTORY."""
 
 
 def past_audit(stored: object) -> PastAudit | None:
-    """One remembered audit from its JSON object; None for anything else: others can write to Redis too."""
+    """Return a recorded audit from its JSON object; None for anything else, as others can write to Redis too."""
     if not isinstance(stored, Mapping) or not isinstance(stored.get("at_ms"), int):
         return None
     as_of, drift = stored.get("as_of"), stored.get("drift")

@@ -1,7 +1,7 @@
-"""Files that others read while we write, and what else a path may lead to.
+"""Write files that others read meanwhile, and handle whatever else a path may name.
 
 A regular file is replaced: readers see the old content or the new, never a part. A symlink is followed to its target.
-Pipes, terminals and devices (`/dev/stdout`, `>(gzip)`, a FIFO) are written to as they are, and not for long.
+Pipes, terminals and devices (`/dev/stdout`, `>(gzip)`, a FIFO) are written to in place, with a time limit.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import time
 from reconcile.errors import UsageError
 
 PATIENCE_S = 4.0
-"""How long a pipe may keep us: less than all sinks together have (sinks.TIMEOUT_S), so that it can still say why."""
+"""Time limit for writing to a pipe; less than that of all sinks together (sinks.TIMEOUT_S), so that the reason can
+still be reported.
+"""
 _LOOK_EVERY_S = 0.05
 _UNREAD = f"nothing has read it for {PATIENCE_S:g} s"
 _PRIVATE, _SHARED = 0o600, 0o666
 
 
 def refuse_unsuitable(option: str, path: str | None) -> None:
-    """Raises UsageError for a path no text can be written to: a directory, a disk, a socket. Nothing is opened."""
+    """Raise UsageError for a path that takes no text: a directory, a disk, a socket. Nothing is opened."""
     if path is None:
         return
     if not path or "\0" in path:
@@ -34,10 +36,10 @@ def refuse_unsuitable(option: str, path: str | None) -> None:
 
 
 def write_file(path: str, text: str, *, private: bool = False) -> None:
-    """Make `text` the content of a regular file, or send it to whatever else is there. Raises OSError.
+    """Make `text` the content of a regular file, or write it to whatever else is there. Raises OSError.
 
-    private: only the owner may read it. Otherwise a file keeps its rights, and a new one gets those that every new file
-    gets: a metrics collector runs as another user.
+    private: only the owner may read it. Otherwise a file keeps its permissions, and a new one gets the default ones,
+    since a metrics collector runs as another user.
     """
     content = text.encode("utf-8", "backslashreplace")
     if (kind := _unsuitable(path)) is not None:
@@ -49,7 +51,9 @@ def write_file(path: str, text: str, *, private: bool = False) -> None:
 
 
 def is_replaceable(path: str) -> bool:
-    """A regular file, or none yet. Not one that is stdout or stderr: what is printed later would go to the old one."""
+    """Whether the path is a regular file or absent, and not stdout or stderr, whose later output would go to the old
+    file.
+    """
     found = _stat(path)
     return found is None or (stat.S_ISREG(found.st_mode) and _standard_stream(found) is None)
 
@@ -62,7 +66,7 @@ def _stat(path: str) -> os.stat_result | None:
 
 
 def _standard_stream(found: os.stat_result) -> int | None:
-    """The descriptor of stdout or stderr, where that is what was found."""
+    """Return the descriptor of stdout or stderr if that is what the path names."""
     for number in (1, 2):
         with contextlib.suppress(OSError):
             if os.path.samestat(found, os.fstat(number)):
@@ -73,7 +77,7 @@ def _standard_stream(found: os.stat_result) -> int | None:
 def _unsuitable(path: str) -> str | None:
     try:
         found = _stat(path)
-    except OSError:  # told when it is written
+    except OSError:  # reported when it is written
         return None
     if found is None:
         return None
@@ -102,7 +106,7 @@ def _replace(path: str, content: bytes, *, private: bool) -> None:
 
 
 def _send(path: str, content: bytes) -> None:
-    """Without blocking: nobody may ever read."""
+    """Write without blocking: there may never be a reader."""
     give_up_at = time.monotonic() + PATIENCE_S
     handle = _open(path, give_up_at)
     try:
@@ -111,15 +115,15 @@ def _send(path: str, content: bytes) -> None:
             if not select.select([], [handle], [], max(0.0, give_up_at - time.monotonic()))[1]:
                 raise TimeoutError(errno.ETIMEDOUT, _UNREAD)
             with contextlib.suppress(BlockingIOError):
-                rest = rest[os.write(handle, rest[: select.PIPE_BUF]) :]  # so much a ready pipe takes at once
+                rest = rest[os.write(handle, rest[: select.PIPE_BUF]) :]  # a ready pipe takes this much at once
     finally:
         os.close(handle)
 
 
 def _open(path: str, give_up_at: float) -> int:
-    """A descriptor that does not block; a FIFO whose reader is not there yet is waited for."""
+    """Open a descriptor that does not block, waiting for the reader of a FIFO."""
     number = _standard_stream(os.stat(path))
-    if number is not None:  # a socket (systemd's journal) could not be opened by its name
+    if number is not None:  # a socket (systemd's journal) cannot be opened by name
         return os.dup(number)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The heat map of an audit: every slice of the key space as a cell, how long ago it was compared, where it drifts."""
+"""The heat map of an audit: one cell per slice of the key space, showing when it was compared and whether it drifts."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from reconcile.report.run_report import ViewReport
 
 HOUR_MS = 3_600_000
 AGES = ((HOUR_MS, "compared within the hour"), (24 * HOUR_MS, "within a day"), (168 * HOUR_MS, "within a week"))
-"""Age up to → what the legend says; older ones are one class more, and so is never."""
+"""Age up to → legend. Older cells form another class, and so do those never compared."""
 OLDER, NEVER = len(AGES), len(AGES) + 1
 DRIFTS = ((1, "1 key differs"), (10, "up to 10"))
-"""Keys up to → what the legend says; more are one class more."""
+"""Number of keys up to → legend. More form another class."""
 _SIZE, _GAP = 12, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The buckets b with b mod n = i, n being the number of cells."""
+    """The buckets b with b mod n = i, where n is the number of cells."""
 
     i: int
     age: int
     """Index into AGES, OLDER or NEVER."""
     drift: int
-    """Keys that differ."""
+    """Number of keys that differ."""
     compared_ms: int | None
     by: str
 
 
 def cells_of(view: ViewReport, now_ms: int) -> list[Cell]:
-    """As many cells as there are slices to tell apart, at most MAX_SLICES; none where nothing is known."""
+    """Return one cell per slice, at most MAX_SLICES; none if nothing is known."""
     audit, drift = view.audit, view.drift
     if audit is None or drift is None:
         return []
@@ -66,7 +66,7 @@ def _level(keys: int) -> int:
 
 
 def picture(cells: list[Cell], now_ms: int) -> str:
-    """The map with its legend, as markup; empty for less than two cells, which say nothing."""
+    """Return the map with its legend as markup; empty for fewer than two cells, which show nothing."""
     if len(cells) < 2:
         return ""
     columns = max(2, min(64, 1 << (len(cells).bit_length() // 2 + 1)))
@@ -84,7 +84,7 @@ def picture(cells: list[Cell], now_ms: int) -> str:
 
 
 def _ages(cells: list[Cell], columns: int, step: int) -> Iterator[str]:
-    """One path per age: a thousand cells are a few kilobytes."""
+    """Draw one path per age, which keeps a thousand cells to a few kilobytes."""
     for age in range(NEVER + 1):
         corners = [
             (cell.i % columns * step, cell.i // columns * step) for cell in cells if cell.age == age and not cell.drift
@@ -97,7 +97,7 @@ def _ages(cells: list[Cell], columns: int, step: int) -> Iterator[str]:
 
 
 def _drifted(cell: Cell, n: int, columns: int, step: int, now_ms: int) -> str:
-    """Colour alone must not tell it: such a cell is crossed out too."""
+    """Draw a cell with drift; it is also crossed out, so as not to depend on colour."""
     x, y = cell.i % columns * step, cell.i // columns * step
     when = "" if cell.compared_ms is None else f", compared {ago(cell.compared_ms, now_ms)} by {cell.by}"
     a, b = _SIZE * 0.3, _SIZE * 0.7

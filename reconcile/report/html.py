@@ -10,11 +10,11 @@ from reconcile.report.page import Room, ago, clock, day, document, escaped, foot
 from reconcile.report.run_report import DriftReport, ErrorReport, RunReport, ViewReport
 
 MAX_PAGE_BYTES = 2 * 1024 * 1024
-"""Named keys and views are left out, with a note, once the page is this large."""
+"""Once a page is this large, further keys and views are left out, with a note."""
 MAX_VALUE_CHARS = 500
 """Longer values are cut."""
 OPEN_ROWS = 50
-"""So many named keys are shown at once; more are folded away."""
+"""A longer list of keys is folded."""
 
 VERDICTS = {
     "done": ("good", "Done"),
@@ -25,11 +25,11 @@ VERDICTS = {
     "stopped": ("bad", "Stopped for safety: a human decides"),
     "failed": ("bad", "Failed"),
 }
-"""Status → its tone and words."""
+"""Status → tone and words."""
 
 
 def render(report: RunReport) -> str:
-    """The page as text."""
+    """Return the page."""
     room = Room(MAX_PAGE_BYTES)
     now_ms = report.finished_ms or report.started_ms
     title = f"reconcile {report.mode}: {verdict_of(report.mode, report.status)[1]}"
@@ -45,7 +45,7 @@ def render(report: RunReport) -> str:
 
 
 def verdict_of(mode: str, status: str) -> tuple[str, str]:
-    """Tone and words for a run's or a view's status."""
+    """Return tone and words for a run's or a view's status."""
     return ("good", "In sync") if mode == "verify" and status == "done" else VERDICTS[status]
 
 
@@ -84,7 +84,7 @@ def _overview_row(view: ViewReport, mode: str) -> str:
 
 
 def _view_section(view: ViewReport, mode: str, now_ms: int, room: Room) -> str:
-    """One view's card; empty when the page has no room for it."""
+    """Return one view's card; empty if the page has no room for it."""
     before, after = "".join(_above_keys(view, mode, now_ms)), "".join(_below_keys(view, now_ms))
     if not room.take(before + after):
         return ""
@@ -172,7 +172,7 @@ def _coverage(audit: AuditReport | None, now_ms: int) -> Iterator[str]:
 
 
 def _bars(counts: Mapping[str, int]) -> str:
-    """Horizontal bars; numbers stand beside them, so the picture is never the only place of a fact."""
+    """Draw horizontal bars, each with its number beside it, so that no fact is in the picture only."""
     largest = max([*counts.values(), 1])
     rows = (
         f'<span>{escaped(name)}</span><i class="{"some" if count else "none"}">'

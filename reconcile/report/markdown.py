@@ -12,9 +12,9 @@ from reconcile.report.text import evidence
 from reconcile.texts import printable
 
 MAX_KEYS = 20
-"""Keys named of one view."""
+"""Keys named per view."""
 MAX_VIEWS = 200
-"""Views told; a job summary ends at a megabyte."""
+"""Views listed; a job summary is limited to a megabyte."""
 _MARKS = {"good": "✅", "warn": "⚠️", "bad": "❌"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&@:-])")
 
@@ -77,5 +77,5 @@ def _details(view: ViewReport) -> Iterator[str]:
 
 
 def plain(text: str) -> str:
-    """Text that shows as it is: no markup, no mention of anybody, no second line, no cell's end."""
+    """Return text that renders literally: no markup, no mention, no line break, no end of a cell."""
     return _SPECIAL.sub(r"\\\1", printable(text))

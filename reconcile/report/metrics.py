@@ -18,12 +18,14 @@ from reconcile.report.run_report import RunReport, ViewReport
 
 PREFIX = "reconcile_"
 MAX_FILE_BYTES = 4 * 1024 * 1024
-"""A file larger than this is not one of ours; it is not read, but replaced."""
+"""A larger file is not one of ours; it is replaced without being read."""
 
 LAST_SUCCESS = "last_success_timestamp_seconds"
 DRIFT, SURPLUS, COMPARED = "drift_keys", "surplus_keys", "oldest_compare_timestamp_seconds"
 OUTLIVING = frozenset({LAST_SUCCESS, DRIFT, SURPLUS, COMPARED})
-"""What a run that cannot say it anew leaves as it was: an alert about drift is not over because Redis is away."""
+"""Metrics that a run without a new value leaves as they were: an alert about drift is not over
+because Redis is away.
+"""
 HELP = {
     LAST_SUCCESS: "When a run last ended with exit code 0 and was neither skipped nor a dry run.",
     "last_run_timestamp_seconds": "When a run last ended, however it did.",
@@ -38,7 +40,7 @@ HELP = {
 }
 
 Owner = tuple[str, str]
-"""(view, mode); the view is empty for a failure before any view was looked at."""
+"""(view, mode); the view is empty for a failure before any view."""
 _SERIES = re.compile(
     r'(?P<metric>[a-z_]+)\{view="(?P<view>[^"\\]*)",mode="(?P<mode>[^"\\]*)"'
     r'(?P<rest>(?:,[a-z]+="[^"\\]*")*)\} (?P<value>\S+)'
@@ -47,7 +49,7 @@ _SERIES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of the file; `rest` are the labels after view and mode, as written."""
+    """One line of the file; `rest` holds the labels after view and mode, as written."""
 
     metric: str
     owner: Owner
@@ -60,15 +62,15 @@ class Series:
 
 
 def write_textfile(report: RunReport, path: str) -> None:
-    """Bring the file up to date with one run. Raises OSError.
+    """Update the file with one run. Raises OSError.
 
-    Series of other views and modes stay, and so do those in OUTLIVING that this run does not have.
+    Series of other views and modes stay, as do those in OUTLIVING for which this run has no value.
     """
     write_file(path, render(merge(_read(path), report)))
 
 
 def merge(before: list[Series], report: RunReport) -> list[Series]:
-    """What the file says after this run. Pure, but for the clock of a run that never began."""
+    """Return the file's series after this run. Pure, except for the clock if a run never began."""
     new = list(_of_run(report))
     owners = {series.owner for series in new}
     if report.views:
@@ -83,7 +85,7 @@ def merge(before: list[Series], report: RunReport) -> list[Series]:
 
 
 def render(all_series: list[Series]) -> str:
-    """The exposition format wants the series of one metric together."""
+    """Return the file's text. The exposition format wants the series of one metric together."""
     lines = []
     for metric, text in HELP.items():
         mine = [str(series) for series in all_series if series.metric == metric]
@@ -93,7 +95,7 @@ def render(all_series: list[Series]) -> str:
 
 
 def _read(path: str) -> list[Series]:
-    """Series of an earlier file; lines that are none of ours are dropped, and what is no file is not read."""
+    """Return the series of an earlier file; foreign lines are dropped, and anything but a file is not read."""
     if not is_replaceable(path):
         return []
     try:
@@ -112,7 +114,7 @@ def _read(path: str) -> list[Series]:
 
 
 def by_owner(report: RunReport) -> dict[Owner, list[Series]]:
-    """A run's series, by view and mode."""
+    """Return a run's series by view and mode."""
     groups: dict[Owner, list[Series]] = {}
     for series in _of_run(report):
         groups.setdefault(series.owner, []).append(series)
@@ -137,7 +139,7 @@ def _of_view(view: ViewReport, owner: Owner, finished_s: float) -> Iterator[Seri
     rows = {"read": view.rows_read, "put": view.puts, "delete": view.deletes, "withheld": view.deletes_withheld}
     for op, count in rows.items():
         yield Series("rows", owner, f',op="{op}"', str(count))
-    if view.drift is not None and view.exit_code in (ExitCode.OK, ExitCode.DRIFT):  # else it was not counted to the end
+    if view.drift is not None and view.exit_code in (ExitCode.OK, ExitCode.DRIFT):  # else the count is incomplete
         kinds = {"missing": view.drift.missing, "stale": view.drift.stale, "extra": view.drift.extra}
         for kind, count in kinds.items():
             yield Series(DRIFT, owner, f',kind="{kind}"', str(count))

@@ -1,7 +1,7 @@
-"""What all our HTML pages share: one file, no scripts, nothing loaded from elsewhere, fit to be mailed or printed.
+"""Common parts of the HTML pages: one file, no scripts, nothing loaded from elsewhere, fit to be mailed or printed.
 
-Everything that comes from outside (names of views and keys, values, messages) passes through `escaped`; the page's own
-policy forbids scripts and requests besides.
+All outside text (names of views and keys, values, messages) passes through `escaped`; the page's own policy also
+forbids scripts and requests.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def document(title: str, body: Iterable[str], *, reload_s: int | None = None) -> str:
-    """A whole page. `title` is plain text, `body` markup; reload_s: the browser looks again after so long."""
+    """Return a whole page. `title` is plain text, `body` markup; reload_s: interval at which the browser reloads."""
     again = "" if reload_s is None else f'<meta http-equiv="refresh" content="{reload_s}">'
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -103,22 +103,22 @@ def document(title: str, body: Iterable[str], *, reload_s: int | None = None) ->
 
 
 def footer(text: str) -> str:
-    """The last line of a page; `text` is plain."""
+    """Return the last line of a page; `text` is plain."""
     return f"<footer>reconcile {escaped(__version__)} · {escaped(text)}</footer>"
 
 
 def escaped(text: str | None) -> str:
-    """Plain text as markup: it shows as it is, and what is not printable shows as an escape."""
+    """Return plain text as markup that renders literally; unprintable characters are escaped."""
     return html.escape(printable(text or ""), quote=True)
 
 
 def number(value: int | None) -> str:
-    """1,234; a dash for what is not known."""
+    """Return 1,234, or a dash for None."""
     return "–" if value is None else f"{value:,}"
 
 
 def moment(at_ms: int | None, part: str = "") -> str:
-    """A time for people, exact to the millisecond for programs and whoever points at it."""
+    """Return a time for people, with the exact millisecond as attribute and tooltip."""
     if at_ms is None:
         return "–"
     if at_ms == MAX_TIMESTAMP:
@@ -131,17 +131,17 @@ def moment(at_ms: int | None, part: str = "") -> str:
 
 
 def clock(at_ms: int | None) -> str:
-    """The time of day of a moment whose date stands beside it; whoever points at it sees all."""
+    """Return the time of day of a moment whose date is shown elsewhere; the tooltip has all of it."""
     return moment(at_ms, "time")
 
 
 def day(at_ms: int | None) -> str:
-    """The date of a moment whose time of day stands beside it."""
+    """Return the date of a moment whose time of day is shown elsewhere."""
     return moment(at_ms, "date")
 
 
 def span(ms: float) -> str:
-    """A length of time with one unit that fits: 840 ms, 3.2 s, 12 min, 5 h, 3 days."""
+    """Return a duration in one fitting unit: 840 ms, 3.2 s, 12 min, 5 h, 3 days."""
     seconds = ms / 1000
     if seconds < 1:
         return f"{ms:.0f} ms"
@@ -152,12 +152,12 @@ def span(ms: float) -> str:
 
 
 def ago(at_ms: int, now_ms: int) -> str:
-    """How long before `now_ms` something was."""
+    """Return how long before `now_ms` something was."""
     return f"{span(now_ms - at_ms)} ago" if now_ms - at_ms >= 1000 else "just now"
 
 
 def tiles(facts: Iterable[tuple[str, str, str]]) -> str:
-    """Large numbers side by side: (name as plain text, value as markup, remark as markup or empty)."""
+    """Return large numbers side by side: (name as plain text, value as markup, remark as markup or empty)."""
     cells = (
         f"<div><dt>{escaped(name)}</dt><dd>{value}{f'<small>{remark}</small>' if remark else ''}</dd></div>"
         for name, value, remark in facts
@@ -166,20 +166,20 @@ def tiles(facts: Iterable[tuple[str, str, str]]) -> str:
 
 
 def table(heads: Iterable[str], rows: Iterable[str], numeric: Iterable[str] = ()) -> str:
-    """A table that scrolls by itself where it is too wide; `rows` are markup."""
+    """Return a table that scrolls if it is too wide; `rows` are markup."""
     right = set(numeric)
     head = "".join(f"<th{' class=n' if name in right else ''}>{escaped(name)}</th>" for name in heads)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 class Room:
-    """What is left of a page's size: names and views are left out, with a note, once it is used up."""
+    """The bytes left on a page; once they are used up, names and views are left out, with a note."""
 
     def __init__(self, size: int) -> None:
         self._left = size
 
     def take(self, text: str) -> bool:
-        """Whether `text` still fits; if so, its size is gone."""
+        """Reserve room for `text`. Return False if it does not fit."""
         size = len(text.encode("utf-8", "backslashreplace"))
         if size > self._left:
             return False
@@ -187,7 +187,7 @@ class Room:
         return True
 
     def fitting(self, parts: Iterable[str]) -> list[str]:
-        """The parts up to the first that does not fit."""
+        """Return the parts before the first that does not fit."""
         taken = []
         for part in parts:
             if not self.take(part):

@@ -1,8 +1,8 @@
-"""How far each view is, for whoever watches a run. Told by the runs per chunk of rows, read by a renderer now and then.
+"""Progress of each view: updated by runs per chunk of rows, read by a renderer now and then.
 
     progress.begin(view) ─▶ phase(view, name, total_rows) ─▶ advance(view, rows) … ─▶ phase … ─▶ end(view)
 
-`SILENT` is what runs get when nobody watches; `watch.watched` shows a `Board` on a terminal or in the log.
+Runs get `SILENT` if there is nobody to show it to; `watch.watched` shows a `Board` on a terminal or in the log.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 MIN_RATE_S = 0.5
-"""A rate is told only after this long in a phase: before that it says nothing."""
+"""No rate is shown earlier in a phase, since it would mean nothing."""
 
 
 class Progress:
-    """Told of progress; this one does not listen. May be called from any thread."""
+    """Receives progress; this one discards it. May be called from any thread."""
 
     def begin(self, view: str) -> None:
         """Work on a view begins."""
 
     def phase(self, view: str, name: str, total_rows: int | None) -> None:
-        """The view enters a phase of so many rows; None: not known beforehand."""
+        """The view enters a phase of this many rows; None: unknown."""
 
     def advance(self, view: str, rows: int) -> None:
-        """So many rows more went through the view's phase."""
+        """This many more rows went through the view's phase."""
 
     def end(self, view: str) -> None:
-        """Nothing more is done for the view."""
+        """Work on the view has ended."""
 
 
 SILENT = Progress()
@@ -37,7 +37,7 @@ SILENT = Progress()
 
 @dataclass(slots=True)
 class Work:
-    """One view under way; times are those of the board's clock."""
+    """One view under way; times are by the board's clock."""
 
     view: str
     began_s: float
@@ -53,7 +53,7 @@ class Work:
         return self.rows / spent_s if self.rows and spent_s >= MIN_RATE_S else None
 
     def left_s(self, now_s: float) -> float | None:
-        """How long this phase will take at that rate; None where total or rate are not known."""
+        """Seconds left in this phase at that rate; None if total or rate is unknown."""
         rate = self.rate(now_s)
         return None if rate is None or self.total_rows is None else max(0, self.total_rows - self.rows) / rate
 
@@ -71,7 +71,7 @@ class Work:
 
 
 class Board(Progress):
-    """Remembers where each view is. A call takes a lock and adds: cheap enough for every chunk of rows."""
+    """Records the progress of each view. A call takes a lock and adds: cheap enough for every chunk of rows."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -102,12 +102,12 @@ class Board(Progress):
                 self._ended += 1
 
     def under_way(self) -> list[Work]:
-        """Copies, in the order in which the views began."""
+        """Return copies of the views under way, in the order in which they began."""
         with self._lock:
             return sorted((replace(one) for one in self._under_way.values()), key=lambda one: one.began_s)
 
     @property
     def ended(self) -> int:
-        """Views that are done with."""
+        """Number of views that have ended."""
         with self._lock:
             return self._ended

@@ -1,4 +1,4 @@
-"""What a run did, as values: the one source for text, JSON, HTML, metrics and the exit code.
+"""The result of a run as values: the one source for text, JSON, HTML, metrics and the exit code.
 
 docs/report.md documents `to_dict`, which is the `--json` output; fields are added, never renamed.
 """
@@ -32,18 +32,18 @@ Action = Literal["none", "snapshot", "delta", "verify"]
 
 @dataclass(slots=True)
 class DriftReport:
-    """What `verify` found. Keys are named as text; at most max_report of each kind."""
+    """The drift that `verify` found. At most max_report keys of each kind are named, as text."""
 
     missing: int = 0
     stale: int = 0
     extra: int = 0
     buckets: int = 0
     lagging_buckets: int = 0
-    """Buckets where the source has moved on since the checkpoint: not drift."""
+    """Buckets that have changed at the source since the checkpoint: not drift."""
     causes: dict[str, int] = field(default_factory=dict)
     """Cause → number of buckets."""
     keys: list[dict[str, Any]] = field(default_factory=list)
-    """{key, kind, cause[, source, redis]}; the values only with --show-values."""
+    """{key, kind, cause[, source, redis]}; values only with --show-values."""
     heat: HeatMap = field(default_factory=HeatMap)
 
     @property
@@ -65,12 +65,12 @@ class ErrorReport:
 
 @dataclass(slots=True)
 class ViewReport:
-    """What a run did for one view. Filled in as the run goes; complete on failure too."""
+    """The result of a run for one view. Filled in as the run proceeds; complete on failure too."""
 
     view: str
     action: Action = "none"
     reason: str = ""
-    """Why a snapshot was taken, or a run skipped."""
+    """Why a snapshot was taken, or the view skipped."""
     deep: bool = False
     as_of_before: int | None = None
     as_of: int | None = None
@@ -78,7 +78,7 @@ class ViewReport:
     """Wall clock minus as_of at the end."""
     rows_read: int = 0
     source_bytes: int = 0
-    """Bytes received from Materialize, where the system counts them (Linux)."""
+    """Bytes received from Materialize, if the system counts them (Linux)."""
     source_statements: int = 0
     updates: int = 0
     """Updates received by the subscription."""
@@ -95,24 +95,24 @@ class ViewReport:
     redis_round_trips: int = 0
     drift: DriftReport | None = None
     audit: AuditReport | None = None
-    """What verify noted beside the drift."""
+    """What verify recorded beyond drift."""
     warnings: list[str] = field(default_factory=list)
     duration_ms: int = 0
-    """How long this view was worked on."""
+    """Time spent on this view."""
     phases_ms: dict[str, int] = field(default_factory=dict)
     phases_rows: dict[str, int] = field(default_factory=dict)
-    """Rows that went through a phase, where rows do."""
+    """Rows that went through each phase that has rows."""
     exit_code: ExitCode = ExitCode.OK
     skipped: bool = False
     dry_run: bool = False
     error: ErrorReport | None = None
     progress: Progress = field(default=SILENT, repr=False, compare=False)
-    """Who watches; told of every phase and of rows."""
+    """Told of every phase and of rows."""
     _phases: list[str] = field(default_factory=list, repr=False, compare=False)
-    """The phases one is in, the innermost last."""
+    """The phases under way, innermost last."""
 
     def fail(self, error: ReconcileError) -> None:
-        """Note why this view's work ended early."""
+        """Record why work on this view ended early."""
         self.exit_code = error.exit_code
         self.error = ErrorReport(error.kind, error.message, error.hint)
 
@@ -126,7 +126,7 @@ class ViewReport:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """All the work on this view; whoever watches is told of its beginning and its end."""
+        """Time all the work on this view; progress is told of its beginning and end."""
         started = time.monotonic()
         self.progress.begin(self.view)
         try:
@@ -137,7 +137,7 @@ class ViewReport:
 
     @contextmanager
     def phase(self, name: str, total_rows: int | None = None) -> Iterator[None]:
-        """Add the time spent inside to a named phase. total_rows: how many rows there will be, where that is known."""
+        """Add the time spent inside the block to a named phase. total_rows: expected rows, if known."""
         started = time.monotonic()
         self._phases.append(name)
         self.progress.phase(self.view, name, total_rows)
@@ -150,7 +150,7 @@ class ViewReport:
                 self.progress.phase(self.view, self._phases[-1], None)
 
     def advance(self, rows: int) -> None:
-        """So many rows more went through the phase under way. Called per chunk, not per row."""
+        """Count rows that went through the current phase. Called per chunk, not per row."""
         if self._phases:
             name = self._phases[-1]
             self.phases_rows[name] = self.phases_rows.get(name, 0) + rows
@@ -171,7 +171,7 @@ class ViewReport:
 
 @dataclass(slots=True)
 class RunReport:
-    """What one invocation did."""
+    """The result of one invocation."""
 
     run_id: str
     mode: str
@@ -179,7 +179,7 @@ class RunReport:
     views: list[ViewReport] = field(default_factory=list)
     finished_ms: int = 0
     error: ErrorReport | None = None
-    """An error before any view was looked at: configuration, usage."""
+    """An error before any view: configuration, usage."""
     error_code: ExitCode = ExitCode.OK
 
     def fail(self, error: ReconcileError) -> None:
@@ -206,7 +206,7 @@ class RunReport:
 
     @property
     def retryable(self) -> bool:
-        """Whether running the same again soon may succeed without anyone doing anything."""
+        """Whether repeating the run soon may succeed without any intervention."""
         return self.exit_code in (ExitCode.BUG, ExitCode.UNAVAILABLE)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Where the numbers of a run go when it has ended: file, Pushgateway, CloudWatch's log format, a dead man's switch.
+"""Deliver the numbers of a finished run: to a file, a Pushgateway, CloudWatch's log format, a dead man's switch.
 
-A process that exits cannot be scraped, so it hands its numbers over. Nothing here ever changes how a run ended: each
-sink has a thread of its own that is left behind when time is up, and what fails is one warning in the log. URLs are
-secrets (a ping's path is its key), so of them only the host is named.
+A process that exits cannot be scraped, so it pushes. Nothing here changes how a run ended: each sink has a thread of
+its own that is abandoned when time is up, and a failure is one warning in the log. URLs are secrets (a ping's path is
+its key), so only their host is named.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from reconcile.report.run_report import RunReport
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0
-"""All sinks together, from the first byte to the last."""
+"""Time limit for all sinks together."""
 _PUSH_TYPE = "text/plain; version=0.0.4"
 _AGENT = "reconcile"
 
 
 class SinkError(Exception):
-    """A sink did not take what it was given; the text names neither secrets nor rows."""
+    """A sink did not accept the numbers; the text names neither secrets nor rows."""
 
 
 def publish(report: RunReport, settings: MetricsSettings, timeout_s: float = TIMEOUT_S) -> None:
-    """Hand a run's numbers to all configured sinks, at the same time. Never raises; takes at most timeout_s."""
+    """Send a run's numbers to all configured sinks in parallel. Never raises; takes at most timeout_s."""
     jobs: dict[str, Callable[[], None]] = {}
     if settings.file is not None:
         path = settings.file
@@ -64,14 +64,14 @@ def publish(report: RunReport, settings: MetricsSettings, timeout_s: float = TIM
 
 
 def succeeded(report: RunReport) -> bool:
-    """Whether Redis is as this run wanted it: exit code 0, and neither skipped nor a dry run."""
+    """Whether the run did its work: exit code 0, and neither skipped nor a dry run."""
     return (
         report.exit_code == ExitCode.OK and report.status == "done" and not any(view.dry_run for view in report.views)
     )
 
 
 class _Job(threading.Thread):
-    """One sink at work. A daemon: a server that does not answer keeps no process alive."""
+    """One sink at work, in a daemon thread: a server that does not answer does not keep the process alive."""
 
     def __init__(self, what: str, job: Callable[[], None]) -> None:
         super().__init__(name="sink", daemon=True)
@@ -87,7 +87,7 @@ class _Job(threading.Thread):
 
 
 def _reason(error: Exception) -> str:
-    """Why it failed, in words that cannot hold a URL."""
+    """Return the reason for a failure in words that cannot contain a URL."""
     if isinstance(error, SinkError):
         return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -103,13 +103,13 @@ def _reason(error: Exception) -> str:
 
 
 def host_of(url: Secret) -> str:
-    """The part of a URL that may be named: host and port."""
+    """Return the part of a URL that may be named: host and port."""
     parts = urllib.parse.urlsplit(url.reveal())
     return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
 
 def _connect(url: Secret, timeout_s: float) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
-    """A connection, the URL's path with its query, and headers for the user it names."""
+    """Return a connection, the URL's path with its query, and headers for the user it names."""
     parts = urllib.parse.urlsplit(url.reveal())
     headers = {"User-Agent": _AGENT}
     if parts.username is not None:
@@ -123,7 +123,7 @@ def _connect(url: Secret, timeout_s: float) -> tuple[http.client.HTTPConnection,
 def _ask(
     connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None, headers: dict[str, str]
 ) -> None:
-    """One request; any answer but 2xx is a SinkError. A redirect is none: it could lead the secret elsewhere."""
+    """Send one request; any answer but 2xx is a SinkError, redirects too: they could lead the secret elsewhere."""
     connection.request(method, path, body, headers)
     response = connection.getresponse()
     response.read()
@@ -141,10 +141,10 @@ def ping(url: Secret, timeout_s: float) -> None:
 
 
 def push(report: RunReport, url: Secret, timeout_s: float) -> None:
-    """Replace what a Pushgateway holds of these views and this mode. Raises SinkError, OSError.
+    """Replace a Pushgateway's groups for these views and this mode. Raises SinkError, OSError.
 
-    One group per view and mode, and POST, which leaves the metrics that this run does not have: the time of the last
-    success outlives a failure, as in the file.
+    One group per view and mode. POST keeps metrics for which this run has no value: the time of the last success
+    outlives a failure, as in the file.
     """
     connection, path, headers = _connect(url, timeout_s)
     headers["Content-Type"] = _PUSH_TYPE

@@ -1,7 +1,7 @@
-"""All views on one page, for whoever wants to see them side by side after each run of cron.
+"""All views side by side on one page, for writing after each run of cron.
 
-The page is made from what `status --json` prints (docs/report.md), asks the browser to look again each minute, and puts
-what needs somebody first.
+The page is made from the objects of `status --json` (docs/report.md), reloads every minute, and shows views that need
+attention first.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from reconcile.report.page import Room, ago, clock, document, escaped, footer, m
 
 RELOAD_S = 60
 MAX_PAGE_BYTES = 4 * 1024 * 1024
-"""Views are left out, with a note, once the page is this large."""
+"""Once a page is this large, further views are left out, with a note."""
 _ORDER = {"bad": 0, "warn": 1, "good": 2}
 
 
 def render(statuses: Sequence[Mapping[str, Any]], at_ms: int) -> str:
-    """The page for the views' statuses as of at_ms."""
+    """Return the page for the views' statuses as of at_ms."""
     room = Room(MAX_PAGE_BYTES)
     judged = sorted(((*_judge(status), status) for status in statuses), key=lambda one: _ORDER[one[0]])
     cards = room.fitting(_card(tone, word, status, at_ms) for tone, word, status in judged)
@@ -34,7 +34,7 @@ def render(statuses: Sequence[Mapping[str, Any]], at_ms: int) -> str:
 
 
 def _judge(status: Mapping[str, Any]) -> tuple[str, str]:
-    """Tone and word for one view: what needs somebody, in one look."""
+    """Return tone and word for one view."""
     audit = status.get("audit") or {}
     if status.get("error"):
         return "bad", "not readable"
@@ -83,7 +83,7 @@ def _card(tone: str, word: str, status: Mapping[str, Any], at_ms: int) -> str:
 
 
 def _troubles(status: Mapping[str, Any]) -> Iterator[str]:
-    """What somebody should look at, one line each."""
+    """Yield what needs attention, one line each."""
     if error := status.get("error"):
         yield str(error["message"])
     elif problem := status.get("problem"):

@@ -1,5 +1,6 @@
-"""A report for people: one line per view, which a month later still says what, why, how much, how long and as of
-when; then what needs attention."""
+"""A report for people: one line per view that a month later still says what, why, how much, how long and as of when;
+then what needs attention.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from reconcile.texts import printable
 
 
 def render(report: RunReport) -> str:
-    """Several lines, without trailing newline."""
+    """Return several lines, without trailing newline."""
     lines = [line for view in report.views for line in _view_lines(view, report.mode)]
     if report.error is not None:
         lines += error_lines(report.error.message, report.error.hint)
@@ -19,7 +20,7 @@ def render(report: RunReport) -> str:
 
 
 def summaries(report: RunReport) -> list[str]:
-    """One line per view for the log, whatever became of it; one for the run where no view was looked at."""
+    """Return one line per view for the log, whatever its outcome; one for the run if there was no view."""
     if not report.views:
         return [f"{report.mode}: exit {int(report.exit_code)}: {report.error.message if report.error else 'no views'}"]
     return [_summary(view, report.mode) for view in report.views]
@@ -34,7 +35,7 @@ def _summary(view: ViewReport, mode: str) -> str:
 
 
 def error_lines(message: str, hint: str | None) -> list[str]:
-    """An error and what to do next."""
+    """Return an error and its hint."""
     return [f"error: {printable(message)}", *([f"  hint: {printable(hint)}"] if hint else [])]
 
 

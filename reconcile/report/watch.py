@@ -1,7 +1,7 @@
-"""Shows a run's progress: bars on a terminal, elsewhere a line in the log now and then. Nothing goes to stdout.
+"""Show a run's progress: bars on a terminal, elsewhere a line in the log now and then. Nothing goes to stdout.
 
-A thread of its own looks at the board, so that a phase which waits for a server is seen to wait, and the runs pay for
-nothing but their counters. tqdm is loaded there, and only for a run that takes long enough to be watched.
+A separate thread reads the board, so that a phase waiting for a server is seen to wait, and runs pay only for their
+counters. tqdm is imported there, and only for a run long enough to be watched.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 LOG_EVERY_S = 30.0
 BARS_AFTER_S = 1.0
-"""A run that is shorter shows no bars."""
+"""A shorter run shows no bars."""
 BARS_EVERY_S = 0.2
 MAX_BARS = 8
-"""Views shown at once; of more it says how many."""
+"""Views shown at once; of the others, their number."""
 MAX_LOGGED = 8
-"""Views told in one line of the log."""
+"""Views per line of the log."""
 JOIN_S = 2.0
 _KNOWN = "{desc} {percentage:3.0f}% |{bar:30}| {n_fmt} of {total_fmt} rows, {rate_noinv_fmt}, {remaining} left"
 _OPEN = "{desc} {n_fmt} rows, {rate_noinv_fmt}, {elapsed}"
@@ -36,7 +36,7 @@ _WAITING = "{desc} {elapsed}"
 
 @contextlib.contextmanager
 def watched(*, terminal: bool) -> Iterator[Progress]:
-    """A board that is shown until the block ends; terminal: stderr is one, and somebody wants to look."""
+    """Yield a board that is shown until the block ends. terminal: stderr is one, and bars are wanted."""
     board, over = Board(), threading.Event()
     show = _bars if terminal else _log_lines
     thread = threading.Thread(target=show, args=(board, over), name="progress", daemon=True)
@@ -56,7 +56,7 @@ def _log_lines(board: Board, over: threading.Event) -> None:
 
 
 def log_line(board: Board) -> str:
-    """Where every view is, in one line; empty when none is under way."""
+    """Return the progress of every view in one line; empty if none is under way."""
     now_s, works = board.clock(), board.under_way()
     told = [one.describe(now_s) for one in works[:MAX_LOGGED]]
     if len(works) > MAX_LOGGED:
@@ -72,7 +72,7 @@ def _bars(board: Board, over: threading.Event) -> None:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    tqdm.set_lock(threading.RLock())  # its own choice imports multiprocessing
+    tqdm.set_lock(threading.RLock())  # its default imports multiprocessing
     tqdm.monitor_interval = 0  # no second thread
     with logging_redirect_tqdm([logging.getLogger("reconcile")]), _Bars(board) as bars:
         while True:
@@ -82,7 +82,7 @@ def _bars(board: Board, over: threading.Event) -> None:
 
 
 class _Bars:
-    """One line per view that is under way."""
+    """One line per view under way."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -97,7 +97,7 @@ class _Bars:
             bar.close()
 
     def draw(self) -> None:
-        """Bring all bars up to date."""
+        """Update all bars."""
         works = self._board.under_way()
         seen = {one.view for one in works[:MAX_BARS]}
         for view in [view for view in self._shown if view not in seen]:
