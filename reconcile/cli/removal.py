@@ -21,8 +21,8 @@ from reconcile.errors import UsageError
 def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max_runtime: float | None) -> None:
     """Forget VIEW: its state in Redis, its claim and, with --keys, the keys in its range.
 
-    Works for views that are no longer configured. Without --keys the cached rows stay in Redis, owned by no view. Exit 7
-    if a run holds the lease.
+    Works for views that are no longer configured. Without --keys the cached rows stay in Redis, owned by no view.
+    Exit 7 if a run holds the lease.
 
     \b
     Examples:
