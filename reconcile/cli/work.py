@@ -51,7 +51,7 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
         "--shard",
         {"metavar": "I/N", "help": "Only this shard of each view, of 2, 4, 8 or 16; 0/1 makes views whole again."},
     ),
-    "fast": ("--fast/--deep", {"help": "Fingerprints and manifest only; or every row against Redis (default)."}),
+    "fast": ("--fast/--deep", {"help": "Compare fingerprints and manifest only, or every row with Redis (default)."}),
     "subset": (
         "--subset",
         {"metavar": "I/N|next", "help": "Audit one slice of the key space; next: the one after the last audit's."},
@@ -77,7 +77,7 @@ def _mode(mode: str) -> Callable[[Callable[..., Any]], click.Command]:
                 command = click.option(flag, field, **attributes)(command)
         for option in (
             click.option("--jobs", type=click.IntRange(1, 64), help="Snapshots at a time, of several views."),
-            click.option("--max-runtime", type=DURATION, help="Stop by itself after this long, on a committed time."),
+            click.option("--max-runtime", type=DURATION, help="Stop after this long, on a committed time."),
             click.option(
                 "--metrics-file",
                 "metrics_path",

@@ -39,7 +39,7 @@ def materialize(url: str) -> MaterializeSettings:
 
 
 def redis(url: str) -> RedisSettings:
-    """Settings out of a URL alone. Raises Wrong."""
+    """Return settings from a URL alone. Raises Wrong."""
     return RedisSettings(**redis_parts(url).values)  # type: ignore[arg-type]
 
 

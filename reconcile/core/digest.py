@@ -100,12 +100,12 @@ def unreadable_digest(key: bytes, salt: int) -> int:
 
 
 def normal(digest: int) -> Normal:
-    """The comparable form of an added-up digest."""
+    """Return the normal form of an added-up digest: count · 2^64 + (sum mod 2^64)."""
     return Normal((((digest + _HALF) >> 96) << 64) | (digest & _M64))
 
 
 def added(normal_form: Normal) -> int:
-    """The added-up form of a digest in normal form."""
+    """Return the added-up form of a digest in normal form."""
     return ((normal_form >> 64) << 96) | (normal_form & _M64)
 
 
@@ -115,7 +115,7 @@ def count(digest: int) -> int:
 
 
 def total(digests: Iterable[int]) -> Normal:
-    """One digest over all buckets."""
+    """Return one digest over all buckets, in normal form."""
     return normal(sum(digests))
 
 
@@ -167,7 +167,7 @@ def digest_in_words(words: Words, bucket: int) -> int:
 
 
 def total_of_words(words: Words) -> Normal:
-    """One digest over all buckets."""
+    """Return one digest over all buckets, in normal form."""
     return Normal((sum(words[::2]) << 64) | (sum(words[1::2]) & _M64))
 
 
@@ -215,7 +215,7 @@ def _swapped(numbers: array[int]) -> array[int]:
 
 
 def mask_of(chosen: Iterable[int], buckets: int) -> bytes:
-    """Return one byte per bucket, 1 if chosen. get_byte on it costs Materialize the same for any number of buckets."""
+    """Return one byte per bucket, 1 if chosen: get_byte on it costs Materialize the same for any choice."""
     mask = bytearray(buckets)
     for bucket in chosen:
         mask[bucket] = 1

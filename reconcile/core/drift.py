@@ -37,7 +37,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Triple:
-    """One bucket's digests at the three places, and whether the source's bucket may have moved since.
+    """Normal digests of one bucket at source, manifest and Redis.
 
     moved: the source was read later than the checkpoint, and this bucket's fingerprint differs or is unknown.
     """

@@ -121,7 +121,7 @@ class UpdateStream:
             self._open = Net(self.buckets, self.salt)
 
     def finish(self, up_to: Frontier) -> None:
-        """The stream ended by itself: the only proof that everything below UP TO has arrived."""
+        """Note that the stream ended by itself, the only proof that everything below UP TO has arrived."""
         self._close(up_to)
 
     def take(self) -> Changes:

@@ -62,7 +62,7 @@ def parse_as_of(text: str, now_ms: int) -> int | None:
 
 
 def frontier_after(as_of: int) -> Frontier:
-    """The exclusive frontier that says 'everything up to and including as_of is known'."""
+    """Return the exclusive frontier that means 'everything up to and including as_of is known'."""
     return Frontier(min(as_of + 1, MAX_TIMESTAMP))
 
 

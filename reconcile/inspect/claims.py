@@ -63,7 +63,9 @@ class Claims:
         return [tag for tag in self.ranges if tag not in states and tag not in configured]
 
     def owner_of(self, key: bytes) -> str | None:
-        """The tag whose range has a key by its name, the longest prefix first; None: nobody's, or only remembered."""
+        """Return the tag whose range contains a key by its name, longest prefix first; None: no tag's, or only
+        remembered.
+        """
         return owner_of(key, self.ranges)
 
 

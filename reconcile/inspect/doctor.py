@@ -131,7 +131,7 @@ class _Examination:
             with findings.checking("rights"):
                 names = names_of(redis, view)
                 doctor_keys.check_rights(survey, names, target, view, redis.username or "default", findings)
-            if source is not None and source[0].closed:  # a reading that failed has hung up
+            if source is not None and source[0].closed:  # a failed reading closes its session
                 source = None
             states = [self._shard(survey, source, part) for part in self._parts(target)]
             state = summed(states)

@@ -32,7 +32,7 @@ Status = dict[str, Any]
 
 
 def read_status(settings: Settings, names: tuple[str, ...], max_age_s: float | None, stop: Stop) -> list[Status]:
-    """One JSON-ready dict per view, from four round trips for all of them.
+    """Return one JSON-ready dict per view, from four round trips for all of them.
 
     max_age_s: an older checkpoint is a `problem`. Raises AccessError, Unavailable, UsageError; a state that cannot be
     read is its view's `error`.

@@ -41,9 +41,9 @@ class RedisCounters:
     """Redis' counters since `since_ms`, for all its keys, not only this view's. None: not reported."""
 
     since_ms: int | None = None
-    """When a run last noted the counters, or the server's start where that came later."""
+    """When a run last recorded the counters, or the server's start if that came later."""
     restarted_ms: int | None = None
-    """When the server started, if that was after a run last noted the counters."""
+    """When the server started, if that was after a run last recorded the counters."""
     evicted: int | None = None
     expired: int | None = None
     policy: str | None = None
@@ -52,12 +52,12 @@ class RedisCounters:
 
 @dataclass(slots=True)
 class Surplus:
-    """Keys of the view's range that neither the source nor the manifest knows of, by who else claims them."""
+    """Keys in the view's range that neither the source nor the manifest accounts for, by who else claims them."""
 
     claim: str | None
-    """Another view (with its namespace) whose claim they lie in; None: nobody else claims them."""
+    """Another view (with its namespace) whose claim contains them; None: no other view claims them."""
     range: str
-    """What that claim, or else the view's own, covers: `the prefix 'prices:'`."""
+    """The range of that claim, or else of the view's own: `the prefix 'prices:'`."""
     keys: int = 0
     names: list[str] = field(default_factory=list)
     """At most MAX_NAMES, as text."""

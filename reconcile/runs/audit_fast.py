@@ -21,7 +21,7 @@ def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]
     report, state = run.report, run.stored.state
     assert report.drift is not None
     if state is None or state.as_of is None:
-        raise UsageError("nothing was synchronised yet", hint="run: reconcile snapshot")
+        raise UsageError("not synchronised yet", hint="run: reconcile snapshot")
     chosen = range(subset[0], state.buckets, subset[1])
     manifest = records.manifest_of(state)
     if not records.load(run.target, manifest, range(state.buckets)):
@@ -33,8 +33,8 @@ def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]
     unknown = sum(known[b] == UNKNOWN for b in chosen)
     moved = 0 if now is None else sum(known[b] not in (UNKNOWN, now[b]) for b in chosen)
     if unknown or now is None:
-        number = f"{unknown:,} buckets have" if now is not None else "no bucket has"
-        report.warnings.append(f"{number} a fingerprint to compare with: their rows were not looked at")
+        number = f"{unknown:,} buckets have no" if now is not None else "no bucket has a"
+        report.warnings.append(f"{number} fingerprint to compare with: their rows were not checked")
     _count_names(run, manifest, chosen)
     if exact:
         report.drift.buckets += moved
@@ -69,7 +69,7 @@ def _count_names(run: ViewRun, manifest: Manifest, chosen: range) -> None:
     names = count_names(existing_names(run.target, run.stop), chosen, expected, state.salt)
     again = run.target.stored().state
     if again is None or again.commit != state.commit:
-        run.report.warnings.append("names were not counted: another run wrote meanwhile")
+        run.report.warnings.append("keys were not counted: another run was writing")
         return
     for bucket in chosen:
         surplus = digest.count(run.stored.surplus.get(bucket, 0))
