@@ -84,14 +84,14 @@ class Stop:
     def __init__(self, deadline_s: float | None = None) -> None:
         self._deadline = None if deadline_s is None else time.monotonic() + deadline_s
         self._share: float | None = None
-        """Monotonic time at which others are to have their turn."""
+        """Monotonic time at which this piece of work yields to others."""
         self._parts: list[Stop] = []
         self._root: Stop = self
-        """Monotonic time at which this piece of work yields to others."""
+        """The Stop whose thread calls the watches."""
         self._reason: str | None = None
         self._requested_at: float | None = None
-        # Held until the end is requested. Not an Event: its set() takes a lock that a signal handler may interrupt the
-        # same thread in the middle of, and then waits for it for ever.
+        # Held until the end is requested. Not an Event: a signal handler may interrupt the thread inside
+        # set(), which holds a lock, and would then wait for that lock for ever.
         self._latch = threading.Lock()
         self._latch.acquire()
         self._watches: list[_Watch] = []

@@ -140,7 +140,7 @@ def explain(common: Common, key: str, view: str | None, show_values: bool, max_r
     """Explain the state of one key.
 
     Shows its value in the view and in Redis, and at which times; who may write it and when it was last accessed; and
-    the verdict. KEY is the key in Redis; the view's prefix may be omitted. Changes nothing; exit 0 whatever the verdict.
+    the verdict. KEY is the key in Redis; the view's prefix may be omitted. Changes nothing. Exit 0 for any verdict.
 
     \b
     Examples:

@@ -1,5 +1,7 @@
-"""Past audits, as they are remembered beside the state: the last one, and a bounded history. Others can write to Redis
-too, so what is read there may be anything."""
+"""Past audits, stored beside the state: the last one and a bounded history.
+
+Others can write to Redis too, so stored audits may contain anything.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,18 @@ from reconcile.report.run_report import ViewReport
 from reconcile.target.port import Target
 
 LAST, HISTORY = "report", "history"
-"""Fields of the view's `:audit`: one audit; a list of them, the newest first."""
+"""Fields of the view's `:audit`: one audit; a list of them, newest first."""
 
 
 def remembered(fields: Mapping[str, str]) -> list[PastAudit]:
-    """The newest first, at most MAX_HISTORY."""
+    """Return past audits, newest first, at most MAX_HISTORY."""
     stored = _read(fields.get(HISTORY))
     found = [past_audit(one) for one in stored] if isinstance(stored, list) else [past_audit(_read(fields.get(LAST)))]
     return [audit for audit in found if audit is not None][:MAX_HISTORY]
 
 
 def noted(fields: Mapping[str, str], latest: PastAudit) -> dict[str, str]:
-    """The fields with one audit more."""
+    """Return the fields with one more audit."""
     history = [latest, *remembered(fields)][:MAX_HISTORY]
     return {LAST: json.dumps(asdict(latest)), HISTORY: json.dumps([asdict(audit) for audit in history])}
 
@@ -40,9 +42,9 @@ def note(
     every_ms: int | None,
     more: Mapping[str, str],
 ) -> None:
-    """Note an audit beside the state, with more fields of its own, and add coverage and history to its report.
+    """Record an audit beside the state, with further fields, and report coverage and history.
 
-    A verdict does not depend on whether it could be noted: then there is a warning. every_ms: as for `coverage`.
+    A verdict does not depend on whether it can be recorded: if not, there is a warning. every_ms: as for `coverage`.
     """
     fields: dict[str, str] = {}
     try:

@@ -1,6 +1,6 @@
-"""A close look at some buckets: every row of the source at T against every key that Redis holds there.
+"""Compare some buckets exactly: every row of the source at T with every key that Redis holds there.
 
-One statement reads the rows and one scan the keys, however many buckets there are. Nothing is written.
+One statement reads the rows and one scan the keys, however many buckets there are. Read-only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from reconcile.core.nametable import NameTable
 from reconcile.report.audit import MAX_NAMES
 
 MAX_EXAMPLES = 1000
-"""Differences that are remembered by name, over all buckets, unless more are asked for."""
+"""Differences kept by name, over all buckets, unless more are asked for."""
 LOOK_UP_KEYS = 1000
 
 
@@ -29,7 +29,7 @@ class Keys:
 
 @dataclass(slots=True)
 class Difference:
-    """One key that differs. kind: missing, stale or extra, as seen from Redis."""
+    """One key that differs. kind: missing, stale or extra, seen from Redis."""
 
     key: bytes
     kind: str
@@ -38,11 +38,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Contents:
-    """Exact digests (added-up form) of one bucket at the source and in Redis, and the keys that differ.
-
-    claimed: whose the extra keys are, by claim of another view; None: nobody else claims them.
-    repeated: keys with several rows; only the first of them is compared, none of the others is missing or stale.
-    """
+    """Digests (added-up form) of one bucket at the source and in Redis, and the keys that differ."""
 
     source: int = 0
     redis: int = 0
@@ -61,8 +57,10 @@ def look_at(
     max_examples: int,
     claimed_by: Callable[[bytes], str | None] = lambda _: None,
 ) -> dict[int, Contents]:
-    """Look at the chosen buckets. At most max_examples differences are named per bucket, MAX_EXAMPLES over all, and as
-    many of the other keys. claimed_by: the other view that claims a key."""
+    """Compare the chosen buckets. At most max_examples keys are named per bucket, MAX_EXAMPLES over all.
+
+    Raises DataError for a key with several rows.
+    """
     task = _Comparison(sides, buckets, sorted(chosen), max_examples, claimed_by)
     task.at_rows()
     task.at_keys()
@@ -89,7 +87,7 @@ class _Comparison:
         self._names = NameTable(0, sides.salt)
 
     def at_rows(self) -> None:
-        """Every row against what Redis holds under its key."""
+        """Compare every row with what Redis holds under its key."""
         for chunk in self._sides.reading.rows_of(self._chosen, self._buckets):
             self._sides.stop.check()
             self._sides.report.advance(len(chunk))
@@ -142,7 +140,7 @@ class _Comparison:
             found.examples += (Difference(key, kind, bucket),)
 
     def at_keys(self) -> None:
-        """Keys in Redis that the source has no row for."""
+        """Add keys in Redis without a row in the source."""
         seen = NameTable(0, self._sides.salt)
         for page in self._sides.target.names():
             self._sides.stop.check()

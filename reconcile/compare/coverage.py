@@ -1,6 +1,6 @@
-"""When each slice of a view was last compared with what Redis really holds, and when all of them will have been. Pure.
+"""When each slice of a view was last compared with what Redis really holds, and when all will have been again. Pure.
 
-The rolling compare's turn tells of its slices; a whole `verify` or a deep snapshot tells of all at once.
+The rolling compare records its slices in the turn; a whole `verify` or a deep snapshot covers all slices at once.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from reconcile.report.audit import MAX_SLICES, Coverage, PastAudit, SliceCompare
 
 
 def coverage(state: State, audits: Iterable[PastAudit], every_ms: int | None) -> Coverage:
-    """audits: earlier ones, in any order; those that read no rows (fast) compared nothing.
+    """Return the coverage of a view.
 
-    every_ms: within which a whole turn is promised; None: the rolling compare is off.
+    audits: earlier ones, in any order; those that read no rows (fast) compared nothing. every_ms: time within which a
+    whole turn is promised; None: the rolling compare is off.
     """
     turn = state.turn
     subsets = [(audit, _subset(audit.subset)) for audit in audits if not audit.fast]
@@ -35,14 +36,16 @@ def coverage(state: State, audits: Iterable[PastAudit], every_ms: int | None) ->
 
 
 def _turn_ms(state: State, i: int) -> int:
-    """When the rolling compare looked at slice i of any n ≥ turn.n; at least that long ago. 0: never."""
+    """Return when the rolling compare read slice i of any n ≥ turn.n, at the latest; 0: never."""
     turn = state.turn
     done_in_this_turn = turn.began_ms and i % turn.n < turn.i
     return turn.began_ms if done_in_this_turn else turn.done_ms
 
 
 def _all_by_ms(state: State, every_ms: int | None) -> int | None:
-    """A turn begins once the last is as old as promised, and ends well within as much again."""
+    """Return when all will be compared: a turn begins when the last is as old as promised, and ends well within as much
+    again.
+    """
     turn = state.turn
     if every_ms is None:
         return None

@@ -1,4 +1,4 @@
-"""The view's query as Materialize sees it: columns, plan, identity, companion view. Nothing is read."""
+"""The view's query as Materialize sees it: columns, plan, identity, companion view. Reads no rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reconcile.source.session import Session
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One view's query. plan: empty where Materialize does not show it. companion: None without a usable one."""
+    """One view's query. plan: empty if Materialize does not show it. companion: None without a usable one."""
 
     environment_id: str
     mapping: Mapping
@@ -29,7 +29,7 @@ class Described:
     companion: CompanionDefinition | None
 
     def identity(self, explained: Explained) -> Identity:
-        """What stored content has to be content of."""
+        """The identity that stored content must have."""
         signature = [*self.mapping.signature, self.ownership]
         parts = [self.environment_id, *explained.ids, self.mapping.sql, *self.mapping.columns, self.plan]
         return Identity(source=identity_hash([*parts, *signature]), mapping=identity_hash(signature))
@@ -62,7 +62,7 @@ def _plan_of(session: Session, view: ViewSettings, report: ViewReport) -> str:
 def _companion(
     session: Session, view: ViewSettings, mapping: Mapping, report: ViewReport
 ) -> CompanionDefinition | None:
-    """The configured companion view, as far as its definition goes; a warning where that is not usable."""
+    """Return the configured companion view if its definition is usable; else None, with a warning."""
     if view.companion is None:
         return None
     try:
@@ -74,9 +74,9 @@ def _companion(
 
 
 def proved(session: Session, described: Described, state: State, report: ViewReport) -> CompanionDefinition | None:
-    """The companion view, once it is known to maintain the fingerprints of this very query.
+    """Return the companion view if it is proved to maintain the fingerprints of this very query.
 
-    session: outside of a reading. What was proved before is remembered in the state by the companion's identity.
+    session: outside of a reading. An earlier proof is stored in the state, by the companion's identity.
     """
     definition = described.companion
     if definition is None:
@@ -91,13 +91,14 @@ def proved(session: Session, described: Described, state: State, report: ViewRep
 
 
 def companion_mark(described: Described) -> str:
-    """What the state remembers of a companion view that was proved: it, the query and the query's plan."""
+    """Return what the state stores of a proved companion view: it, the query and the query's plan."""
     assert described.companion is not None
     parts = [described.companion.identity, described.mapping.sql, described.plan, described.environment_id]
     return identity_hash(parts)
 
 
 def usable(companion: CompanionDefinition | None, reading: Reading) -> CompanionDefinition | None:
-    """None for a reading of another time than the present: the companion's index keeps a second of history, whatever
-    the view keeps."""
+    """Return None for a read at another time than the present: the companion's index keeps a second of history,
+    whatever the view keeps.
+    """
     return companion if reading.of_the_present else None

@@ -1,4 +1,4 @@
-"""The stored manifest, read as far as it is needed."""
+"""The stored manifest, read as far as needed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from reconcile.target.port import Stored, Target
 
 
 def manifest_of(state: State) -> Manifest:
-    """Nothing of it is read yet."""
+    """Return the state's manifest, with nothing read yet."""
     return Manifest(state.buckets, state.digest)
 
 
 def load(target: Target, manifest: Manifest, wanted: Iterable[int]) -> bool:
-    """Have the wanted buckets' digests there. False when what is stored is not the state's manifest."""
+    """Read the digests of the wanted buckets. Return False if the stored manifest does not match the state."""
     missing = manifest.missing(wanted)
     return missing == [] or manifest.take(target.manifest(missing))
 
 
 def is_there(stored: Stored) -> bool:
-    """Whether a manifest is stored that can be the state's."""
+    """Whether a manifest is stored that can belong to the state."""
     state = stored.state
     return state is not None and bool(state.digest) and stored.manifest_bytes == state.buckets * RECORD_BYTES

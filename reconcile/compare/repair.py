@@ -1,7 +1,7 @@
-"""Make the rows of some buckets equal to the source: read them at T, compare with what Redis holds, put what differs.
+"""Make the rows of some buckets equal to the source: read them at T, compare them with Redis, put what differs.
 
-One statement reads all of them, however many there are. What Redis holds there beyond the source is left to
-`surplus`, which gets from here all that can be known without a look at other names:
+One statement reads them all, however many buckets there are. What Redis holds there beyond the source is left to
+`surplus`, which gets from here whatever can be known without listing other names:
 
     beyond[b] = manifest[b] − Σ digest(old value of every key the source has in b)
 """
@@ -23,9 +23,9 @@ from reconcile.target.batch import Applier
 
 COMPARE_ROWS = 1000
 COMPARE_BYTES = 1 << 20
-"""Rows that are compared with Redis together, at most (or one larger row)."""
+"""Most bytes of rows that are compared with Redis together (or one larger row)."""
 MAX_LOST = 1 << 18
-"""Keys that Redis lost are remembered by their hashes, up to this many: more are not told from new ones."""
+"""Lost keys remembered by hash; beyond this many they are not told from new ones."""
 MAX_NAMED = 1000
 
 
@@ -39,22 +39,22 @@ class Permission(enum.Enum):
 
 @dataclass(slots=True)
 class Repaired:
-    """What is known of the buckets of one part after their rows were put. Digests are added-up."""
+    """The buckets of one part after their rows were put. Digests are added-up."""
 
     buckets: int
     chosen: list[int]
     wanted: list[int]
-    """Per bucket of the finest granularity asked for: the source's rows."""
+    """Digests of the source's rows, per bucket of the finest granularity asked for."""
     found: dict[int, int]
     """Bucket → Σ digest of what Redis held under the source's keys."""
     lost: dict[int, list[int]]
     """Bucket → hashes of the source's rows that Redis did not hold."""
     names: NameTable
-    """Of the source's keys that have a value."""
+    """The source's keys that have a value."""
     nulls: NameTable
-    """Of those that have none: Redis is not to hold them."""
+    """The source's keys without a value, which Redis must not hold."""
     lost_counted: bool = True
-    """False: too many were lost to remember them."""
+    """False: too many keys were lost to remember them."""
     adopted: int = 0
     lost_count: int = 0
     repeated: list[bytes] = field(default_factory=list)
@@ -74,7 +74,7 @@ def put_rows(
     adopt: bool,
     meanwhile: AbstractContextManager[object],
 ) -> Repaired:
-    """Put what is missing or stale in the chosen buckets. Afterwards every row of the source is right there.
+    """Put what is missing or stale in the chosen buckets. Afterwards Redis holds every row of the source there.
 
     buckets: of the manifest; grain: of `Repaired.wanted`. anew: what exists is taken over, so it is written even where
     it is equal. adopt: keys that exist and that nobody remembers as the view's are taken over as well.
@@ -103,7 +103,7 @@ def _begun(chunks: Iterator[Rows], meanwhile: AbstractContextManager[object]) ->
 
 
 def _groups(sides: Sides, chunks: Iterator[Rows]) -> Iterator[list[Row]]:
-    """Rows in groups of at most COMPARE_ROWS and about COMPARE_BYTES."""
+    """Split rows into groups of at most COMPARE_ROWS and about COMPARE_BYTES."""
     rows: list[Row] = []
     size = 0
     for chunk in chunks:
@@ -145,7 +145,7 @@ def _compare(sides: Sides, applier: Applier, part: Repaired, rows: list[Row], *,
 
 
 def _repeated(part: Repaired, rows: list[Row]) -> list[bytes]:
-    """Keys that came before."""
+    """Return the keys seen before."""
     names, nulls = part.names, part.nulls
     repeated = [key for key, value in rows if not (names if value is not None else nulls).add(key)]
     if len(nulls):
@@ -154,7 +154,7 @@ def _repeated(part: Repaired, rows: list[Row]) -> list[bytes]:
 
 
 def _note_lost(part: Repaired, bucket: int, one: int) -> None:
-    """Not held as a value of this layout: lost since, new at the source, or something else's."""
+    """Count rows that Redis does not hold, or holds in another layout: lost, new at the source, or overwritten."""
     if not part.lost_counted:
         return
     part.lost.setdefault(bucket, []).append(one - digest.ONE)
@@ -167,7 +167,7 @@ def _note_lost(part: Repaired, bucket: int, one: int) -> None:
 def _allowed(
     sides: Sides, part: Repaired, rows: list[Row], held: Sequence[bytes | None], *, anew: bool, adopt: bool
 ) -> list[Permission]:
-    """What may be done with each key."""
+    """Return what may be done with each key."""
     target = sides.target
     if target.range.ownership != "remembered":
         return [Permission.ANEW if anew else Permission.DIFFERENT] * len(rows)

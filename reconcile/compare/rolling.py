@@ -1,8 +1,8 @@
-"""The rolling compare: what Redis really holds against the manifest, slice by slice. No pass over the source.
+"""The rolling compare: what Redis really holds against the manifest, slice by slice. Does not read the source.
 
-A slice is the keys with crc32 mod n = i. Missing, stale and extra keys all show as a bucket whose digest is not the
-manifest's. Buckets that a commit touched while the slice was looked at are left for the next turn. What differs is
-mended by a snapshot that looks at those buckets.
+A slice is the keys with crc32 mod n = i. Missing, stale and extra keys all show as a bucket whose digest differs from
+the manifest's. Buckets that commits touch meanwhile are left for the next turn. Differing buckets are repaired by a
+snapshot that has them as suspects.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reconcile.target.port import Page, Target
 
 @dataclass(slots=True)
 class Slice:
-    """One slice under way: `step` looks at a page."""
+    """One slice under way; `step` reads a page."""
 
     target: Target
     i: int
@@ -37,7 +37,7 @@ class Slice:
         self._pages = self.target.rows(None if self.n == 1 else lambda key: crc32(key) & mask == i)
 
     def step(self) -> bool:
-        """Look at one page. False when there is none left. Raises Unavailable when the server was replaced."""
+        """Read one page. Return False if none is left. Raises Unavailable if the server was replaced."""
         page = next(self._pages, None)
         if page is None:
             return False
@@ -45,14 +45,14 @@ class Slice:
         return True
 
     def close(self) -> None:
-        """Let go of the scan."""
+        """Close the scan."""
         self._pages.close()
 
     def differing(self, manifest: Manifest, surplus: dict[int, int], touched: Collection[int]) -> list[int] | None:
-        """Buckets that do not hold what the manifest says, keys that wait for consent aside.
+        """Return buckets that differ from the manifest, keys that wait for consent aside; None: the stored manifest
+        does not match the state.
 
-        manifest: as committed last. touched: buckets that commits have changed since the slice began. None: what is
-        stored is not the state's manifest.
+        manifest: as last committed. touched: buckets that commits have changed since the slice began.
         """
         chosen = [b for b in range(self.i, self.buckets, self.n) if b not in touched]
         if not records.load(self.target, manifest, chosen):
@@ -66,5 +66,5 @@ class Slice:
 
 
 def open_slice(target: Target, state: State, i: int, n: int) -> Slice:
-    """Begin to look at slice i of n (a power of two, at most the number of buckets)."""
+    """Begin to read slice i of n (a power of two, at most the number of buckets)."""
     return Slice(target, i, n, state.buckets, state.salt)

@@ -1,4 +1,4 @@
-"""Both sides of a comparison, the source at one time and the target, and what adding them up takes."""
+"""Both sides of a comparison, the source at one time and the target, and their digests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rows = Sequence[Row]
 """As they come from the source; a value of None: Redis is not to hold the key."""
 
 CHUNKS_PER_PAGE = 2
-"""A page of keys has about as many rows as so many chunks of the source."""
+"""A page of keys has about as many rows as this many chunks of the source."""
 
 
 @dataclass(slots=True)
@@ -31,10 +31,10 @@ class Sides:
     report: ViewReport
     salt: int
     expired: Callable[[bytes], bool] | None = None
-    """Whether a framed row's time is over, so that Redis rightly holds nothing; None: rows have no time."""
+    """Whether a framed row has expired, so that Redis rightly holds nothing; None: rows do not expire."""
 
     def held(self, chunk: Rows) -> list[bytes | None]:
-        """What Redis holds under the keys of these rows: the row itself too where its time is over and it is gone."""
+        """Return what Redis holds under the keys of these rows. A row that has expired counts as held."""
         values = self.target.values([key for key, _ in chunk])
         if self.expired is None:
             return values
@@ -46,7 +46,7 @@ class Sides:
 
 
 def add_page(digests: list[int], page: Page, salt: int) -> None:
-    """Add what Redis holds; keys that the layout cannot read count as rows that are equal to none."""
+    """Add what Redis holds to the digests; keys that the layout cannot read count as rows that equal none."""
     digest.add_rows(digests, page, salt)
     for key, value in page:
         if value is None:
@@ -56,10 +56,9 @@ def add_page(digests: list[int], page: Page, salt: int) -> None:
 def add_both(
     sides: Sides, chunks: Iterator[Rows], wanted: Callable[[bytes], bool] | None = None
 ) -> tuple[list[int], list[int]]:
-    """(source, target): digests of all rows, and of the wanted keys Redis really holds, in MAX_BUCKETS buckets.
+    """Return (source, target): digests of all rows, and of the wanted keys Redis really holds, in MAX_BUCKETS buckets.
 
-    Both are read at once: neither waits for the other, so this takes as long as the slower of source, Redis and this
-    process.
+    Both are read in parallel: this takes as long as the slowest of source, Redis and this process.
     """
     source, held = [0] * MAX_BUCKETS, [0] * MAX_BUCKETS
     with contextlib.closing(sides.target.rows(wanted)) as pages:

@@ -1,11 +1,11 @@
 """What Redis holds in some buckets and the source lacks: found by name, judged by the manifest, deleted or left.
 
-    find    one scan of the names: candidates, with the digests of what is stored under them
-    judge   core.surplus says which of them the view wrote; the rest needs consent
-    delete  by name: those held in memory, or else by a second scan
+    find     one scan of the names: candidates, with the digests of what is stored under them
+    judge    core.surplus tells which of them the view wrote; the others need consent
+    delete   by name: those held in memory, or else by a second scan
 
-Names are held as far as HELD_NAMES and HELD_BYTES allow; beyond that a bucket's candidates are only counted and added
-up, and are all the view's own or none.
+Names are held up to HELD_NAMES and HELD_BYTES. Beyond that a bucket's candidates are only counted and added up, and all
+of them are explained or none.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _M64 = (1 << 64) - 1
 
 
 class Rule(enum.Enum):
-    """How to tell whose the candidates are."""
+    """How candidates are judged."""
 
     CONSENT = "a human, or redis.dedicated, has agreed to let go of whatever the source lacks"
     OWN = "nothing else can be there: the view remembers its keys, or began into nothing"
@@ -37,7 +37,10 @@ class Rule(enum.Enum):
 
 @dataclass(slots=True)
 class Candidates:
-    """One bucket's. held: (name, hash) as far as they are held; count and total (Σ hashes mod 2^64) of all."""
+    """The candidates of one bucket.
+
+    held: (name, hash) as far as they fit; count and total (Σ hashes mod 2^64): of all.
+    """
 
     count: int = 0
     total: int = 0
@@ -45,13 +48,13 @@ class Candidates:
 
     @property
     def digest(self) -> int:
-        """Added-up form."""
+        """Digest of all candidates, in added-up form."""
         return self.count * digest.ONE + self.total
 
 
 @dataclass(slots=True)
 class Surplus:
-    """The candidates of one part, judged. explained, unexplained: bucket → digest (added-up)."""
+    """The judged candidates of one part. explained, unexplained: bucket → digest (added-up)."""
 
     explained: dict[int, int] = field(default_factory=dict)
     unexplained: dict[int, int] = field(default_factory=dict)
@@ -62,7 +65,7 @@ class Surplus:
 
     @property
     def explained_count(self) -> int:
-        """Keys."""
+        """Number of explained keys."""
         return digest.count(sum(self.explained.values()))
 
 
@@ -121,7 +124,7 @@ def _hash_of(name: bytes, value: bytes | None, salt: int) -> int:
 
 
 def _own(part: Repaired, bucket: int, candidates: Candidates, beyond: int | None, rule: Rule) -> set[int] | None:
-    """Hashes of the view's own candidates; None: all of them."""
+    """Return the hashes of the view's own candidates; None: all of them."""
     if rule in (Rule.CONSENT, Rule.OWN):
         return None
     if rule is Rule.NOTHING or beyond is None:
@@ -151,7 +154,7 @@ def _judge(found: Surplus, bucket: int, candidates: Candidates, own: set[int] | 
 def delete(
     sides: Sides, part: Repaired, found: Surplus, applier: Applier, *, explained_too: bool, unexplained_too: bool
 ) -> None:
-    """Delete what was found. Names that are not held are looked for once more."""
+    """Delete surplus keys. Names that are not held are found by another scan."""
     if explained_too:
         _delete_names(applier, found.explained_names)
     if unexplained_too:
@@ -171,7 +174,7 @@ def _delete_names(applier: Applier, names: list[bytes]) -> None:
 
 
 def _names_of(sides: Sides, part: Repaired, within: set[int]) -> NameTable:
-    """Names of the source in these buckets, read again: those of a part are let go of before the next part."""
+    """Read the source's names in these buckets again, as a part's names are dropped before the next part."""
     names = NameTable(0, sides.salt)
     for chunk in sides.reading.rows_of(sorted(within), part.buckets):
         sides.stop.check()

@@ -1,6 +1,6 @@
-"""When a run looks at slices of Redis: after its own work, and between two polls while it follows.
+"""When a run compares slices of Redis: after its own work, and between two polls while it follows.
 
-The promise is `compare_every`: within that time all of Redis was looked at. Redis' own counters make it come sooner.
+`compare_every` promises that all of Redis is compared within that time. Redis' own counters can make it come sooner.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reconcile.runs.delta import Doubt
 from reconcile.target.port import Write
 
 PAGES_MS = 2
-"""How long a follower's idle moment is used for."""
+"""Time a follower's idle moment is used for."""
 
 
 class Comparing:
@@ -30,11 +30,11 @@ class Comparing:
         self._cost_ms = 0.0
         self._changed = False
         self._noted_ms = 0
-        """Run time that is in the ledger already."""
+        """Run time already in the ledger."""
         self._hinted = False
 
     def after_work(self) -> None:
-        """Look at as many slices as are due and affordable. Raises Doubt when Redis does not hold what it should."""
+        """Compare as many slices as are due and affordable. Raises Doubt if Redis differs from the manifest."""
         if not self._is_possible():
             return
         self._look_at_counters()
@@ -46,7 +46,7 @@ class Comparing:
         self._pay()
 
     def while_idle(self) -> None:
-        """Look at a page or two. Raises Doubt."""
+        """Read a page or two. Raises Doubt."""
         if self._slice is None and not (self._is_possible() and self._is_due()):
             return
         if self._slice is None:
@@ -56,7 +56,7 @@ class Comparing:
             pass
 
     def close(self) -> None:
-        """Let go of a slice that was not finished."""
+        """Drop an unfinished slice."""
         if self._slice is not None:
             self._slice.close()
             self._slice = None
@@ -91,7 +91,9 @@ class Comparing:
         return round((time.monotonic() - self._run.started) * 1000) - self._noted_ms
 
     def _look_at_counters(self) -> None:
-        """A hint buys one slice, at most every few minutes; only what is found there starts more."""
+        """Turn signs of a loss into a hint, which buys one slice every few minutes at most; only drift found there
+        starts more.
+        """
         run, turn = self._run, self._run.state.turn
         counters = run.target.counters()
         expiring = run.view.expires_at is not None
@@ -129,7 +131,7 @@ class Comparing:
         self._cost_ms = 0.0
 
     def _step(self) -> bool:
-        """Look at a page; at the end of a slice judge it. False when it is done with."""
+        """Read a page, and judge the slice at its end. Return False if the slice is complete."""
         assert self._slice is not None
         began = time.monotonic()
         try:
@@ -163,7 +165,7 @@ class Comparing:
         self._changed = True
 
     def _pay(self) -> None:
-        """Store the ledger and where the turn is, if there is anything new in it."""
+        """Store the ledger and the turn's position if they have changed."""
         run, turn = self._run, self._run.state.turn
         in_debt = turn.spent_ms * schedule.SHARE > turn.ran_ms
         if not self._changed and not in_debt:

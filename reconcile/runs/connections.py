@@ -1,6 +1,6 @@
-"""The connections of one invocation, handed on from view to view: opening one costs more than a view without changes.
+"""The connections of one invocation, reused from view to view: opening one costs more than a view without changes.
 
-A connection is given back when nothing is under way on it and it watches nothing; any other is hung up.
+A connection is kept if nothing is under way on it and it watches nothing; any other is closed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reconcile.target.nodes import Nodes
 from reconcile.target.opening import open_nodes
 
 IDLE_MAX_S = 30.0
-"""What has been idle for longer may have been dropped by whatever lies in between."""
+"""A connection that has been idle for longer may have been dropped by something in between."""
 
 
 ATTEMPTS = 2
@@ -34,12 +34,12 @@ class Connections:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._refused = [_Refused(), _Refused()]
-        """By Materialize, by Redis."""
+        """Idle sessions by Materialize, connections by Redis."""
         self._sessions: _Idle[Session] = _Idle()
         self._nodes: _Idle[_Servers] = _Idle()
 
     def session(self, stop: Stop) -> Session:
-        """A session for this view alone. Raises AccessError, Unavailable, UsageError, Incomplete."""
+        """Return a session for exclusive use by a view. Raises AccessError, Unavailable, UsageError, Incomplete."""
         while (session := self._sessions.take()) is not None:
             if session.idle:
                 session.serve(stop)
@@ -48,14 +48,16 @@ class Connections:
         return self._refused[0].unless_known(lambda: sessions.connect(self._settings.materialize, stop))
 
     def keep(self, session: Session) -> None:
-        """It is not needed any more. Once its view is told to stop, a cancel request may still be on its way to it."""
+        """Take back a session. Once its view is told to stop, a cancel request may still be on its way to it."""
         if session.idle and not session.stop.requested:
             self._sessions.put(session)
         else:
             session.close()
 
     def nodes(self, stop: Stop) -> Nodes:
-        """Connections to Redis for one view alone. Raises AccessError, Unavailable, UsageError, Incomplete."""
+        """Return connections to Redis for exclusive use by a view. Raises AccessError, Unavailable, UsageError,
+        Incomplete.
+        """
         while (servers := self._nodes.take()) is not None:
             if servers.renewed(stop, self._settings.redis.timeout_s):
                 return servers.nodes
@@ -63,7 +65,7 @@ class Connections:
         return self._refused[1].unless_known(lambda: open_nodes(self._settings.redis, stop))
 
     def keep_nodes(self, nodes: Nodes, stop: Stop) -> None:
-        """They are not needed any more. stop: of their view; after it they may just be severed."""
+        """Take back connections to Redis. stop: of their view, which may be severing them."""
         servers = _Servers(nodes)
         if stop.requested:
             servers.close()
@@ -71,7 +73,7 @@ class Connections:
             self._nodes.put(servers)
 
     def close(self) -> None:
-        """Hang up whatever is idle."""
+        """Close all idle connections."""
         self._sessions.close()
         self._nodes.close()
 
@@ -83,7 +85,9 @@ class Connections:
 
 
 class _Refused:
-    """A server that could not be reached twice in a row is not waited for by each of a hundred views."""
+    """Remembers a server that could not be reached twice in a row, so that a hundred views need not
+    each wait for it.
+    """
 
     def __init__(self) -> None:
         self._times = 0
@@ -91,7 +95,7 @@ class _Refused:
         self._error: Unavailable | None = None
 
     def unless_known(self, connect: Callable[[], _C]) -> _C:
-        """What `connect` gives. Raises what it raised last, where that was just now and not for the first time."""
+        """Return what `connect` returns. Raises its last error if that was recent and not the first."""
         error = self._error
         if error is not None and self._times >= ATTEMPTS and time.monotonic() < self._until:
             raise type(error)(error.message, hint=error.hint)
@@ -113,7 +117,7 @@ class _Servers:
         self.nodes = nodes
 
     def renewed(self, stop: Stop, timeout_s: float) -> bool:
-        """Ready for another view: alive, and watching nothing."""
+        """Whether they are ready for another view: alive, and watching nothing."""
         with contextlib.suppress(ReconcileError):
             wires = self.nodes.opened()
             tickets = [wire.serve(stop, timeout_s).send([("UNWATCH",)]) for wire in wires]
@@ -121,7 +125,7 @@ class _Servers:
         return False
 
     def close(self) -> None:
-        """Hang up."""
+        """Close them."""
         for wire in self.nodes.opened():
             wire.close()
 
@@ -134,7 +138,7 @@ _T = TypeVar("_T", bound=_Closable)
 
 
 class _Idle(Generic[_T]):
-    """The one used last is taken first: the others grow old, and are hung up."""
+    """A stack of idle connections: the last used is taken first, the others grow old and are closed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""What working on one view takes: connections, the described query, the stored state. Opened late, always closed."""
+"""What work on one view needs: connections, the described query, the stored state. Opened late, always closed."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from reconcile.target.port import Stored, Target
 from reconcile.target.renewal import LeaseKeeper
 
 EXPIRY_TOLERANCE_MS = 1000
-"""A row that expires within so short a time may be gone by the time it is looked for."""
+"""A row that expires within this time may be gone when it is looked for."""
 LEASE_LOOK_EVERY_S = 0.5
 LEASE_WAIT_MAX_S = 3600.0
 """`--if-leased wait` gives up after this."""
 PARTS_STEP = 8
 MAX_RESULTS = 512
-"""A view is read in 8, 64 or 512 results where Materialize refuses it as one. Each is a pass over it."""
+"""The view is read in 8, 64 or 512 results if Materialize refuses one. Each is a pass over the view."""
 
 
 @dataclasses.dataclass(slots=True)
 class ViewRun:
-    """One view in one invocation. Made by `open_view`, which closes whatever was opened.
+    """One view in one invocation. Made by `open_view`, and closed with it.
 
     stored: as of the lease, and kept up to date by every commit of this run.
     """
@@ -49,60 +49,60 @@ class ViewRun:
     stop: Stop
     report: ViewReport
     started: float
-    """Monotonic time at which `--for` began to count."""
+    """Monotonic time from which `--for` counts."""
     target: Target
     connections: Connections
     described: Described
     stored: Stored
     blank: State
-    """The state to begin with, where nothing is stored: salts alone."""
+    """The initial state if nothing is stored: salts alone."""
     closing: contextlib.ExitStack
     _session: Session | None = None
     present: int | None = None
-    """The source's present when a delta began: short of it the run is incomplete."""
+    """The source's present when a delta began: if it is not reached, the run is incomplete."""
     _clock: tuple[int, float] | None = None
-    """Redis' time when it was asked for, and the monotonic time then."""
+    """Redis' time when it was read, and the monotonic time then."""
     touched: set[int] = dataclasses.field(default_factory=set)
-    """Buckets that deltas of this run have changed since a slice of the rolling compare began."""
+    """Buckets changed by this run's deltas since the current slice of the rolling compare began."""
 
     @property
     def session(self) -> Session:
-        """For one statement after the other; opened when it is needed, as one that failed is not used again."""
+        """The session for one statement after the other; opened on demand, as a failed one is not reused."""
         if self._session is None:
             self._session = self.connections.session(self.stop)
         return self._session
 
     def release_session(self) -> None:
-        """Begin with another one where one is needed again; other views may use this one, unless it failed."""
+        """Give the session back for other views, unless it failed; another is opened on demand."""
         session, self._session = self._session, None
         if session is not None:
             _give_back(session, self.connections, self.report)
 
     def open_session(self) -> Session:
-        """Another connection to Materialize, given back with this run."""
+        """Open another session, which is given back with this run."""
         session = self.connections.session(self.stop)
         self.closing.callback(_give_back, session, self.connections, self.report)
         return session
 
     @property
     def follow_until(self) -> float | None:
-        """Monotonic time at which following ends; None: nothing is followed."""
+        """Monotonic time at which following ends; None: do not follow."""
         return None if self.request.follow_s is None else self.started + self.request.follow_s
 
     @property
     def state(self) -> State:
-        """The stored state, or one to begin with."""
+        """The stored state, or the initial one."""
         return self.stored.state or self.blank
 
     def now_ms(self) -> int:
-        """Redis' time: asked for once, and counted on from there."""
+        """Return Redis' time, read once and advanced by the monotonic clock."""
         if self._clock is None:
             self._clock = self.target.now_ms(), time.monotonic()
         told_ms, at_s = self._clock
         return told_ms + round((time.monotonic() - at_s) * 1000)
 
     def guard(self, identity: Identity | None = None) -> Guard:
-        """What deletes of this run are judged by."""
+        """Return the guard for deletes of this run."""
         known = self.state.identity
         replaced = identity is not None and known is not None and known.source != identity.source
         return Guard(
@@ -110,7 +110,7 @@ class ViewRun:
         )
 
     def sides(self, reading: Reading) -> Sides:
-        """The source at one time and the target."""
+        """Return the source at one time and the target."""
         expired = None if self.view.expires_at is None else self._is_expired
         return Sides(reading, self.target, self.stop, self.report, self.state.salt, expired)
 
@@ -119,9 +119,9 @@ class ViewRun:
         return at_ms is not None and at_ms <= self.now_ms() + EXPIRY_TOLERANCE_MS
 
     def divide_results(self, refused: ResultTooLarge) -> None:
-        """Read the view in smaller results from now on. Raises `refused` when there is no other way.
+        """Read the view in smaller results from now on. Raises `refused` if that is not possible.
 
-        Some of what was read may be in Redis already, under the pending mark: the stored state is looked at again.
+        Part of what was read may be in Redis already, under the pending mark: the stored state is read again.
         """
         results = self.described.mapping.parts * PARTS_STEP
         if results > MAX_RESULTS:
@@ -133,7 +133,7 @@ class ViewRun:
         self.report.warnings.append(f"{refused.message}: the view is read in {results} parts")
 
     def read_stored(self) -> None:
-        """Look at the stored state again."""
+        """Read the stored state again."""
         reset = self.request.reset_state and self.request.dry_run
         self.stored = Stored(None) if reset else self.target.stored()
         if self.request.allow_deletes and self.stored.state is not None:
@@ -192,8 +192,9 @@ def _close_target(target: Target, connections: Connections, report: ViewReport, 
 
 
 def as_meant(run: ViewRun, error: ReconcileError) -> ReconcileError:
-    """The error to report. A run that was overtaken compares what it knew with what another has written since: what
-    looks like a case for a human is none."""
+    """Return the error to report. A run that was overtaken compares what it knew with what another run has written
+    since: what looks like a safety stop is then LeaseLost.
+    """
     if run.request.dry_run or not isinstance(error, SafetyStop | HistoryLost):
         return error
     try:
@@ -209,7 +210,7 @@ def as_meant(run: ViewRun, error: ReconcileError) -> ReconcileError:
 
 @contextlib.contextmanager
 def leased(run: ViewRun, keeper: LeaseKeeper) -> Iterator[None]:
-    """Claim the view's keys, hold its lease (not in a dry run), know the stored state. Raises LeaseHeld, Divided."""
+    """Claim the view's keys, acquire its lease (not in a dry run) and read the stored state. Raises LeaseHeld."""
     if run.request.dry_run:
         check_division(run)
         warn_of_claims(run)
@@ -235,7 +236,7 @@ def check_division(run: ViewRun) -> None:
 
 
 def warn_of_claims(run: ViewRun) -> None:
-    """What those who do not write say of a claim that could not be made."""
+    """Warn of a claim that could not be made, in runs that do not write."""
     if warning := run.target.claim_warning():
         run.report.warnings.append(warning)
 

@@ -29,13 +29,13 @@ EXISTS_KEYS = 1000
 
 
 class TooLarge(Exception):  # noqa: N818 - not an error: another way is taken
-    """More changed at one time than memory may hold."""
+    """More changed at one time than memory can hold."""
 
 
 class Doubt(Exception):  # noqa: N818 - not an error: the run goes on in another way
-    """The stream of changes does not fit what Redis holds: a snapshot has to look.
+    """The changes do not fit what Redis holds: a snapshot has to settle it.
 
-    stop: the error to raise where no snapshot may be taken; withheld: how many deletes it is about.
+    stop: the error to raise if no snapshot may be taken. withheld: number of deletes concerned.
     """
 
     def __init__(
@@ -50,18 +50,22 @@ class Doubt(Exception):  # noqa: N818 - not an error: the run goes on in another
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """When a delta ends: at the source's present (frontier), at a moment (monotonic seconds), or both unset: never."""
+    """When a delta ends: at the source's present (frontier), at a moment (monotonic seconds), or, with both unset,
+    never.
+    """
 
     up_to: Frontier | None = None
     moment: float | None = None
 
 
 class Follower:
-    """Brings Redis along with one subscription. The lease is held (or this is a dry run). Nothing in it waits for the
-    source, so that one thread can serve many."""
+    """Applies one subscription to Redis. The lease is held (or this is a dry run).
+
+    It never waits for the source, so that one thread can serve many.
+    """
 
     def __init__(self, run: ViewRun, subscription: Subscription, until: Until, *, repeat: bool = False) -> None:
-        """repeat: the range was applied in part before; keys of it may exist already."""
+        """repeat: the range was applied in part before; its keys may already exist."""
         self.run = run
         self.subscription = subscription
         self.until = until
@@ -81,7 +85,7 @@ class Follower:
         return self.subscription.finished or due or self.run.stop.requested
 
     def turn(self) -> None:
-        """Take in what has arrived, and commit what is closed. Raises Doubt, TooLarge, HistoryLost."""
+        """Receive available changes and commit closed ranges. Raises Doubt, TooLarge, HistoryLost."""
         run, subscription = self.run, self.subscription
         limit = run.settings.limits.memory_max_bytes
         closed = subscription.poll(limit)
@@ -109,14 +113,16 @@ class Follower:
 
 
 def applier_for(run: ViewRun, as_of: int, forgotten: Records) -> Applier:
-    """What applies the changes of (checkpoint, as_of]; where they do not fit one transaction, marked as pending."""
+    """Return an applier for the changes of (checkpoint, as_of]; if they do not fit one transaction,
+    it sets `pending`.
+    """
     marked = checkpoint.marked(run.state, "begin delta", as_of, run.state.updated_at_ms)
     mark = Write(state=marked, fingerprints=forgotten)
     return Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
 
 
 def forget_of(run: ViewRun, touched: Collection[int]) -> Records:
-    """Fingerprints of touched buckets are not known any more."""
+    """Return the records that make the touched buckets' fingerprints unknown."""
     return forget(run.stored.fingerprints, touched)
 
 
@@ -146,7 +152,7 @@ def commit_range(
 
 
 def add_to_manifest(run: ViewRun, manifest: Manifest, digests: Mapping[int, int]) -> None:
-    """Add what has changed to the buckets' digests. Raises Doubt when that does not fit what is stored."""
+    """Add the changes to the buckets' digests. Raises Doubt if they do not fit what is stored."""
     if not records.load(run.target, manifest, digests):
         raise Doubt("the stored manifest does not match the state")
     if not manifest.add(digests):
@@ -154,8 +160,9 @@ def add_to_manifest(run: ViewRun, manifest: Manifest, digests: Mapping[int, int]
 
 
 def check_deletes(run: ViewRun, deletes: int, before: int, after: int) -> None:
-    """Raise Doubt when so many deletes need a human: a snapshot goes on with the puts. Nothing of the range is applied
-    then."""
+    """Raise Doubt if so many deletes need consent, before anything of the range is applied: a snapshot goes on with the
+    puts.
+    """
     if not run.guard().objects(deletes, before, after):
         return
     limit = run.view.max_delete_fraction
@@ -164,9 +171,9 @@ def check_deletes(run: ViewRun, deletes: int, before: int, after: int) -> None:
 
 
 def check_inserts(run: ViewRun, changes: Changes, *, repeat: bool) -> None:
-    """Raise Doubt when a key that is new at the source exists in Redis: the view gives it twice, or it is foreign.
+    """Raise Doubt if a key that is new at the source exists in Redis: the view has it twice, or it is foreign.
 
-    repeat: an earlier attempt at the same range may have written it, then with the same value.
+    repeat: an earlier attempt at the same range may have written it, with the same value.
     """
     suspects: set[int] = set()
     buckets = run.state.buckets

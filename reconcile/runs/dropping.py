@@ -1,4 +1,4 @@
-"""Forgetting a view: what would go, somebody's yes, and then it goes."""
+"""Forget a view: show what would be deleted, ask for confirmation, delete."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ __all__ = ["Dropped", "forget", "look"]
 
 
 def forget(settings: Settings, view: str, stop: Stop, *, keys: bool, confirm: Callable[[Dropped], None]) -> Dropped:
-    """Drop a view's state and claim and, with `keys`, the keys in its range. confirm: called with what would go, and
-    raises where that is not wanted. Raises UsageError for a view nobody knows, LeaseHeld, Incomplete."""
+    """Drop a view's state and claim and, with `keys`, the keys in its range.
+
+    confirm: called with what would be deleted; raises to prevent it. Raises UsageError for an unknown view, LeaseHeld,
+    Incomplete.
+    """
     confirm(look(settings, view, stop, keys=keys))
     return dropping.drop(settings.redis, view, stop, keys=keys, lease_s=settings.limits.lease_s)
 
 
 def look(settings: Settings, view: str, stop: Stop, *, keys: bool) -> Dropped:
-    """What `forget` would drop; nothing is written."""
+    """Return what `forget` would drop; writes nothing."""
     return dropping.look(settings.redis, view, stop, keys=keys)

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from reconcile.runs.task import Task
 
 COLLECT_AFTER = 50_000
-"""New container objects between two looks of the cyclic collector; Python's default is 700."""
+"""New container objects between two passes of the cyclic collector; Python's default is 700."""
 _RUN_ID_VARIABLES = ("RECONCILE_RUN_ID", "INVOCATION_ID", "CLOUD_RUN_EXECUTION")
 
 
 def execute(
     settings: Settings, request: Request, stop: Stop, run_id: str | None = None, progress: Progress = SILENT
 ) -> RunReport:
-    """Work on the requested views. Never raises for an expected failure: the report says it."""
+    """Work on the requested views. Never raises for an expected failure, which is in the report instead."""
     started = time.monotonic()
     _calm_collector()
     report = RunReport(run_id or _run_id(), request.mode, time.time_ns() // 1_000_000)
@@ -60,8 +60,9 @@ def execute(
 
 
 def _calm_collector() -> None:
-    """Millions of short-lived row tuples make the cyclic collector look again and again for cycles that rows never
-    have: a tenth of a load's CPU (measured). What was imported is left out of its sight for good."""
+    """Run the cyclic collector less often: millions of short-lived row tuples trigger it in vain, at a tenth of a
+    load's CPU (measured). Imported objects are frozen.
+    """
     if not gc.get_freeze_count():  # once: in a process that runs again, what a run left behind would be kept for good
         gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 50)

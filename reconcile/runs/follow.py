@@ -1,6 +1,6 @@
-"""Following views: one thread, one selector, however many there are.
+"""Follow views in one thread with one selector, however many there are.
 
-A view that ends, or cannot go on by itself (history lost, doubt, an error), leaves the loop with what ended it.
+A view that ends, or cannot go on by itself (history lost, doubt, an error), leaves the loop with the reason.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ from dataclasses import dataclass
 from reconcile.runs.delta import Follower
 
 LOOK_EVERY_S = 0.2
-"""How long the loop may wait before it looks at clocks and signals again."""
+"""How long the loop may wait before it checks clocks and signals."""
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A view that is not followed any more. error: None when it has come to its end."""
+    """A view that is no longer followed. error: None if it has come to its end."""
 
     follower: Follower
     error: Exception | None
 
 
 class Loop:
-    """The followed views. idle: called for a view when it has had nothing to do for a look."""
+    """The followed views. idle: called for a view that had nothing to do in a pass."""
 
     def __init__(self, idle: Callable[[Follower], None] = lambda follower: None) -> None:
         self._selector = selectors.DefaultSelector()
         self._followers: dict[Follower, int] = {}
-        """With the number of its socket: it may be closed by the time the follower leaves."""
+        """Follower → its socket's number, as the socket may be closed by the time it leaves."""
         self._idle = idle
 
     def __len__(self) -> int:
         return len(self._followers)
 
     def add(self, follower: Follower) -> None:
-        """Follow one more."""
+        """Follow a view."""
         number = follower.fileno()
         self._selector.register(number, selectors.EVENT_READ, follower)
         self._followers[follower] = number
 
     def remove(self, follower: Follower) -> None:
-        """Follow it no longer."""
+        """Stop following a view."""
         self._selector.unregister(self._followers.pop(follower))
 
     def turn(self, timeout_s: float = LOOK_EVERY_S) -> list[Left]:
-        """Wait for something to come, serve those it came for, and return those that left."""
+        """Wait for data, serve the views it came for, and return those that left."""
         busy = [follower for follower in self._followers if follower.subscription.has_more]
         ready = {key.data for key, _ in self._selector.select(0 if busy else timeout_s)}
         left = []
@@ -59,7 +59,7 @@ class Loop:
         return left
 
     def close(self) -> None:
-        """Follow nobody any more."""
+        """Stop following all views."""
         self._selector.close()
 
     def _serve(self, follower: Follower, *, came: bool) -> Left | None:
@@ -75,7 +75,7 @@ class Loop:
 
 
 def follow(follower: Follower) -> None:
-    """Follow a single view to its end. Raises what ended it before."""
+    """Follow a single view to its end. Raises whatever ends it earlier."""
     loop = Loop()
     loop.add(follower)
     try:

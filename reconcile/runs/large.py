@@ -1,8 +1,8 @@
-"""A closed range of changes too large for memory: taken part by part, all under one pending mark.
+"""Apply a closed range of changes too large for memory, part by part, under one pending mark.
 
 One subscription per part of the keys, each over the same range AS OF as_of UP TO until + 1. The range is the same in
-every attempt, so what a cut-short attempt wrote is written again, equal. Deletes wait for a second pass: whether there
-are too many is known only when all parts were seen.
+every attempt, so what an interrupted attempt wrote is written again, equal. Deletes wait for a second pass, since
+whether there are too many is known only after all parts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from reconcile.source.subscription import open_subscription
 FIRST_PARTS = 8
 MAX_PARTS = 4096
 READ_AT_MOST_S = 0.2
-"""How long a read may wait before the loop looks at the clock and at signals again."""
+"""How long a read may wait before clock and signals are checked."""
 
 
 def apply_range(run: ViewRun, until: int, *, repeat: bool) -> None:
@@ -91,13 +91,13 @@ class _Range:
             del changes  # before the next part comes: each may be as large as memory_max
 
     def delete(self, parts: int) -> None:
-        """Delete what went, once it is known that it may."""
+        """Delete retracted keys, once the guard has allowed them."""
         for part in self._with_deletes:
             for key in self._changes((part, parts)).deletes:
                 self.applier.delete(key)
 
     def _changes(self, part: tuple[int, int]) -> Changes:
-        """The part's net changes over the whole range. Raises TooLarge."""
+        """Return a part's net changes over the whole range. Raises TooLarge."""
         run, state = self._run, self._run.state
         limit = run.settings.limits.memory_max_bytes
         assert state.as_of is not None

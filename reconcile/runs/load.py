@@ -1,7 +1,7 @@
-"""First load into nothing: one pass, stream and write.
+"""First load into nothing: stream and write in one pass.
 
-Only keys that are not there yet are written: one that exists was either given twice by the view or belongs to someone
-else. Then the load stops, and the comparison that looks at every row takes over at the same time T.
+Only keys that do not exist are written: one that exists is either twice in the view or someone else's. The load then
+stops, and a repair of all rows takes over at the same time T.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from reconcile.source.reading import Reading
 from reconcile.target.port import Outcome, Write
 
 TRANSACTION_ROWS = 4000
-"""The transaction's own cost vanishes, and other clients wait a few milliseconds at most."""
+"""Large enough that the transaction's own cost vanishes; other clients wait a few milliseconds at most."""
 TRANSACTION_BYTES = 2 << 20
 
 
 class Collision(Exception):  # noqa: N818 - not an error: another way is taken
-    """A key of the view exists already."""
+    """A key of the view already exists."""
 
 
 def nothing_there(run: ViewRun) -> bool:
-    """Whether a load needs no comparison: our keys are told by prefix or database, and there are none.
+    """Whether a load needs no comparison: no owned key exists, by prefix or database.
 
-    Keys that have to be remembered are always compared: one that exists already may be someone else's.
+    Views that remember their keys are always compared: an existing key may be someone else's.
     """
     if run.target.range.ownership == "remembered":
         return False
@@ -36,9 +36,9 @@ def nothing_there(run: ViewRun) -> bool:
 
 
 def load(run: ViewRun, reading: Reading, marked: State) -> list[int]:
-    """Write every row; returns the digests of all rows, in MAX_BUCKETS buckets. marked: the state while it goes on.
+    """Write every row; return the digests of all rows, in MAX_BUCKETS buckets.
 
-    Raises Collision when a key exists: some rows are written then.
+    marked: the state during the load. Raises Collision if a key exists; some rows are written then.
     """
     digests = [0] * MAX_BUCKETS
     chunks = reading.rows()
@@ -57,7 +57,7 @@ def load(run: ViewRun, reading: Reading, marked: State) -> list[int]:
 
 
 def _note(run: ViewRun, digests: list[int], chunk: Rows) -> int:
-    """Add a chunk's rows to the digests; how many of them are to be written."""
+    """Add a chunk's rows to the digests; return how many of them are to be written."""
     run.stop.check()
     run.report.advance(len(chunk))
     digest.add_rows(digests, chunk, run.state.salt)
@@ -65,8 +65,9 @@ def _note(run: ViewRun, digests: list[int], chunk: Rows) -> int:
 
 
 def _write(run: ViewRun, chunks: Iterator[Rows], digests: list[int], marked: State) -> None:
-    """The first transaction also says that a load is under way: where the very first rows are refused, nothing is
-    written."""
+    """Write rows. The first transaction also sets the pending mark: if the very first rows are refused, nothing is
+    written.
+    """
     mark: State | None = marked
     puts: dict[bytes, bytes] = {}
     rows = size = 0

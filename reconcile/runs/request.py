@@ -1,7 +1,7 @@
-"""What one invocation is asked to do, whoever asks: the command line, a function's event, a test.
+"""The parsed request of one invocation, from the command line, a function's event or a test.
 
-`OPTIONS` is the one table of what fits which mode. The command line makes its flags from it, events are checked
-against it, and both hand what they were given to `parse`.
+`OPTIONS` is the one table of which option fits which mode. The command line makes its flags from it, events are checked
+against it, and both pass their raw values to `parse`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reconcile.errors import UsageError
 Mode = Literal["run", "snapshot", "delta", "verify"]
 IfLeased = Literal["skip", "wait", "fail"]
 Subset = tuple[int, int] | Literal["next"]
-"""(i, n): the buckets b with b mod n = i; 'next': the slice after the one audited last."""
+"""(i, n): the buckets b with b mod n = i; 'next': the slice after the last audited one."""
 
 MODES: frozenset[str] = frozenset(get_args(Mode))
 _WRITERS = MODES - {"verify"}
@@ -29,15 +29,15 @@ _VERIFY = frozenset({"verify"})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One invocation, all values parsed. Options that do not belong to `mode` have their default."""
+    """One invocation, all values parsed. Options of other modes have their default."""
 
     mode: Mode
     views: tuple[str, ...] = ()
-    """Names, or patterns such as 'price-*', of the views to work on; empty: all of the configuration."""
+    """Names, or patterns such as 'price-*', of the views to work on; empty: all configured views."""
     follow_s: float | None = None
     """Follow the source until this many seconds after the start."""
     until_current: bool = False
-    """Stop once caught up with the present: what delta does without follow_s."""
+    """Stop once caught up with the present: the default of delta without follow_s."""
     as_of: int | None = None
     """Milliseconds; None: the present."""
     deep: bool = False
@@ -45,21 +45,21 @@ class Request:
     fast: bool = False
     """Fingerprints and manifest only, no rows."""
     subset: Subset | None = None
-    """Audit a slice of the buckets; None: all."""
+    """Audit one slice of the buckets; None: all."""
     dry_run: bool = False
     allow_deletes: bool = False
     """Carry out deletes that the guard would withhold."""
     adopt: bool = False
-    """Without prefix and `dedicated`: take over existing keys of the view that nobody remembers as ours."""
+    """Without prefix and `dedicated`: take over existing keys of the view that it does not remember."""
     reset_state: bool = False
-    """Forget what is stored about earlier runs (corrupt, or written by a newer format)."""
+    """Discard the state of earlier runs (corrupt, or in a newer format)."""
     if_leased: IfLeased = "skip"
     shard: Shard | None = None
     """Only this shard of each view, which is cut into so many from now on; None: every shard there is."""
     show_values: bool = False
     """Include row values in the report."""
     max_report: int = 20
-    """At most this many keys named."""
+    """Number of keys named, at most."""
 
 
 def _parse_subset(text: str, _now_ms: int) -> Subset:
@@ -83,18 +83,18 @@ def _parse_follow(seconds: float, _now_ms: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """Which modes one field of `Request` belongs to, and who may set it."""
+    """The modes to which one field of `Request` belongs, and who may set it."""
 
     kind: type
-    """What is written: str, float, int, bool, or list (of strings)."""
+    """Type of the raw value: str, float, int, bool, or list (of strings)."""
     modes: frozenset[str]
     parse: Callable[[Any, int], Any] | None = None
-    """(what was written, now in milliseconds) → the field's value; None: it is the value."""
+    """(raw value, now in milliseconds) → the field's value; None: used as it is."""
     choices: tuple[str, ...] = ()
     consents: bool = False
-    """Allows what a run refuses by itself: an event needs its environment's permission."""
+    """Whether it allows what a run refuses by itself: an event needs its environment's permission."""
     events: bool = True
-    """False: not for functions, whose answers end up in logs."""
+    """Whether function events may set it; their answers end up in logs."""
 
 
 OPTIONS: Mapping[str, Option] = {
@@ -114,16 +114,15 @@ OPTIONS: Mapping[str, Option] = {
     "show_values": Option(bool, _VERIFY, events=False),
     "max_report": Option(int, _VERIFY, events=False),
 }
-"""Field of Request → where it belongs."""
+"""Field of Request → the modes it belongs to."""
 EXCLUSIVE = (("follow_s", "until_current"),)
 
 
 def parse(mode: str, given: Mapping[str, Any], now_ms: int, called: Callable[[str], str]) -> Request:
-    """The request that somebody made.
+    """Return the parsed request.
 
-    given: field of OPTIONS → what was written; a field that is absent or None was not asked for.
-    now_ms: what relative times count from. called: field → the asker's name for it, for messages.
-    Raises UsageError.
+    given: field of OPTIONS → raw value; absent or None: not given. now_ms: base of relative times. called: field → the
+    caller's name for it, for messages. Raises UsageError.
     """
     assert mode in MODES, mode
     asked = {field: value for field, value in given.items() if value is not None}

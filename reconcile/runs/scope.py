@@ -1,4 +1,4 @@
-"""Which buckets a snapshot has to look at, at which granularity, and in how many parts."""
+"""Which buckets a snapshot has to examine, at which granularity, and in how many parts."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from reconcile.source.reading import Reading
 
 PARTS = 8
 PART_ROWS = 10_000
-"""At most so many parts, of at least so many rows: each makes the source look through the whole view once."""
+"""Least rows per part; and there are few parts, as each makes the source read the whole view once."""
 FIRST_LOOK_BUCKETS = 1 << 14
-"""Granularity at which a view of unknown size is fingerprinted first."""
+"""Granularity of the first fingerprints of a view of unknown size."""
 
 
 @dataclass(slots=True)
 class Scope:
-    """What is to be looked at. Fingerprints and counts are of the source at T.
+    """The buckets to examine. Fingerprints and counts are of the source at T.
 
-    buckets: those of the stored manifest, by which left-over keys are judged; grain: those to commit.
+    buckets: number of buckets of the stored manifest, by which surplus is judged; grain: number to commit.
     """
 
     buckets: int
     grain: int
     dirty: list[int]
     now: Fingerprints
-    """Per bucket of the grain."""
+    """Fingerprints, per bucket of the grain."""
     rows_in: list[int]
-    """Per bucket of `buckets`, NULL values included."""
+    """Rows per bucket of `buckets`, NULL values included."""
     everything: bool
 
     @property
     def rows(self) -> int:
-        """Rows in the dirty buckets."""
+        """Number of rows in the dirty buckets."""
         return self.rows_of(self.dirty)
 
     def rows_of(self, chosen: list[int]) -> int:
-        """Rows in some buckets."""
+        """Number of rows in some buckets."""
         return sum(self.rows_in[bucket] for bucket in chosen)
 
     def parts(self, run: ViewRun) -> list[list[int]]:
-        """The dirty buckets in groups to look at together: as few as memory for names, and a deadline, allow."""
+        """Split the dirty buckets into parts, as few as memory for names, and a deadline, allow."""
         largest = max(PART_ROWS, run.settings.limits.memory_max_bytes // 2 // BYTES_PER_NAME)
         if run.stop.remaining_s() is not None:
             largest = min(largest, max(PART_ROWS, self.rows // PARTS))
@@ -60,7 +60,7 @@ def survey(
     companion: CompanionDefinition | None,
     suspects: frozenset[int],
 ) -> Scope:
-    """Ask for fingerprints and compare them with the checkpoint's. suspects: look at these buckets in any case."""
+    """Read the fingerprints and compare them with the checkpoint's. suspects: buckets to examine in any case."""
     state, stored = run.state, run.stored.fingerprints
     known = state.buckets if records.is_there(run.stored) else 0
     asked = companion.buckets if companion is not None else known or FIRST_LOOK_BUCKETS
@@ -83,21 +83,21 @@ def survey(
 
 
 def salt_of(run: ViewRun, companion: CompanionDefinition | None) -> str:
-    """What the source's fingerprints are salted with."""
+    """Return the salt of the source's fingerprints."""
     return companion.salt if companion is not None else run.state.source_salt
 
 
 def fingerprints(
     run: ViewRun, reading: Reading, companion: CompanionDefinition | None, buckets: int
 ) -> tuple[Fingerprints, list[int]]:
-    """(fingerprint, rows) per bucket at the source."""
+    """Return (fingerprint, rows) per bucket at the source."""
     with run.report.phase("fingerprints"):
         name = companion.name if companion is not None else None
         return reading.fingerprints(buckets, salt_of(run, companion), name)
 
 
 def choose_grain(run: ViewRun, companion: CompanionDefinition | None, rows: int, known: int) -> int:
-    """Number of buckets to commit for so many rows. known: that of the stored manifest, 0 without one."""
+    """Return the number of buckets to commit for so many rows. known: that of the stored manifest, 0 without one."""
     if companion is not None:
         return companion.buckets
     if run.view.buckets is not None:

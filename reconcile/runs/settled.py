@@ -1,4 +1,4 @@
-"""Waiting for a moment at which what Redis holds can be judged."""
+"""Wait until what Redis holds can be judged."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LOOK_AGAIN_S = 1.0
 
 
 def settled(run: ViewRun) -> Stored:
-    """State and records, once no other run is in the middle of applying a larger change.
+    """Return state and records once no other run is applying a larger change.
 
-    Raises Incomplete where a change was cut short: a key that differs may be one that was not written yet; Unavailable
-    where the other run takes too long.
+    Raises Incomplete if a change was cut short, since a key that differs may not have been written yet; Unavailable if
+    the other run takes too long.
     """
     target = run.target
     for _ in range(MAX_LOOKS):

@@ -45,10 +45,10 @@ def take(
     companion: CompanionDefinition | None = None,
     suspects: frozenset[int] = frozenset(),
 ) -> None:
-    """Do it all and commit as_of := T. The lease is held (or this is a dry run).
+    """Take the snapshot and commit as_of := T. The lease is held (or this is a dry run).
 
-    suspects: buckets to look at though their fingerprints are unchanged. Raises SafetyStop, after the puts, when keys
-    are left that need a human's consent.
+    suspects: buckets to examine though their fingerprints are unchanged. Raises SafetyStop, after the puts, if keys are
+    left that need consent.
     """
     run.report.action, run.report.reason = "snapshot", why.reason
     identity = run.described.identity(reading.explained)
@@ -61,16 +61,16 @@ def take(
 
 @dataclass(slots=True)
 class _Total:
-    """What all parts together have come to. Digests are added-up."""
+    """The sum over all parts. Digests are added-up."""
 
     wanted: dict[int, int] = field(default_factory=dict)
-    """Bucket → digest, of the dirty ones."""
+    """Bucket → digest, for dirty buckets."""
     fine: list[int] | None = None
-    """The same for all rows in finer buckets, where those are to be committed."""
+    """The same for all rows in finer buckets, if those are to be committed."""
     parts: list[tuple[Repaired, Surplus]] = field(default_factory=list)
     adopted: int = 0
     deleted: int = 0
-    """Explained keys that went before all parts were seen."""
+    """Explained keys deleted before all parts were done."""
 
     def explained(self) -> dict[int, int]:
         return {bucket: one for _, found in self.parts for bucket, one in found.explained.items()}
@@ -106,14 +106,14 @@ class _Snapshot:
         self._now_ms = run.now_ms()
         self._manifest: Manifest | None = None
         self._outside = 0
-        """Digest of the buckets that are not looked at."""
+        """Digest of the buckets that are not examined."""
         self._applier: Applier | None = None
         self._collided = False
-        """A load of this run met a key that existed already: what it has written by then is its own."""
+        """A load met an existing key: what it had written by then is this run's own."""
 
     @property
     def is_first(self) -> bool:
-        """Whether nothing was ever completed."""
+        """Whether no snapshot was ever completed."""
         return self._run.stored.state is None or self._base.as_of is None
 
     @property
@@ -128,7 +128,7 @@ class _Snapshot:
     # -- load ----------------------------------------------------------------------------------------------------
 
     def loaded(self) -> bool:
-        """False when a key of the view exists already: every row has to be compared."""
+        """Load, if nothing is there. Return False if a key of the view exists: every row has to be compared then."""
         run, report = self._run, self._run.report
         marked = checkpoint.marked(self._base, "begin load", self._reading.as_of, self._now_ms)
         try:
@@ -160,7 +160,7 @@ class _Snapshot:
     # -- repair --------------------------------------------------------------------------------------------------
 
     def repair(self) -> None:
-        """Look at what differs, or may differ, and make it right."""
+        """Repair whatever differs, or may differ."""
         run, report = self._run, self._run.report
         scope = survey(run, self._reading, self._why, self._companion, self._suspects)
         report.buckets, report.buckets_read, report.deep = scope.grain, len(scope.dirty), scope.everything
@@ -185,7 +185,7 @@ class _Snapshot:
             report.deletes += self._applier.deletes
 
     def _load_manifest(self, scope: Scope) -> None:
-        """Have the manifest of the dirty buckets here, if there is one to be trusted."""
+        """Read the manifest of the dirty buckets, if there is one that matches the state."""
         run = self._run
         if not records.is_there(run.stored) or not self._why.trusted:
             return
@@ -228,7 +228,7 @@ class _Snapshot:
         return surplus.find(sides, part, within, beyond, rule, ahead)
 
     def _save(self, scope: Scope, total: _Total) -> None:
-        """Store what is known by now, under the pending mark: the next run goes on after it, at its own time."""
+        """Store the progress so far under the pending mark: the next run continues from it, at its own time."""
         run = self._run
         part, found = total.parts[-1]
         self._delete_early(scope, total, part, found)
@@ -255,8 +255,9 @@ class _Snapshot:
         )
 
     def _delete_early(self, scope: Scope, total: _Total, part: Repaired, found: Surplus) -> None:
-        """Delete a part's explained keys at once, so that runs too short for all parts make progress: only where
-        neither the source's counts, nor so many deletes by themselves, would have the guard object."""
+        """Delete a part's explained keys at once, so that runs too short for all parts make progress: only if the guard
+        could not object, neither by the source's counts nor by the number of deletes.
+        """
         guarding, before = self._run.guard(self._identity), self._base.keys
         deletes = total.deleted + found.explained_count
         after = digest.count(self._outside) + scope.rows  # rows without a value among them
@@ -271,8 +272,9 @@ class _Snapshot:
         found.explained, found.explained_names = {}, []
 
     def _keep_puts(self) -> None:
-        """Time ran out. Where Redis is between two times anyway, or never was complete, what is known to differ is
-        written, so that runs too short for everything converge; a clean checkpoint is left alone."""
+        """Write the known differences when time has run out, so that runs too short for everything converge: only if
+        Redis is between two times anyway, or was never complete. A clean checkpoint is left alone.
+        """
         assert self._applier is not None
         if self._applier.marked or self.is_first or self._base.pending is not None:
             with contextlib.suppress(ReconcileError):
@@ -335,7 +337,9 @@ class _Snapshot:
     def _commit_repair(
         self, scope: Scope, total: _Total, kept: dict[int, int], left: dict[int, int], *, withheld: bool
     ) -> None:
-        """kept: the view's own keys that stay for now; left: others' that stay. Bucket → digest."""
+        """Commit the repair. kept: the view's own keys whose deletes are withheld; left: unexplained keys that stay.
+        Bucket → digest.
+        """
         run, now = self._run, scope.now
         buckets = scope.grain
         if (kept or left) and scope.grain > scope.buckets:

@@ -1,8 +1,8 @@
-"""One view's part of an invocation, from opening its connections to closing them, in stages that other views' may come
-between. What goes wrong is this view's alone and ends in its report.
+"""One view's part of an invocation, from opening to closing its connections, in stages that those of other views may
+interleave. A failure is this view's alone and ends in its report.
 
     advance() ─▶ a Follower for the loop; unfollowed(); advance() ─▶ …
-              └▶ None: done, close(); or turned_away, cut_short: rest(), and advance() anew when others had their turn
+             └▶ None: done, close(); or turned_away, cut_short: rest(), and advance() again later
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 TURNS = "Materialize takes no more connections: views take turns; raise its max_connections"
 MAX_RESUMED = 100
-"""How often one invocation takes a snapshot for a view that could not be followed on."""
+"""How often one invocation takes a snapshot for a view that can no longer be followed."""
 
 
 class Task:
@@ -59,19 +59,19 @@ class Task:
         self._comparing: Comparing | None = None
         self._resumed = 0
         self._left: Exception | None = None
-        """What ended its follower, until that is settled."""
+        """What ended its follower, until settled."""
         self._done = False
         self.turned_away: ConnectionLimit | None = None
         """Materialize had no connection for it."""
         self.parts: list[Task] = []
-        """Its shards, once it was found to be cut into some: they do the work."""
+        """Its shards, if it turned out to be cut into some: they do the work."""
 
     @property
     def view(self) -> ViewSettings:
         return self._view
 
     def advance(self, keeper: LeaseKeeper, connections: Connections) -> Follower | None:
-        """Work until the view is to be followed, or done with. Never raises for this view's failure."""
+        """Work until the view can be followed, or is done. Never raises for this view's failure."""
         try:
             follower = self._advance(keeper, connections)
         except LeaseHeld as held:
@@ -109,17 +109,17 @@ class Task:
         return self._bring(self._left)
 
     def unfollowed(self, error: Exception | None) -> None:
-        """Its follower has left, for this error or because its time is over."""
+        """Note that its follower has left the loop, with this error or because its time is over."""
         self._left = error
 
     # -- the others' turn ----------------------------------------------------------------------------------------
 
     def may_take(self, seconds: float | None) -> None:
-        """Stop after so long, if it is not done by then: others wait. None: nobody does."""
+        """Stop after this long if not done by then, since other views wait; None: no view waits."""
         self._stop.share(seconds)
 
     def time_left_s(self) -> float | None:
-        """Until following ends, or the run; None: there is no end to come."""
+        """Seconds until following, or the run, ends; None: no end is set."""
         remaining_s = self._whole.remaining_s()
         follow_s = None if self._request.follow_s is None else self._started + self._request.follow_s - time.monotonic()
         left = [one for one in (remaining_s, follow_s) if one is not None and one > 0]
@@ -131,7 +131,7 @@ class Task:
         return self._stop.share_over and self.report.error is None and not (self._done or self.report.skipped)
 
     def rest(self) -> None:
-        """Hang up and let others go on; the next `advance` begins anew, from what is committed."""
+        """Close connections for others to use; the next `advance` starts again from what is committed."""
         if self.turned_away is not None and TURNS not in self.report.warnings:
             self.report.warnings.append(TURNS)
         self.close()
@@ -141,11 +141,11 @@ class Task:
         self._stop = self._whole.part()
 
     def give_up(self, error: ConnectionLimit) -> None:
-        """Materialize has no connection for this view, and none of ours will become free."""
+        """Fail because Materialize has no connection for this view, and none of ours will become free."""
         self.report.fail(error)
 
     def idle(self) -> None:
-        """A moment without changes while the view is followed. Raises Doubt."""
+        """Use a moment without changes while the view is followed. Raises Doubt."""
         if self._comparing is not None:
             self._comparing.while_idle()
 
@@ -186,7 +186,7 @@ class Task:
         return None
 
     def _conclude(self) -> None:
-        """The view's work is done, or its time is over: look at Redis, complete the report."""
+        """Finish the view: compare slices of Redis, complete the report."""
         run, comparing = self._run, self._comparing
         assert run is not None
         assert comparing is not None

@@ -1,4 +1,4 @@
-"""Row values in an audit's report, for the keys that it names: only where they were asked for."""
+"""Row values in an audit's report, for the named keys, if asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reconcile.source.reading import Reading
 
 
 def add_values(run: ViewRun, reading: Reading, buckets: int, named: list[Difference]) -> None:
-    """--show-values: what the source says and what Redis holds, for the named keys only."""
+    """Add the values of source and Redis to the named keys (--show-values)."""
     found = run.report.drift
     if not run.request.show_values or not named or found is None:
         return

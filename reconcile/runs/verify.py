@@ -37,11 +37,11 @@ from reconcile.source.reading import Reading, explain, open_reading
 MAX_LOOKS = 20
 LOOK_AGAIN_S = 0.25
 ROLLING_SLICES = 16
-"""A power of two: slices of an audit are then slices of the rolling compare."""
+"""A power of two, so that slices of an audit are slices of the rolling compare."""
 
 
 def verify(run: ViewRun) -> None:
-    """Audit one view and remember that in Redis, beside the state. Raises ReconcileError; drift is not an error."""
+    """Audit one view and record the audit beside the state. Raises ReconcileError; drift is not an error."""
     run.report.action = "verify"
     check_division(run)
     warn_of_claims(run)
@@ -51,7 +51,7 @@ def verify(run: ViewRun) -> None:
 
 
 def _subset(run: ViewRun) -> tuple[int, int]:
-    """Which slice to audit. Raises UsageError."""
+    """Return the slice to audit. Raises UsageError."""
     subset = run.request.subset
     if subset is None:
         return 0, 1
@@ -76,10 +76,10 @@ class _Audit:
     """(i, n): buckets b with b mod n = i."""
     evidence: Evidence
     named: list[Difference] = field(default_factory=list)
-    """The differences whose keys the report names, in its order."""
+    """The differences whose keys the report names, in order."""
 
     def execute(self) -> None:
-        """Fill the report."""
+        """Audit, and fill the report."""
         at_checkpoint = True
         while True:
             try:
@@ -125,7 +125,9 @@ class _Audit:
 
     @contextlib.contextmanager
     def _reading(self, state: State | None) -> Iterator[tuple[Reading, bool]]:
-        """The view at the checkpoint's time if that can still be read and is Redis' time, else at the present."""
+        """Open the view at the checkpoint's time if that is readable and Redis' content is of that time, else at the
+        present.
+        """
         run = self.run
         withheld = state is not None and state.pending is not None and state.pending.kind == "withheld"
         if state is not None and state.as_of is not None and state.identity is not None and not withheld:
@@ -152,7 +154,7 @@ class _Audit:
                 self._confirm(suspects, buckets, reading, exact)
 
     def _suspects(self, reading: Reading, exact: bool) -> tuple[list[int], int]:
-        """Buckets that seem to differ, and how many there are in all."""
+        """Return buckets that seem to differ, and how many there are in all."""
         run, report = self.run, self.run.report
         with report.phase("read"):
             source_fine, held_fine = self._read(reading)
@@ -177,7 +179,7 @@ class _Audit:
         return suspects, buckets
 
     def _read(self, reading: Reading) -> tuple[list[int], list[int]]:
-        """Digests of source and Redis, at the finest granularity."""
+        """Return the digests of source and Redis, at the finest granularity."""
         run, (i, n) = self.run, self.subset
         sides = run.sides(reading)
         if n == 1 or run.stored.state is None:
@@ -189,7 +191,7 @@ class _Audit:
     def _against_manifest(
         self, suspects: list[int], source: list[int], held: list[int], now: Fingerprints | None, exact: bool
     ) -> list[int]:
-        """Drop what merely lags: Redis is what the manifest says, and the source's bucket has moved since."""
+        """Drop buckets that merely lag: Redis matches the manifest, and the source's bucket has changed since."""
         run, report = self.run, self.run.report
         assert report.drift is not None
         manifest = records.manifest_of(run.state)
@@ -206,14 +208,14 @@ class _Audit:
         return left
 
     def _moved(self, bucket: int, now: Fingerprints | None) -> bool:
-        """Whether the source's bucket may have changed since the checkpoint; now: its fingerprints, None: not known."""
+        """Whether the source's bucket may have changed since the checkpoint. now: its fingerprints, None: unknown."""
         known = self.run.stored.fingerprints
         return known is None or now is None or known[bucket] == UNKNOWN or known[bucket] != now[bucket]
 
     # -- confirm or clear ----------------------------------------------------------------------------------------
 
     def _confirm(self, suspects: list[int], buckets: int, reading: Reading, exact: bool) -> None:
-        """Look closely at the suspects until what the manifest says of each stood still for the length of a look."""
+        """Compare the suspects exactly, until the manifest's record of each is unchanged over a comparison."""
         run, left = self.run, suspects
         for _ in range(MAX_LOOKS):
             run.stored = settled(run)
@@ -235,7 +237,7 @@ class _Audit:
         run.report.warnings.append(f"{len(left)} buckets seemed to differ but kept changing; verify again")
 
     def _recorded(self, chosen: list[int]) -> dict[int, int | None]:
-        """What the manifest says of these buckets now; None where there is none."""
+        """Return the manifest's current records of these buckets; None without a manifest."""
         state = self.run.stored.state
         if state is None or state.as_of is None or not records.is_there(self.run.stored):
             return dict.fromkeys(chosen)
@@ -296,7 +298,7 @@ class _Audit:
     # -- afterwards ----------------------------------------------------------------------------------------------
 
     def remember(self) -> None:
-        """Note the verdict beside the state. It does not depend on whether that is possible."""
+        """Record the verdict beside the state; it does not depend on whether that is possible."""
         run, found = self.run, self.run.report.drift
         i, n = self.subset
         latest = PastAudit(

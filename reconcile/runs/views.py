@@ -28,11 +28,11 @@ BUSY_LOOK_S = 0.02
 """How long the loop waits for changes while workers may have a view to hand over."""
 LEAST_SHARE_S = 1.0
 TURN_S = 2.0
-"""How long a view is followed before another has its connection, where there are too few."""
+"""How long a view is followed before another gets its connection, if there are too few."""
 
 
 def work_on(tasks: list[Task], settings: Settings, stop: Stop) -> None:
-    """Work on all views until each is done with or its time is over. Their reports say how it went."""
+    """Work on all views until each is done or its time is over. The outcome is in their reports."""
     jobs = min(len(tasks), settings.limits.jobs or os.cpu_count() or 1)
     with (
         Connections(settings) as connections,
@@ -80,7 +80,7 @@ class _Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def advance(self, task: Task, keeper: LeaseKeeper, connections: Connections) -> Future[Follower | None]:
-        """Have a task advanced, now or soon."""
+        """Advance a task, now or soon."""
         if self._pool is not None:
             return self._pool.submit(task.advance, keeper, connections)
         done: Future[Follower | None] = Future()
@@ -89,7 +89,7 @@ class _Workers:
 
 
 class _Scheduled:
-    """Which task waits, which is with a worker, and which is followed."""
+    """Which tasks wait, which are with a worker, and which are followed."""
 
     def __init__(self, workers: _Workers, jobs: int, keeper: LeaseKeeper, connections: Connections) -> None:
         self._workers = workers
@@ -99,18 +99,18 @@ class _Scheduled:
         self._waiting: deque[Task] = deque()
         self._advancing: dict[Future[Follower | None], Task] = {}
         self._followed: dict[Follower, tuple[Task, float]] = {}
-        """With the time since when; the longest first."""
+        """Each with the time since it is followed, longest first."""
         self._turned_away: deque[Task] = deque()
-        """Materialize had no connection for them."""
+        """Tasks for which Materialize had no connection."""
         self._look_for_room_at = 0.0
         self._loop = Loop(lambda follower: self._followed[follower][0].idle())
 
     def submit(self, task: Task) -> None:
-        """Let a task wait for a worker."""
+        """Queue a task for a worker."""
         self._waiting.append(task)
 
     def run(self) -> None:
-        """Until nothing is waiting, advancing or followed."""
+        """Work until no task is waiting, advancing or followed."""
         while self._waiting or self._turned_away or self._advancing or self._followed:
             self._make_room()
             self._hand_out()
@@ -137,7 +137,7 @@ class _Scheduled:
                 task.may_take(None)
 
     def _share_s(self, task: Task) -> float | None:
-        """How long a view may take while others wait. None: as long as it likes."""
+        """Return how long a view may take while others wait; None: as long as it needs."""
         left_s = task.time_left_s()
         if left_s is None or not self._waiting:
             return None
@@ -167,7 +167,7 @@ class _Scheduled:
                 self.submit(part)
 
     def _make_room(self) -> None:
-        """Where there are more views than connections they take turns."""
+        """Let views take turns if there are more of them than connections."""
         if not self._turned_away or (self._waiting and self._advancing):
             return
         now = time.monotonic()
@@ -185,7 +185,7 @@ class _Scheduled:
         self.submit(self._turned_away.popleft())
 
     def close(self) -> None:
-        """After a failure of our own: nothing stays open."""
+        """Close everything after a failure of our own."""
         self._loop.close()
         followed = [task for task, _ in self._followed.values()]
         for task in (*self._advancing.values(), *followed):

@@ -33,11 +33,11 @@ from reconcile.source.reading import Reading, explain, open_reading, still
 from reconcile.source.subscription import Subscription, open_subscription
 
 MAX_TURNS = 4
-"""How often one run may find that it has to take a snapshot instead of going on by delta."""
+"""How often one run may switch from delta to snapshot."""
 
 
 class Forced(Exception):  # noqa: N818 - not an error: the way on is a snapshot
-    """A delta cannot go on; why a snapshot has to be taken, and which buckets it has to look at besides."""
+    """A delta cannot continue; why a snapshot is needed, and which buckets it must examine besides."""
 
     def __init__(self, why: Snapshot, suspects: frozenset[int] = frozenset()) -> None:
         super().__init__(why.reason)
@@ -46,9 +46,9 @@ class Forced(Exception):  # noqa: N818 - not an error: the way on is a snapshot
 
 
 def bring(run: ViewRun, forced: Forced | None = None) -> Follower | None:
-    """Bring one view to the present. Returns what is to be followed from there on, if anything.
+    """Bring one view to the present. Return a follower if it is to be followed from there on.
 
-    The lease is held and the stored state known. Raises ReconcileError; the report is filled as far as it went.
+    The lease is held and the stored state known. Raises ReconcileError; the report is filled as far as work went.
     """
     if run.report.as_of_before is None:
         run.report.as_of_before = run.report.as_of = run.state.as_of
@@ -77,7 +77,7 @@ def repair(run: ViewRun, doubt: Doubt) -> None:
 
 
 def resume(run: ViewRun, left: Exception) -> Follower | None:
-    """Go on with a view that could not be followed any longer. Raises `left` where nothing helps."""
+    """Continue with a view that could no longer be followed. Raises `left` if nothing helps."""
     if run.request.mode != "delta":
         return bring(run, forced_by(run, left))
     if isinstance(left, Doubt):
@@ -113,7 +113,7 @@ def _snapshot_only(run: ViewRun) -> Follower | None:
 
 
 def _check_patience(run: ViewRun, as_of: int | None) -> None:
-    """Refuse a time further ahead than a read may wait; with an earlier deadline, waiting is what was asked."""
+    """Refuse a time further ahead than a read may wait; with an earlier deadline, waiting is what was asked for."""
     patience_s = run.settings.materialize.read_timeout_s
     remaining_s = run.stop.remaining_s()
     ahead_s = 0.0 if as_of is None else as_of / 1000 - time.time()
@@ -141,7 +141,7 @@ def _delta_only(run: ViewRun) -> Follower | None:
 
 
 def settled_by_snapshot(run: ViewRun, doubt: Doubt) -> SafetyStop:
-    """The error where a delta alone was asked for."""
+    """Return the error for a delta that only a snapshot could settle."""
     run.report.deletes_withheld = doubt.withheld
     return doubt.stop or SafetyStop(
         f"{doubt.reason}; a delta alone cannot resolve this",
@@ -150,7 +150,7 @@ def settled_by_snapshot(run: ViewRun, doubt: Doubt) -> SafetyStop:
 
 
 def _run(run: ViewRun, forced: Forced | None) -> Follower | None:
-    """Delta where it is possible, else a snapshot; then follow. What a delta cannot settle a snapshot does."""
+    """Run a delta if possible, else a snapshot; then follow. A snapshot settles what a delta cannot."""
     for _ in range(MAX_TURNS):
         try:
             return _turn(run, forced)
@@ -161,7 +161,7 @@ def _run(run: ViewRun, forced: Forced | None) -> Follower | None:
 
 
 def forced_by(run: ViewRun, error: Exception) -> Forced:
-    """The snapshot that goes on where a delta cannot. Raises the error where none helps."""
+    """Return the snapshot to take if a delta cannot continue. Raises the error if none helps."""
     suspects: frozenset[int] = frozenset()
     if isinstance(error, HistoryLost):
         why = "history lost"
@@ -214,12 +214,14 @@ def _decide(run: ViewRun, reading: Reading) -> decide.Decision:
 
 
 def _snapshot_is_cheaper(run: ViewRun, companion: CompanionDefinition | None) -> bool:
-    """Starting a SUBSCRIBE makes the server read the whole view; an indexed companion answers at once."""
+    """Whether a snapshot is cheaper: starting a SUBSCRIBE makes the server read the whole view, an indexed companion
+    answers at once.
+    """
     return companion is not None and run.follow_until is None and run.state.pending is None
 
 
 def _waiting_keys_are_gone(run: ViewRun) -> bool:
-    """Whether somebody has removed keys that wait for consent: a delta never looks at them."""
+    """Whether keys that wait for consent have been removed, which a delta would not notice."""
     names = run.state.surplus_names
     return bool(names) and not all(run.target.exist(names))
 
@@ -228,7 +230,7 @@ def _waiting_keys_are_gone(run: ViewRun) -> bool:
 
 
 def _delta(run: ViewRun, as_of: int, now: int, ids: list[str]) -> Follower | None:
-    """Catch up with the present; where more is asked for, return what is to be followed."""
+    """Catch up with the present. Return a follower if there is more to follow."""
     run.report.action = "delta"
     pending = run.state.pending
     if pending is not None:
@@ -253,9 +255,9 @@ def _delta(run: ViewRun, as_of: int, now: int, ids: list[str]) -> Follower | Non
 
 
 def _subscribe(run: ViewRun, up_to: Frontier | None, ids: list[str] | None) -> Subscription:
-    """SUBSCRIBE from the checkpoint; its read hold is in place when this returns.
+    """SUBSCRIBE from the checkpoint; its read hold is in place on return.
 
-    ids: of the objects the query reads; another session is asked whether they still are. None: a reading holds them.
+    ids: of the objects the query reads; another session checks whether they still are. None: a reading holds them.
     """
     state = run.state
     session = run.open_session()
@@ -268,7 +270,7 @@ def _subscribe(run: ViewRun, up_to: Frontier | None, ids: list[str] | None) -> S
 
 
 def _caught_up(follower: Follower) -> bool:
-    """False when more changed at one time than memory holds, or than Materialize sends at once."""
+    """Return False if more changed at one time than memory holds, or than Materialize sends at once."""
     try:
         follow(follower)
     except (TooLarge, ResultTooLarge):
@@ -281,14 +283,14 @@ def _caught_up(follower: Follower) -> bool:
 
 
 def _past_too_large(run: ViewRun) -> None:
-    """Come to the present in parts, which may be later than what this run began with."""
+    """Reach the present in parts; it may be later than the one this run began with."""
     present = max(explain(run.open_session(), run.described.mapping).frontiers.now, (run.state.as_of or 0) + 1)
     with run.report.phase("parts"):
         large.apply_range(run, present, repeat=False)
 
 
 def _repeat_pending(run: ViewRun, until: int) -> None:
-    """An earlier run died while it applied (as_of, until]: do exactly that again."""
+    """Repeat exactly the range (as_of, until] that an earlier run was applying when it died."""
     bound = Until(up_to=frontier_after(until))
     follower = Follower(run, _subscribe(run, bound.up_to, None), bound, repeat=True)
     try:
@@ -301,7 +303,7 @@ def _repeat_pending(run: ViewRun, until: int) -> None:
 
 
 def _follow_after(run: ViewRun, reading: Reading) -> Follower | None:
-    """After a snapshot, without a gap: the reading still holds its time when the subscription begins."""
+    """Follow a snapshot without a gap: the reading still holds its time when the subscription begins."""
     moment = run.follow_until
     if moment is None or time.monotonic() >= moment or run.request.dry_run or reading.as_of == MAX_TIMESTAMP:
         return None
@@ -318,7 +320,7 @@ def _follow_after(run: ViewRun, reading: Reading) -> Follower | None:
 
 
 def _note_end(run: ViewRun, now: int) -> None:
-    """Stopped by a signal, or before the present was reached: incomplete, though all progress is committed."""
+    """Report as incomplete if stopped by a signal, or before the present was reached; all progress is committed."""
     behind = frontier_after(run.state.as_of or 0) <= now
     _note_stop(run, behind=behind)
     if behind and not run.stop.requested and run.follow_until is not None:

@@ -1,6 +1,6 @@
-"""What Materialize says about objects, clusters and the quality of a query's rows: for doctor, explain and init.
+"""Query the catalog and row counts: objects, clusters, keys. For doctor, explain and init.
 
-Catalog relations are read one by one where possible: joins over them are what differs most between versions.
+Catalog relations are read one by one if possible: joins over them are what differs most between versions.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from reconcile.source.session import Session
 
 @dataclass(frozen=True, slots=True)
 class CatalogObject:
-    """One object as the catalog has it. window_ms: how much history it keeps, None when that is not told."""
+    """One object of the catalog. window_ms: the history it keeps; None: unknown."""
 
     id: str
     kind: str
     name: str
     """Quoted and qualified, for use in statements."""
     on_id: str | None
-    """The relation an index is on."""
+    """The relation of an index."""
     window_ms: int | None
 
 
 def find_object(session: Session, object_id: str) -> CatalogObject | None:
-    """One object by the id EXPLAIN TIMESTAMP gives; None when the catalog does not show it."""
+    """Return an object by its id from EXPLAIN TIMESTAMP; None if the catalog does not show it."""
     at = literal(object_id)
     rows = session.fetch(f"SELECT name, type, schema_id FROM mz_catalog.mz_objects WHERE id = {at}")
     if not rows:
@@ -47,7 +47,7 @@ def find_object(session: Session, object_id: str) -> CatalogObject | None:
 
 
 def _place(session: Session, schema_id: str) -> list[str]:
-    """Database and schema, as far as known."""
+    """Return database and schema, as far as known."""
     rows = session.fetch(f"SELECT name, database_id FROM mz_catalog.mz_schemas WHERE id = {literal(schema_id)}")
     if not rows:
         return []
@@ -57,7 +57,7 @@ def _place(session: Session, schema_id: str) -> list[str]:
 
 
 def cluster_replicas(session: Session, cluster: str) -> int | None:
-    """How many replicas a cluster has; None when there is no such cluster."""
+    """Return a cluster's number of replicas; None if there is no such cluster."""
     found = session.fetch(f"SELECT id FROM mz_catalog.mz_clusters WHERE name = {literal(cluster)}")
     if not found:
         return None
@@ -66,26 +66,26 @@ def cluster_replicas(session: Session, cluster: str) -> int | None:
 
 
 def version_cluster_role(session: Session) -> tuple[str, str, str]:
-    """Version of Materialize, the session's cluster, our role."""
+    """Return Materialize's version, the session's cluster and the role."""
     ((version, role),) = session.fetch("SELECT mz_version(), current_role()")
     ((cluster,),) = session.fetch("SHOW cluster")
     return _text(version), _text(cluster), _text(role)
 
 
 def answered_by_index(session: Session, relation: str) -> bool:
-    """Whether reading a relation is answered by indexes of the session's cluster alone."""
+    """Whether a relation is read from indexes of the session's cluster alone."""
     ((text,),) = session.fetch(current_of(f"SELECT * FROM {relation}"))
     return all(source.kind == "compute" for source in parse_explanation(_text(text)).objects)
 
 
 def count_rows(session: Session, mapping: Mapping) -> tuple[int, int]:
-    """(rows, rows without key) of the query now."""
+    """Return (rows, rows without a key) of the query at present."""
     ((rows, keyed),) = session.fetch(f"SELECT count(*), count({mapping.key_sql}) FROM {mapping.source}")
     return int(rows or 0), int(rows or 0) - int(keyed or 0)
 
 
 def repeated_keys(mapping: Mapping, within: str = "") -> str:
-    """Keys that have several rows: (key, rows); within: as `Mapping.within` has it."""
+    """Return some keys with several rows: (key, rows)."""
     return (
         f"SELECT {mapping.key_sql} AS key, count(*) AS rows FROM {mapping.source}{within} "
         "GROUP BY 1 HAVING count(*) > 1"
@@ -93,12 +93,12 @@ def repeated_keys(mapping: Mapping, within: str = "") -> str:
 
 
 def first_row(mapping: Mapping) -> str:
-    """The least that shows whether the view may be read."""
+    """Read one key, the cheapest test of whether the view can be read."""
     return f"SELECT {mapping.key_sql} AS key FROM {mapping.source} LIMIT 1"
 
 
 def rows_of_key(mapping: Mapping, key: bytes) -> str | None:
-    """The rows of one Redis key, as the mapping's form wants them; None for bytes that no text key can be."""
+    """Return the rows of one Redis key, in the mapping's form; None for bytes that no text key can be."""
     if mapping.keys[0].oid == BYTEA:
         wanted = bytes_literal(key)
     else:
@@ -117,19 +117,19 @@ def _text(value: bytes | None) -> str:
 
 
 STORABLE_KINDS = ("materialized-view", "view", "table", "source")
-"""Relations a view of ours can be made of, the likeliest first."""
+"""Kinds of relations a view can be made of, likeliest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Something that can be read. name: as in the configuration, each part quoted only where it has to be."""
+    """A relation that can be read. name: as in the configuration, each part quoted only if necessary."""
 
     name: str
     kind: str
 
 
 def relations(session: Session) -> list[Relation]:
-    """What users have made in this Materialize, by kind and name."""
+    """Return the users' relations in this Materialize, by kind and name."""
     rows = session.fetch("SELECT name, type, schema_id FROM mz_catalog.mz_objects WHERE id LIKE 'u%'")
     places: dict[str, list[str]] = {}
     found = []
@@ -144,5 +144,5 @@ def relations(session: Session) -> list[Relation]:
 
 
 def plain_identifier(name: str) -> str:
-    """A name as people write it: quoted only where it would mean something else without."""
+    """Return a name as people write it: quoted only if it would mean something else without."""
     return name if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) else identifier(name)

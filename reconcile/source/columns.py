@@ -1,4 +1,4 @@
-"""Which columns a query has, and whether they can be stored as the configuration says. Nothing is read for that."""
+"""Check a query's columns, and whether they can be stored as configured. Reads no rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reconcile.source.session import Session
 EVERY = "*"
 """Stands for all columns but those of the key and expires_at."""
 UNNAMED = "?column?"
-"""What Materialize calls a column without a name."""
+"""Materialize's name for a column without one."""
 EXPIRY_TYPES = (1114, 1184)
 """timestamp, timestamptz."""
 _NUMERIC = {
@@ -44,8 +44,7 @@ def map_columns(
     expires_at: str | None = None,
     view: str,
 ) -> Mapping:
-    """Check the query's columns against what is configured. values: names, or ("*",) for all the others.
-
+    """Check the query's columns against the configuration. values: names, or ("*",) for all others.
     Raises SchemaError.
     """
     found = {column.name: column for column in columns}
@@ -75,7 +74,7 @@ def map_columns(
 
 
 def _check_found(name: str, role: str, columns: list[Column], view: str) -> None:
-    """Raise SchemaError unless the query has this column once."""
+    """Raise SchemaError unless the query has exactly one column of this name."""
     times = sum(column.name == name for column in columns)
     if times > 1:
         raise SchemaError(f"the query of view {view} has several columns {name!r}", hint="give them names")
@@ -143,7 +142,9 @@ def _type_name(column: Column) -> str:
 
 
 def describe_mapping(session: Session, view: ViewSettings) -> Mapping:
-    """The columns of a view's query, checked against its settings; nothing is read. Raises SchemaError, UsageError."""
+    """Return the columns of a view's query, checked against its settings. Reads no rows. Raises SchemaError,
+    UsageError.
+    """
     key = KeyShape(view.key_prefix, view.key_columns, view.key_literals)
     columns = session.columns(query.describe(view.sql))
     mapping = map_columns(

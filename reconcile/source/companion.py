@@ -1,10 +1,8 @@
-"""The companion view, which has Materialize maintain the fingerprints.
+"""The companion view, in which Materialize maintains the fingerprints.
 
-Its definition says how many buckets they are for and which salt they have: all who share it (a lost state, two Redis
-targets, the shards of a view) read both from there.
-
-That it fits the query is proved by plans: the statement in its definition must have the plan of the fingerprints we
-would ask for ourselves. Comparing the numbers proves nothing while the view is empty.
+Its definition has the number of buckets and the salt; whoever shares it (a new state, two Redis targets, the shards of
+a view) reads both from there. Plans prove that it matches the query: the statement in its definition must have the plan
+of the fingerprints we would query ourselves. Comparing the numbers proves nothing while the view is empty.
 """
 
 from __future__ import annotations
@@ -29,9 +27,9 @@ _AGAIN = "create it again with the statements of: reconcile init --companion"
 
 @dataclass(frozen=True, slots=True)
 class CompanionDefinition:
-    """What the definition of a companion view says.
+    """The definition of a companion view.
 
-    salt: 32 hexadecimal characters. identity: changes when the view is replaced, or made of other objects.
+    salt: 32 hexadecimal characters. identity: changes if the view is replaced, or made of other objects.
     """
 
     name: str
@@ -39,12 +37,12 @@ class CompanionDefinition:
     salt: str
     identity: str
     statement: str
-    """Its SELECT, with the names of what it reads as they are now."""
+    """Its SELECT, with the current names of what it reads."""
 
     def proved(self, session: Session, mapping: Mapping) -> bool:
-        """Whether Materialize plans it exactly as the fingerprints of the whole query; asked outside of a reading.
+        """Whether Materialize plans it exactly as the fingerprints of this query. Call outside of a reading.
 
-        False also where plans are not shown: then only comparing all fingerprints at one time can tell.
+        Also False if plans are not shown: then only comparing all fingerprints at one time can tell.
         """
         ours = replace(mapping, shard=WHOLE).fingerprints(self.buckets, self.salt)
         try:
@@ -55,9 +53,9 @@ class CompanionDefinition:
 
 
 def describe_companion(session: Session, name: str) -> CompanionDefinition:
-    """Read a companion view's definition; outside of a reading, which keeps to the schemas of its first statement.
+    """Read a companion view's definition. Call outside of a reading, which keeps to the schemas of its first statement.
 
-    Raises UsageError when there is no such view, or it was not made by `companion_ddl`.
+    Raises UsageError if there is no such view, or `companion_ddl` did not make it.
     """
     ((_, text),) = session.fetch(f"SHOW CREATE VIEW {name}")
     definition = str(text or b"", "utf-8")

@@ -1,4 +1,4 @@
-"""psycopg's errors, translated once. Texts and SQLSTATEs as recorded on a real Materialize (tests/conformance)."""
+"""Translate psycopg's errors. Texts and SQLSTATEs as recorded on a real Materialize (tests/conformance)."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ _TLS = re.compile(
     r"certificate|private key|does not support SSL|TLS encryption is required|alert (unknown ca|handshake)"
 )
 _MISUSED = re.compile(r"connection is bad: (invalid|weak)|could not match")
-"""libpq's words for a connection string it does not accept; it connects to nobody then."""
+"""libpq's words for a connection string it rejects without connecting."""
 _DATA = re.compile(r"(Evaluation|Decode|Source|Envelope) error: ")
-"""What a row makes impossible (storage-types/src/errors.rs: DataflowError)."""
+"""Errors caused by a row (storage-types/src/errors.rs: DataflowError)."""
 _VALUES = re.compile(r" ?\(original (?:text|bytes): .*|\"(?:.*\"|.*$)", re.DOTALL)
-"""Where such a text quotes the row: what could not be decoded, and what is no number, date or else."""
+"""Where such a text quotes the row: what could not be decoded or parsed."""
 _ACCESS_STATES = {"28P01", "28000", "42501", "MZ010", "MZ011"}
 _RETRY_STATES = {"57014", "25P03", "53000", "53200", "25006", "57P01", "57P02", "57P03"}
 _USAGE_CLASSES = ("42", "0A", "2F", "54", "08P")
-"""Some of these psycopg calls OperationalError; but trying again does not help."""
+"""psycopg calls some of these OperationalError, but retrying does not help."""
 
 
 @contextlib.contextmanager
 def translated(stop: Stop, *, planning: bool = False) -> Iterator[None]:
-    """Turn psycopg errors inside into ours. A statement cancelled because the run ends becomes Incomplete.
+    """Translate psycopg errors inside the block. A statement cancelled because the run ends becomes Incomplete.
 
-    planning: nothing is read inside, so that what Materialize has to say is about the query.
+    planning: nothing is read inside, so that any complaint is about the query.
     """
     try:
         yield
@@ -70,7 +70,7 @@ def translated(stop: Stop, *, planning: bool = False) -> Iterator[None]:
 
 
 def translate(error: psycopg.Error) -> ReconcileError:
-    """What a psycopg error means for the user. The row values a server quotes are left out."""
+    """Translate a psycopg error. Row values that a server quotes are left out."""
     state = error.sqlstate or ""
     text = _first_line(error)
     if _HISTORY_LOST.search(text):
@@ -93,7 +93,7 @@ def translate(error: psycopg.Error) -> ReconcileError:
 
 
 def _about_connecting(error: psycopg.Error, state: str, text: str) -> ReconcileError | None:
-    """Sessions that do not come about, or are ended, for a reason of their own."""
+    """Translate errors of sessions that are refused or ended for reasons of their own."""
     if "authentication expired" in text:
         return Unavailable(f"Materialize ended the session: {text}", hint="the next run signs in again and goes on")
     if "protocol version" in text:

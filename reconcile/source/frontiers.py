@@ -23,7 +23,7 @@ _SOURCE_NAME = re.compile(r"(?P<name>.*) \((?P<id>[a-z]+\d+), (?P<kind>storage|c
 
 @dataclass(frozen=True, slots=True)
 class SourceObject:
-    """One object a query reads. kind 'compute': an index, whose history is its own, usually one second."""
+    """An object that a query reads. kind 'compute': an index, which has its own history, usually one second."""
 
     name: str
     id: str
@@ -43,7 +43,7 @@ class Explained:
 
 
 def parse_explanation(text: str) -> Explained:
-    """Raises ReconcileError when the answer has another shape than the recorded one."""
+    """Parse the answer. Raises ReconcileError if its shape differs from the recorded one."""
     try:
         explained = json.loads(text)
         return _parse(explained)

@@ -32,30 +32,31 @@ class Column:
 
 
 def literal(text: str) -> str:
-    """A SQL string literal. standard_conforming_strings is on in Materialize."""
+    """Return a SQL string literal. standard_conforming_strings is on in Materialize."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def bytes_literal(data: bytes) -> str:
-    """A SQL bytea literal."""
+    """Return a SQL bytea literal."""
     return f"'\\x{data.hex()}'::bytea"
 
 
 def describe(sql: str) -> str:
-    """A query that returns no rows but the columns of `sql`; Materialize reduces it to a constant."""
+    """Return a query with the columns of `sql` and no rows; Materialize reduces it to a constant."""
     return f"SELECT * FROM ({sql}) AS q WHERE false LIMIT 0"
 
 
 def current_of(sql: str) -> str:
-    """Asks for since, upper, the present time and the objects read, without running anything."""
+    """Return a statement that gives since, upper, the present time and the objects read, without running anything."""
     return f"EXPLAIN TIMESTAMP AS JSON FOR SELECT * FROM ({sql}) AS q"
 
 
 def plan_of(sql: str) -> str:
-    """The plan tells what EXPLAIN TIMESTAMP does not: plain views, which are inlined and have no frontier.
+    """Return a statement for the query's plan, which shows what EXPLAIN TIMESTAMP does not: plain views, which are
+    inlined and have no frontier.
 
-    As JSON: text may tell of a constant relation no more than how many rows it has (sqllogictest/explain/default.slt).
-    Not the fast path's: that has the present time in the place of mz_now() (adapter/src/optimize/peek.rs).
+    As JSON: text may only count the rows of a constant relation (sqllogictest/explain/default.slt). Without fast path:
+    that has the present time in place of mz_now() (adapter/src/optimize/peek.rs).
     """
     return f"EXPLAIN OPTIMIZED PLAN WITH (NO FAST PATH) AS JSON FOR SELECT * FROM ({sql}) AS q"
 
@@ -67,12 +68,12 @@ class Mapping:
     sql: str
     key: KeyShape
     keys: tuple[Column, ...]
-    """The columns of the key, in its order."""
+    """The columns of the key, in order."""
     values: tuple[Column, ...]
     layout: str = "string"
     expires_at: Column | None = None
     parts: int = 1
-    """How many results the view is read in: Materialize bounds the size of each (max_query_result_size)."""
+    """Number of results in which the view is read: Materialize limits the size of each (max_query_result_size)."""
     shard: Shard = WHOLE
     """Only its rows are read."""
 
@@ -85,11 +86,13 @@ class Mapping:
 
     @property
     def key_sql(self) -> str:
-        """Expression for the exact Redis key: text, or bytea where the key column is."""
+        """Expression for the exact Redis key: text, or bytea if the key column is."""
         return self._key_behind(self.key.prefix)
 
     def _key_behind(self, prefix: str) -> str:
-        """The Redis key with another prefix: the one here is put on by whoever reads rows (each || is paid per row)."""
+        """Return an expression for the Redis key with another prefix; the reader adds the real one (each || is paid per
+        row).
+        """
         suffix = self.key.literals[-1]
         if self.keys[0].oid == BYTEA:
             if not prefix and not suffix:
@@ -107,7 +110,7 @@ class Mapping:
 
     @property
     def _travelling(self) -> dict[str, str]:
-        """The columns of a row as they are read, by their names in the result; what `form` makes rows of."""
+        """The columns that are read per row, by name in the result; `form` makes rows of them."""
         columns = {"key": self._key_behind("")}
         if self.layout == "json":
             fields = ", ".join(f"{literal(column.name)}, {_name(column)}" for column in self.values)
@@ -133,9 +136,9 @@ class Mapping:
         )
 
     def hash_sql(self, salt: str) -> str:
-        """Materialize's 64-bit hash of a row, the salt in front of each of its columns (docs/adr/0013).
+        """Return Materialize's 64-bit hash of a row, with the salt before each column (docs/adr/0013).
 
-        A NULL value is left out. Where there are several columns, NULL is a text of its own.
+        A NULL value is left out. With several columns, NULL has a text of its own.
         """
         values = [_hashable(column) for column in self.values]
         values += [_text(self.expires_at)] if self.expires_at is not None else []
@@ -149,29 +152,31 @@ class Mapping:
         return f"crc32({self.key_sql}) % {buckets}::uint4"
 
     def mapped(self) -> str:
-        """The rows, as `form` wants them."""
+        """Return a query for the rows, as `form` takes them."""
         listed = ", ".join(f"{expression} AS {name}" for name, expression in self._travelling.items())
         return f"SELECT {listed} FROM {self.source}"
 
     def within(self, chosen: list[int], buckets: int) -> str:
-        """What keeps `mapped` to chosen buckets. A byte mask costs the same for one bucket or all; IN lists
-        cost minutes."""
+        """Return the condition that limits `mapped` to chosen buckets.
+
+        A byte mask costs the same for one bucket or all; IN lists cost minutes.
+        """
         mask = bytes_literal(mask_of(chosen, buckets))
         return f" WHERE get_byte({mask}, ({self.bucket_sql(buckets)})::int4) = 1"
 
     def fingerprints(self, buckets: int, salt: str) -> str:
-        """(bucket, rows, fingerprint) per bucket that has rows; bucket NULL for rows without key."""
+        """Return a query for (bucket, rows, fingerprint) per bucket with rows; bucket NULL for rows without a key."""
         return (
             f"SELECT {self.bucket_sql(buckets)} AS bucket, count(*) AS rows, sum({self.hash_sql(salt)}) AS fingerprint "
             f"FROM {self.source} GROUP BY 1"
         )
 
     def part_sql(self, i: int, n: int) -> str:
-        """Condition for one of n parts of the keys; the first has the rows without key."""
+        """Return the condition for one of n parts of the keys; the first includes rows without a key."""
         return f"coalesce({self.bucket_sql(n)}, 0::uint4) = {i}::uint4"
 
     def in_parts(self, statement: str) -> list[str]:
-        """`mapped`, as statements that together give all rows."""
+        """Return `mapped` as statements that together give all rows."""
         if self.parts == 1:
             return [statement]
         return [f"{statement} WHERE {self.part_sql(i, self.parts)}" for i in self.shard.parts(self.parts)]
@@ -197,7 +202,7 @@ def _name(column: Column) -> str:
 
 
 def _text(column: Column) -> str:
-    """A column as text, or as the bytes it is. A cast of text would be nothing but longer."""
+    """Return a column as text, or as bytes if it is bytea, without superfluous casts."""
     return _name(column) if column.oid in (BYTEA, TEXT) else f"{_name(column)}::text"
 
 
@@ -214,7 +219,7 @@ def _joined(expressions: list[str]) -> str:
 
 
 def companion_ddl(mapping: Mapping, name: str, buckets: int, salt: str) -> str:
-    """Statements that create the companion view, so that Materialize maintains the fingerprints."""
+    """Return the statements that create the companion view."""
     index = name.rsplit(".", 1)[-1].strip('"') + "_by_bucket"
     return (
         f"CREATE VIEW {name} AS\n  {mapping.fingerprints(buckets, salt)};\n"
@@ -223,22 +228,22 @@ def companion_ddl(mapping: Mapping, name: str, buckets: int, salt: str) -> str:
 
 
 def companion_rows(name: str, shard: Shard = WHOLE) -> str:
-    """All fingerprints the companion view maintains, or those of a shard's buckets."""
+    """Return a query for all fingerprints of the companion view."""
     chosen = "" if shard == WHOLE else f" WHERE coalesce(bucket % {shard.n}::uint4, 0::uint4) = {shard.i}::uint4"
     return f"SELECT bucket, rows, fingerprint FROM {name}{chosen}"
 
 
 def as_of(statement: str, timestamp: int | None) -> str:
-    """The statement at an explicit time; None: at the time of its transaction."""
+    """Return the statement at an explicit time; None: at the time of its transaction."""
     return statement if timestamp is None else f"{statement} AS OF {timestamp}"
 
 
 def subscribe(
     mapping: Mapping, timestamp: int, up_to: Frontier | None = None, part: tuple[int, int] | None = None
 ) -> str:
-    """Changes after `timestamp` as COPY text: mz_timestamp, mz_progressed, mz_diff, key, value.
+    """Return a SUBSCRIBE to changes after `timestamp`, as COPY text: mz_timestamp, mz_progressed, mz_diff, key, value.
 
-    part (i, n): only keys with crc32(key) mod n = i; the first has the rows without key.
+    part (i, n): only keys with crc32(key) mod n = i; the first includes rows without a key.
     """
     bound = "" if up_to is None else f" UP TO {up_to}"
     chosen = "" if part is None else f" WHERE {mapping.part_sql(*part)}"
@@ -249,11 +254,11 @@ def subscribe(
 
 
 def mean_bytes(mapping: Mapping) -> str:
-    """The mean length of a row: its key, without the prefix, and its values."""
+    """Return a query for the mean size of a row: its key, without the prefix, and its values."""
     lengths = [f"coalesce(octet_length({_text(column)}), 0)" for column in (*mapping.keys, *mapping.values)]
     return f"SELECT avg({' + '.join(lengths)}) AS mean FROM {mapping.source}"
 
 
 def all_of(relation: str) -> str:
-    """Every column of a relation, which is quoted where it has to be."""
+    """Return a query for every column of a relation, quoted if necessary."""
     return f"SELECT * FROM {relation}"

@@ -37,16 +37,16 @@ class Reading:
 
     @property
     def of_the_present(self) -> bool:
-        """Whether this reads the present, in one transaction, rather than a time that was asked for."""
+        """Whether this reads the present in one transaction, rather than a requested time."""
         return self._at is None
 
     def rows(self) -> Iterator[list[Row]]:
-        """All rows in chunks. Raises DataError: NULL key."""
+        """Return all rows in chunks. Raises DataError for a NULL key."""
         for statement in self.mapping.in_parts(self.mapping.mapped()):
             yield from self._rows(statement)
 
     def rows_of(self, chosen: list[int], buckets: int) -> Iterator[list[Row]]:
-        """Rows of the chosen buckets in chunks."""
+        """Return the rows of the chosen buckets in chunks."""
         for some in self._in_parts(chosen):
             yield from self._rows(self.mapping.mapped() + self.mapping.within(some, buckets))
 
@@ -56,14 +56,14 @@ class Reading:
             yield rows_of(chunk)
 
     def _in_parts(self, chosen: list[int]) -> list[list[int]]:
-        """The chosen buckets in as many lists as the view is read in results."""
+        """Split the chosen buckets into as many lists as the view is read in results."""
         parts = min(self.mapping.parts, len(chosen))
         return [chosen[i::parts] for i in range(parts)]
 
     def fingerprints(self, buckets: int, salt: str, companion: str | None = None) -> tuple[Fingerprints, list[int]]:
-        """(fingerprint, rows) per bucket, from the companion view (made with that salt) or by one GROUP BY.
+        """Return (fingerprint, rows) per bucket, from the companion view (made with that salt) or by one GROUP BY.
 
-        salt: 32 hexadecimal characters. Raises DataError: NULL key.
+        salt: 32 hexadecimal characters. Raises DataError for a NULL key.
         """
         mapping = self.mapping
         statement = mapping.fingerprints(buckets, salt)
@@ -86,7 +86,7 @@ class Reading:
         return found, rows
 
     def fingerprint_of(self, bucket: int, buckets: int, salt: str) -> int:
-        """One bucket's fingerprint, computed now."""
+        """Compute one bucket's fingerprint."""
         mapping = self.mapping
         statement = f"SELECT sum({mapping.hash_sql(salt)}) AS fingerprint FROM {mapping.source}"
         ((total,),) = self._fetch(statement + mapping.within([bucket], buckets))
@@ -102,9 +102,9 @@ class Reading:
         return int(count or 0), found[:names]
 
     def still(self) -> bool:
-        """Whether the query reads the same objects as in the beginning: a view may be swapped between two statements.
+        """Whether the query still reads the same objects, as a view may be swapped between two statements.
 
-        To be asked before what was read is committed.
+        To be checked before committing what was read.
         """
         try:
             return explain(self._session, self.mapping, self._at).ids == self.explained.ids
@@ -112,7 +112,7 @@ class Reading:
             return False
 
     def end(self) -> None:
-        """Let go of the time before the block ends: nothing more is read, and something else holds it if need be."""
+        """End the read before the block does; another read hold may keep its time readable."""
         if not self._ended:
             self._ended = True
             if self._at is None:
@@ -129,7 +129,7 @@ class Reading:
         self._check_time()
 
     def _check_time(self) -> None:
-        """EXPLAIN TIMESTAMP said T before the first read; the transaction itself is the authority."""
+        """Check that the transaction reads at the T that EXPLAIN TIMESTAMP gave before the first read."""
         if self._checked:
             return
         ((text,),) = self._session.fetch("SELECT mz_now()::text")
@@ -142,7 +142,7 @@ class Reading:
 
 @contextlib.contextmanager
 def open_reading(session: Session, mapping: Mapping, as_of: int | None) -> Iterator[Reading]:
-    """Read the view at as_of, or at the present (None). Raises HistoryLost for a time that is gone."""
+    """Open a reading at as_of, or at the present (None). Raises HistoryLost if that time can no longer be read."""
     if as_of is not None:
         explained = explain(session, mapping, as_of)
         yield Reading(session, mapping, as_of, True, explained)
@@ -160,13 +160,13 @@ def open_reading(session: Session, mapping: Mapping, as_of: int | None) -> Itera
 
 
 def explain(session: Session, mapping: Mapping, as_of: int | None = None) -> Explained:
-    """Frontiers and objects of the view's query; with as_of also checks that time."""
+    """Return frontiers and objects of the view's query; with as_of, also check that time."""
     ((text,),) = session.fetch(query.as_of(query.current_of(mapping.sql), as_of))
     return parse_explanation(str(text or b"", "utf-8"))
 
 
 def still(session: Session, mapping: Mapping, ids: list[str]) -> bool:
-    """Whether the query reads these objects: to be asked, on another session, once a subscription has started."""
+    """Whether the query still reads these objects. Ask on another session, once a subscription has started."""
     try:
         return explain(session, mapping).ids == ids
     except UsageError:
@@ -174,7 +174,9 @@ def still(session: Session, mapping: Mapping, ids: list[str]) -> bool:
 
 
 def rows_of_key(session: Session, mapping: Mapping, key: bytes, as_of: int | None) -> list[Row]:
-    """The rows of one Redis key, now or at a time that is readable; three are enough to tell that it has several."""
+    """Return the rows of one Redis key, now or at a readable time; at most three, which is enough
+    to show duplicates.
+    """
     statement = catalog.rows_of_key(mapping, key)
     if statement is None:
         return []

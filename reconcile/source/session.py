@@ -31,22 +31,26 @@ logger = logging.getLogger(__name__)
 Chunk: TypeAlias = "list[tuple[bytes | None, ...]]"
 """Some rows of a result, as the server sent them."""
 CHUNK_ROWS, CHUNK_BYTES = 500, 1 << 20
-"""A chunk of a finite read has no more rows and bytes than this, but for a single row that is larger."""
+"""Limits of a chunk of a finite read, except that a single row may be larger."""
 ROWS_AT_ONCE = 16
-"""Rows libpq hands over together; it holds all of them, and so do we. 16 cost the client no more than 500 do, one by
-one costs five times as much (measured: 0.19, 0.17, 0.95 s for 500,000 rows of 120 bytes)."""
+"""Rows that libpq returns together; it holds all of them, and so do we. 16 cost the client no more than 500, one by one
+five times as much (measured: 0.19, 0.17, 0.95 s for 500,000 rows of 120 bytes).
+"""
 _TCP_INFO_BYTES, _BYTES_RECEIVED = 136, 128
-"""Size of the part of struct tcp_info that ends with tcpi_bytes_received, and that field's place (linux/tcp.h)."""
+"""Size of the part of struct tcp_info up to tcpi_bytes_received, and that field's offset (linux/tcp.h)."""
 _LIBPQ_WITH_VERSIONS = 180000
 LOOK_UP_S = 2.0
-"""What a connection may take beyond connect_timeout for each host, which libpq does not apply to looking up names."""
+"""Time allowed beyond connect_timeout per host, which libpq does not apply to name lookup."""
 IDLE_IN_TRANSACTION = "10min"
-"""A read transaction may wait for Redis that long between two reads; the server's default is two minutes."""
+"""How long a read transaction may wait for Redis between two reads; the server's default is two minutes."""
 
 
 class Session:
-    """An open connection in autocommit. Use `connect`. Every wait ends with the run (Stop) or when the server is silent
-    for read_timeout_s; then Unavailable or Incomplete is raised. Not for use by two threads at once."""
+    """An open connection in autocommit. Use `connect`.
+
+    Every wait ends when the run ends (Stop) or the server has been silent for read_timeout_s, by raising Incomplete or
+    Unavailable. Not for use by two threads at once.
+    """
 
     def __init__(self, connection: psycopg.Connection[Any], settings: MaterializeSettings, stop: Stop) -> None:
         self._connection = connection
@@ -58,7 +62,7 @@ class Session:
         self.statements = 0
         self._environment_id: str | None = None
         self._bytes_before = 0
-        """What came for other views."""
+        """Bytes received for earlier views."""
         self._bytes_received = 0
 
     @property
@@ -75,15 +79,18 @@ class Session:
 
     @property
     def exposed(self) -> bool:
-        """Whether password and rows cross a network unencrypted. Materialize asks for the password in clear text
-        (pgwire/src/protocol.rs), and libpq goes on without TLS where the server has none, unless told otherwise."""
+        """Whether password and rows cross a network unencrypted.
+
+        Materialize asks for the password in clear text (pgwire/src/protocol.rs), and libpq continues without TLS if the
+        server has none, unless told otherwise.
+        """
         pgconn = self._connection.pgconn
         address = pgconn.hostaddr.decode()
         return bool(address) and not pgconn.ssl_in_use and not ipaddress.ip_address(address.split("%")[0]).is_loopback
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more can be asked: it failed, or a reading was given up."""
+        """Whether the session is unusable: it failed, or a reading was abandoned."""
         return bool(self._connection.closed)
 
     @property
@@ -92,14 +99,14 @@ class Session:
         return bool(self._connection.pgconn.ssl_in_use)
 
     def heard(self) -> None:
-        """Note that the server said something."""
+        """Note that the server sent something."""
         self._heard_at = time.monotonic()
 
     @contextlib.contextmanager
     def bounded(self, *, planning: bool = False) -> Iterator[None]:
-        """Statements inside end when the run should end or the server is silent for too long.
+        """Bound the statements inside: they end when the run should end or the server is silent for too long.
 
-        planning: they only have the server look at a query.
+        planning: they only make the server plan a query.
         """
         self.statements += 1
         self.heard()
@@ -118,28 +125,29 @@ class Session:
                 raise
 
     def fetch(self, statement: str) -> list[tuple[bytes | None, ...]]:
-        """All rows of a small result, every value in the server's text form."""
+        """Return all rows of a small result, every value in the server's text form."""
         self._stop.check()
         with self.bounded(), self._connection.cursor() as cursor:
             cursor.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
     def run(self, statement: str) -> None:
-        """A statement without result."""
+        """Run a statement without a result."""
         self.fetch(statement)
 
     def columns(self, statement: str) -> list[Column]:
-        """Names and type oids of a statement's result, which is not to read anything. Raises UsageError."""
+        """Return names and type oids of a statement's result; the statement must not read anything.
+        Raises UsageError.
+        """
         with self.bounded(planning=True), self._connection.cursor() as cursor:
             cursor.execute(statement.encode())
             return [Column(item.name, item.type_code) for item in cursor.description or []]
 
     def stream(self, statement: str, *, numbers: bool = False) -> Iterator[Chunk]:
-        """Rows of a large finite result, text and bytea as their raw bytes.
+        """Return the rows of a large finite result, text and bytea as raw bytes.
 
-        In chunks of at most CHUNK_ROWS and CHUNK_BYTES, or of one larger row.
-
-        numbers: these are no rows of the view but numbers about it, wanted in the server's text form.
+        Chunks have at most CHUNK_ROWS and CHUNK_BYTES, or one larger row. numbers: the result is not rows of the view
+        but numbers about it, returned in the server's text form.
         """
         held: Chunk = []
         held_bytes = 0
@@ -162,7 +170,7 @@ class Session:
                 yield held
 
     def _results(self, statement: str, *, numbers: bool) -> Generator[Chunk]:
-        """The rows as libpq hands them over."""
+        """Yield the rows as libpq returns them."""
         self._stop.check()
         with self.bounded(), self._connection.cursor() as cursor:
             size = CHUNK_ROWS if numbers else self._rows_at_once
@@ -180,7 +188,7 @@ class Session:
                 self.heard()
 
     def environment_id(self) -> str:
-        """Which Materialize this is: timestamps of another one mean nothing here."""
+        """Id of this Materialize: timestamps of another one are meaningless here."""
         if self._environment_id is None:
             ((found,),) = self.fetch("SELECT mz_environment_id()")
             self._environment_id = str(found or b"", "utf-8")
@@ -188,12 +196,12 @@ class Session:
 
     @property
     def idle(self) -> bool:
-        """Whether another may use it: no statement is under way, no transaction open."""
+        """Whether another view may use it: no statement under way, no transaction open."""
         pgconn = self._connection.pgconn
         return not self.closed and pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
     def serve(self, stop: Stop) -> None:
-        """Be another view's from now on; what is counted begins anew."""
+        """Serve another view from now on; counters restart."""
         self._stop = stop
         self._rows_at_once = ROWS_AT_ONCE
         self.rows_read = self.statements = 0
@@ -201,11 +209,11 @@ class Session:
 
     @property
     def bytes_received(self) -> int:
-        """For this view, as Linux counts them; 0 where it cannot be told."""
+        """Bytes received for this view, as Linux counts them; 0 elsewhere."""
         return max(0, (self._bytes_received or self._count_bytes()) - self._bytes_before)
 
     def close(self) -> None:
-        """Close the connection; counts what came over it."""
+        """Close the connection, after counting the bytes received."""
         self._bytes_received = self._bytes_received or self._count_bytes()
         with contextlib.suppress(psycopg.Error):
             self._connection.close()

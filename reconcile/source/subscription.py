@@ -1,4 +1,4 @@
-"""A live SUBSCRIBE. Nothing in it waits but `read` and `open_subscription`, so that one thread can follow many views.
+"""A live SUBSCRIBE. Only `read` and `open_subscription` wait, so that one thread can follow many views.
 
 begin_subscription ──started()──▶ poll(), whenever fileno() is readable or `has_more` ──▶ finished
 """
@@ -23,17 +23,20 @@ from reconcile.source.query import Mapping
 from reconcile.source.session import Session
 
 PROGRESS_TIMEOUT_S = 60.0
-"""Progress comes every second once the subscription runs; silence for this long is a broken source.
+"""Progress comes every second once the subscription runs; silence for this long means a broken source.
+
 Before that the server may read the whole view (1–5 s per million rows), bounded by read_timeout. The first progress row
-repeats AS OF and is sent before that (transcript `subscribe`; adapter/src/active_compute_sink.rs: initialize)."""
+repeats AS OF and is sent before that (transcript `subscribe`; adapter/src/active_compute_sink.rs: initialize).
+"""
 FEED_BYTES = 1 << 16
-"""Lines of so many bytes are cut and netted together, if they are there."""
+"""Available lines up to this many bytes are parsed and netted together."""
 POLL_BYTES = 1 << 20
-"""A poll takes in no more than this, so that one busy view does not keep the others waiting."""
+"""Limit per poll, so that one busy view does not keep the others waiting."""
 EMPTY_LOOKS = 1
 EMPTY_LOOKS_TLS = 3
-"""What TLS has decrypted no socket tells of (seen with libpq 17.6 and 18.0): a record of 16 kB may take this many
-looks, each of which makes room for 8 kB (libpq/fe-misc.c: pqReadData)."""
+"""The socket does not show data that TLS has already decrypted (seen with libpq 17.6 and 18.0): a record of 16 kB may
+take this many reads, each of which makes room for 8 kB (libpq/fe-misc.c: pqReadData).
+"""
 _LOOK_EVERY_S = 0.1
 
 
@@ -46,7 +49,7 @@ class _Phase(enum.Enum):
 
 
 class Subscription:
-    """Changes of the view after `as_of`; `stream` holds what has arrived."""
+    """Changes of the view after `as_of`; `stream` holds those received."""
 
     def __init__(
         self, session: Session, mapping: Mapping, buckets: int, as_of: int, up_to: Frontier | None, salt: int = 0
@@ -58,21 +61,21 @@ class Subscription:
         self._silent_since = time.monotonic()
         self.stream = UpdateStream(as_of, buckets, mapping.form, salt)
         self.has_more = False
-        """Whether the last poll left something behind: poll again without waiting for the socket."""
+        """Whether the last poll left data behind: poll again without waiting for the socket."""
 
     def fileno(self) -> int:
-        """The socket to select for reading. Raises Unavailable when the connection is lost."""
+        """The socket to select for reading. Raises Unavailable if the connection is lost."""
         with translated(self._session.stop):
             return int(self._pgconn.socket)
 
     @property
     def finished(self) -> bool:
-        """Whether the stream reached its bound."""
+        """Whether the stream has reached its bound."""
         return self._phase is _Phase.FINISHED
 
     @property
     def hydrated(self) -> bool:
-        """Whether the server has read the view: more came than the first progress row, which repeats AS OF."""
+        """Whether the server has read the view: more has come than the first progress row, which repeats AS OF."""
         return self.stream.updates > 0 or self.stream.frontier > self.stream.as_of + 1
 
     def started(self) -> bool:
@@ -86,9 +89,10 @@ class Subscription:
             return self._begun()
 
     def poll(self, max_bytes: int) -> bool:
-        """Take in what is here, until a range is closed, the stream ends or max_bytes are held. Never waits.
+        """Receive available data until a range is closed, the stream ends or max_bytes are held. Never waits.
 
-        True when a range was closed (or the stream ended). Raises HistoryLost, Unavailable, Incomplete (the run ends).
+        Returns True if a range was closed (or the stream ended). Raises HistoryLost, Unavailable, Incomplete (the run
+        ends).
         """
         frontier = self.stream.frontier
         with translated(self._session.stop):
@@ -104,7 +108,7 @@ class Subscription:
         return False
 
     def read(self, timeout_s: float, max_bytes: int) -> bool:
-        """`poll` until it has something to tell, max_bytes are held, or timeout_s have passed."""
+        """`poll` until a range is closed, max_bytes are held, or timeout_s have passed."""
         deadline = time.monotonic() + timeout_s
         while not self.poll(max_bytes):
             remaining = deadline - time.monotonic()
@@ -115,14 +119,14 @@ class Subscription:
         return True
 
     def cancel(self) -> None:
-        """End it before its bound. The connection is closed: what it still sends is of no use."""
+        """End the subscription before its bound. The connection is closed, as what it still sends is useless."""
         if self._phase not in (_Phase.FINISHED, _Phase.FAILED):
             with contextlib.suppress(psycopg.Error, OSError):
                 self._session.connection.cancel_safe(timeout=2.0)
             self._session.close()
 
     def _begun(self) -> bool:
-        """Whether the answer to the statement is here: COPY OUT, or an error to raise."""
+        """Whether the answer to the statement has come: COPY OUT, or an error to raise."""
         pgconn = self._pgconn
         pgconn.flush()
         pgconn.consume_input()
@@ -142,7 +146,7 @@ class Subscription:
         return True
 
     def _take_in(self, max_bytes: int) -> int:
-        """Feed lines that are already here, closed ranges or not: fewer, larger commits. The number of their bytes."""
+        """Feed all available lines, closed ranges or not, for fewer, larger commits. Return the number of bytes."""
         if self._phase is _Phase.ENDING:
             self._pgconn.consume_input()
             self._end()
@@ -174,7 +178,7 @@ class Subscription:
         return size_bytes
 
     def _end(self) -> None:
-        """COPY is over: by its bound, or with an error that the result carries. That may still be on its way."""
+        """Finish after COPY has ended: at its bound, or with an error in the result, which may still be on its way."""
         self.has_more = False
         pgconn = self._pgconn
         while not pgconn.is_busy():
@@ -217,8 +221,8 @@ def begin_subscription(
 ) -> Subscription:
     """Send SUBSCRIBE to the changes after as_of (below up_to; of one part of the keys), without waiting for the answer.
 
-    salt: of the digests. Once it has `started`, a read transaction that kept as_of readable may end. The caller ends it
-    with `cancel`.
+    salt: of the digests. Once it has `started`, a read transaction that kept as_of readable may end. The caller must
+    `cancel` it.
     """
     session.statements += 1
     session.stop.check()
@@ -237,9 +241,8 @@ def open_subscription(
     part: tuple[int, int] | None = None,
     salt: int = 0,
 ) -> Iterator[Subscription]:
-    """`begin_subscription`, started when this returns and ended with the block.
-
-    Raises HistoryLost at once when as_of is gone.
+    """Yield a subscription that has started; it ends with the block. Raises HistoryLost at once if as_of can no longer
+    be read.
     """
     subscription = begin_subscription(session, mapping, buckets, as_of, up_to, part, salt)
     try:
