@@ -34,7 +34,7 @@ class Connections:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._refused = [_Refused(), _Refused()]
-        """Idle sessions by Materialize, connections by Redis."""
+        """By Materialize, by Redis."""
         self._sessions: _Idle[Session] = _Idle()
         self._nodes: _Idle[_Servers] = _Idle()
 
