@@ -42,8 +42,8 @@ def check_cluster(redis: RedisSettings, views: Sequence[ViewSettings], origins: 
     for n, view in enumerate(views):
         if not view.key_prefix and not redis.dedicated:
             raise ConfigError(
-                f"{place_of(view, 'key_prefix', n, origins)}: missing; in a Redis Cluster the keys of a view are told "
-                "by their prefix",
+                f"{place_of(view, 'key_prefix', n, origins)}: missing; in a Redis Cluster a view's keys are known by "
+                "their prefix",
                 hint="give the view a key_prefix, or set redis.dedicated: true if no other keys are there",
             )
 

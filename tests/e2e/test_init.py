@@ -170,7 +170,7 @@ def test_choice_on_a_terminal(command: Command, source: Source) -> None:
     )
     os.close(theirs)
     asked = ""
-    while "Which of them" not in asked:
+    while "Which ones" not in asked:
         asked += os.read(ours, 4096).decode()
     (number,) = re.findall(rf"(\d+)  \S*{source.schema}\.v ", asked)
     os.write(ours, f"{number}\n".encode())
