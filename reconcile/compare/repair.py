@@ -76,10 +76,10 @@ def put_rows(
 ) -> Repaired:
     """Put what is missing or stale in the chosen buckets. Afterwards Redis holds every row of the source there.
 
-    buckets: of the manifest; grain: of `Repaired.wanted`. anew: what exists is taken over, so it is written even where
-    it is equal. adopt: keys that exist and that nobody remembers as the view's are taken over as well.
-    meanwhile: entered while the source works on its answer, and left before anything is asked of Redis.
-    Raises DataError for a key with several rows, SafetyStop for foreign keys.
+    buckets: number of buckets of the manifest; grain: of `Repaired.wanted`. anew: existing keys are taken over, so
+    equal ones are written too. adopt: existing keys that nothing remembers as the view's are taken over as well.
+    meanwhile: entered while the source works on its answer, and left before Redis is asked for anything. Raises
+    DataError for a key with several rows, SafetyStop for foreign keys.
     """
     names, nulls = NameTable(expected_rows, sides.salt), NameTable(0, sides.salt)
     part = Repaired(buckets, chosen, [0] * grain, dict.fromkeys(chosen, 0), {}, names, nulls)

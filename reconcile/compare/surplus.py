@@ -77,10 +77,10 @@ def find(
     rule: Rule,
     ahead: Ahead | None = None,
 ) -> Surplus:
-    """Look for candidates in the buckets `within`, and judge them.
+    """Find candidates in the buckets `within`, and judge them.
 
-    beyond: bucket → what the manifest says beyond the source's keys as Redis held them (rule MANIFEST).
-    ahead: a scan of the part's buckets that has begun already.
+    beyond: bucket → what the manifest counts beyond the source's keys as Redis held them (rule MANIFEST). ahead: a scan
+    of the part's buckets that has already begun.
     """
     found = Surplus()
     if not within:

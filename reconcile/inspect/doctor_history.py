@@ -134,10 +134,10 @@ def check_companion(
     *,
     resumable: bool,
 ) -> float | None:
-    """The companion view: there, indexed, made for the query as it is now; or absent though it would pay.
+    """Check that the companion view exists, is indexed and matches the current query; or whether one would pay off.
 
-    rows: of the view, None: not counted. resumable: runs have history to go on from. Returns the seconds that all
-    fingerprints took without one, where that was measured.
+    rows: of the view, None: not counted. resumable: runs have history to continue from. Returns the seconds that
+    computing all fingerprints took without one, if measured.
     """
     if view.companion is None:
         return _check_absent(session, mapping, view, rows, schedule, findings, resumable=resumable)

@@ -135,7 +135,7 @@ def check_legacy(survey: Survey, target: Target, state: State | None, findings: 
     elif alive and state is None:
         findings.warn(
             "timestamp key",
-            f"{shown} was written in the last minute: mz-redis-sync seems to be still running; "
+            f"{shown} was written in the last minute: mz-redis-sync still seems to be running; "
             "two writers undo each other's work",
             "stop mz-redis-sync before the first run",
         )

@@ -217,7 +217,7 @@ class _Snapshot:
         total.parts.append((part, self._left_over(scope, sides, part, ahead)))
 
     def _left_over(self, scope: Scope, sides: Sides, part: Repaired, ahead: Ahead | None) -> Surplus:
-        """What Redis holds in these buckets beyond the source."""
+        """Return the surplus in these buckets."""
         rule, beyond = self._rule(), {}
         within = set(part.chosen)
         if self._manifest is not None and rule in (Rule.MANIFEST, Rule.CONSENT):
@@ -255,8 +255,8 @@ class _Snapshot:
         )
 
     def _delete_early(self, scope: Scope, total: _Total, part: Repaired, found: Surplus) -> None:
-        """Delete a part's explained keys at once, so that runs too short for all parts make progress: only if the guard
-        could not object, neither by the source's counts nor by the number of deletes.
+        """Delete a part's explained keys at once if the guard could not object, neither by the source's counts nor by
+        the number of deletes, so that runs too short for all parts make progress.
         """
         guarding, before = self._run.guard(self._identity), self._base.keys
         deletes = total.deleted + found.explained_count
@@ -272,8 +272,8 @@ class _Snapshot:
         found.explained, found.explained_names = {}, []
 
     def _keep_puts(self) -> None:
-        """Write the known differences when time has run out, so that runs too short for everything converge: only if
-        Redis is between two times anyway, or was never complete. A clean checkpoint is left alone.
+        """Write the known differences when time has run out, so that runs too short for everything converge. A clean
+        checkpoint is left alone.
         """
         assert self._applier is not None
         if self._applier.marked or self.is_first or self._base.pending is not None:

@@ -52,7 +52,7 @@ PLAIN = shaped("", "key", "")
         (columns(("key", TEXT), ("key", TEXT), ("value", TEXT)), "several columns 'key'", "give them names"),
         (
             columns(("key", TEXT), ("value", TEXT), ("x", TEXT), ("y", INT8)),
-            "columns that go nowhere: x, y",
+            "unused columns: x, y",
             "json or hash",
         ),
         (columns(("key", 701), ("value", TEXT)), "cannot be a Redis key (double precision)", "cast it"),

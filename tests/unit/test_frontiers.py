@@ -182,6 +182,6 @@ def test_several_objects_are_readable_where_all_are() -> None:
 )  # fmt: skip
 def test_an_unknown_shape_is_said_so(text: str) -> None:
     """EXPLAIN TIMESTAMP is not a stable interface: a new form is reported as such, not as a traceback."""
-    with pytest.raises(ReconcileError, match="in a form this version does not know") as caught:
+    with pytest.raises(ReconcileError, match="this version cannot read") as caught:
         parse_explanation(text)
     assert caught.value.exit_code == ExitCode.BUG
