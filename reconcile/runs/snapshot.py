@@ -255,9 +255,7 @@ class _Snapshot:
         )
 
     def _delete_early(self, scope: Scope, total: _Total, part: Repaired, found: Surplus) -> None:
-        """Delete a part's explained keys at once if the guard could not object, neither by the source's counts nor by
-        the number of deletes, so that runs too short for all parts make progress.
-        """
+        """Delete a part's explained keys at once, unless the guard could object, so that short runs make progress."""
         guarding, before = self._run.guard(self._identity), self._base.keys
         deletes = total.deleted + found.explained_count
         after = digest.count(self._outside) + scope.rows  # rows without a value among them
@@ -272,8 +270,8 @@ class _Snapshot:
         found.explained, found.explained_names = {}, []
 
     def _keep_puts(self) -> None:
-        """Write the known differences when time has run out, so that runs too short for everything converge. A clean
-        checkpoint is left alone.
+        """Write the known differences when time has run out, unless the checkpoint is clean, so that short runs
+        converge.
         """
         assert self._applier is not None
         if self._applier.marked or self.is_first or self._base.pending is not None:
@@ -337,9 +335,7 @@ class _Snapshot:
     def _commit_repair(
         self, scope: Scope, total: _Total, kept: dict[int, int], left: dict[int, int], *, withheld: bool
     ) -> None:
-        """Commit the repair. kept: the view's own keys whose deletes are withheld; left: unexplained keys that stay.
-        Bucket → digest.
-        """
+        """Commit the repair. kept: own keys whose deletes are withheld; left: unexplained ones. Bucket → digest."""
         run, now = self._run, scope.now
         buckets = scope.grain
         if (kept or left) and scope.grain > scope.buckets:
