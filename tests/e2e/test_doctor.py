@@ -308,7 +308,7 @@ def test_room_for_the_view(command: Command, source: Source, tmp_path: Path) -> 
         command.config["redis"]["url"] = server.url
         memory = checks(command)["memory"]
         assert memory["level"] == "warn"
-        assert "5,000 rows to come" in memory["message"]
+        assert "5,000 rows to load" in memory["message"]
         server.client().config_set(*memory["fix"].splitlines()[0].split()[2:])
         assert checks(command)["memory"]["level"] == "ok"
         command("snapshot")
@@ -379,7 +379,7 @@ def test_text_for_people(command: Command, source: Source) -> None:
     )
     assert "warn  default: history:" in done.stdout
     assert "        ALTER MATERIALIZED VIEW" in done.stdout
-    assert done.stdout.rstrip().endswith("0 to mend")
+    assert done.stdout.rstrip().endswith("0 to fix")
 
 
 def test_two_configurations_that_take_turns(command: Command, source: Source) -> None:
