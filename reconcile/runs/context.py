@@ -21,7 +21,7 @@ from reconcile.source.reading import Reading
 from reconcile.source.session import Session
 from reconcile.stop import Stop
 from reconcile.target.division import blank_state
-from reconcile.target.lease import Divided, lost, new_owner
+from reconcile.target.lease import Divided, OldShardHeld, lost, new_owner
 from reconcile.target.opening import open_target
 from reconcile.target.port import Stored, Target
 from reconcile.target.renewal import LeaseKeeper
@@ -29,6 +29,9 @@ from reconcile.target.renewal import LeaseKeeper
 EXPIRY_TOLERANCE_MS = 1000
 """A row that expires within this time may be gone when it is looked for."""
 LEASE_LOOK_EVERY_S = 0.5
+CUT_WAIT_S = 3.0
+CUT_LOOK_EVERY_S = 0.05
+"""How long a run waits for another that cuts the view into shards, which takes a few round trips."""
 LEASE_WAIT_MAX_S = 3600.0
 """`--if-leased wait` gives up after this."""
 PARTS_STEP = 8
@@ -242,7 +245,7 @@ def warn_of_claims(run: ViewRun) -> None:
 
 
 def _acquire(run: ViewRun, owner: bytes) -> None:
-    give_up_at = time.monotonic() + LEASE_WAIT_MAX_S
+    began = time.monotonic()
     while True:
         try:
             run.target.acquire(
@@ -252,8 +255,11 @@ def _acquire(run: ViewRun, owner: bytes) -> None:
                 divide=run.request.shard is not None,
             )
             return
-        except LeaseHeld:
-            if run.request.if_leased != "wait" or time.monotonic() >= give_up_at:
+        except LeaseHeld as held:
+            patience_s = LEASE_WAIT_MAX_S if run.request.if_leased == "wait" else 0.0
+            if isinstance(held, OldShardHeld):  # all shards of a new number begin at once, and one of them cuts
+                patience_s = max(patience_s, CUT_WAIT_S)
+            if time.monotonic() >= began + patience_s:
                 raise
-        run.stop.wait(LEASE_LOOK_EVERY_S)
+            run.stop.wait(CUT_LOOK_EVERY_S if isinstance(held, OldShardHeld) else LEASE_LOOK_EVERY_S)
         run.stop.check()

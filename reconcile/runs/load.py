@@ -69,12 +69,13 @@ def _write(run: ViewRun, chunks: Iterator[Rows], digests: list[int], marked: Sta
     written.
     """
     mark: State | None = marked
+    most = min(TRANSACTION_ROWS, run.target.batch_keys)
     puts: dict[bytes, bytes] = {}
     rows = size = 0
     for chunk in chunks:
         wanted = _note(run, digests, chunk)
         more = sum([len(row[1]) for row in chunk if row[1] is not None])
-        if puts and (rows + wanted > TRANSACTION_ROWS or size + more > TRANSACTION_BYTES):
+        if puts and (rows + wanted > most or size + more > TRANSACTION_BYTES):
             _send(run, puts, rows, mark)
             mark = None
             puts, rows, size = {}, 0, 0

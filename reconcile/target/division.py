@@ -21,10 +21,10 @@ from reconcile.core.ownership import Range
 from reconcile.core.records import Manifest, fingerprint_records, surplus_records, whole_manifest
 from reconcile.core.shards import shards_of
 from reconcile.core.state import State
-from reconcile.errors import LeaseHeld, ReconcileError
+from reconcile.errors import LeaseHeld, LeaseLost, ReconcileError
 from reconcile.target import commands as written
 from reconcile.target import lease, stored
-from reconcile.target.lease import Divided, Right
+from reconcile.target.lease import Divided, OldShardHeld, Right
 from reconcile.target.names import Names
 from reconcile.target.nodes import Nodes
 from reconcile.target.port import Write
@@ -42,7 +42,7 @@ Take = Callable[[Names], Right]
 def acquire(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, *, divide: bool) -> Right:
     """The right to write a shard. divide: cut the view into as many shards as this one says, if it is not.
 
-    Raises Divided (without `divide`), and what `take` raises.
+    Raises Divided (without `divide`), OldShardHeld, and what `take` raises.
     """
     for _ in range(ATTEMPTS):
         try:
@@ -50,9 +50,13 @@ def acquire(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, 
         except Divided as found:
             if not divide:
                 raise
-            with contextlib.suppress(Divided):  # somebody else was quicker
+            try:
                 _change(nodes, names, owned, take, owner, found.n)
-    raise LeaseHeld(f"view {names.view} is being cut into shards by other runs")
+            except Divided:  # somebody else was quicker
+                continue
+            except (LeaseHeld, LeaseLost) as error:
+                raise OldShardHeld(error.message) from error
+    raise OldShardHeld(f"view {names.view} is being cut into shards by other runs")
 
 
 def blank_state(owned: Range) -> State:

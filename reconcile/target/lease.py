@@ -48,6 +48,10 @@ class Divided(Exception):  # noqa: N818 - not an error: another way is taken
         self.n = n
 
 
+class OldShardHeld(LeaseHeld):
+    """The view cannot be cut otherwise: another run works on an old shard, or is just cutting it itself."""
+
+
 def new_owner() -> bytes:
     """A name nobody else has, for the holder of a lease."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}".encode()

@@ -89,6 +89,7 @@ def figures(results: Results) -> list[Figure]:
         found += _latency(results)
     if results.cold:
         found += _cold(results)
+    found += [*_parallel(results), *_views(results)]
     found += _memory(results)
     for one in found:
         one.rows = results.rows
@@ -173,6 +174,34 @@ def _cold(results: Results) -> list[Figure]:
     shown = _derived("help", "reconcile --help", told["help"] / told["imports"], "× import psycopg, redis")
     shown.seconds = told["help"]
     return [first, shown]
+
+
+def _parallel(results: Results) -> list[Figure]:
+    told = results.parallel
+    if not told:
+        return []
+    whole = "× one process"
+    return [
+        _derived("shards_cpu", "first load in 4 shards at once, total CPU", told["cpu"], whole, 1.15),
+        _derived("shards_seconds", "first load in 4 shards at once, time", told["seconds"], whole),
+    ]
+
+
+def _views(results: Results) -> list[Figure]:
+    told = results.views
+    if not told:
+        return []
+    many = f"{told['views']:.0f} views"
+    return [
+        _derived("views_unchanged", f"run, {many}, nothing changed, companion views", told["unchanged_s"], "s", 3.0),
+        _derived("views_visible_p50", f"{many} followed: INSERT returned → GET sees it, p50",
+                 told["visible_p50_ms"], "ms"),
+        _derived("views_extra_p50", f"{many} followed: added by reconcile, p50", told["extra_p50_ms"],
+                 "ms after the source's progress", 20.0),
+        _derived("views_peak", f"{many} followed: peak memory", told["peak_mb"], "MB", MEMORY_GOAL_MB),
+        _derived("views_sockets", f"{many} followed: connections", told["sockets"] / told["views"], "a view", 3.0),
+        _derived("views_threads", f"{many} followed: threads", told["threads"], "in all"),
+    ]  # fmt: skip
 
 
 def _memory(results: Results) -> list[Figure]:

@@ -84,6 +84,10 @@ class Results:
     """Seconds of statements alone, without process start: the source's own share."""
     latency: dict[str, float] = field(default_factory=dict)
     cold: dict[str, float] = field(default_factory=dict)
+    parallel: dict[str, float] = field(default_factory=dict)
+    """Shards beside a whole view."""
+    views: dict[str, float] = field(default_factory=dict)
+    """Many views in one process."""
     counters: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     """Step → why it gave no figure."""

@@ -10,7 +10,9 @@ import redis
 
 from tests.bench.coldstart import measure_cold_start
 from tests.bench.latency import measure_latency
+from tests.bench.many import measure_views
 from tests.bench.measure import BenchError
+from tests.bench.parallel import measure_shards
 from tests.bench.world import COMPANION, PLAIN, World, python
 from tests.support.mappings import SALT
 
@@ -194,9 +196,11 @@ STEPS: dict[str, Callable[[World, Turn], None]] = {
     "latency": lambda world, _: measure_latency(world),
     "counters": _count,
     "cold": lambda world, _: measure_cold_start(world),
+    "shards": lambda world, _: measure_shards(world),
+    "views": lambda world, _: measure_views(world),
 }
 """In an order in which each prepares the next."""
-ONCE = ("mass", "latency", "counters", "cold")
+ONCE = ("mass", "latency", "counters", "cold", "shards", "views")
 """Steps that are not repeated."""
 
 

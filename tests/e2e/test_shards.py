@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -232,6 +233,19 @@ def test_there_and_back(command: Command, filled: Source, client: redis.Redis) -
     assert in_sync(filled, client)
     assert client.keys("reconcile:{default}:state*") == [b"reconcile:{default}:state"]
     assert command("verify").view["status"] == "done"
+
+
+@pytest.mark.parametrize("n", [4, 8])
+def test_all_shards_of_a_new_number_begin_at_once(
+    command: Command, filled: Source, client: redis.Redis, n: int
+) -> None:
+    """One of them cuts the view, and none is skipped for that: a job that loads once has loaded all."""
+    command("run")
+    for number in (n, 2, n):
+        running = [command.start("run", "--shard", f"{i}/{number}") for i in range(number)]
+        reports = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+        assert [report["status"] for report in reports] == ["done"] * number
+    assert in_sync(filled, client)
 
 
 def test_no_new_division_while_a_shard_is_worked_on(command: Command, filled: Source) -> None:

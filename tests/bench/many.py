@@ -1,0 +1,148 @@
+"""Many small views in one process: unchanged ones with companion views, and all of them followed at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import redis
+
+from tests.bench.measure import ROOT, BenchError
+from tests.bench.world import World
+from tests.support.command import PROGRAM
+
+VIEWS = 100
+ROWS = 100
+TURNS = 3
+SAMPLING_S = 20
+PATIENCE_S = 120
+LOOK_EVERY_S = 0.001
+DATABASE = 2
+
+
+def measure_views(world: World) -> None:
+    """Each view has a table of its own, which changes once a second while it is followed."""
+    source, directory = world.source, Path(world.command("plain")[-2]).parent
+    for n in range(VIEWS):
+        source.execute(f"CREATE TABLE many{n} (key text, value text)")
+        source.execute(f"INSERT INTO many{n} SELECT 'k' || n, 'v' || n FROM generate_series(1, {ROWS}) AS n")
+        source.execute(f"CREATE MATERIALIZED VIEW views{n} AS SELECT key, value FROM many{n}")
+    url = world.redis_urls["plain"].rsplit("/", 1)[0] + f"/{DATABASE}"
+    client = redis.Redis.from_url(url)
+    config = directory / "many.json"
+    views: list[dict[str, Any]] = [
+        {"name": f"v{n}", "sql": f"SELECT key, value FROM {source.schema}.views{n}", "key_prefix": f"v{n}"}
+        for n in range(VIEWS)
+    ]
+    whole = {"materialize": {"url": source.url}, "redis": {"url": url}, "views": views}
+    try:
+        client.flushdb()
+        config.write_text(json.dumps(whole))
+        for n, view in enumerate(views):
+            companion = f"{source.schema}.companion{n}"
+            arguments = [
+                PROGRAM,
+                "init",
+                "--companion",
+                companion,
+                "--view",
+                f"v{n}",
+                "--config",
+                str(config),
+                "--json",
+            ]
+            for statement in json.loads(world.launcher.run(arguments).out)["ddl"].split(";\n"):
+                if statement.strip():
+                    source.execute(statement)
+            view["companion"] = companion
+        config.write_text(json.dumps(whole))
+        command = [PROGRAM, "run", "--config", str(config), "--json"]
+        world.launcher.run(command)
+        time.sleep(3)  # what the source kept is forgotten
+        unchanged = [world.launcher.run(command) for _ in range(TURNS)]
+        world.results.views |= {"views": VIEWS, "unchanged_s": median(one.seconds for one in unchanged)}
+        _follow(world, client, [*command, "--for", "600s"])
+    finally:
+        for n in range(VIEWS):
+            source.execute(f"DROP TABLE many{n} CASCADE")
+        client.flushdb()
+
+
+def _follow(world: World, client: redis.Redis, command: list[str]) -> None:
+    query = f"SELECT key, value FROM {world.source.schema}.views0"
+    bare = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.programs", "progress", world.source.url, query],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    following = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    try:
+        _await_all(world, client, following)
+        returned, seen = _change_and_look(world, client)
+        world.results.views |= _of_process(following.pid)
+        time.sleep(0.5)
+    finally:
+        for process in (following, bare):
+            process.terminate()
+        following.wait(PATIENCE_S)
+    assert bare.stdout is not None
+    known = {key: float(at) for key, at in (line.split() for line in bare.stdout)}
+    bare.wait(PATIENCE_S)
+    extra = [(seen[0, key] - known[key]) * 1000 for n, key in returned if n == 0 and key in known]
+    world.results.views |= {
+        "visible_p50_ms": median((seen[one] - at) * 1000 for one, at in returned.items()),
+        "extra_p50_ms": median(extra),
+    }
+
+
+def _await_all(world: World, client: redis.Redis, following: subprocess.Popen[bytes]) -> None:
+    """Change every view until all have a row that came while they were followed."""
+    deadline = time.monotonic() + PATIENCE_S
+    for turn in range(10**6):
+        for n in range(VIEWS):
+            world.source.execute(f"INSERT INTO many{n} VALUES ('first{turn}', '1')")
+        time.sleep(0.5)
+        if client.exists(*(f"v{n}:first{turn}" for n in range(VIEWS))) == VIEWS:
+            return
+        if following.poll() is not None or time.monotonic() > deadline:
+            raise BenchError(f"not all views are followed (exit {following.poll()})")
+
+
+def _change_and_look(
+    world: World, client: redis.Redis
+) -> tuple[dict[tuple[int, str], float], dict[tuple[int, str], float]]:
+    """Insert a row into each view a second; (view, key) → when the INSERT returned, and when a GET saw it."""
+    returned: dict[tuple[int, str], float] = {}
+    seen: dict[tuple[int, str], float] = {}
+    began, number = time.monotonic(), 0
+    while (now := time.monotonic()) < began + SAMPLING_S or len(seen) < len(returned):
+        if began + SAMPLING_S > now >= began + number / VIEWS:
+            turn, n = divmod(number, VIEWS)
+            world.source.execute(f"INSERT INTO many{n} VALUES ('row{turn}', 'x')")
+            returned[n, f"row{turn}"] = time.monotonic()
+            number += 1
+        waiting = [one for one in returned if one not in seen]
+        if waiting:
+            found = client.mget([f"v{n}:{key}" for n, key in waiting])
+            at = time.monotonic()
+            seen |= {one: at for one, value in zip(waiting, found, strict=True) if value is not None}  # type: ignore[arg-type]
+        if now > began + SAMPLING_S + PATIENCE_S:
+            raise BenchError("rows did not arrive")
+        time.sleep(LOOK_EVERY_S)
+    return returned, seen
+
+
+def _of_process(pid: int) -> dict[str, float]:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    folder = Path(f"/proc/{pid}/fd")
+    links = [os.readlink(one) for one in folder.iterdir()]
+    return {
+        "peak_mb": int(status["VmHWM"].split()[0]) / 1024,
+        "threads": int(status["Threads"]),
+        "sockets": sum(link.startswith("socket:") for link in links),
+    }

@@ -1,0 +1,43 @@
+"""One view in four processes at once, beside the same in one: what cutting it into shards costs."""
+
+from __future__ import annotations
+
+import shlex
+from statistics import median
+
+from tests.bench.measure import BenchError, Sample
+from tests.bench.world import PLAIN, World
+
+SHARDS = 4
+TURNS = 3
+
+
+def measure_shards(world: World) -> None:
+    """First loads, in turn whole and in shards."""
+    whole = [_load(world, world.command(PLAIN, "run"))]
+    commands = [world.command(PLAIN, "run", "--shard", f"{i}/{SHARDS}") for i in range(SHARDS)]
+    together = " ".join(f"{shlex.join(command)} > /dev/null &" for command in commands) + " wait"
+    cut = []
+    for _ in range(TURNS):
+        cut.append(_load(world, ["bash", "-c", together]))
+        whole.append(_load(world, world.command(PLAIN, "run")))
+    world.results.parallel |= {
+        "cpu": median(map(_cpu_s, cut)) / median(map(_cpu_s, whole)),
+        "seconds": median(one.seconds for one in cut) / median(one.seconds for one in whole),
+        "whole_cpu_s": median(map(_cpu_s, whole)),
+        "cut_cpu_s": median(map(_cpu_s, cut)),
+    }
+
+
+def _load(world: World, command: list[str]) -> Sample:
+    client = world.clients[PLAIN]
+    client.flushdb()
+    sample = world.launcher.run(command)
+    rows = sum(1 for _ in client.scan_iter("p:*", count=10_000))
+    if rows != world.source.rows():
+        raise BenchError(f"{rows} keys were loaded")
+    return sample
+
+
+def _cpu_s(sample: Sample) -> float:
+    return sample.user_s + sample.system_s
