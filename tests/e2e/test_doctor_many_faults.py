@@ -35,7 +35,7 @@ EXPECTED = {
     ("shards", None): "shard 0/2 of orders",
     ("eviction", None): "allkeys-lru",
     ("timestamp key", "prices"): "mz_latest_timestamp",
-    ("memory", "prices"): "rows to come",
+    ("memory", "prices"): "rows to load",
 }
 
 
