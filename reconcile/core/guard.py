@@ -62,6 +62,14 @@ def mass_delete(deletes: int, keys: int, max_fraction: float, view: str) -> Safe
     )
 
 
+def still_withheld(view: str) -> SafetyStop:
+    """The error of who looks while deletes are withheld: nothing is in sync until a human has decided."""
+    return SafetyStop(
+        f"deletes are withheld: Redis holds keys that view {view} lacks, and its checkpoint stays",
+        hint=f"if the view is right, run: reconcile snapshot --view {view} --allow-deletes",
+    )
+
+
 def handful_left(removed: tuple[tuple[int, int], ...], now_ms: int) -> int:
     """Return how many more unexplained keys may be deleted today. removed: (milliseconds, number)."""
     used = sum(number for at_ms, number in removed if abs(now_ms - at_ms) < DAY_MS)

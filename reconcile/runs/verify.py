@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from reconcile.compare import audits, closely, records
 from reconcile.compare.closely import Contents, Difference, Keys
 from reconcile.compare.sides import add_both
-from reconcile.core import digest, drift
+from reconcile.core import digest, drift, guard
 from reconcile.core.changes import name_of
 from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.drift import Cause, Triple, Verdict
@@ -48,6 +48,7 @@ def verify(run: ViewRun) -> None:
     audit = _Audit(run, _subset(run), Evidence(run))
     audit.execute()
     audit.remember()
+    audit.ask_for_consent()
 
 
 def _subset(run: ViewRun) -> tuple[int, int]:
@@ -296,6 +297,14 @@ class _Audit:
             found.keys.append({"key": name_of(example.key), "kind": example.kind, "cause": cause.value})
 
     # -- afterwards ----------------------------------------------------------------------------------------------
+
+    def ask_for_consent(self) -> None:
+        """What lags while deletes are withheld waits for a human: no drift, but not in sync either."""
+        run, found = self.run, self.run.report.drift
+        pending = run.state.pending
+        lags = run.request.fast or (found is not None and found.lagging_buckets > 0)
+        if pending is not None and pending.kind == "withheld" and lags and run.report.exit_code == ExitCode.OK:
+            run.report.fail(guard.still_withheld(run.view.name))
 
     def remember(self) -> None:
         """Record the verdict beside the state; it does not depend on whether that is possible."""
