@@ -183,3 +183,30 @@ def test_a_turn_noted_by_a_clock_that_lied(ahead_ms: int, rig: Rig) -> None:
         time.sleep(1.0)
         assert rig.run().code == 0
     rig.in_sync()
+
+
+@pytest.mark.parametrize("why", ["no room", "no right", "replica"])
+def test_a_verdict_does_not_depend_on_being_noted(why: str, rig: Rig) -> None:
+    """Redis takes no write of the auditor: drift is exit 3 all the same, and a warning says what could not be kept."""
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    lose(rig, 50)
+    client = rig.client
+    try:
+        if why == "no room":
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", 1)
+        elif why == "no right":
+            client.execute_command("ACL", "SETUSER", "default", "-@write")
+        else:
+            client.execute_command("REPLICAOF", "127.0.0.1", 1)
+        ended = rig.run("verify")
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        client.config_set("maxmemory", 0)
+        client.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert ended.code == 3, ended.told
+    assert ended.view.drift is not None
+    assert ended.view.drift.missing == 50
+    assert any("could not be noted" in warning for warning in ended.view.warnings)
