@@ -3,7 +3,9 @@ No rows, no values."""
 
 from __future__ import annotations
 
-from reconcile.compare import records
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
 from reconcile.compare.counted import count_names, existing_names
 from reconcile.compare.described import companion_mark
 from reconcile.core import digest
@@ -11,9 +13,13 @@ from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.drift import Cause
 from reconcile.core.records import Manifest
 from reconcile.core.state import State
-from reconcile.errors import UsageError
+from reconcile.errors import Unavailable, UsageError
 from reconcile.runs.context import ViewRun
+from reconcile.runs.settled import settled_manifest
 from reconcile.source.reading import Reading
+
+MAX_LOOKS = 20
+LOOK_AGAIN_S = 0.25
 
 
 def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]) -> None:
@@ -23,19 +29,19 @@ def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]
     if state is None or state.as_of is None:
         raise UsageError("not synchronised yet", hint="run: reconcile snapshot")
     chosen = range(subset[0], state.buckets, subset[1])
-    manifest = records.manifest_of(state)
-    if not records.load(run.target, manifest, range(state.buckets)):
-        report.drift.buckets += 1
-        report.drift.causes["manifest damaged"] = 1
+    stored = run.stored
+    recorded = _recorded(run, chosen)
+    if recorded is None:
+        _note_damage(run)
         return
     now = fingerprints_now(run, reading, state)
-    known = run.stored.fingerprints or digest.same_fingerprint(state.buckets, UNKNOWN)
+    known = stored.fingerprints or digest.same_fingerprint(state.buckets, UNKNOWN)
     unknown = sum(known[b] == UNKNOWN for b in chosen)
     moved = 0 if now is None else sum(known[b] not in (UNKNOWN, now[b]) for b in chosen)
     if unknown or now is None:
         number = f"{unknown:,} buckets have no" if now is not None else "no bucket has a"
         report.warnings.append(f"{number} fingerprint to compare with: their rows were not checked")
-    _count_names(run, manifest, chosen)
+    _count_names(run, chosen, recorded)
     if exact:
         report.drift.buckets += moved
         if moved:
@@ -61,25 +67,97 @@ def fingerprints_now(run: ViewRun, reading: Reading, state: State) -> Fingerprin
     return reading.fingerprints(state.buckets, state.fingerprint_salt, name)[0]
 
 
-def _count_names(run: ViewRun, manifest: Manifest, chosen: range) -> None:
-    """Keys that are gone, or too many. What stands under the others is not looked at."""
-    found, state = run.report.drift, run.state
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What Redis should hold as of one commit: what the manifest counts, and beside it what waits for consent."""
+
+    commit: str
+    manifest: Manifest
+    surplus: dict[int, int]
+
+    def waiting(self, bucket: int) -> int:
+        """Keys that wait for consent."""
+        return digest.count(self.surplus.get(bucket, 0))
+
+    def names(self, bucket: int) -> int:
+        """Keys that there should be."""
+        return digest.count(self.manifest[bucket]) + self.waiting(bucket)
+
+    def same(self, other: _Recorded, bucket: int) -> bool:
+        """Whether both say the same of a bucket."""
+        return self.manifest[bucket] == other.manifest[bucket] and self.waiting(bucket) == other.waiting(bucket)
+
+
+def _recorded(run: ViewRun, chosen: range) -> _Recorded | None:
+    """As it is now; None where the manifest is not the state's."""
+    manifest = settled_manifest(run, chosen)
+    if manifest is not None and manifest.buckets != len(chosen) * chosen.step:
+        raise Unavailable("another run divides the view into other buckets now", hint="verify again later")
+    return None if manifest is None else _Recorded(run.state.commit, manifest, run.stored.surplus)
+
+
+def _count_names(run: ViewRun, chosen: range, before: _Recorded) -> None:
+    """Keys that are gone, or too many. What stands under the others is not looked at.
+
+    Others may commit meanwhile. A bucket that then seems to differ is counted again, until what is recorded of it stood
+    still in between.
+    """
+    suspects: Collection[int] = chosen
+    for look in range(MAX_LOOKS):
+        names = _names(run, chosen, suspects, before)
+        after = _recorded(run, chosen)
+        if after is None:
+            _note_damage(run)
+            return
+        differing = {b for b in suspects if not _fits(run, names[b], before.names(b), after.names(b))}
+        judged = {b for b in differing if before.same(after, b)} if look or before.commit == after.commit else set()
+        for bucket in suspects:
+            if bucket in judged:
+                _note(run, bucket, names[bucket] - after.names(bucket), after.waiting(bucket))
+            elif bucket not in differing:
+                _note(run, bucket, 0, after.waiting(bucket))
+        suspects, before = differing - judged, after
+        if not suspects:
+            return
+        run.stop.wait(LOOK_AGAIN_S)
+        run.stop.check()
+    run.report.warnings.append(f"{len(suspects)} buckets seemed to differ but kept changing; verify again")
+
+
+def _names(run: ViewRun, chosen: range, suspects: Collection[int], recorded: _Recorded) -> dict[int, int]:
+    """Distinct names in Redis per suspected bucket."""
+    scan, buckets = existing_names(run.target, run.stop), run.state.buckets
+
+    def of_suspects() -> Iterator[list[bytes]]:
+        for page in scan():
+            yield [name for name in page if digest.bucket_of(name, buckets) in suspects]
+
+    expected = sum(recorded.names(bucket) for bucket in suspects)
+    return count_names(scan if suspects is chosen else of_suspects, chosen, expected, run.state.salt)
+
+
+def _fits(run: ViewRun, names: int, *should: int) -> bool:
+    """Whether so many names are as many as there should be before or after a commit."""
+    if run.view.expires_at is not None:
+        return names <= max(should)  # a name alone does not tell what has expired in time
+    return names in should
+
+
+def _note(run: ViewRun, bucket: int, difference: int, waiting: int) -> None:
+    found = run.report.drift
     assert found is not None
-    expected = sum(digest.count(manifest[b]) + digest.count(run.stored.surplus.get(b, 0)) for b in chosen)
-    names = count_names(existing_names(run.target, run.stop), chosen, expected, state.salt)
-    again = run.target.stored().state
-    if again is None or again.commit != state.commit:
-        run.report.warnings.append("keys were not counted: another run was writing")
+    if not difference and not waiting:
         return
-    for bucket in chosen:
-        surplus = digest.count(run.stored.surplus.get(bucket, 0))
-        difference = names[bucket] - digest.count(manifest[bucket]) - surplus
-        if run.view.expires_at is not None:
-            difference = max(0, difference)  # a name alone does not tell what has expired in time
-        found.missing += max(0, -difference)
-        found.extra += max(0, difference) + surplus
-        if difference or surplus:
-            found.buckets += 1
-            found.heat.note(bucket, state.buckets, abs(difference) + surplus)
-            cause = Cause.CHANGED_OUTSIDE if difference else Cause.SURPLUS
-            found.causes[cause.value] = found.causes.get(cause.value, 0) + 1
+    found.missing += max(0, -difference)
+    found.extra += max(0, difference) + waiting
+    found.buckets += 1
+    found.heat.note(bucket, run.state.buckets, abs(difference) + waiting)
+    cause = Cause.CHANGED_OUTSIDE if difference else Cause.SURPLUS
+    found.causes[cause.value] = found.causes.get(cause.value, 0) + 1
+
+
+def _note_damage(run: ViewRun) -> None:
+    found = run.report.drift
+    assert found is not None
+    found.buckets += 1
+    found.causes["manifest damaged"] = 1

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from reconcile.compare import records
+from reconcile.core.records import Manifest
 from reconcile.core.state import Pending
 from reconcile.errors import Incomplete, Unavailable
 from reconcile.runs.context import ViewRun
@@ -32,6 +36,26 @@ def settled(run: ViewRun) -> Stored:
         run.stop.wait(LOOK_AGAIN_S)
         run.stop.check()
     raise Unavailable("another run has been applying a large change for too long", hint="verify again later")
+
+
+def settled_manifest(run: ViewRun, wanted: Collection[int]) -> Manifest | None:
+    """Settle run.stored, and read its manifest as far as it is wanted; None where there is none that is the state's.
+
+    Raises as `settled`, and Unavailable where commits come between the two reads again and again.
+    """
+    for _ in range(MAX_LOOKS):
+        run.stored = stored = settled(run)
+        state = stored.state
+        if state is None or state.as_of is None or not records.is_there(stored):
+            return None
+        manifest = records.manifest_of(state)
+        if records.load(run.target, manifest, wanted):
+            return manifest
+        again = run.target.state()
+        if again is not None and again.commit == state.commit:
+            return None
+        run.stop.check()
+    raise Unavailable("other runs commit too often to read the manifest in between", hint="verify again later")
 
 
 def _note_unfinished(run: ViewRun, pending: Pending, stored: Stored) -> None:

@@ -30,7 +30,7 @@ from reconcile.runs import audit_fast
 from reconcile.runs.audit_fast import fingerprints_now
 from reconcile.runs.context import ViewRun, check_division, warn_of_claims
 from reconcile.runs.evidence import Evidence
-from reconcile.runs.settled import settled
+from reconcile.runs.settled import settled, settled_manifest
 from reconcile.runs.values import add_values
 from reconcile.source.reading import Reading, explain, open_reading
 
@@ -219,13 +219,11 @@ class _Audit:
         """Compare the suspects exactly, until the manifest's record of each is unchanged over a comparison."""
         run, left = self.run, suspects
         for _ in range(MAX_LOOKS):
-            run.stored = settled(run)
             before = self._recorded(left)
             with self._again(run.stored.state, reading, exact) as current:
                 claimed_by = self.evidence.claimed_by()
                 found = closely.look_at(run.sides(current), buckets, left, run.request.max_report, claimed_by)
                 now = None if exact or run.stored.state is None else fingerprints_now(run, current, run.stored.state)
-            run.stored = settled(run)
             after = self._recorded(left)
             still = [b for b in left if before.get(b) == after.get(b)]
             self._judge({b: found[b] for b in still}, buckets, after, now, exact)
@@ -238,14 +236,9 @@ class _Audit:
         run.report.warnings.append(f"{len(left)} buckets seemed to differ but kept changing; verify again")
 
     def _recorded(self, chosen: list[int]) -> dict[int, int | None]:
-        """Return the manifest's current records of these buckets; None without a manifest."""
-        state = self.run.stored.state
-        if state is None or state.as_of is None or not records.is_there(self.run.stored):
-            return dict.fromkeys(chosen)
-        manifest = records.manifest_of(state)
-        if not records.load(self.run.target, manifest, chosen):
-            return dict.fromkeys(chosen)
-        return {bucket: manifest[bucket] for bucket in chosen}
+        """Return the manifest's current records of these buckets; None without a manifest. Settles run.stored."""
+        manifest = settled_manifest(self.run, chosen)
+        return {bucket: None if manifest is None else manifest[bucket] for bucket in chosen}
 
     @contextlib.contextmanager
     def _again(self, state: State | None, reading: Reading, exact: bool) -> Iterator[Reading]:
