@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from reconcile.compare.sides import Rows, Sides
 from reconcile.core import digest
-from reconcile.core.changes import duplicate_keys, name_of
+from reconcile.core.changes import MAX_EXAMPLES, duplicate_keys, name_of
 from reconcile.core.framing import Row
 from reconcile.core.nametable import NameTable
 from reconcile.errors import SafetyStop
@@ -38,6 +38,34 @@ class Permission(enum.Enum):
 
 
 @dataclass(slots=True)
+class TakenOver:
+    """Keys of the view that existed at first contact, whoever had written them."""
+
+    adopted: int = 0
+    """Those that the view remembers from now on, having no prefix."""
+    overwritten: int = 0
+    """Those that had other content."""
+    names: list[bytes] = field(default_factory=list)
+    """Some that were overwritten."""
+
+    def warnings(self) -> Iterator[str]:
+        """What people should know of it."""
+        if self.overwritten:
+            names = ", ".join(name_of(name) for name in self.names)
+            more = ", …" if self.overwritten > len(self.names) else ""
+            yield (
+                f"{self.overwritten:,} keys of the view already existed with other content and were overwritten: "
+                f"{names}{more}"
+            )
+        if self.adopted:
+            yield (
+                f"{self.adopted:,} existing keys now belong to this view; all others in this database are left alone, "
+                "even if an earlier tool wrote them for this view. With redis.key_prefix or redis.dedicated they "
+                "could be told apart, and the view would not have to remember its keys"
+            )
+
+
+@dataclass(slots=True)
 class Repaired:
     """The buckets of one part after their rows were put. Digests are added-up."""
 
@@ -55,7 +83,6 @@ class Repaired:
     """The source's keys without a value, which Redis must not hold."""
     lost_counted: bool = True
     """False: too many keys were lost to remember them."""
-    adopted: int = 0
     lost_count: int = 0
     repeated: list[bytes] = field(default_factory=list)
     foreign: list[bytes] = field(default_factory=list)
@@ -73,20 +100,21 @@ def put_rows(
     anew: bool,
     adopt: bool,
     meanwhile: AbstractContextManager[object],
+    taken: TakenOver,
 ) -> Repaired:
     """Put what is missing or stale in the chosen buckets. Afterwards Redis holds every row of the source there.
 
     buckets: number of buckets of the manifest; grain: of `Repaired.wanted`. anew: existing keys are taken over, so
     equal ones are written too. adopt: existing keys that nothing remembers as the view's are taken over as well.
-    meanwhile: entered while the source works on its answer, and left before Redis is asked for anything. Raises
-    DataError for a key with several rows, SafetyStop for foreign keys.
+    taken: is told what is taken over. meanwhile: entered while the source works on its answer, and left before Redis is
+    asked for anything. Raises DataError for a key with several rows, SafetyStop for foreign keys.
     """
     names, nulls = NameTable(expected_rows, sides.salt), NameTable(0, sides.salt)
     part = Repaired(buckets, chosen, [0] * grain, dict.fromkeys(chosen, 0), {}, names, nulls)
     everything = len(chosen) == buckets
     chunks = sides.reading.rows() if everything else sides.reading.rows_of(chosen, buckets)
     for rows in _groups(sides, _begun(chunks, meanwhile)):
-        _compare(sides, applier, part, rows, anew=anew, adopt=adopt)
+        _compare(sides, applier, part, rows, taken, anew=anew, adopt=adopt)
     if part.repeated:
         raise duplicate_keys(part.repeated)
     if part.foreign_count:
@@ -118,7 +146,9 @@ def _groups(sides: Sides, chunks: Iterator[Rows]) -> Iterator[list[Row]]:
         yield rows
 
 
-def _compare(sides: Sides, applier: Applier, part: Repaired, rows: list[Row], *, anew: bool, adopt: bool) -> None:
+def _compare(
+    sides: Sides, applier: Applier, part: Repaired, rows: list[Row], taken: TakenOver, *, anew: bool, adopt: bool
+) -> None:
     """Compare rows with what Redis holds under their keys; what differs goes to the applier."""
     salt = sides.salt
     part.repeated += _repeated(part, rows)[: MAX_NAMED - len(part.repeated)]
@@ -126,7 +156,7 @@ def _compare(sides: Sides, applier: Applier, part: Repaired, rows: list[Row], *,
     if not rows:
         return
     held = sides.held(rows)
-    allowed = _allowed(sides, part, rows, held, anew=anew, adopt=adopt)
+    allowed = _allowed(sides, part, rows, held, taken, anew=anew, adopt=adopt)
     row_digest, fine = digest.row_digest, len(part.wanted) - 1
     coarse, wanted, found = part.buckets - 1, part.wanted, part.found
     for (key, value), old, may_write in zip(rows, held, allowed, strict=True):
@@ -142,6 +172,24 @@ def _compare(sides: Sides, applier: Applier, part: Repaired, rows: list[Row], *,
             found[bucket & coarse] += one if old == value else row_digest(key, old, salt)
         if old != value or may_write is Permission.ANEW:
             applier.put(key, value)
+    if anew or adopt:
+        _note_overwritten(sides, rows, held, allowed, taken)
+
+
+def _note_overwritten(
+    sides: Sides, rows: list[Row], held: Sequence[bytes | None], allowed: list[Permission], taken: TakenOver
+) -> None:
+    """What others had stored under keys of the view, also what this layout cannot read."""
+    anew = [
+        (key, old)
+        for (key, value), old, may in zip(rows, held, allowed, strict=True)
+        if may is Permission.ANEW and old != value
+    ]
+    absent = [key for key, old in anew if old is None]
+    there = {key for key, exists in zip(absent, sides.target.exist(absent), strict=True) if exists} if absent else set()
+    names = [key for key, old in anew if old is not None or key in there]
+    taken.overwritten += len(names)
+    taken.names += names[: MAX_EXAMPLES - len(taken.names)]
 
 
 def _repeated(part: Repaired, rows: list[Row]) -> list[bytes]:
@@ -165,7 +213,14 @@ def _note_lost(part: Repaired, bucket: int, one: int) -> None:
 
 
 def _allowed(
-    sides: Sides, part: Repaired, rows: list[Row], held: Sequence[bytes | None], *, anew: bool, adopt: bool
+    sides: Sides,
+    part: Repaired,
+    rows: list[Row],
+    held: Sequence[bytes | None],
+    taken: TakenOver,
+    *,
+    anew: bool,
+    adopt: bool,
 ) -> list[Permission]:
     """Return what may be done with each key."""
     target = sides.target
@@ -179,7 +234,7 @@ def _allowed(
         if is_ours or not exists:
             found.append(Permission.DIFFERENT)
         elif adopt or old == value:
-            part.adopted += 1
+            taken.adopted += 1
             found.append(Permission.ANEW)
         else:
             part.foreign_count += 1

@@ -35,12 +35,22 @@ def _changes(settings: Settings) -> list[str]:
             "    reconcile snapshot --dry-run              # what would be written and deleted",
             "    reconcile snapshot --allow-deletes        # consent, once",
         ]
-    if any(not view.key_prefix for view in settings.views) and not settings.redis.dedicated:
+    bare = [view for view in settings.views if not view.key_prefix] if not settings.redis.dedicated else []
+    if bare:
         lines += [
-            "* There is no key_prefix, so reconcile has to remember each key it writes (in Redis' memory). First",
-            "  contact stops with exit code 5 if keys of the view already exist; to take them over:",
-            "    reconcile snapshot --adopt",
+            "* There is no key_prefix, so reconcile has to remember each key it writes (in Redis' memory).",
             "  Keys left by mz-redis-sync that the view no longer has cannot be told from others and stay.",
+        ]
+    if theirs := [view.mz_timestamp_key for view in bare if view.mz_timestamp_key]:
+        lines += [
+            f"* First contact: where {', '.join(theirs)} is there, mz-redis-sync wrote the keys of the view that exist",
+            "  already. They are taken over; the run says how many had other content, and names some.",
+        ]
+    if len(theirs) < len(bare):
+        lines += [
+            "* First contact without mz_timestamp_key stops with exit code 5 at keys of the view that exist already",
+            "  with other content; they are taken over with:",
+            "    reconcile snapshot --adopt",
         ]
     kept = [view.mz_timestamp_key for view in settings.views if view.mz_timestamp_key]
     if kept:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from reconcile.compare import records, surplus
 from reconcile.compare.ahead import Ahead, begun_ahead
 from reconcile.compare.described import companion_mark, usable
-from reconcile.compare.repair import Repaired, put_rows
+from reconcile.compare.repair import Repaired, TakenOver, put_rows
 from reconcile.compare.sides import Sides
 from reconcile.compare.surplus import Rule, Surplus
 from reconcile.core import checkpoint, decide, digest, guard, pending, schedule
@@ -68,7 +68,7 @@ class _Total:
     fine: list[int] | None = None
     """The same for all rows in finer buckets, if those are to be committed."""
     parts: list[tuple[Repaired, Surplus]] = field(default_factory=list)
-    adopted: int = 0
+    taken: TakenOver = field(default_factory=TakenOver)
     deleted: int = 0
     """Explained keys deleted before all parts were done."""
 
@@ -208,8 +208,8 @@ class _Snapshot:
         part = put_rows(
             sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows,
             anew=first, adopt=run.request.adopt or legacy, meanwhile=ahead or contextlib.nullcontext(),
+            taken=total.taken,
         )  # fmt: skip
-        total.adopted += part.adopted
         folded = digest.fold(part.wanted, scope.buckets)
         total.wanted |= {bucket: folded[bucket] for bucket in chosen}
         if total.fine is not None:
@@ -293,12 +293,7 @@ class _Snapshot:
             surplus.delete(
                 sides, part, found, self._applier, explained_too=guarded is None, unexplained_too=unconsented is None
             )
-        if total.adopted:
-            report.warnings.append(
-                f"{total.adopted} existing keys now belong to this view; all others in this database are left alone, "
-                "even if an earlier tool wrote them for this view. With redis.key_prefix or redis.dedicated they "
-                "could be told apart, and the view would not have to remember its keys"
-            )
+        report.warnings += total.taken.warnings()
         self._commit_repair(
             scope,
             total,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.support.command import Command
+from tests.support.command import PROGRAM, Command
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import check_manifest, state
 from tests.support.sources import Source
@@ -73,12 +74,41 @@ def test_without_prefix(legacy: Command, source: Source, redis_server: RedisServ
     assert client.get("deleted") == b"x"
     assert client.get("somebody-else") == b"keep"
     assert any("key_prefix" in warning for warning in view["warnings"])
+    assert "1 keys of the view already existed with other content and were overwritten: b" in view["warnings"]
     assert client.get("mz_latest_timestamp") == str(view["as_of"] + 1).encode()
     source.execute("DELETE FROM t WHERE key = 'b'")
     legacy("run")
     assert client.get("b") is None
     assert client.get("somebody-else") == b"keep"
     legacy("verify")
+
+
+def test_what_init_says_of_first_contact_is_so(legacy: Command, source: Source, redis_server: RedisServer) -> None:
+    """Without prefix: taken over where mz-redis-sync's timestamp key is there; else asked, by the command named."""
+    source.put(a="1", b="2")
+    legacy.write_config()
+    printed = legacy_init(legacy)
+    assert "They are taken over" in printed
+    assert "--adopt" not in printed
+    legacy.config_path.write_text(
+        legacy.config_path.read_text().replace("  mz_timestamp_key: mz_latest_timestamp\n", "")
+    )
+    text = legacy.config_path.read_text()
+    legacy.write_config = lambda: legacy.config_path.write_text(text)  # type: ignore[method-assign,assignment]
+    assert "reconcile snapshot --adopt" in legacy_init(legacy)
+    filled_by_mz_redis_sync(redis_server)
+    client = redis_server.client()
+    assert "--adopt" in legacy("run", expect=5).view["error"]["hint"]
+    assert client.get("b") == b"stale"
+    adopted = legacy("snapshot", "--adopt").view
+    assert client.get("b") == b"2"
+    assert any("were overwritten: b" in warning for warning in adopted["warnings"])
+    assert not any("overwritten" in warning for warning in legacy("snapshot", "--deep").view["warnings"])
+
+
+def legacy_init(command: Command) -> str:
+    words = [PROGRAM, "init", "--from", str(command.config_path)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 def test_with_prefix(command: Command, source: Source, redis_server: RedisServer, tmp_path: Path) -> None:
@@ -88,8 +118,10 @@ def test_with_prefix(command: Command, source: Source, redis_server: RedisServer
     filled_by_mz_redis_sync(redis_server, "app:")
     client = redis_server.client()
     client.set("somebody-else", "keep")
-    error = command("run", expect=5).view["error"]
+    view = command("run", expect=5).view
+    error = view["error"]
     assert "app:deleted" in error["message"]
+    assert any("were overwritten: app:b" in warning for warning in view["warnings"])
     assert client.mget("app:a", "app:b", "app:c", "app:deleted") == [b"1", b"2", b"3", b"x"]
     assert command("run", expect=5).view["deletes_withheld"] == 1, "it is asked until somebody answers"
     command(*error["hint"].partition("reconcile ")[2].partition(";")[0].split())
