@@ -14,7 +14,7 @@ from reconcile.core.digest import MAX_BUCKETS
 from reconcile.core.state import State
 from reconcile.runs.context import ViewRun
 from reconcile.source.reading import Reading
-from reconcile.target.port import Outcome, Write
+from reconcile.target.port import Write
 
 TRANSACTION_ROWS = 4000
 """Large enough that the transaction's own cost vanishes; other clients wait a few milliseconds at most."""
@@ -71,29 +71,38 @@ def _write(run: ViewRun, chunks: Iterator[Rows], digests: list[int], marked: Sta
     mark: State | None = marked
     most = min(TRANSACTION_ROWS, run.target.batch_keys)
     puts: dict[bytes, bytes] = {}
-    rows = size = 0
+    rows = size = unsettled = 0
     for chunk in chunks:
         wanted = _note(run, digests, chunk)
         more = sum([len(row[1]) for row in chunk if row[1] is not None])
         if puts and (rows + wanted > most or size + more > TRANSACTION_BYTES):
-            _send(run, puts, rows, mark)
+            unsettled = _send(run, puts, rows, mark, unsettled)
             mark = None
             puts, rows, size = {}, 0, 0
         puts.update([(row[0], row[1]) for row in chunk if row[1] is not None])
         rows += wanted
         size += more
     if puts:
-        _send(run, puts, rows, mark)
-    _check(run.target.settle())
+        unsettled = _send(run, puts, rows, mark, unsettled)
+    _settle(run, unsettled)
 
 
-def _send(run: ViewRun, puts: dict[bytes, bytes], rows: int, mark: State | None) -> None:
+def _send(run: ViewRun, puts: dict[bytes, bytes], rows: int, mark: State | None, before: int) -> int:
+    """Send rows while the write of the `before` rows may still be under way; returns how many are now. A write that
+    is refused has written nothing, and does not count."""
     if len(puts) < rows:  # the view gave a key twice
+        _settle(run, before)
         raise Collision
-    _check(run.target.send(Write(puts=puts, only_new=True, state=mark)))
-    run.report.puts += rows
+    outcome = run.target.send(Write(puts=puts, only_new=True, state=mark))
+    if outcome is not None and outcome.collided:
+        _settle(run, rows)
+        raise Collision
+    run.report.puts += before
+    return rows
 
 
-def _check(outcome: Outcome | None) -> None:
+def _settle(run: ViewRun, rows: int) -> None:
+    outcome = run.target.settle()
     if outcome is not None and outcome.collided:
         raise Collision
+    run.report.puts += rows

@@ -180,6 +180,15 @@ def test_one_key_with_two_rows_at_first(command: Command, redis_server: RedisSer
     assert state(redis_server.client()).get("as_of", "") == ""
 
 
+def test_only_what_was_written_counts(command: Command, redis_server: RedisServer, source: Source) -> None:
+    """First contact with one duplicate among 20,000 rows: puts are the keys in Redis; the next run puts none."""
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 20000) AS n")
+    source.execute("INSERT INTO t VALUES ('k7', 'w')")
+    with redis_server.client() as client:
+        assert command("run", expect=5).view["puts"] == len(client.keys("p:*")) > 0
+        assert command("run", expect=5).view["puts"] == 0
+
+
 def test_value_redis_refuses(command: Command, redis_server: RedisServer, source: Source, tmp_path: Path) -> None:
     """A value larger than the server takes is named before anything is written."""
     with start_redis(tmp_path, "--proto-max-bulk-len", "1mb") as small:
