@@ -71,7 +71,7 @@ def test_secrets_are_not_copied() -> None:
 
 
 def test_migration_tells_of_first_contact() -> None:
-    """Under a prefix unexplained keys wait for consent; without one keys are adopted."""
+    """Under a prefix unexplained keys wait for consent; without one keys are adopted, by mz-redis-sync's timestamp key or on request."""
     view = ViewSettings(name="v", sql="SELECT key, value FROM v", key_prefix="v:", mz_timestamp_key="t")
     told = migration.render(Settings(views=(view,)), "old.yaml")
     assert "exit code 5" in told
@@ -79,4 +79,9 @@ def test_migration_tells_of_first_contact() -> None:
     assert yaml.safe_load(told)["views"] == [
         {"name": "v", "sql": "SELECT key, value FROM v", "key_prefix": "v:", "mz_timestamp_key": "t"}
     ]
-    assert "--adopt" in migration.render(Settings(views=(dataclasses.replace(view, key_prefix=""),)), "old.yaml")
+    bare = dataclasses.replace(view, key_prefix="")
+    adopted = migration.render(Settings(views=(bare,)), "old.yaml")
+    assert "where t is there" in adopted
+    assert "--adopt" not in adopted
+    unproved = dataclasses.replace(bare, mz_timestamp_key=None)
+    assert "--adopt" in migration.render(Settings(views=(unproved,)), "old.yaml")
