@@ -71,7 +71,7 @@ def test_secrets_are_not_copied() -> None:
 
 
 def test_migration_tells_of_first_contact() -> None:
-    """Under a prefix unexplained keys wait for consent; without one keys are adopted, by mz-redis-sync's timestamp key or on request."""
+    """Under a prefix unexplained keys wait for consent; without, mz-redis-sync's timestamp key or a flag adopts."""
     view = ViewSettings(name="v", sql="SELECT key, value FROM v", key_prefix="v:", mz_timestamp_key="t")
     told = migration.render(Settings(views=(view,)), "old.yaml")
     assert "exit code 5" in told
