@@ -53,13 +53,12 @@ class TakenOver:
         if self.overwritten:
             names = ", ".join(name_of(name) for name in self.names)
             more = ", …" if self.overwritten > len(self.names) else ""
-            yield (
-                f"{self.overwritten:,} keys of the view already existed with other content and were overwritten: "
-                f"{names}{more}"
-            )
+            keys = "1 key" if self.overwritten == 1 else f"{self.overwritten:,} keys"
+            yield f"{keys} of the view already existed with other content, overwritten: {names}{more}"
         if self.adopted:
+            keys = "1 existing key now belongs" if self.adopted == 1 else f"{self.adopted:,} existing keys now belong"
             yield (
-                f"{self.adopted:,} existing keys now belong to this view; all others in this database are left alone, "
+                f"{keys} to this view; all others in this database are left alone, "
                 "even if an earlier tool wrote them for this view. With redis.key_prefix or redis.dedicated they "
                 "could be told apart, and the view would not have to remember its keys"
             )

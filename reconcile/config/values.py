@@ -314,8 +314,8 @@ def _format(raw: Raw) -> str:
         logging.Formatter(text).format(record)
     except (ValueError, TypeError) as error:
         missing = error.__context__  # logging makes a ValueError of the KeyError
-        unknown = f"has no field {missing.args[0]!r}" if isinstance(missing, KeyError) else "does not fit a log record"
-        raise Wrong(f"as a log format {unknown}", example) from None
+        unknown = f"unknown field {missing.args[0]!r}" if isinstance(missing, KeyError) else "does not fit a log record"
+        raise Wrong(f"not a usable log format: {unknown}", example) from None
     return text
 
 

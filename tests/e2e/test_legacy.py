@@ -74,7 +74,7 @@ def test_without_prefix(legacy: Command, source: Source, redis_server: RedisServ
     assert client.get("deleted") == b"x"
     assert client.get("somebody-else") == b"keep"
     assert any("key_prefix" in warning for warning in view["warnings"])
-    assert "1 keys of the view already existed with other content and were overwritten: b" in view["warnings"]
+    assert "1 key of the view already existed with other content, overwritten: b" in view["warnings"]
     assert client.get("mz_latest_timestamp") == str(view["as_of"] + 1).encode()
     source.execute("DELETE FROM t WHERE key = 'b'")
     legacy("run")
@@ -102,7 +102,7 @@ def test_what_init_says_of_first_contact_is_so(legacy: Command, source: Source, 
     assert client.get("b") == b"stale"
     adopted = legacy("snapshot", "--adopt").view
     assert client.get("b") == b"2"
-    assert any("were overwritten: b" in warning for warning in adopted["warnings"])
+    assert any("overwritten: b" in warning for warning in adopted["warnings"])
     assert not any("overwritten" in warning for warning in legacy("snapshot", "--deep").view["warnings"])
 
 
@@ -121,7 +121,7 @@ def test_with_prefix(command: Command, source: Source, redis_server: RedisServer
     view = command("run", expect=5).view
     error = view["error"]
     assert "app:deleted" in error["message"]
-    assert any("were overwritten: app:b" in warning for warning in view["warnings"])
+    assert any("overwritten: app:b" in warning for warning in view["warnings"])
     assert client.mget("app:a", "app:b", "app:c", "app:deleted") == [b"1", b"2", b"3", b"x"]
     assert command("run", expect=5).view["deletes_withheld"] == 1, "it is asked until somebody answers"
     command(*error["hint"].partition("reconcile ")[2].partition(";")[0].split())

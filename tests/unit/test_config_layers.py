@@ -210,8 +210,8 @@ def test_a_byte_order_mark_before_a_query() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("%(asctime)s %(levl)s", "as a log format has no field 'levl'"),
-        ("%(message)d", "as a log format does not fit a log record"),
+        ("%(asctime)s %(levl)s", "not a usable log format: unknown field 'levl'"),
+        ("%(message)d", "not a usable log format: does not fit a log record"),
         ("plain", "is not a %-style log format"),
     ],
 )
