@@ -63,7 +63,7 @@ def test_health_check(command: Command, source: Source) -> None:
     assert done.returncode == 3
     (line,) = done.stdout.splitlines()
     assert line.startswith("default: the checkpoint is ")
-    assert line.endswith("allowed are 1s")
+    assert line.endswith("the limit is 1s")
 
 
 def test_a_state_that_cannot_be_read(command: Command, source: Source, redis_server: RedisServer) -> None:
