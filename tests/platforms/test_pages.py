@@ -107,13 +107,13 @@ def test_nothing_is_cut_off_in_print(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_page_of_all_views(tmp_path: Path, dark: bool) -> None:
-    """Cards fill the width, what needs somebody comes first."""
+    """Cards fill the width, what needs attention comes first."""
     views = [status(f"v{n}") for n in range(9)] + [status("late", problem="written 17 min ago")]
     views += [status("new", as_of=None, lag_ms=None, updated_at_ms=None, keys=None, lease=None, audit=None)]
     found = browser.laid_out(status_page.render(views, NOW_MS), tmp_path, dark=dark)
     for one in found:
         assert (one["overflow"], one["outside"], one["faint"], one["cards"]) == (0, 0, [], 11)
-        assert one["verdict"] == "1 needs somebody, 1 is not complete"
+        assert one["verdict"] == "1 needs attention, 1 is incomplete"
         assert one["shown"].index("late") < one["shown"].index("new") < one["shown"].index("v0")
 
 
