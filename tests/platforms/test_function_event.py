@@ -239,7 +239,7 @@ def test_settings_are_read_once_and_again_after_a_failure(monkeypatch: pytest.Mo
     seen: list[str] = []
 
     def execute(settings: Any, _request: Request, stop: Stop, _run_id: str | None) -> FakeReport:
-        seen.append(settings.redis.url.reveal())
+        seen.append(settings.redis.password.reveal())
         assert stop.remaining_s() is not None
         return FakeReport(next(codes))
 
@@ -249,7 +249,7 @@ def test_settings_are_read_once_and_again_after_a_failure(monkeypatch: pytest.Mo
     events.run({}, 60.0)
     events.run({}, 60.0)
     events.run({}, 60.0)
-    assert ["hunter3" in url for url in seen] == [True, True, True, False]
+    assert ["hunter3" in password for password in seen] == [True, True, True, False]
 
 
 @pytest.mark.usefixtures("configured")
