@@ -23,6 +23,8 @@ EXPECTED = {
     "mixed", "mixed_bytes", "mixed_companion", "deep", "mass_delta", "mass_snapshot",
     "verify", "delta", "visible_p50", "visible_p90", "source_p50", "extra_p50", "extra_p90", "cold_start",
     "help", "memory_load", "memory_deep", "memory_verify", "memory_mass_delta", "memory_mass_snapshot",
+    "shards_cpu", "shards_seconds", "views_unchanged", "views_visible_p50", "views_extra_p50", "views_peak",
+    "views_sockets", "views_threads",
 }  # fmt: skip
 
 
