@@ -39,6 +39,7 @@ CASES = [
     ("repeat", 2), ("delta", 2), ("deep", 2), ("run that follows", 50_000), ("slices", 2), ("deep after snapshot", 2),
 ]  # fmt: skip
 IN_CI = CASES[:3]
+TRIES = 5
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)
@@ -56,7 +57,8 @@ def test_every_io_call(name: str, size: int, source: Source, cluster: Cluster, r
         if not writes:
             some = ("times_out",) if soak or n % 8 == 0 else ()
         for how in some:
-            assert crash.crash_at(scene, kind, n, how) or not writes
+            # How often a run polls the source differs: one of a few runs has a call with this number.
+            assert any(crash.crash_at(scene, kind, n, how) for _ in range(TRIES)) or not writes
 
 
 @pytest.mark.parametrize(("name", "size"), [("load", 50_000), ("delta", 50_000), ("deep", 2), ("repeat", 2)])
