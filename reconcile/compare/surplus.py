@@ -163,8 +163,11 @@ def delete(
     if not within:
         return
     names = part.names if len(part.names) else _names_of(sides, part, within)
+    seen = NameTable(0, sides.salt)  # a page may have been asked for before the deletes of names in it were sent
+    for name in (*found.explained_names, *found.unexplained_names):
+        seen.add(name)
     for page in names_within(sides, part.buckets, within):
-        _delete_names(applier, _strange(page, names))
+        _delete_names(applier, [name for name in _strange(page, names) if seen.add(name)])
 
 
 def _delete_names(applier: Applier, names: list[bytes]) -> None:
