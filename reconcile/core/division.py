@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from reconcile.core import digest
 from reconcile.core.digest import Fingerprints
 from reconcile.core.records import total_text
-from reconcile.core.shards import shards_of
+from reconcile.core.shards import shard_of, shards_of
 from reconcile.core.state import Peak, Pending, State, Turn
 
 
@@ -31,6 +31,7 @@ def summed(states: Sequence[State | None]) -> State | None:
         buckets=max(state.buckets for state in known),
         keys=sum(state.keys for state in known),
         surplus=sum(state.surplus for state in known),
+        surplus_names=tuple(name for state in known for name in state.surplus_names),
         pending=next((state.pending for state in known if state.pending is not None), None),
         turn=min((state.turn for state in known), key=lambda turn: turn.done_ms),
         updated_at_ms=min(state.updated_at_ms for state in known),
@@ -107,8 +108,9 @@ def split(whole: Kept, n: int) -> list[Kept]:
         if fingerprints is not None:
             fingerprints = digest.same_fingerprint(state.buckets, digest.fingerprint(0))
             fingerprints[shard.i :: n] = whole.fingerprints[shard.i :: n]  # type: ignore[index]
-        turn = Turn(done_ms=state.turn.done_ms)
-        found.append(Kept(_counted(replace(state, turn=turn), digests, surplus), digests, fingerprints, surplus))
+        names = tuple(name for name in state.surplus_names if shard_of(name, n) == shard)
+        mine = replace(state, surplus_names=names, turn=Turn(done_ms=state.turn.done_ms))
+        found.append(Kept(_counted(mine, digests, surplus), digests, fingerprints, surplus))
     return found
 
 

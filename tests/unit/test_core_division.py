@@ -13,6 +13,8 @@ from reconcile.core.records import total_text
 from reconcile.core.state import Identity, Pending, State, Turn
 
 B = 32
+STRANGER = b"p:stranger53"
+"""A key of bucket 5."""
 BLANK = State(salt=99, source_salt="b" * 32)
 ROWS = [(b"p:k%d" % n, b"v%d" % n) for n in range(500)]
 
@@ -21,10 +23,11 @@ def whole(**changes: object) -> Kept:
     """A view of 500 rows at time 1000, with surplus in bucket 5."""
     manifest = [0] * B
     digest.add_rows(manifest, ROWS, 7)
-    surplus = {5: digest.row_digest(b"p:stranger", b"x", 7)}
+    surplus = {5: digest.row_digest(STRANGER, b"x", 7)}
     state = State(
         as_of=1000, identity=Identity("s", "m"), buckets=B, keys=len(ROWS), digest=total_text(sum(manifest)), surplus=1,
-        salt=7, source_salt="a" * 32, fingerprint_salt="a" * 32, turn=Turn(done_ms=50), updated_at_ms=10,
+        surplus_names=(STRANGER,), salt=7, source_salt="a" * 32, fingerprint_salt="a" * 32, turn=Turn(done_ms=50),
+        updated_at_ms=10,
     )  # fmt: skip
     return Kept(replace(state, **changes), manifest, _fingerprints(), surplus)  # type: ignore[arg-type]
 
@@ -45,6 +48,8 @@ def test_there_and_back(n: int) -> None:
     assert [part.state.pending for part in parts if part.state] == [None] * n
     assert sum(part.state.keys for part in parts if part.state) == len(ROWS)
     assert [bucket for part in parts for bucket in part.surplus] == [5]
+    assert [part.state.surplus_names for part in parts if part.state and part.state.surplus] == [(STRANGER,)]
+    assert sum(len(part.state.surplus_names) for part in parts if part.state) == 1
     after = joined(parts, BLANK)
     assert after == before
 
