@@ -50,6 +50,15 @@ class DriftReport:
     def total(self) -> int:
         return self.missing + self.stale + self.extra
 
+    def note(self, bucket: int, buckets: int, cause: str, *, missing: int, stale: int, extra: int) -> None:
+        """Count a bucket that differs, of so many, and its keys by kind."""
+        self.buckets += 1
+        self.missing += missing
+        self.stale += stale
+        self.extra += extra
+        self.causes[cause] = self.causes.get(cause, 0) + 1
+        self.heat.note(bucket, buckets, missing + stale + extra)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"heat": self.heat.to_dict()}
 

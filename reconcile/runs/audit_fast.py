@@ -148,12 +148,9 @@ def _note(run: ViewRun, bucket: int, difference: int, waiting: int) -> None:
     assert found is not None
     if not difference and not waiting:
         return
-    found.missing += max(0, -difference)
-    found.extra += max(0, difference) + waiting
-    found.buckets += 1
-    found.heat.note(bucket, run.state.buckets, abs(difference) + waiting)
     cause = Cause.CHANGED_OUTSIDE if difference else Cause.SURPLUS
-    found.causes[cause.value] = found.causes.get(cause.value, 0) + 1
+    missing, extra = max(0, -difference), max(0, difference) + waiting
+    found.note(bucket, run.state.buckets, cause.value, missing=missing, stale=0, extra=extra)
 
 
 def _note_damage(run: ViewRun) -> None:

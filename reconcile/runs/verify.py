@@ -27,15 +27,13 @@ from reconcile.errors import ExitCode, HistoryLost, ResultTooLarge, UsageError
 from reconcile.report.audit import AuditReport, PastAudit
 from reconcile.report.run_report import DriftReport
 from reconcile.runs import audit_fast
-from reconcile.runs.audit_fast import fingerprints_now
+from reconcile.runs.audit_fast import LOOK_AGAIN_S, MAX_LOOKS, fingerprints_now
 from reconcile.runs.context import ViewRun, check_division, warn_of_claims
 from reconcile.runs.evidence import Evidence
 from reconcile.runs.settled import settled, settled_manifest
 from reconcile.runs.values import add_values
 from reconcile.source.reading import Reading, explain, open_reading
 
-MAX_LOOKS = 20
-LOOK_AGAIN_S = 0.25
 ROLLING_SLICES = 16
 """A power of two, so that slices of an audit are slices of the rolling compare."""
 
@@ -278,12 +276,7 @@ class _Audit:
     def _note(self, bucket: int, buckets: int, seen: Contents, cause: Cause) -> None:
         found = self.run.report.drift
         assert found is not None
-        found.buckets += 1
-        found.missing += seen.missing
-        found.stale += seen.stale
-        found.extra += seen.extra
-        found.causes[cause.value] = found.causes.get(cause.value, 0) + 1
-        found.heat.note(bucket, buckets, seen.missing + seen.stale + seen.extra)
+        found.note(bucket, buckets, cause.value, missing=seen.missing, stale=seen.stale, extra=seen.extra)
         room = self.run.request.max_report - len(found.keys)
         for example in seen.examples[: max(0, room)]:
             self.named.append(example)

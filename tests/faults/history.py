@@ -15,6 +15,7 @@ from tests.faults.scene import Scene
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import SourceServer
 
+FILLED_ROWS = 240
 TALLY: Counter[str] = Counter()
 """What was tried, for who wants to know how much that is."""
 MODES = (

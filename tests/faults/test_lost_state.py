@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.faults.history import new_history
-from tests.faults.io_calls import small_pages
 from tests.faults.scene import STATE
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import SourceServer
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small() -> Iterator[None]:
-    """Several pages, chunks and groups of everything."""
-    with small_pages():
-        yield
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.mark.parametrize("changed", [False, True], ids=["nothing changed", "changed"])

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from reconcile.compare import surplus
-from tests.faults.history import History, new_history
-from tests.faults.io_calls import small_pages
-from tests.support.redis_servers import RedisServer
-from tests.support.sources import SourceServer
+from tests.faults.history import FILLED_ROWS, History
 
-ROWS = 240
-
-
-@pytest.fixture(autouse=True)
-def small() -> Iterator[None]:
-    """Several pages, chunks and groups of everything."""
-    with small_pages():
-        yield
-
-
-@pytest.fixture(params=[b"p:", b""], ids=["prefix", "remembered"])
-def history(
-    request: pytest.FixtureRequest, source_server: SourceServer, redis_process: RedisServer
-) -> Iterator[History]:
-    with new_history(source_server, redis_process, prefix=request.param) as made:
-        made.scene.write(f"INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, {ROWS}) AS n")
-        made.scene.ok("run")
-        yield made
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.mark.parametrize("batch", [3, 50_000])
 @pytest.mark.parametrize("mode", ["snapshot", "deep"])
-@pytest.mark.parametrize("gone", [1, 90, ROWS - 30, ROWS])
+@pytest.mark.parametrize("gone", [1, 90, FILLED_ROWS - 30, FILLED_ROWS])
 def test_surplus_keys_are_removed(
     gone: int, mode: str, batch: int, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,11 +30,11 @@ def test_surplus_keys_are_removed(
     scene.check()
 
 
-@pytest.mark.parametrize("gone", [0, 100, ROWS])
+@pytest.mark.parametrize("gone", [0, 100, FILLED_ROWS])
 def test_drift_of_many_keys_is_counted_exactly(gone: int, history: History) -> None:
     """Others have removed, edited and added more keys than names can be held: verify counts each, and names some."""
     scene, client = history.scene, history.scene.client
-    at = [scene.prefix + f"k{n}".encode() for n in range(1, ROWS + 1)]
+    at = [scene.prefix + f"k{n}".encode() for n in range(1, FILLED_ROWS + 1)]
     if gone:
         client.delete(*at[:gone])
     stale = at[gone : gone + 70]
@@ -86,11 +64,11 @@ def test_keys_whose_value_became_null(mode: str, history: History) -> None:
     scene = history.scene
     scene.write("UPDATE t SET value = NULL WHERE key LIKE '%5'", "UPDATE t SET value = 'w' WHERE key LIKE '%6'")
     report = scene.ok("snapshot", deep=mode == "deep")
-    assert (report.puts, report.deletes) == (ROWS // 10, ROWS // 10)
+    assert (report.puts, report.deletes) == (FILLED_ROWS // 10, FILLED_ROWS // 10)
     scene.check()
     scene.write("UPDATE t SET value = NULL WHERE key NOT LIKE '%6'")
     report = scene.execute("snapshot", deep=mode == "deep")
     assert report.exit_code == 5
-    assert report.deletes_withheld == ROWS * 8 // 10
+    assert report.deletes_withheld == FILLED_ROWS * 8 // 10
     scene.ok("snapshot", allow_deletes=True)
     scene.check()

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 
 from tests.faults.history import History, new_history
-from tests.faults.io_calls import small_pages
 from tests.faults.scene import STATE
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import SourceServer
 
-ROWS = 240
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small() -> Iterator[None]:
-    """Several pages, chunks and groups of everything."""
-    with small_pages():
-        yield
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.mark.parametrize("block", ["same", "other"])
@@ -77,16 +67,6 @@ def test_first_load_of_a_key_with_two_rows(
         scene.write("DELETE FROM t WHERE value LIKE 'two%'")
         scene.ok("run")
         scene.check()
-
-
-@pytest.fixture(params=[b"p:", b""], ids=["prefix", "remembered"])
-def history(
-    request: pytest.FixtureRequest, source_server: SourceServer, redis_process: RedisServer
-) -> Iterator[History]:
-    with new_history(source_server, redis_process, prefix=request.param) as made:
-        made.scene.write(f"INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, {ROWS}) AS n")
-        made.scene.ok("run")
-        yield made
 
 
 @pytest.mark.parametrize("second", ["same row", "other value", "null"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -15,7 +15,7 @@ from reconcile.compare import closely, sides
 from reconcile.runs import settled
 from reconcile.runs import verify as audits
 from tests.faults.history import TALLY, new_history
-from tests.faults.io_calls import Io, forgetful, small_pages
+from tests.faults.io_calls import Io, forgetful
 from tests.faults.scene import Scene
 from tests.support.redis_servers import RedisServer
 from tests.support.seed import rng
@@ -25,11 +25,7 @@ SPARSE = 3
 """Without --soak every third call is tried; which, depends on the seed."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small() -> Iterator[None]:
-    """Several pages, chunks and groups of everything."""
-    with small_pages():
-        yield
+pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.mark.parametrize("forgets", [False, True], ids=["history", "no history"])
