@@ -103,14 +103,18 @@ def _count_names(run: ViewRun, chosen: range, before: _Recorded) -> None:
     still in between.
     """
     suspects: Collection[int] = chosen
-    for look in range(MAX_LOOKS):
+    counted: dict[int, int] = {}
+    for _ in range(MAX_LOOKS):
         names = _names(run, chosen, suspects, before)
         after = _recorded(run, chosen)
         if after is None:
             _note_damage(run)
             return
         differing = {b for b in suspects if not _fits(run, names[b], before.names(b), after.names(b))}
-        judged = {b for b in differing if before.same(after, b)} if look or before.commit == after.commit else set()
+        # A row that went and came back in between leaves the record as it was: then it has to be counted twice.
+        certain = {b for b in differing if before.commit == after.commit or counted.get(b) == names[b]}
+        judged = {b for b in certain if before.same(after, b)}
+        counted = names
         for bucket in suspects:
             if bucket in judged:
                 _note(run, bucket, names[bucket] - after.names(bucket), after.waiting(bucket))
