@@ -21,7 +21,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from reconcile.core.state import Pending, State
-from reconcile.errors import Incomplete, ReconcileError, Unavailable
+from reconcile.errors import ReconcileError
 from reconcile.target import commands as written
 from reconcile.target import lease
 from reconcile.target.lease import Right
@@ -69,7 +69,7 @@ class Fence:
         self.check()
         commit = commit or lease.new_commit()
         last = written.state(self._names, state, self.token, commit)
-        ticket = self._wire.send([("MULTI",), *some, last, ("EXEC",), *lease.arming(self._names)])
+        ticket = self._wire.send([("MULTI",), *some, last, ("EXEC",), *lease.arming(self._names)], transaction=True)
         self._under_way = _UnderWay(ticket, len(some) + 1, commit, state)
 
     def end(self, some: Sequence[Command]) -> None:
@@ -77,7 +77,7 @@ class Fence:
         self.settle()
         self.check()
         self.lost = True
-        if self._wire.send([("MULTI",), *some, ("EXEC",)]).checked()[-1] is None:
+        if self._wire.send([("MULTI",), *some, ("EXEC",)], transaction=True).checked()[-1] is None:
             raise lease.lost(self._names.view)
 
     def settle(self) -> list[Any] | None:
@@ -85,11 +85,7 @@ class Fence:
         if self._under_way is None:
             return None
         sent, self._under_way = self._under_way, None
-        try:
-            replies = sent.ticket.replies()
-        except (Incomplete, Unavailable) as error:
-            error.message += " (the outcome of the last transaction is unknown; the next run finds out)"
-            raise
+        replies = sent.ticket.replies()
         outcome = replies[sent.commands + 1]
         armed = replies[sent.commands + 2 :]
         if outcome is None:

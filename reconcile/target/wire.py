@@ -40,11 +40,12 @@ NAME: Command = ("CLIENT", "SETNAME", "reconcile")
 class Ticket:
     """Replies to come of commands that were sent together."""
 
-    __slots__ = ("_replies", "_wire", "count")
+    __slots__ = ("_replies", "_wire", "count", "transaction")
 
-    def __init__(self, wire: Wire, count: int) -> None:
+    def __init__(self, wire: Wire, count: int, *, transaction: bool) -> None:
         self._wire = wire
         self.count = count
+        self.transaction = transaction
         self._replies: list[Any] | None = None
 
     @property
@@ -90,15 +91,15 @@ class Wire:
         """One command, one answer. Raises a translated error."""
         return self.send([command]).checked()[0]
 
-    def send(self, commands: Sequence[Command]) -> Ticket:
-        """Send without waiting for the answers."""
+    def send(self, commands: Sequence[Command], *, transaction: bool = False) -> Ticket:
+        """Send without waiting for the answers. transaction: they write, so an error has to say that none came."""
         packed = [pack_command(command) for command in commands]  # type: ignore[arg-type]
         self.commands += len(commands)
         self.bytes_sent += sum(map(len, packed))
+        ticket = Ticket(self, len(commands), transaction=transaction)
+        self._under_way.append(ticket)
         with self._in_use():
             self._connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
-        ticket = Ticket(self, len(commands))
-        self._under_way.append(ticket)
         return ticket
 
     def read_until(self, ticket: Ticket) -> None:
@@ -106,8 +107,9 @@ class Wire:
         self.round_trips += 1
         with self._in_use():
             while not ticket.arrived:
-                first = self._under_way.popleft()
+                first = self._under_way[0]
                 first.take([self._read() for _ in range(first.count)])
+                self._under_way.popleft()
 
     def _read(self) -> Any:
         try:
@@ -126,17 +128,26 @@ class Wire:
             raise Unavailable("the connection to Redis is lost", hint="the next run makes a new one")
         try:
             yield
-        except ReconcileError:
+        except ReconcileError as error:
             self.broken = True
-            raise
+            raise self._with_outcome(error) from error.__cause__
         except (RedisError, OSError, ValueError, AttributeError, IndexError) as error:  # the last ones: severed
             self.broken = True
-            if self._stop.requested:
-                raise Incomplete(
-                    f"stopped ({self._stop.reason}) while waiting for Redis; what was committed stays",
-                    hint="the next run goes on from the checkpoint",
-                ) from error
-            raise translate(error) from error
+            raise self._with_outcome(self._lost(error)) from error
+
+    def _lost(self, error: Exception) -> ReconcileError:
+        if not self._stop.requested:
+            return translate(error)
+        return Incomplete(
+            f"stopped ({self._stop.reason}) while waiting for Redis; what was committed stays",
+            hint="the next run goes on from the checkpoint",
+        )
+
+    def _with_outcome(self, error: ReconcileError) -> ReconcileError:
+        """Whatever broke the connection, a write or a read: a transaction that was under way may have been applied."""
+        if any(ticket.transaction for ticket in self._under_way):
+            error.message += " (the outcome of the last transaction is unknown; the next run finds out)"
+        return error
 
     def ready(self) -> bool:
         """Whether something can be read without waiting."""
