@@ -24,6 +24,11 @@ def printable_lines(text: str) -> str:
     return _UNFIT.sub(lambda match: _escaped(match[0]), text)
 
 
+def plural(count: int, one: str, several: str | None = None) -> str:
+    """Return a number with its noun: 1 key, 2,000 keys. several: the plural where it is not one + s."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
 def to_json(value: object) -> str:
     """Return one line of ASCII JSON, which every stream can print and no terminal interprets."""
     return json.dumps(value).replace("\x7f", "\\u007f")

@@ -33,7 +33,7 @@ def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max
     from reconcile.runs.dropping import Dropped, forget, look
 
     def confirm(found: Dropped) -> None:
-        _confirm(f"{view}: forget {found.told}?", yes=yes)
+        _confirm(f"{view}: forget {found}?", yes=yes)
 
     settings = common.load_settings({"limits.max_runtime_s": max_runtime})
     with ended_in_time(settings) as stop:
@@ -45,7 +45,7 @@ def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max
         body = {"view": view, "range": str(found.range), "keys_deleted": found.keys, "dry_run": dry_run}
         print_json({"status": "done", "exit_code": 0, **body})
     elif not common.quiet:
-        say(f"{view}: {'would forget' if dry_run else 'forgot'} {found.told}")
+        say(f"{view}: {'would forget' if dry_run else 'forgot'} {found}")
 
 
 def _confirm(question: str, *, yes: bool) -> None:

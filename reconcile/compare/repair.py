@@ -20,6 +20,7 @@ from reconcile.core.framing import Row
 from reconcile.core.nametable import NameTable
 from reconcile.errors import SafetyStop
 from reconcile.target.batch import Applier
+from reconcile.texts import plural
 
 COMPARE_ROWS = 1000
 COMPARE_BYTES = 1 << 20
@@ -49,11 +50,11 @@ class TakenOver:
     """Some that were overwritten."""
 
     def warnings(self) -> Iterator[str]:
-        """What people should know of it."""
+        """What to tell people about it."""
         if self.overwritten:
             names = ", ".join(name_of(name) for name in self.names)
             more = ", …" if self.overwritten > len(self.names) else ""
-            keys = "1 key" if self.overwritten == 1 else f"{self.overwritten:,} keys"
+            keys = plural(self.overwritten, "key")
             yield f"{keys} of the view already existed with other content, overwritten: {names}{more}"
         if self.adopted:
             keys = "1 existing key now belongs" if self.adopted == 1 else f"{self.adopted:,} existing keys now belong"
@@ -246,7 +247,7 @@ def _allowed(
 def _not_ours(part: Repaired, view: str) -> SafetyStop:
     names = ", ".join(name_of(key) for key in sorted(part.foreign)[:5])
     return SafetyStop(
-        f"{part.foreign_count} keys of the view already exist in Redis with other content, and nothing shows that "
+        f"keys of the view exist already in Redis with other content ({part.foreign_count:,}), and nothing shows that "
         f"the view wrote them: {names}",
         hint="set redis.key_prefix, or redis.dedicated: true; or take them over with: "
         f"reconcile snapshot --view {view} --adopt",

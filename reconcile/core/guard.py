@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from reconcile.core.state import Peak
 from reconcile.errors import SafetyStop
+from reconcile.texts import plural
 
 HANDFUL = 10
 """Deleting this many keys is never suspicious."""
@@ -56,14 +57,14 @@ def seen(peak: Peak, keys: int, now_ms: int) -> Peak:
 def mass_delete(deletes: int, keys: int, max_fraction: float, view: str) -> SafetyStop:
     """Return the error for withheld deletes, with the command that allows them."""
     return SafetyStop(
-        f"{deletes} of {keys} keys would be deleted, more than max_delete_fraction = {max_fraction:g} allows; "
-        "deletes are withheld and the checkpoint stays",
+        f"{deletes:,} of {plural(keys, 'key')} would be deleted, more than max_delete_fraction = {max_fraction:g} "
+        "allows; deletes are withheld and the checkpoint stays",
         hint=f"if the view is right, run: reconcile snapshot --view {view} --allow-deletes",
     )
 
 
 def still_withheld(view: str) -> SafetyStop:
-    """The error of who looks while deletes are withheld: nothing is in sync until a human has decided."""
+    """Return the error of an audit while deletes are withheld: nothing is in sync until a human has decided."""
     return SafetyStop(
         f"deletes are withheld: Redis holds keys that view {view} lacks, and its checkpoint stays",
         hint=f"if the view is right, run: reconcile snapshot --view {view} --allow-deletes",
@@ -85,11 +86,10 @@ def note_removed(removed: tuple[tuple[int, int], ...], number: int, now_ms: int)
 def consent_needed(unexplained: int, names: list[str], view: str) -> SafetyStop:
     """Return the error for unexplained keys in the view's range."""
     shown = f" ({', '.join(names)}{', …' if unexplained > len(names) else ''})" if names else ""
-    one = unexplained == 1
-    number, them = ("1 key", "it") if one else (f"{unexplained} keys", "them")
+    are, them = ("is", "it") if unexplained == 1 else ("are", "them")
     return SafetyStop(
-        f"{number} in the range of view {view} {'is' if one else 'are'} unexplained: nothing shows that the view wrote "
-        f"{them}{shown}; left alone, everything else is up to date",
+        f"{plural(unexplained, 'key')} in the range of view {view} {are} unexplained: nothing shows that the view "
+        f"wrote {them}{shown}; left alone, everything else is up to date",
         hint=f"to delete {them}, run: reconcile snapshot --view {view} --allow-deletes; to keep {them}, choose another "
         "prefix",
     )

@@ -38,8 +38,8 @@ class Shard:
         """Slice i of n of this shard, as a slice of the whole key space."""
         return i * self.n + self.i, n * self.n
 
-    def parts(self, n: int) -> list[int]:
-        """Those of n parts of the whole key space (a power of two) that have keys of this shard."""
+    def residues(self, n: int) -> list[int]:
+        """The values of crc32(key) mod n (a power of two) that keys of this shard can have."""
         step = min(n, self.n)
         return list(range(self.i % step, n, step))
 

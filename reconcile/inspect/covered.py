@@ -12,12 +12,12 @@ from reconcile.compare.coverage import coverage
 from reconcile.config.choice import chosen_views
 from reconcile.config.settings import Settings
 from reconcile.core.times import format_time
-from reconcile.inspect.findings import plural
 from reconcile.inspect.standings import standings
 from reconcile.inspect.status import ago
 from reconcile.stop import Stop
 from reconcile.target.opening import names_of
 from reconcile.target.survey import open_survey
+from reconcile.texts import plural
 
 
 def read_coverage(settings: Settings, names: tuple[str, ...], stop: Stop) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ from reconcile.core.cost import Demand, SourceCosts, Way
 from reconcile.core.digest import COMPANION_ROWS_PER_BUCKET, choose_buckets
 from reconcile.errors import UsageError
 from reconcile.inspect.doctor_history import fingerprint_s
-from reconcile.inspect.findings import Findings, plural, span
+from reconcile.inspect.findings import Findings, span
 from reconcile.source import query
 from reconcile.source.companion import describe_companion
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
+from reconcile.texts import plural
 
 EVERY_S = 60.0
 """Between two runs, where nothing was said of that."""

@@ -11,7 +11,7 @@ from reconcile.config.settings import ViewSettings
 from reconcile.core.digest import choose_buckets
 from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import UsageError
-from reconcile.inspect.findings import Findings, plural, span
+from reconcile.inspect.findings import Findings, span
 from reconcile.source import catalog
 from reconcile.source.catalog import CatalogObject
 from reconcile.source.companion import describe_companion
@@ -19,6 +19,7 @@ from reconcile.source.frontiers import Explained
 from reconcile.source.query import Mapping
 from reconcile.source.reading import open_reading
 from reconcile.source.session import Session
+from reconcile.texts import plural
 
 SHORT_HISTORY_S = 2.0
 """History that Materialize keeps by default: one to two seconds."""

@@ -11,7 +11,7 @@ from reconcile.core.state import Identity, State
 from reconcile.core.times import format_time, frontier_after
 from reconcile.errors import ReconcileError
 from reconcile.inspect import keyspace
-from reconcile.inspect.findings import Findings, plural, span
+from reconcile.inspect.findings import Findings, span
 from reconcile.inspect.keyspace import Found
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
@@ -19,6 +19,7 @@ from reconcile.stop import Stop
 from reconcile.target.names import Names
 from reconcile.target.port import Target
 from reconcile.target.survey import Survey
+from reconcile.texts import plural
 
 LEGACY_KEY = b"mz_latest_timestamp"
 """The timestamp key in mz-redis-sync's own example."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from reconcile.config.settings import ViewSettings
 from reconcile.core.state import State
-from reconcile.inspect.findings import Findings, plural
+from reconcile.inspect.findings import Findings
 from reconcile.source import query
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
 from reconcile.target.port import Target
+from reconcile.texts import plural
 
 KEY_OVERHEAD_BYTES = 72
 """Memory of a string of some hundred bytes beyond key and value (measured: Redis 7 and Valkey 9, MEMORY USAGE plus its

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from reconcile.config.settings import LOCAL_NAMES, RedisSettings
-from reconcile.inspect.findings import Findings, plural
+from reconcile.inspect.findings import Findings
 from reconcile.stop import Stop
 from reconcile.target.survey import Info, Survey, open_survey
+from reconcile.texts import plural
 
 FULL_FRACTION = 0.9
 """Share of maxmemory above which Redis is about to refuse writes, or to evict."""

@@ -10,13 +10,14 @@ from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core.changes import MAX_EXAMPLES, name_of
 from reconcile.core.sql import identifier
 from reconcile.errors import AccessError
-from reconcile.inspect.findings import Findings, plural
+from reconcile.inspect.findings import Findings
 from reconcile.source import catalog
 from reconcile.source import session as sessions
 from reconcile.source.columns import VALUE_TYPES, describe_mapping
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
 from reconcile.stop import Stop
+from reconcile.texts import plural
 
 _NEEDS = re.compile(
     r"The '(?P<role>.+)' role needs (?P<privilege>[A-Z, ]+) privileges? on (?P<kind>[A-Z ]+) (?P<name>.+)"

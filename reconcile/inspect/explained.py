@@ -13,8 +13,8 @@ from reconcile.core.explanation import KeyVerdict, Seen, explain_key
 from reconcile.core.framing import split_expiry, unframe
 from reconcile.core.state import State
 from reconcile.core.times import format_time
-from reconcile.inspect.findings import plural
 from reconcile.target.survey import KeyFacts
+from reconcile.texts import plural
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,11 +94,6 @@ class Findings:
             self.warn(check, f"could not be checked: {error.message}")
 
 
-def plural(count: int, one: str, several: str | None = None) -> str:
-    """Return 1 key, 2,000 keys."""
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
-
-
 def span(seconds: float) -> str:
     """Return a duration as Materialize and people write it: 45s, 10m, 1h; larger units only if exact."""
     whole = round(seconds)

@@ -18,14 +18,14 @@ from reconcile.core.state import Pending, State
 from reconcile.core.times import MAX_TIMESTAMP, format_time
 from reconcile.errors import ExitCode
 from reconcile.inspect.claims import Claims
-from reconcile.inspect.findings import plural, span
+from reconcile.inspect.findings import span
 from reconcile.inspect.standings import Whole, standings
 from reconcile.report.audit import PastAudit
 from reconcile.stop import Stop
 from reconcile.target.names import Names
 from reconcile.target.opening import names_of, range_of
 from reconcile.target.survey import Standing, Survey, open_survey
-from reconcile.texts import printable
+from reconcile.texts import plural, printable
 
 Status = dict[str, Any]
 """docs/report.md has the fields."""

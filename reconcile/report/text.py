@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from reconcile.core.times import format_time
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
-from reconcile.texts import printable
+from reconcile.texts import plural, printable
 
 
 def render(report: RunReport) -> str:
@@ -110,27 +110,23 @@ def evidence(view: ViewReport) -> Iterator[str]:
     if counters is not None:
         since = f" since {format_time(counters.since_ms)}" if counters.since_ms is not None else ""
         if counters.evicted:
-            yield f"Redis evicted {_keys(counters.evicted)}{since} ({counters.policy or 'policy unknown'})"
+            yield f"Redis evicted {plural(counters.evicted, 'key')}{since} ({counters.policy or 'policy unknown'})"
         if counters.expired and view.drift is not None and view.drift.missing:
-            yield f"Redis expired {_keys(counters.expired)}{since}, of all that it holds"
+            yield f"Redis expired {plural(counters.expired, 'key')}{since}, of all that it holds"
         if counters.restarted_ms is not None:
             yield f"Redis restarted at {format_time(counters.restarted_ms)}"
     for one in audit.surplus:
         yield (
-            f"surplus: {_keys(one.keys)} that neither source nor manifest knows; {one.whose}: "
+            f"surplus: {plural(one.keys, 'key')} that neither source nor manifest knows; {one.whose}: "
             f"{_some(one.names, one.keys)}"
         )
     if audit.duplicates is not None and audit.duplicates.keys:
         found = audit.duplicates
         several = "has" if found.keys == 1 else "have"
-        yield f"{_keys(found.keys)} {several} several rows in the source: {_some(found.names, found.keys)}"
+        yield f"{plural(found.keys, 'key')} {several} several rows in the source: {_some(found.names, found.keys)}"
     coverage = audit.coverage
     if coverage is not None and coverage.never:
         yield f"{_number(coverage.never)} of {_number(coverage.slices)} slices were never compared"
-
-
-def _keys(count: int) -> str:
-    return f"{_number(count)} key{'' if count == 1 else 's'}"
 
 
 def _some(names: list[str], total: int) -> str:

@@ -76,7 +76,7 @@ class _Range:
         before, deletes = self.manifest.keys, 0
         self.applier.mark()
         run.stored.fingerprints = None
-        for part in run.described.mapping.shard.parts(parts):
+        for part in run.described.mapping.shard.residues(parts):
             changes = self._changes((part, parts))
             check_inserts(run, changes, repeat=self._repeat)
             # Parts may share a bucket: there can be more parts than buckets.

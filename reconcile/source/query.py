@@ -179,7 +179,7 @@ class Mapping:
         """Return `mapped` as statements that together give all rows."""
         if self.parts == 1:
             return [statement]
-        return [f"{statement} WHERE {self.part_sql(i, self.parts)}" for i in self.shard.parts(self.parts)]
+        return [f"{statement} WHERE {self.part_sql(i, self.parts)}" for i in self.shard.residues(self.parts)]
 
     @property
     def signature(self) -> list[str]:

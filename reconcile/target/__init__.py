@@ -1,5 +1,7 @@
-"""Redis. Importing `redis` brings its clients and its asyncio half along, a third of what it takes, and we use neither:
-so the package itself is carried out only when somebody asks for a name of it, its modules when they are imported.
+"""Redis: everything that speaks to it. The only room that imports redis-py.
+
+`import redis` also loads its client classes and its asyncio half, a third of the import time, and we use neither. So
+the package body runs only when one of its names is first used; its modules are imported as usual.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import types
 
 
 class _Package(types.ModuleType):
-    """A package whose modules can be imported, and which becomes itself at the first look at a name."""
+    """A package whose modules can be imported, while its own body runs only when one of its names is first used."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):

@@ -1,4 +1,4 @@
-"""From settings to redis-py's Connection, with everything switched off that it would do by itself."""
+"""Settings → redis-py's Connection, with everything switched off that it would do on its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconcile.config.settings import RedisSettings
 
 
 def new_connection(settings: RedisSettings) -> Connection:
-    """A connection to one server that is not open yet. The settings name it; a Sentinel was asked before."""
+    """A connection, not opened yet, to the server that the settings name. Sentinels are asked elsewhere, before."""
     options: dict[str, Any] = {
         "db": settings.db,
         "username": settings.username,
@@ -32,15 +32,15 @@ def new_connection(settings: RedisSettings) -> Connection:
         options |= _tls(settings) if settings.tls else {}
         kind = SSLConnection if settings.tls else Connection
         connection = kind(**options)
-    # The driver's name and version: two round trips, and a command that servers before 7.2 do not know in ACL rules.
-    # The option for it has another name in newer versions of redis-py; setting the attributes works with all of them.
+    # Do not send the driver's name and version: that takes two round trips, and servers before 7.2 do not know the
+    # command in ACL rules. The option's name differs between versions of redis-py; the attributes work with all.
     for name in ("driver_info", "lib_name", "lib_version"):
         setattr(connection, name, None)
     return connection  # type: ignore[no-any-return]
 
 
 def _tls(settings: RedisSettings) -> dict[str, Any]:
-    """tls_verify ca: any name will do; none: anybody may answer."""
+    """tls_verify `ca` checks the authority but not the host name; `none` checks nothing."""
     return {
         "ssl_ca_certs": settings.tls_ca_cert,
         "ssl_certfile": settings.tls_cert,
@@ -51,5 +51,5 @@ def _tls(settings: RedisSettings) -> dict[str, Any]:
 
 
 def at(settings: RedisSettings, host: str, port: int) -> RedisSettings:
-    """The same settings, but for another server's address."""
+    """The same settings with another server's address."""
     return dataclasses.replace(settings, unix_socket_path=None, sentinel=None, host=host, port=port)

@@ -1,4 +1,4 @@
-"""What both kinds of target do alike: everything but a write, and taking the right to."""
+"""What both kinds of target have in common: everything except writing, and taking the right to write."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from reconcile.target.translation import checked
 from reconcile.target.wire import Wire
 
 RELEASE_S = 2.0
-"""How long the end of a run tries to give its lease back."""
+"""How long a run that ends tries to give its lease back."""
 LARGE_VALUE_BYTES = 1 << 20
 DEFAULT_BULK_MAX_BYTES = 512 * 1024 * 1024
 
 
 class Base(ABC):
-    """A target over some nodes, one of which has the state."""
+    """A target over some nodes; one of them, the home, has the state."""
 
     atomic: bool
 
     def __init__(
         self, nodes: Nodes, names: Names, owned: Range, layout: Layout, again: Callable[[float], Wire]
     ) -> None:
-        """again: a new connection to the state's node within so many seconds, to give a lease back by."""
+        """again: opens a new connection to the state's node within the given seconds, to give a lease back over it."""
         self.view = names.view
         self.range = owned
         self.cluster = str(nodes)
@@ -56,7 +56,7 @@ class Base(ABC):
         self._closing = contextlib.ExitStack()
         self._throttle: Throttle | None = None
         self._before = _used(nodes)
-        """By views that had these connections before."""
+        """What views that had these connections before had sent."""
 
     def pace(self, limits: LimitSettings, stop: Stop) -> None:
         """See port."""
@@ -88,10 +88,10 @@ class Base(ABC):
 
     @property
     def _home(self) -> Wire:
-        """The connection to the node of the state."""
+        """The connection to the state's node."""
         return self._nodes.wire(self._nodes.owner_of(self._names.state))
 
-    # -- looking -------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------
 
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See port."""
@@ -121,7 +121,7 @@ class Base(ABC):
     def stored(self) -> Stored:
         """See port."""
         reading = stored.reading(self._names)
-        # Under the fence's WATCH whatever changes in between dooms the next write; an EXEC here would end it.
+        # Under the fence's WATCH, any change in between makes the next write fail; an EXEC here would end that WATCH.
         ticket = self._home.send(reading if self._fence is not None else stored.at_once(reading))
         legacy = None
         if key := self.range.timestamp_key:
@@ -206,10 +206,10 @@ class Base(ABC):
 
     @abstractmethod
     def _take(self, names: Names, right: Right) -> Right:
-        """Shut out every earlier run wherever the token does not."""
+        """Shut out every earlier run on nodes where the token alone does not."""
 
     def release(self, owner: bytes) -> None:
-        """See port. By a connection of its own where the run's is broken."""
+        """See port. Over a new connection where the run's own is broken."""
         until = time.monotonic() + RELEASE_S
         self._fence = None
         if not self._home.broken:
@@ -262,7 +262,7 @@ class Base(ABC):
 
     def admit(self, puts: Mapping[bytes, bytes], deletes: Collection[bytes] = ()) -> None:
         """See port."""
-        if not self.range.prefix_suffices:  # otherwise no key of ours begins as theirs do
+        if not self.range.prefix_suffices:  # else no key of the view can begin like reconcile's own
             refuses = self.range.refuses
             for key in (*puts, *deletes):
                 if refuses(key):
@@ -272,23 +272,23 @@ class Base(ABC):
                 self._check_size(key, value)
 
     def forget(self, *, keys: bool) -> None:
-        """Delete what is kept of the view beside its keys, and (keys) its timestamp key; afterwards nothing can be
-        written. The token counter stays: tokens are never reused."""
+        """Delete everything kept beside the view's keys and, with `keys`, its timestamp key; nothing can be written
+        afterwards. The token counter stays: tokens are never reused."""
         sets = self._names.remembered_sets if self.range.ownership == "remembered" else []
         self._armed.end([("DEL", *self._names.forgotten, self._names.fences, *sets)])
         for key in self._elsewhere(timestamp=keys):
             self._nodes.wire(self._nodes.owner_of(key)).call("UNLINK", key)
 
     def _elsewhere(self, *, timestamp: bool) -> list[bytes]:
-        """Keys of the view that are neither its state's nor its rows'."""
+        """Keys of the view that are neither rows nor in the state's slot."""
         return [self.range.timestamp_key] if timestamp and self.range.timestamp_key else []
 
     def _check_size(self, key: bytes, value: bytes) -> None:
-        """Redis drops the connection at a value it does not take: refuse it by name before anything is written."""
+        """Redis drops the connection at a value over its limit, so refuse it, naming the key, before writing."""
         if self._bulk_max_bytes is None:
             (reply,) = self._home.send([("CONFIG", "GET", "proto-max-bulk-len")]).replies()
-            told = isinstance(reply, list) and len(reply) == 2 and reply[1].isdigit()
-            self._bulk_max_bytes = int(reply[1]) if told else DEFAULT_BULK_MAX_BYTES
+            known = isinstance(reply, list) and len(reply) == 2 and reply[1].isdigit()
+            self._bulk_max_bytes = int(reply[1]) if known else DEFAULT_BULK_MAX_BYTES
         if len(value) > self._bulk_max_bytes:
             raise DataError(
                 f"the value of {name_of(key)} has {len(value)} bytes; this Redis takes at most {self._bulk_max_bytes}",
@@ -308,7 +308,7 @@ class Base(ABC):
         return self._home.fileno()
 
     def bound(self, stop: Stop) -> None:
-        """From now on a blocked wait ends soon after the run should have ended."""
+        """From now on, end blocked waits soon after the run should have ended."""
         self._closing.enter_context(stop.watch(cancel=None, sever=self._sever))
 
     def _sever(self) -> None:
@@ -339,6 +339,6 @@ def _used(nodes: Nodes) -> tuple[int, int, int]:
 
 def _refused(key: bytes, view: str) -> DataError:
     return DataError(
-        f"the key {name_of(key)} is one of reconcile's own names; the view must not write it",
-        hint="set redis.key_prefix for the view (it may be any other), or leave the row out in the query",
+        f"the key {name_of(key)} has a name that reconcile keeps for itself; the view must not write it",
+        hint="set another redis.key_prefix for the view, or leave the row out in the query",
     )

@@ -1,9 +1,9 @@
-"""Bringing puts and deletes into Redis: in one write with the checkpoint when they fit, else under `pending`.
+"""Writing puts and deletes: together with the checkpoint when they fit one write, else under `pending`.
 
-fits        one write: data, records, state                            a reader never sees half a time
-does not    state (pending), data, data …, data with records and state     pending tells readers to beware
+fits        one write: data, records, state                                readers never see half a time
+does not    state (pending), data, data …, data with records and state     `pending` warns readers
 
-Where a write is not atomic (a cluster), nothing that touches data fits.
+Where a write is not atomic (a cluster), a change that touches data never fits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import islice
 from reconcile.config.settings import LimitSettings
 from reconcile.target.port import Outcome, Target, Write
 
-BLOCK_ROWS = 200
+TOGETHER_ROWS = 200
 LARGE_VALUE_BYTES = 1 << 20
 
 
@@ -47,10 +47,10 @@ class Batch:
 
 
 class Applier:
-    """Collects changes and writes them. With dry_run it only counts, and refuses what could not be written."""
+    """Collects changes and writes them in batches. With dry_run it only counts, and refuses what cannot be written."""
 
     def __init__(self, target: Target, limits: LimitSettings, mark: Write, *, dry_run: bool) -> None:
-        """mark: what says that Redis is between two times, written first if one batch is not enough."""
+        """mark: the write that says that Redis is between two times; sent first if one batch is not enough."""
         self._target = target
         self._max_bytes = limits.batch_max_bytes
         self._max_keys = min(limits.batch_max_keys, target.batch_keys)
@@ -59,9 +59,9 @@ class Applier:
         self._marked = False
         self._batch = Batch()
         self._sent: set[bytes] = set()
-        """Keys of what was sent last: whether it is in Redis by now is not known before the next is sent."""
+        """Keys of the last batch sent; whether it has arrived is known only when the next one is sent."""
         self.puts = 0
-        """Keys of what was sent so far; in a dry run, of what would have been."""
+        """Keys put so far; in a dry run, keys that would have been."""
         self.deletes = 0
 
     @property
@@ -86,19 +86,19 @@ class Applier:
         return key in self._batch or key in self._sent
 
     def put_all(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Set keys to values; block by block, where a block fits into what is being collected."""
+        """Set keys to values: many at once where they fit into the batch being collected, else one by one."""
         rows = iter(rows)
-        while block := dict(islice(rows, BLOCK_ROWS)):
-            size_bytes = sum(map(len, block)) + sum(map(len, block.values()))
-            if size_bytes < LARGE_VALUE_BYTES and self._fits(len(block), size_bytes):
-                self._batch.puts.update(block)
+        while some := dict(islice(rows, TOGETHER_ROWS)):
+            size_bytes = sum(map(len, some)) + sum(map(len, some.values()))
+            if size_bytes < LARGE_VALUE_BYTES and self._fits(len(some), size_bytes):
+                self._batch.puts.update(some)
                 self._batch.size_bytes += size_bytes
                 continue
-            for key, value in block.items():
+            for key, value in some.items():
                 self.put(key, value)
 
     def flush(self) -> None:
-        """Write what is collected, under the pending mark, though the change is not complete."""
+        """Write the batch collected so far, under the pending mark: the change is not complete yet."""
         if not len(self._batch):
             return
         batch = self._take()
@@ -109,14 +109,14 @@ class Applier:
         self._sent = {*batch.puts, *batch.deletes}
 
     def mark(self) -> None:
-        """Tell readers, and the run after a crash, that Redis is between two times."""
+        """Mark the state, for readers and for the next run after a crash: Redis is between two times."""
         if self._marked or self._dry_run:
             return
         self._marked = True
         self._target.send(self._mark)
 
     def finish(self, write: Write) -> Outcome:
-        """Write the rest together with `write` (its own puts and deletes come on top), and wait for the outcome."""
+        """Write what is left together with `write`, whose puts and deletes are added, and wait for the outcome."""
         batch = self._take()
         if self._dry_run:
             return Outcome()

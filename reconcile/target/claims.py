@@ -1,8 +1,8 @@
-"""Which keys each view of a database has claimed: `reconcile:{claims}`, tag of the view → its range.
+"""Which keys each view has claimed: the hash `reconcile:{claims}`, from the view's tag to its range.
 
-A claim is made before the lease is taken and before anything is written, once per process for all of its views, and is
-never released or rewritten by itself. Each state carries its view's claim too: when the hash is lost (evicted, deleted)
-it is made again from the states, before a new claim is judged. So no stranger gets a range because the hash was lost.
+A claim comes first, before the lease and before any write, once per process for all of its views. It is never released
+or rewritten automatically. Each state holds a copy of its view's claim: a hash that was lost (evicted, deleted) is
+rebuilt from the states before a new claim is judged. So losing it gives nobody another view's range.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ SCAN_COUNT = 1000
 
 
 class Claims:
-    """The claims of one database, over a connection that serves nothing else meanwhile."""
+    """The claims of one database, over connections that serve nothing else meanwhile."""
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
 
     def read(self) -> dict[str, Range]:
-        """Tag (names.tag_of) → range, out of the hash and the states; a state outranks the hash.
+        """Tag (names.tag_of) → range, from the hash and the states; where they differ the state is right.
 
-        Looks at all keys of the database. Raises UsageError without the right to read the hash."""
+        Scans all keys of the database. Raises UsageError where the user may not read the hash."""
         (reply,) = self._home.send([("HGETALL", CLAIMS)]).replies()
         return {**self._decoded(reply), **self._of_states()}
 
     def warning(self, names: Names, owned: Range) -> str | None:
-        """What a run that does not write says of a claim that could not be made; None where all is well or unknown."""
+        """Why the view's claim would be refused, for a run that only warns; None where it would not be, or unknown."""
         (reply,) = self._home.send([("HGETALL", CLAIMS)]).replies()
         if isinstance(reply, NoPermissionError):
             return None
@@ -47,15 +47,15 @@ class Claims:
         return None if found is None else f"{found.message}; {found.hint}"
 
     def of_others(self, names: Names) -> dict[str, Range]:
-        """Tag → range of every other view, as the hash says; empty without the right to read it."""
+        """Tag → range of every other view in the hash; empty where the user may not read it."""
         (reply,) = self._home.send([("HGETALL", CLAIMS)]).replies()
         if isinstance(reply, NoPermissionError):
             return {}
         return {tag: one for tag, one in self._decoded(reply).items() if tag != names.tag}
 
     def claim(self, names: Names, owned: Range) -> None:
-        """Claim a range for a view. Raises SafetyStop where that contradicts a claim, UsageError without the right to
-        write the hash."""
+        """Claim a range for a view. Raises SafetyStop where another claim is in the way, UsageError where the user may
+        not write the hash."""
         for _ in range(ATTEMPTS):
             _, reply = self._checked(self._home.send([("WATCH", CLAIMS), ("HGETALL", CLAIMS)]).replies())
             known = self._decoded(reply)
@@ -77,7 +77,7 @@ class Claims:
         raise Unavailable("other runs keep changing the claims", hint="the next run tries again")
 
     def release(self, names: Names) -> None:
-        """Let go of a view's claim."""
+        """Give up a view's claim."""
         self._checked(self._home.send([("HDEL", CLAIMS, names.tag)]).replies())
 
     @property
@@ -88,7 +88,7 @@ class Claims:
         return self._nodes.wire(self._nodes.owner_of(key))
 
     def _of_state(self, names: Names) -> str | None:
-        """The claim that the view's state carries: None without a state, empty where the state has none."""
+        """The claim in the view's state: None without a state, empty where the state has none."""
         (reply,) = self._wire_of(names.state).send([("HMGET", names.state, "format", "claim")]).replies()
         if isinstance(reply, RedisError) or reply[0] is None:
             return None
@@ -107,7 +107,7 @@ class Claims:
         return found
 
     def _decoded(self, reply: Any) -> dict[str, Range]:
-        """Fields and values; those that are no claims are left out: they may be anybody's."""
+        """The hash's claims, from its fields and values. Fields that hold something else are ignored."""
         if isinstance(reply, RedisError):
             if str(reply).startswith("WRONGTYPE"):
                 raise SafetyStop(
@@ -131,7 +131,7 @@ class Claims:
         return self._outgrown(names, owned)
 
     def _outgrown(self, names: Names, owned: Range) -> SafetyStop | None:
-        """The error where a view that remembered its keys is to have a range without one of them."""
+        """The error where a view that remembers its keys would get a range that lacks one of them."""
         wire = self._wire_of(names.state)
         for name in names.remembered_sets:
             for members in scan(wire, b"", SCAN_COUNT, ("SSCAN", name)):

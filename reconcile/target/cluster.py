@@ -1,6 +1,6 @@
-"""A cluster: a write is up to three steps, as no transaction reaches from the state's slot to the data.
+"""A cluster: a write takes up to three steps, as no transaction spans the state's slot and the data.
 
-state's slot   HSET state pending                 the caller's write before, or the first step of this one
+state's slot   HSET state pending                 an earlier write of the caller, or the first step of this one
 each node      EVAL fence: token, mark? ─▶ mark, data
 state's slot   MULTI records, HSET state, marks EXEC
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from reconcile.target import commands as written
 from reconcile.target import fences, lease
 from reconcile.target.base import Base
-from reconcile.target.fences import Fences, Part
+from reconcile.target.fences import Fences, NodeWrite
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
 from reconcile.target.port import Outcome, Write
@@ -19,15 +19,15 @@ from reconcile.target.wire import Arg, Command, Ticket
 
 
 class Cluster(Base):
-    """A view in a Redis Cluster. At most one step is under way: a transaction on the state, or data."""
+    """A view in a Redis Cluster. At most one step is under way: data, or a transaction on the state."""
 
     atomic = False
     _nodes: Primaries
     _fences: Fences | None = None
     _data: list[Ticket]
-    """Scripts under way."""
+    """Replies to come from the scripts under way."""
     _absent: bool | None = None
-    """Whether all puts of the write under way took place; None: it has none, or their outcome was told."""
+    """Whether every put of the last write happened; None: it had none, or the caller knows already."""
 
     def _take(self, names: Names, right: Right) -> Right:
         right, self._fences = fences.raise_fences(self._nodes, names, right)
@@ -44,20 +44,20 @@ class Cluster(Base):
             self._absent = False
             return before
         assert self._fences is not None
-        parts = self._parts(write)
+        by_node = self._by_node(write)
         state = write.state
         some = list(written.records(self._names, write))
-        if parts:
+        if by_node:
             marked = fence.state is not None and fence.state.pending is not None
             if not marked and state is not None and state.pending is not None and not some:
                 self._transact([], write)
                 fence.settle()
                 marked, state = True, None
-            assert marked, "data that is written in several steps needs the pending mark first"
-            self._data = self._fences.send(parts, self._mode(write))
+            assert marked, "data written in several steps needs the pending mark first"
+            self._data = self._fences.send(by_node, self._mode(write))
         for key, value in written.timestamp(self.range.timestamp_key, state, fence.state):
             self._data.append(self._fences.send_beside(key, value))
-        if state is not None or some or not parts:
+        if state is not None or some or not by_node:
             self._settle_data()
             self._transact(some, write)
         return before
@@ -72,11 +72,11 @@ class Cluster(Base):
             return "commands"
         return "new" if write.only_new else "all"
 
-    def _parts(self, write: Write) -> dict[int, Part]:
-        """What each node is to write."""
-        parts: dict[int, Part] = {}
+    def _by_node(self, write: Write) -> dict[int, NodeWrite]:
+        """What each node has to write."""
+        found: dict[int, NodeWrite] = {}
         for key in write.deletes:
-            self._part(parts, key).deletes.append(key)
+            self._of_node(found, key).deletes.append(key)
         if self._layout.one_by_one:
             puts: dict[int, dict[bytes, bytes]] = {}
             for key, value in write.puts.items():
@@ -85,14 +85,14 @@ class Cluster(Base):
                 packed: list[Arg] = []
                 for command in self._layout.write(some, only_new=write.only_new):
                     packed += written.flat(command)
-                parts.setdefault(node, Part([], [])).puts = packed
+                found.setdefault(node, NodeWrite([], [])).puts = packed
         else:
             for key, value in write.puts.items():
-                self._part(parts, key).puts += (key, value)
-        return parts
+                self._of_node(found, key).puts += (key, value)
+        return found
 
-    def _part(self, parts: dict[int, Part], key: bytes) -> Part:
-        return parts.setdefault(self._nodes.owner_of(key), Part([], []))
+    def _of_node(self, found: dict[int, NodeWrite], key: bytes) -> NodeWrite:
+        return found.setdefault(self._nodes.owner_of(key), NodeWrite([], []))
 
     def settle(self) -> Outcome | None:
         """See port."""

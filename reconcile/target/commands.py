@@ -1,4 +1,4 @@
-"""From a Write to commands of one transaction. Pure."""
+"""A Write → the commands of one transaction. Pure."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ MSET_BYTES = 1 << 20
 
 
 def unlinks(keys: Iterable[bytes]) -> Iterator[Command]:
-    """Deletes come first: a full Redis (noeviction) refuses writes but takes these."""
+    """Deletes. They come first: a full Redis (noeviction) refuses other writes, but not these."""
     rest = iter(keys)
     while some := list(islice(rest, MSET_PAIRS)):
         yield ("UNLINK", *some)
 
 
 def msets(verb: str, puts: Mapping[bytes, bytes]) -> Iterator[Command]:
-    """MSET or MSETNX in blocks bounded by number and size."""
+    """MSET or MSETNX commands, each bounded in pairs and bytes."""
     pairs = iter(puts.items())
-    while block := list(chain.from_iterable(islice(pairs, MSET_PAIRS))):
-        for part in _parted(block):
-            yield (verb, *part)
+    while some := list(chain.from_iterable(islice(pairs, MSET_PAIRS))):
+        for arguments in _by_size(some):
+            yield (verb, *arguments)
 
 
-def _parted(flat: list[bytes]) -> Iterator[list[bytes]]:
-    """Keys and values of one MSET in parts of at most MSET_BYTES, or a single pair."""
+def _by_size(flat: list[bytes]) -> Iterator[list[bytes]]:
+    """Alternating keys and values, cut into pieces of at most MSET_BYTES; a larger pair stands alone."""
     if sum(map(len, flat)) <= MSET_BYTES:
         yield flat
         return
@@ -52,15 +52,15 @@ def _parted(flat: list[bytes]) -> Iterator[list[bytes]]:
 def remembering(names: Names, puts: Collection[bytes], deletes: Collection[bytes]) -> Iterator[Command]:
     """Keep the sets of remembered names in step with the keys."""
     for verb, keys in (("SADD", puts), ("SREM", deletes)):
-        groups: dict[bytes, list[bytes]] = {}
+        sets: dict[bytes, list[bytes]] = {}
         for key in keys:
-            groups.setdefault(names.remembered(key), []).append(key)
-        for name, members in groups.items():
+            sets.setdefault(names.remembered(key), []).append(key)
+        for name, members in sets.items():
             yield (verb, name, *members)
 
 
 def records(names: Names, write: Write) -> Iterator[Command]:
-    """Manifest, fingerprints, surplus."""
+    """The commands that store manifest, fingerprints and surplus."""
     yield from _record(names.manifest, write.manifest, RECORD_BYTES)
     yield from _record(names.fingerprints, write.fingerprints, FINGERPRINT_BYTES)
     yield from _record(names.surplus, write.surplus, 0)
@@ -74,7 +74,7 @@ def _record(name: bytes, some: Records, size: int) -> Iterator[Command]:
 
 
 def state(names: Names, new: State | None, token: int, commit: str) -> Command:
-    """What makes `new` the state, or only names the transaction."""
+    """The command that stores `new` as the state; None: only the transaction's commit id."""
     if new is None:
         return ("HSET", names.state, "commit", commit)
     fields = states.encode(dataclasses.replace(new, token=token, commit=commit))
@@ -87,7 +87,7 @@ def pending_field(pending: Pending) -> str:
 
 
 def timestamp(key: bytes, new: State | None, before: State | None) -> list[tuple[bytes, bytes]]:
-    """mz-redis-sync's timestamp key with its value, where the state says that Redis equals another time than before."""
+    """mz-redis-sync's timestamp key with its value, if the new state has another as_of than the one before."""
     if not key or new is None or new.as_of is None or new.pending is not None:
         return []
     if before is not None and before.pending is None and before.as_of == new.as_of:
@@ -96,6 +96,6 @@ def timestamp(key: bytes, new: State | None, before: State | None) -> list[tuple
 
 
 def flat(command: Iterable[Arg]) -> list[Arg]:
-    """Arguments after their number: how a script gets a command."""
+    """A command as a script receives it: the number of arguments, then the arguments."""
     arguments = list(command)
     return [len(arguments), *arguments]

@@ -1,4 +1,4 @@
-"""What a server says of itself: INFO and DBSIZE as Counters."""
+"""A server's statistics: INFO and DBSIZE → Counters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reconcile.target.port import Counters
 
 
 def read(info: Any, size: Any) -> Counters:
-    """One server's; INFO and DBSIZE may be refused."""
+    """The counters of one server. info, size: the replies; an error where INFO or DBSIZE was refused."""
     text = info.decode("utf-8", "replace") if isinstance(info, bytes) else ""
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
 
@@ -31,7 +31,7 @@ def read(info: Any, size: Any) -> Counters:
 
 
 def joined(nodes: list[Counters]) -> Counters:
-    """Sums; None where one node does not say."""
+    """The counters of a cluster: sums over its nodes; None where one node does not give the number."""
     if len(nodes) == 1:
         return nodes[0]
 

@@ -1,10 +1,10 @@
 """Into how many shards a view is cut, and how that changes while runs of the old shards may still be alive.
 
-`:shards` holds the number; without it the view is whole. Who takes the lease of a shard looks at it afterwards, and
-gives the lease back where the view is cut otherwise. Who wants another division takes over every shard of the old one
-first, as any run takes over one: lease, token, in a cluster the fences. From then on no run of an old shard can write,
-however long it was frozen. Then, in one transaction under WATCH of all the old states, what was kept of the old shards
-becomes what is kept of the new ones (core.shards), and the number changes. docs/adr/0018 has the time-line.
+`:shards` holds the number; without it the view is whole. A run that takes a shard's lease reads the number afterwards,
+and gives the lease back if the view is cut into another number. To change the division, a run first takes over every
+old shard as any run would: lease, token and, in a cluster, fences. From then on no run of an old shard can write,
+however long it was frozen. Then one transaction, under WATCH of all old states, replaces what is kept of the old shards
+by what is kept of the new ones (core.division) and changes the number. docs/adr/0018 has the timeline.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 3
 
 Take = Callable[[Names], Right]
-"""Acquire one shard and shut out every earlier run of it."""
+"""Acquires one shard and shuts out its earlier runs."""
 
 
 def acquire(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, *, divide: bool) -> Right:
-    """The right to write a shard. divide: cut the view into as many shards as this one says, if it is not.
+    """Take the right to write a shard. divide: if the view is cut into another number of shards, change that first.
 
-    Raises Divided (without `divide`), OldShardHeld, and what `take` raises.
+    Raises Divided (without `divide`), OldShardHeld, and whatever `take` raises.
     """
     for _ in range(ATTEMPTS):
         try:
@@ -52,20 +52,20 @@ def acquire(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, 
                 raise
             try:
                 _change(nodes, names, owned, take, owner, found.n)
-            except Divided:  # somebody else was quicker
+            except Divided:  # another run was quicker
                 continue
             except (LeaseHeld, LeaseLost) as error:
                 raise OldShardHeld(error.message) from error
-    raise OldShardHeld(f"view {names.view} is being cut into shards by other runs")
+    raise OldShardHeld(f"other runs are changing into how many shards view {names.view} is cut")
 
 
 def blank_state(owned: Range) -> State:
-    """The state of a view of which nothing is kept: salts alone."""
+    """The state of a view of which nothing is kept: its claim and new salts."""
     return State(salt=secrets.randbits(64), source_salt=secrets.token_hex(16), claim=owned.encode())
 
 
 def _change(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, before: int) -> None:
-    """Cut a view that is in `before` shards into as many as `names` says. Raises LeaseHeld, StateError."""
+    """Change a view's division from `before` shards to the number in `names`. Raises LeaseHeld, StateError."""
     wire = nodes.wire(nodes.owner_of(names.state))
     old = [dataclasses.replace(names, shard=shard) for shard in shards_of(before)]
     new = [dataclasses.replace(names, shard=shard) for shard in shards_of(names.shard.n)]
@@ -90,12 +90,11 @@ def _change(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, 
         for one, _ in taken:
             with contextlib.suppress(ReconcileError):
                 lease.release(wire, one, owner)
-    told = "whole again" if names.shard.n == 1 else f"cut into {names.shard.n} shards"
-    logger.warning("view %s is %s; it was in %d", names.view, told, before)
+    logger.warning("view %s: shards changed from %d to %d", names.view, before, names.shard.n)
 
 
 def _arm(wire: Wire, taken: Sequence[tuple[Names, Right]]) -> None:
-    """WATCH all the old states: they still have to be as they were taken over. Raises LeaseLost."""
+    """WATCH all old states, and check that nobody has written them since they were taken over. Raises LeaseLost."""
     replies = wire.send([command for names, _ in taken for command in lease.arming(names)]).checked()
     for (names, right), known in zip(taken, replies[1::2], strict=True):
         if known != [b"%d" % right.token, right.commit.encode()]:
@@ -115,7 +114,7 @@ def _kept(wire: Wire, names: Names) -> Kept:
 
 
 def _keep(names: Names, kept: Kept) -> list[Command]:
-    """What stores it."""
+    """The commands that store it."""
     assert kept.state is not None
     found: list[Command] = [("DEL", *names.forgotten)]
     found.append(written.state(names, kept.state, 0, lease.new_commit()))

@@ -1,4 +1,4 @@
-"""Forgetting a view: its state, its claim and, if wanted, its keys. Also for views that no configuration names."""
+"""Forgetting a view: its state, its claim and, if asked, its keys. The view need not be in any configuration."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from reconcile.target.layouts.string import Strings
 from reconcile.target.names import Names
 from reconcile.target.port import Target, Write
 from reconcile.target.renewal import LeaseKeeper
+from reconcile.texts import plural
 
 MAX_NAMED = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dropped:
-    """What was forgotten. keys: how many were deleted; None: they were left where they are."""
+    """What was, or would be, forgotten. keys: how many were deleted; None: keys stay."""
 
     range: Range
     keys: int | None
 
-    @property
-    def told(self) -> str:
-        """A phrase for people, to follow 'forget'."""
-        keys = "its keys stay" if self.keys is None else f"deletes its {self.keys} keys"
-        return f"its state and its claim to {self.range}; {keys}"
+    def __str__(self) -> str:
+        """For people, to follow the word 'forget'."""
+        if self.keys is None:
+            return f"its state and its claim to {self.range}; its keys stay"
+        return f"its state, its claim to {self.range} and {plural(self.keys, 'key')}"
 
 
 def look(settings: RedisSettings, view: str, stop: Stop, *, keys: bool) -> Dropped:
-    """What `drop` would forget; nothing is written. Raises UsageError for a view nobody knows, Incomplete."""
+    """What `drop` would forget; writes nothing. Raises UsageError for an unknown view, Incomplete."""
     names = Names(view, settings.namespace)
     nodes = opening.open_nodes(settings, stop)
     try:
@@ -56,10 +57,10 @@ def look(settings: RedisSettings, view: str, stop: Stop, *, keys: bool) -> Dropp
 
 
 def drop(settings: RedisSettings, view: str, stop: Stop, *, keys: bool, lease_s: float) -> Dropped:
-    """Take the lease, so that no run writes any more; delete keys, then the state, the claim last.
+    """Take the lease, so that no run writes any more; then delete the keys, the state and, last, the claim.
 
-    Cut short, it leaves the claim, and can be said again. Raises UsageError for a view nobody knows, LeaseHeld,
-    Incomplete.
+    If it is cut short the claim is still there, and it can be repeated. Raises UsageError for an unknown view,
+    LeaseHeld, Incomplete.
     """
     names = Names(view, settings.namespace)
     nodes = opening.open_nodes(settings, stop)
@@ -77,8 +78,8 @@ def drop(settings: RedisSettings, view: str, stop: Stop, *, keys: bool, lease_s:
 def _range_of(claims: Claims, names: Names) -> Range:
     known = claims.read()
     if names.tag not in known:
-        told = f"known are: {', '.join(sorted(known)[:MAX_NAMED])}" if known else "none is known in this database"
-        raise UsageError(f"no view called {names.view} has a claim or a state here; {told}", hint="reconcile status")
+        others = f"those that have: {', '.join(sorted(known)[:MAX_NAMED])}" if known else "nor has any other view"
+        raise UsageError(f"view {names.view} has no claim and no state in this database; {others}")
     return known[names.tag]
 
 
@@ -87,7 +88,7 @@ def _forget(settings: RedisSettings, names: Names, owned: Range, stop: Stop, *, 
     owner = lease.new_owner()
     try:
         try:
-            target.acquire(lease_s, owner=owner, reset=False, divide=True)  # whole again: one state is left to forget
+            target.acquire(lease_s, owner=owner, reset=False, divide=True)  # no shards, so one state to forget
         except StateError:
             target.acquire(lease_s, owner=owner, reset=True, divide=True)
         with (
@@ -103,8 +104,8 @@ def _forget(settings: RedisSettings, names: Names, owned: Range, stop: Stop, *, 
 
 
 def _delete(target: Target, stop: Stop) -> int:
-    """Delete the view's keys; how many."""
-    # Whoever reads, and a run after a crash, must not take what is left for the view.
+    """Delete the view's keys; returns how many."""
+    # Neither readers, nor a run after a crash, may take what is left for the whole view.
     target.commit(Write(state=State(pending=Pending("snapshot", 0), claim=target.range.encode())))
     deleted = 0
     for page in target.names():

@@ -1,15 +1,15 @@
-"""Fenced transactions: every write of a run happens under WATCH of the state, which must still be as the run left it.
+"""Fenced transactions: every write of a run is a transaction under WATCH of the state, as this run left it.
 
     ┌ MULTI ┬ commands, HSET state commit ┬ EXEC ┐┌ WATCH state ┬ HMGET state token commit ┐
     └───────┴─────────────────────────────┴──────┘└─────────────┴──────────────────────────┘   one round trip
 
-Each transaction has a random name, its commit id. After the WATCH that guards the next one, token and commit must be
-those of this run's last transaction: then nobody has written between the two, and everything that was read on this
-connection since (it is one server: docs/adr/0014) is still what the next transaction replaces. A run knows a commit id
-only from its own transactions and never takes over one that it read: tokens recur after a failover.
+Each transaction has a random name, its commit id. After the WATCH that guards the next transaction, the state must
+still have the token and commit id of this run's last one. Then nobody has written in between, and whatever was read on
+this connection since (one server: docs/adr/0014) is still what the next transaction replaces. A run accepts only commit
+ids it made itself, never one that it read: after a failover, tokens recur.
 
-At most one transaction is under way. None is ever sent twice: when no answer comes its outcome is unknown, the run
-ends, and the next run reads the state to learn which it was.
+At most one transaction is under way, and none is sent twice. When no answer comes the outcome is unknown: the run ends,
+and the next run reads the state to learn what happened.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ class _UnderWay:
 
 
 class Fence:
-    """Transactions on the state's slot for one run."""
+    """Transactions of one run on the state's slot."""
 
     def __init__(self, wire: Wire, names: Names, right: Right, known: State | None) -> None:
-        """known: the state as last read, None if there is none."""
+        """known: the state as last read; None: there was none."""
         self._wire = wire
         self._names = names
         self._under_way: _UnderWay | None = None
         self.token = right.token
         self.commit = right.commit
         self.state = known
-        """As last read, or written by a settled transaction."""
+        """As last read, or as a settled transaction wrote it."""
         self.lost = False
         self._arm(right.armed)
 
     @property
     def ticket(self) -> Ticket | None:
-        """Of the transaction under way."""
+        """Replies to come from the transaction under way."""
         return None if self._under_way is None else self._under_way.ticket
 
     def check(self) -> None:
@@ -64,7 +64,7 @@ class Fence:
             raise lease.lost(self._names.view)
 
     def transact(self, some: Sequence[Command], state: State | None, commit: str | None = None) -> None:
-        """Send a transaction; none may be under way. state: what it makes of the state, None: nothing."""
+        """Send a transaction; none may be under way. state: the new state; None: it stays. Raises LeaseLost."""
         assert self._under_way is None, "settle first"
         self.check()
         commit = commit or lease.new_commit()
@@ -73,7 +73,7 @@ class Fence:
         self._under_way = _UnderWay(ticket, len(some) + 1, commit, state)
 
     def end(self, some: Sequence[Command]) -> None:
-        """Carry out a last transaction, which leaves no state. Raises LeaseLost: nothing was written."""
+        """Carry out the last transaction, which leaves no state. Raises LeaseLost, having written nothing."""
         self.settle()
         self.check()
         self.lost = True
@@ -81,7 +81,9 @@ class Fence:
             raise lease.lost(self._names.view)
 
     def settle(self) -> list[Any] | None:
-        """The replies of the transaction under way, None if there is none. Raises LeaseLost: nothing was written."""
+        """Wait for the transaction under way; returns its replies, or None if there is none.
+
+        Raises LeaseLost if another run took over; then nothing was written."""
         if self._under_way is None:
             return None
         sent, self._under_way = self._under_way, None
@@ -92,7 +94,7 @@ class Fence:
             self.lost = True
             raise lease.lost(self._names.view)
         if any(isinstance(reply, RedisError) for reply in replies[: sent.commands + 2]):
-            self._arm(armed)  # refused while it was queued: nothing was written
+            self._arm(armed)  # a command was refused while queued, so nothing was written
             checked(replies)
         self.commit = sent.commit
         self.state = sent.state or self.state
@@ -107,8 +109,8 @@ class Fence:
         self.lost = self.lost or known != [b"%d" % self.token, self.commit.encode()]
 
     def _half_applied(self, error: RedisError) -> ReconcileError:
-        """Redis does not roll back: the rest of the transaction was applied. The state must not go on saying that
-        Redis equals a time, nor the fingerprints that a bucket has not changed."""
+        """Redis does not roll back: the other commands of the transaction were applied. So the state may no longer say
+        that Redis equals a time, and fingerprints may not say that a bucket has not changed."""
         reason = translate(error)
         if self.state is not None and not self.lost:
             until = self.state.as_of if self.state.as_of is not None else 0
@@ -117,5 +119,5 @@ class Fence:
             self.settle()
         return ReconcileError(
             f"Redis refused one command of a transaction: {reason.message}",
-            hint="a key of reconcile's own was overwritten by something else; the next run compares every key",
+            hint="something else overwrote one of reconcile's own keys; the next run compares every key",
         )

@@ -1,12 +1,12 @@
-"""In a cluster no transaction reaches from the state's slot to the data: a fence beside the data, one on each primary.
+"""Fences of a cluster, where no transaction spans the state's slot and the data: one on each primary, beside the data.
 
-A fence is a hash in some slot that the primary serves: the token of the run that may write there, and a mark of what
-was last written under it. Data is written by a script that looks at both first, so a run that was overtaken, or whose
-node is no longer what it was, is refused by each node by itself. Taking the lease raises all fences before anything is
-read.
+A fence is a hash in some slot of the primary. It holds the token of the run that may write there, and a mark of what
+was last written under it. Data is written by a script that checks both first: each node by itself refuses a run that
+was overtaken, or a write to a node that is no longer what it was. A run that takes the lease raises all fences before
+it reads anything.
 
-The marks tell the next run whether each node still holds what the state says was written: one that was failed over or
-restarted may have lost its last seconds while the state's node did not, or the other way round.
+From the marks the next run learns whether each node still holds what the state says was written. After a failover or a
+restart a node may have lost its last seconds while the state's node did not, or the other way round.
 docs/adr/0010-redis-cluster.md has the proof.
 """
 
@@ -34,8 +34,8 @@ from reconcile.target.wire import Arg, Command, Ticket
 logger = logging.getLogger(__name__)
 
 AT = b"at"
-"""Field of the list of fences: the commit id of the last transaction on the state. Marks begin with the one they
-belong to."""
+"""A field of the list of fences: the commit id of the last transaction on the state. A mark begins with the commit id
+it was made under."""
 ATTEMPTS = 3
 
 RAISE = """
@@ -68,34 +68,34 @@ else
 end
 return absent
 """
-"""ARGV: token, the mark this run saw last, the new mark; 'all' or 'new' keys only (then puts follow), or 'commands'
-(then commands do, each after the number of its arguments); number of deletes, deletes, puts or commands.
--1: overtaken, -2: another mark, 0: a key existed. Deletes come first: a full Redis (noeviction) refuses a script that
-begins with anything else."""
+"""ARGV: token; the mark this run saw last; the new mark; 'all' (overwrite), 'new' (only new keys) or 'commands'; the
+number of deletes; the deletes; then puts, or after 'commands' the commands, each after the number of its arguments.
+Returns -1: overtaken, -2: another mark, 0: a key existed, 1: all done. Deletes come first: a full Redis (noeviction)
+refuses a script that begins with anything else."""
 
 BESIDE = """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return -1 end
 redis.call('SET', ARGV[2], ARGV[3])
 return 1
 """
-"""The timestamp key: no row, so no mark need tell of it."""
+"""Sets the timestamp key. It is no row, so the mark stays."""
 
 OVERTAKEN, CHANGED = -1, -2
 
 
 @dataclass(slots=True)
-class Part:
-    """What one node is to write."""
+class NodeWrite:
+    """What one node has to write."""
 
     deletes: list[bytes]
     puts: list[Arg]
 
 
 class Fences:
-    """Writes under the fences of one run."""
+    """One run's writes under its fences."""
 
     def __init__(self, primaries: Primaries, names: Names, token: int, at: bytes, marks: Mapping[bytes, bytes]) -> None:
-        """at: the last transaction on the state; marks: tag of each fence → its mark."""
+        """at: commit id of the last transaction on the state. marks: tag of each fence → its mark."""
         self._primaries = primaries
         self._names = names
         self._token = token
@@ -104,7 +104,7 @@ class Fences:
         self._run = secrets.token_hex(4).encode()
         self._steps = 0
         self._new: dict[bytes, bytes] = {}
-        """Marks since the last transaction on the state."""
+        """Marks made since the last transaction on the state."""
         self.at = at
 
     @property
@@ -113,34 +113,34 @@ class Fences:
         return [self._names.fence(tag) for tag in self._tags.values()]
 
     def note(self, commit: str) -> Command:
-        """What the transaction `commit` on the state stores: what was written under each fence since the last one."""
+        """The command by which the transaction `commit` on the state records the marks made since the one before."""
         self.at = commit.encode()
         marks = [part for pair in self._new.items() for part in pair]
         self._new = {}
         return ("HSET", self._names.fences, AT, self.at, *marks)
 
-    def send(self, parts: Mapping[int, Part], mode: str) -> list[Ticket]:
-        """Send each node its part."""
-        tags = {node: self._tag(node) for node in sorted(parts)}
+    def send(self, writes: Mapping[int, NodeWrite], mode: str) -> list[Ticket]:
+        """Send each node what it has to write. mode: 'all', 'new' or 'commands' (see WRITE)."""
+        tags = {node: self._tag(node) for node in sorted(writes)}
         tickets = []
         for node, tag in tags.items():
-            part = parts[node]
+            write = writes[node]
             self._steps += 1
             mark = b"%b.%b.%d" % (self.at, self._run, self._steps)
             head: Command = ("EVAL", WRITE, 1, self._names.fence(tag), self._token, self._seen[tag], mark)
-            script = (*head, mode, len(part.deletes), *part.deletes, *part.puts)
+            script = (*head, mode, len(write.deletes), *write.deletes, *write.puts)
             self._seen[tag] = self._new[tag] = mark
             tickets.append(self._primaries.wire(node).send([script]))
         return tickets
 
     def send_beside(self, key: bytes, value: bytes) -> Ticket:
-        """Set a key that is no row's."""
+        """Set a key that is no row."""
         node = self._primaries.owner_of(key)
         script: Command = ("EVAL", BESIDE, 1, self._names.fence(self._tag(node)), self._token, key, value)
         return self._primaries.wire(node).send([script])
 
     def settle(self, tickets: Sequence[Ticket]) -> bool:
-        """Wait for the nodes. Returns whether every put took place. Raises LeaseLost."""
+        """Wait for the nodes. Returns whether every put happened. Raises LeaseLost, Unavailable, UsageError."""
         replies = [reply for ticket in tickets for reply in ticket.replies()]
         for reply in replies:
             if isinstance(reply, RedisError) and "non local key" in str(reply):
@@ -152,12 +152,13 @@ class Fences:
             raise lease.lost(self._names.view)
         if CHANGED in replies:
             raise Unavailable(
-                "a node of the Redis Cluster does not hold what was last written to it", hint="the next run goes on"
+                "a node of the Redis Cluster does not hold what was last written to it",
+                hint="the next run repairs it",
             )
         return 0 not in replies
 
     def _tag(self, node: int) -> bytes:
-        """The fence of a node. There was one for each when the lease was taken."""
+        """The tag of a node's fence. Each node got one when the lease was taken."""
         if node not in self._tags:
             raise Unavailable(
                 "the nodes of the Redis Cluster have changed since the run began", hint="the next run goes on"
@@ -166,7 +167,7 @@ class Fences:
 
 
 def try_script(primaries: Primaries, names: Names) -> None:
-    """A script as `WRITE` uses its keys, that writes nothing. Raises UsageError where such scripts are refused."""
+    """Try a script that uses keys as WRITE does, but writes nothing. Raises UsageError where it is refused."""
     fence = names.fence(b"0")
     node = primaries.owner_of(fence)
     others = (names.fence(b"%d" % number) for number in range(1, SLOTS))
@@ -179,14 +180,14 @@ def try_script(primaries: Primaries, names: Names) -> None:
 
 
 def _refusal(reply: Any) -> UsageError | None:
-    """The error where the answer to a script says that it may not use keys of several slots."""
+    """The error for a reply that says that scripts may not use keys of several slots; None for any other reply."""
     text = str(reply).lower()
     refused = isinstance(reply, RedisError) and ("undeclared" in text or "same slot" in text or "cross slot" in text)
     if not refused and not isinstance(reply, ClusterCrossSlotError):
         return None
     return UsageError(
         f"this Redis Cluster refuses scripts that use keys of several slots: {spoken(reply)}",
-        hint="ElastiCache Serverless and some proxies do; use a cluster of nodes (docs/operations.md)",
+        hint="ElastiCache Serverless and some proxies do; use a cluster with nodes of your own (docs/operations.md)",
     )
 
 
@@ -194,10 +195,11 @@ def _refusal(reply: Any) -> UsageError | None:
 
 
 def raise_fences(primaries: Primaries, names: Names, right: Right) -> tuple[Right, Fences]:
-    """Shut out every earlier run on every node. The right has a larger token where a fence knew the given one.
+    """Shut out earlier runs on every node. Returns the right to write; its token is larger where a fence had that one.
 
-    What a fence does not know though the state does, or the other way round, was lost by a node: the state is marked
-    as an unfinished snapshot then, and no fingerprint is known, so that every key is compared. Raises LeaseHeld.
+    Where a fence and the state disagree about what was last written, a node has lost data. Then the state is marked as
+    an unfinished snapshot and the fingerprints are deleted, so that every key is compared. Raises LeaseHeld,
+    Unavailable.
     """
     home = primaries.wire(primaries.owner_of(names.state))
     token, commit, armed = right.token, right.commit, right.armed
@@ -236,20 +238,20 @@ def raise_fences(primaries: Primaries, names: Names, right: Right) -> tuple[Righ
 
 
 def _under_way(state: Mapping[bytes, bytes]) -> bool:
-    """Whether data may have been written since the last transaction on the state. Withheld deletes are at rest."""
+    """Whether data may have been written since the last transaction on the state; withheld deletes do not count."""
     pending = state.get(b"pending", b"")
     return bool(pending) and b'"withheld"' not in pending
 
 
 def _choose(primaries: Primaries, known: Mapping[bytes, bytes]) -> dict[int, bytes]:
-    """Node → tag of its fence: one that is there already if possible."""
+    """Node → tag of its fence: an existing one where possible."""
     chosen = {primaries.owner_of(tag): tag for tag in sorted(known, reverse=True)}
     chosen.update(tags_for(primaries.slots, set(range(primaries.count)) - chosen.keys()))
     return chosen
 
 
 def _transact(primaries: Primaries, names: Names, token: int, some: list[Command]) -> tuple[str, list[Any]]:
-    """A transaction on the state; its commit id, and the replies to arming."""
+    """Carry out a transaction on the state; returns its commit id and the replies to `arming`. Raises LeaseHeld."""
     home = primaries.wire(primaries.owner_of(names.state))
     commit = lease.new_commit()
     last: Command = ("HSET", names.state, "token", token, "commit", commit)
@@ -262,7 +264,7 @@ def _transact(primaries: Primaries, names: Names, token: int, some: list[Command
 
 
 def _fields(reply: Any) -> dict[bytes, bytes]:
-    """Of a hash; none where something else has taken its place."""
+    """The fields of a hash; none where the key holds something else."""
     if isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE"):
         return {}
     checked([reply])

@@ -7,7 +7,7 @@ write of a run is a transaction that WATCHes the state (fence.py):
     1. A acquires, token 1 in state.       2. A is frozen; the lease expires.
     3. B acquires, token 2 in state.       4. A wakes, MULTI … EXEC under WATCH state: refused. Data included.
 
-The lease key itself is never WATCHed for data: its expiry would abort transactions that are fine.
+Writes do not WATCH the lease itself: its expiry would abort sound transactions.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from reconcile.target.translation import checked, printable, translate
 from reconcile.target.wire import Command, Wire
 
 LONGEST_MS = 3_600_000
-"""No run takes a lease for so long: one that has longer to go, or has no end, or is no string, is nobody's."""
+"""Longer than any run's lease. One with more time left, without an expiry, or that is no string, counts as free."""
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """What acquire gives: the token, the id of the transaction that wrote it, and the replies to `arming`."""
+    """The result of acquiring: the token, the id of the transaction that wrote it, and the replies to `arming`."""
 
     token: int
     commit: str
     armed: list[Any]
 
 
-class Divided(Exception):  # noqa: N818 - not an error: another way is taken
-    """The view is cut into n shards, and this is none of them."""
+class Divided(Exception):  # noqa: N818 - no error: the caller takes another way
+    """The view is cut into n shards; the one asked for belongs to another division."""
 
     def __init__(self, n: int) -> None:
         super().__init__(n)
@@ -49,21 +49,21 @@ class Divided(Exception):  # noqa: N818 - not an error: another way is taken
 
 
 class OldShardHeld(LeaseHeld):
-    """The view cannot be cut otherwise: another run works on an old shard, or is just cutting it itself."""
+    """The division cannot change now: another run works on an old shard, or is changing the division itself."""
 
 
 def new_owner() -> bytes:
-    """A name nobody else has, for the holder of a lease."""
+    """A unique name for the holder of a lease."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}".encode()
 
 
 def new_commit() -> str:
-    """The name of a transaction."""
+    """A random name for a transaction."""
     return secrets.token_hex(8)
 
 
 def arming(names: Names) -> list[Command]:
-    """Commands after which the next transaction is refused if anybody has written the state; and whose it is."""
+    """Commands that make the next transaction fail if anybody writes the state, and that read whose state it is."""
     return [("WATCH", names.state), ("HMGET", names.state, "token", "commit")]
 
 
@@ -114,16 +114,16 @@ def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bo
 
 
 def division_of(reply: bytes | None, view: str) -> int:
-    """Into how many shards a view is cut. Raises StateError for what nobody of ours wrote."""
+    """Into how many shards a view is cut. Raises StateError for a value that reconcile does not write."""
     if reply is None:
         return 1
     if reply not in (b"2", b"4", b"8", b"16"):
-        raise states.corrupt(view, "its number of shards is none")
+        raise states.corrupt(view, "its number of shards is not 2, 4, 8 or 16")
     return int(reply)
 
 
 def _make_way(wire: Wire, names: Names) -> None:
-    """Remove a lease that is nobody's. Also shows, before one is taken, that Redis has what we cannot do without."""
+    """Remove a lease that no run can have made. Before one is taken, this also shows whether WATCH and MULTI work."""
     replies = wire.send(
         [("WATCH", names.lease), ("MULTI",), ("GET", names.lease), ("PTTL", names.lease), ("EXEC",)]
     ).replies()
@@ -145,7 +145,7 @@ def _make_way(wire: Wire, names: Names) -> None:
 
 
 def release(wire: Wire, names: Names, owner: bytes) -> None:
-    """Delete the lease if this owner has it."""
+    """Delete the lease if this owner holds it."""
     _, holder = wire.send([("WATCH", names.lease), ("GET", names.lease)]).checked()
     if holder == owner:
         wire.send([("MULTI",), ("DEL", names.lease), ("EXEC",)]).checked()
@@ -154,7 +154,7 @@ def release(wire: Wire, names: Names, owner: bytes) -> None:
 
 
 def holder(wire: Wire, names: Names) -> tuple[str, int] | None:
-    """(owner, milliseconds left) of the lease; None when free, or nobody's."""
+    """The lease's (owner, milliseconds left); None when it is free, or no run can have made it."""
     owner, left_ms = wire.send([("GET", names.lease), ("PTTL", names.lease)]).replies()
     if isinstance(owner, RedisError) and str(owner).startswith("WRONGTYPE"):
         return None
@@ -165,7 +165,7 @@ def holder(wire: Wire, names: Names) -> tuple[str, int] | None:
 
 
 def held(wire: Wire, names: Names) -> LeaseHeld:
-    """The error of a run that found another at work."""
+    """The error of a run that finds another run at work."""
     found = holder(wire, names)
     return _held(names, found[0].encode(), found[1]) if found else _held(names, b"another run", -1)
 

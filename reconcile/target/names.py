@@ -1,13 +1,13 @@
 """Names of reconcile's own keys in Redis. Pure.
 
-    reconcile:{<ns>.<view>}:state          all keys of a view share the tag: one slot of a cluster
-    reconcile:{<ns>.<view>}:state:<i>/<n>  the same of one shard; token, lease, manifest … likewise
-    reconcile:{<ns>.<view>}:shards         how many shards the view is cut into now; absent: it is whole
+    reconcile:{<ns>.<view>}:state          all keys of a view have the same tag, so they share a slot of a cluster
+    reconcile:{<ns>.<view>}:state:<i>/<n>  the state of one shard; token, lease, manifest … likewise
+    reconcile:{<ns>.<view>}:shards         into how many shards the view is cut now; absent: it is whole
     reconcile:{claims}                     the claims of every view in the database, whatever its namespace
     reconcile:{<number>}:fence:<tag>       in a cluster: a fence, in a slot of the primary that it guards
 
-Without a namespace the tag is the view's name alone. Braces, dots, % and control characters of either are written as
-%7B and so on: names come from timestamp keys and from the environment too.
+Without a namespace the tag is just the view's name. Braces, dots, % and control characters in either are escaped (%7B):
+names also come from timestamp keys and from the environment.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from reconcile.core.ownership import STATE_PREFIX
 from reconcile.core.shards import WHOLE, Shard
 
 CLAIMS = STATE_PREFIX + b"claims}"
-REMEMBERED_GROUPS = 256
+REMEMBERED_SETS = 256
 ANY_STATE = b"reconcile:{*}:state*"
-"""Pattern of every view's state, shards' included."""
+"""Matches the state of every view and shard."""
 
 _ESCAPED = re.compile(r"[\x00-\x1f\x7f%.{}]")
 _STATE_NAME = re.compile(rb"reconcile:\{([^{}]+)\}:state(?::[0-9]+/[0-9]+)?")
@@ -39,12 +39,12 @@ class Names:
 
     @cached_property
     def tag(self) -> str:
-        """The view with its namespace, escaped: hash tag and field of the claims."""
+        """The view with its namespace, escaped: the hash tag of its keys, and its field in the claims."""
         return tag_of(self.view, self.namespace)
 
     @cached_property
     def shards(self) -> bytes:
-        """The view's division."""
+        """Holds the view's division."""
         return self._of_view("shards")
 
     @cached_property
@@ -77,7 +77,7 @@ class Names:
 
     @cached_property
     def fences(self) -> bytes:
-        """In a cluster: which fences there are, and what was last written under each."""
+        """In a cluster: a list of the fences, with the last mark of each."""
         return self._sharded("fences")
 
     def fence(self, tag: bytes) -> bytes:
@@ -86,16 +86,16 @@ class Names:
 
     def remembered(self, key: bytes) -> bytes:
         """The set that remembers this key as the view's."""
-        return self._of_view(f"keys:{crc32(key) % REMEMBERED_GROUPS}")
+        return self._of_view(f"keys:{crc32(key) % REMEMBERED_SETS}")
 
     @property
     def remembered_sets(self) -> list[bytes]:
-        """Those that have names of this shard."""
-        return [self._of_view(f"keys:{group}") for group in self.shard.parts(REMEMBERED_GROUPS)]
+        """The sets that remember keys of this shard."""
+        return [self._of_view(f"keys:{number}") for number in self.shard.residues(REMEMBERED_SETS)]
 
     @property
     def forgotten(self) -> list[bytes]:
-        """What a run that starts over deletes: everything an earlier one knew, but not the right to write."""
+        """What a run that starts over deletes: all that earlier runs stored, except the lease and the token."""
         return [self.state, self.manifest, self.fingerprints, self.surplus, self.audit]
 
     def _of_view(self, what: str) -> bytes:
@@ -110,12 +110,12 @@ class Names:
 
 
 def tag_of(view: str, namespace: str = "") -> str:
-    """`ns.view`, or `view`; never the same for two pairs."""
+    """`ns.view`, or just `view` without a namespace; different for every pair."""
     return ".".join(_ESCAPED.sub(_escape, name) for name in (namespace, view) if name)
 
 
 def tag_of_state(key: bytes) -> str | None:
-    """The tag in a state's name; None for any other key."""
+    """The tag in the name of a state; None for any other key."""
     match = _STATE_NAME.fullmatch(key)
     return match[1].decode("utf-8", "replace") if match else None
 

@@ -16,15 +16,15 @@ class Nodes(Protocol):
     count: int
 
     def __str__(self) -> str:
-        """What the cluster is, for people; empty for one server."""
+        """A description of the cluster for people; empty for one server."""
         ...
 
     def wire(self, node: int) -> Wire:
-        """The connection to a node; opened when it is first used."""
+        """The connection to a node; opened on first use."""
         ...
 
     def opened(self) -> list[Wire]:
-        """The connections there are."""
+        """The connections opened so far."""
         ...
 
     def owner_of(self, key: bytes) -> int:
@@ -32,12 +32,12 @@ class Nodes(Protocol):
         ...
 
     def identity(self) -> bytes:
-        """Which processes answer, and what each serves. Raises Unavailable while slots move."""
+        """Names the server processes and the slots each serves. Raises Unavailable while slots move."""
         ...
 
 
 class OneNode:
-    """The only connection there is."""
+    """One server, over one connection."""
 
     count = 1
 
@@ -48,19 +48,19 @@ class OneNode:
         return ""
 
     def wire(self, node: int) -> Wire:
-        """It."""
+        """The connection."""
         return self._wire
 
     def opened(self) -> list[Wire]:
-        """It."""
+        """The connection, in a list."""
         return [self._wire]
 
     def owner_of(self, key: bytes) -> int:
-        """Nobody else."""
+        """Always 0."""
         return 0
 
     def identity(self) -> bytes:
-        """The process that answers; empty where INFO does not tell (managed services)."""
+        """The server's run id; empty where INFO does not give it (managed services)."""
         (reply,) = self._wire.send([("INFO", "server")]).replies()
         match = None if isinstance(reply, RedisError) else re.search(rb"run_id:(\w+)", reply)
         return match[1] if match else b""

@@ -1,4 +1,4 @@
-"""The way to a target: which kind it is, over which connections, in which layout."""
+"""Opening a target: the kind, the connections and the layout that the settings ask for."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def open_target(
     stop: Stop,
     nodes: Nodes | None = None,
 ) -> Target:
-    """Connect for one view, or use connections there are. Raises AccessError, UsageError, Unavailable, Incomplete.
+    """Connect for one view, over `nodes` where given. The caller closes the target.
 
-    Close it.
+    Raises AccessError, UsageError, Unavailable, Incomplete.
     """
     names, owned = names_of(settings, view), range_of(settings, view)
     return make_target(settings, names, owned, layout_of(view), stop, nodes)
@@ -41,7 +41,7 @@ def open_target(
 def make_target(
     settings: RedisSettings, names: Names, owned: Range, layout: Layout, stop: Stop, nodes: Nodes | None = None
 ) -> Base:
-    """The same, for a view that no configuration has."""
+    """Like `open_target`, for a view that need not be configured."""
 
     def again(seconds: float) -> Wire:
         brief = dataclasses.replace(settings, connect_timeout_s=seconds, timeout_s=seconds)
@@ -55,14 +55,14 @@ def make_target(
 
 
 def open_nodes(settings: RedisSettings, stop: Stop) -> Nodes:
-    """Connect to the server, or to one node of the cluster."""
+    """Connect to the server, or to one node of the cluster. Raises AccessError, UsageError, Unavailable, Incomplete."""
     if settings.cluster:
         return primaries.connect(settings, stop)
     return OneNode(dial_primary(settings, stop) if settings.sentinel is not None else dial(settings, stop))
 
 
 def last_written(nodes: Nodes, settings: RedisSettings, views: Sequence[ViewSettings]) -> list[int]:
-    """When each view's state was last written (milliseconds; 0: never, or that is unreadable)."""
+    """When each view's state was last written, in milliseconds since 1970; 0: never, or unreadable."""
     keys = [names_of(settings, view).state for view in views]
     owners = [nodes.owner_of(key) for key in keys]
     tickets = {
@@ -77,7 +77,7 @@ def last_written(nodes: Nodes, settings: RedisSettings, views: Sequence[ViewSett
 
 
 def names_of(settings: RedisSettings, view: ViewSettings) -> Names:
-    """The names of a view's own keys, or of its shard's."""
+    """The names of the keys kept for a view, or for its shard."""
     return Names(view.name, settings.namespace, view.shard or WHOLE)
 
 
@@ -90,7 +90,7 @@ def range_of(settings: RedisSettings, view: ViewSettings) -> Range:
 
 
 def layout_of(view: ViewSettings) -> Layout:
-    """How the view's rows are stored. A json row comes as canonical text, and is a string here."""
+    """How the view's rows are stored. A json row arrives as canonical text, so Redis stores it as a string."""
     if view.layout == "hash":
         return Hashes(view.value_columns, expires=view.expires_at is not None)
     return Strings() if view.expires_at is None else ExpiringStrings()

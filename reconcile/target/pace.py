@@ -1,7 +1,7 @@
-"""How many keys to ask for at once, so that no page of values is large whatever their sizes. Pure.
+"""How many keys to ask for at once, so that no page gets large, whatever the sizes of the values. Pure.
 
-Pages begin small and double while values are small. The first large value changes the way: sizes are asked for first,
-and pages are cut by them, until no large value has come for a while.
+Pages begin small and double while values are small. After a large value the reader asks for sizes first and cuts pages
+by them, until no large value has come for a while.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ PAGE_KEYS = 1000
 PAGE_BYTES = 1 << 20
 FIRST_KEYS = 4
 LARGE_BYTES = 4096
-"""A page of values up to this is at most 4 MB."""
+"""A page of values no larger than this has at most 4 MB."""
 MEASURED_KEYS = 256
 QUIET_PAGES = 8
 
 
 class Pace:
-    """Page sizes of one connection, by what was seen on it."""
+    """Page sizes for one connection, learned from the values seen on it."""
 
     __slots__ = ("_quiet", "keys", "measuring")
 
     def __init__(self) -> None:
         self.keys = FIRST_KEYS
-        """The next page's."""
+        """How many keys the next page may have."""
         self.measuring = False
-        """Ask for sizes first."""
+        """Whether to ask for sizes first."""
         self._quiet = 0
 
     def seen(self, values: Sequence[bytes | None]) -> None:
@@ -43,7 +43,7 @@ class Pace:
 
 
 def cut(keys: Sequence[bytes], sizes: Sequence[int]) -> list[list[bytes]]:
-    """Keys in pages of at most PAGE_BYTES, or of one larger value."""
+    """Keys in pages of at most PAGE_BYTES; a larger value gets a page of its own."""
     pages: list[list[bytes]] = []
     room = 0
     for key, size in zip(keys, sizes, strict=True):

@@ -1,14 +1,14 @@
-"""What runs, compares and audits ask of Redis, in our own words. `single` and `cluster` are its two implementations.
+"""The port to Redis: all that runs, compares and audits ask of it. `single` and `cluster` implement it.
 
-A target serves one view (or one shard of it) over connections of its own, for one thread at a time. Nothing is ever
-sent twice and no connection is made anew: what cannot be answered raises Unavailable and ends the run.
+A target serves one view (or one shard of it) over its own connections, one thread at a time. Nothing is ever sent
+twice, and a lost connection is not reopened: when no answer comes, Unavailable is raised and the run ends.
 
-Reads and writes travel in order, over the same connection, which WATCHes the state while a lease is held:
+Reads and writes travel in order over the same connection, which WATCHes the state while a lease is held:
 
     WATCH state ─ token, commit ours? ─ reads … MULTI data, records, state EXEC ─ WATCH state ─ …
 
-So whatever is read after a write sees that write, on that server, and what was planned from reads is written only if
-nobody else has committed since. A row's value is its framed bytes, whatever the layout: a layout packs and unpacks it.
+So a read sees every write before it, on the same server, and what was planned from reads is written only if nobody else
+has committed since. A row's value is always its framed bytes; the layout packs and unpacks them.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from reconcile.target.nodes import Nodes
 from reconcile.target.renewal import LeaseKeeper
 
 Page = list[tuple[bytes, bytes | None]]
-"""Keys with their framed values; None: gone since, or something the layout cannot read."""
+"""Keys with their framed values. None: the key has gone, or holds something the layout cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
     """One change of Redis: data, records, and the state after it.
 
-    A single server carries all of it out in one transaction. A cluster, or data too large for one transaction, needs
-    several steps; then the caller has marked the state `pending` before.
+    A single server applies it in one transaction. A cluster, or data too large for one transaction, needs several
+    steps; the caller marks the state `pending` before the first.
     """
 
     puts: Mapping[bytes, bytes] = field(default_factory=dict)
-    """Redis key → framed value. Keys of reconcile's own are refused (DataError)."""
+    """Redis key → framed value. reconcile's own keys are refused (DataError)."""
     deletes: Collection[bytes] = ()
     only_new: bool = False
-    """Put nothing where a key exists already: the outcome tells whether one did."""
+    """Do not overwrite keys that exist; the outcome says whether one did."""
     manifest: Records = NO_RECORDS
     fingerprints: Records = NO_RECORDS
     surplus: Records = NO_RECORDS
     state: State | None = None
-    """None: the state stays. token and commit are the target's to fill in."""
+    """None: the state stays as it is. The target fills in token and commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a write. collided: with only_new, a key existed and some of the puts did not take place."""
+    """The result of a write. collided: with only_new, a key existed, and some puts did not happen."""
 
     collided: bool = False
 
@@ -63,9 +63,9 @@ class Stored:
     """What Redis holds beside the data, read as one consistent set and kept up to date by the run.
 
     manifest_bytes: length of the stored manifest.
-    fingerprints: UNKNOWN where nothing is known; None when there are none, or their number does not fit the state.
+    fingerprints: one per bucket, UNKNOWN where a change touched it; None: none stored, or not as many as buckets.
     surplus: bucket → digest (added-up form) of keys that wait for consent.
-    legacy_frontier: what mz-redis-sync left in its timestamp key; None where reconcile wrote it.
+    legacy_frontier: content of mz-redis-sync's timestamp key; None once reconcile has a state.
     """
 
     state: State | None
@@ -77,10 +77,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What Redis says of itself without a look at keys; None where it does not say (managed services).
+    """Redis' own statistics; None where it does not give one (managed services), or nodes differ.
 
-    run_ids: of every process that serves the view, joined. policy: maxmemory_policy. uptime_s: of the process that
-    was started last.
+    run_ids: of every process that serves the view, joined by spaces. policy: maxmemory_policy. uptime_s: of the process
+    started last.
     """
 
     run_ids: str
@@ -97,7 +97,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was asked of Redis so far."""
+    """How much was sent to Redis so far."""
 
     round_trips: int
     commands: int
@@ -110,59 +110,60 @@ class Target(Protocol):
     view: str
     range: Range
     cluster: str
-    """What the cluster behind it is, for people; empty for a single server."""
+    """A description of the cluster for people; empty for a single server."""
     atomic: bool
     """Whether a Write is one step: a reader sees all of it or nothing."""
 
     @property
     def batch_keys(self) -> int:
-        """Most keys of one Write, so that Redis answers others within 20 ms (by layout)."""
+        """The most keys one Write may have, so that Redis answers other clients within 20 ms. Depends on the layout."""
         ...
 
     def use_columns(self, columns: Sequence[str]) -> None:
-        """Names of the query's value columns, in their order in a frame: a layout with fields needs them before rows
-        are read or written."""
+        """Give the names of the query's value columns, in frame order. A hash layout needs them before rows are read or
+        written."""
         ...
 
-    # -- looking -------------------------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------------------
 
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Framed values; None: absent, or something the layout cannot read. Replies are bounded in bytes."""
+        """The framed value of each key, in order. None: absent, or something the layout cannot read. Replies are
+        bounded in bytes."""
         ...
 
     def exist(self, keys: Sequence[bytes]) -> list[bool]:
-        """Whether something is stored under each key, of whatever kind."""
+        """Whether each key exists, whatever its type."""
         ...
 
     def remembered(self, keys: Sequence[bytes]) -> list[bool]:
-        """Whether each key is one the view remembers as its own; all True where ownership goes by name."""
+        """Whether the view remembers each key as its own; always True where the range is decided by the key's name."""
         ...
 
     def names(self) -> Iterator[list[bytes]]:
-        """Owned keys in pages; one may come twice (Redis' own guarantee), one that comes and goes may be missed.
+        """Owned keys in pages. As with any SCAN, a key may come twice, and one that comes and goes may be missed.
 
-        Raises Unavailable when the server was replaced, or slots moved, in between."""
+        Raises Unavailable when the server was replaced, or slots moved, during the scan."""
         ...
 
     def rows(self, wanted: Callable[[bytes], bool] | None = None) -> Generator[Page, None, None]:
-        """Owned (and wanted) keys with their values, in pages bounded in bytes; the next page is looked up while the
-        caller works on this one. Other calls may be made in between."""
+        """Owned keys (only those `wanted`) with their values, in pages bounded in bytes. The next page is fetched while
+        the caller works on this one. Other calls may be made in between."""
         ...
 
     def state(self) -> State | None:
-        """Raises StateError."""
+        """The state; None: nothing is stored of this view. Raises StateError."""
         ...
 
     def stored(self) -> Stored:
-        """Raises StateError."""
+        """The state with what is stored beside it. Raises StateError."""
         ...
 
     def manifest(self, buckets: Sequence[int] | None) -> dict[int, bytes] | bytes:
-        """Records of some buckets (b'' where there is none), or (None) the whole manifest."""
+        """The manifest's records of these buckets (b'' where there is none), or with None the whole manifest."""
         ...
 
     def counters(self) -> Counters:
-        """One round trip per server."""
+        """Statistics of all servers, in one round trip each."""
         ...
 
     def now_ms(self) -> int:
@@ -170,53 +171,53 @@ class Target(Protocol):
         ...
 
     def audit(self) -> dict[str, str]:
-        """What was noted of the last audit."""
+        """The note that the last audit left, as fields."""
         ...
 
     def note_audit(self, fields: Mapping[str, str]) -> None:
-        """Note an audit beside the state; it changes nothing of the state."""
+        """Store a note of an audit beside the state, which it does not change."""
         ...
 
     # -- the right to write --------------------------------------------------------------------------------------
 
     def pace(self, limits: LimitSettings, stop: Stop) -> None:
-        """From now on write no faster than the limits allow."""
+        """Write no faster than the limits allow from now on."""
         ...
 
     def claim(self) -> None:
-        """Claim the view's range of keys, before anything else is written. Raises SafetyStop where that contradicts
-        another view's claim, UsageError without the right to."""
+        """Claim the view's range of keys, before anything else is written. Raises SafetyStop where another view's claim
+        is in the way, UsageError where the user may not write claims."""
         ...
 
     def claim_warning(self) -> str | None:
-        """What a caller that does not write should say of a claim that could not be made."""
+        """For callers that do not write: why a claim would be refused. None: it would not be, or that is unknown."""
         ...
 
     def claims_of_others(self) -> dict[str, Range]:
-        """View (with its namespace) → range; empty without the right to read claims."""
+        """View (with its namespace) → range, of all other views; empty where the user may not read claims."""
         ...
 
     def kept_alive(self, keeper: LeaseKeeper, owner: bytes, lease_s: float) -> AbstractContextManager[None]:
-        """While inside, the keeper renews the lease that was acquired."""
+        """A context in which the keeper renews the acquired lease."""
         ...
 
     def division(self) -> int:
-        """Into how many shards the view is cut. Raises StateError."""
+        """Into how many shards the view is cut; 1: it is whole. Raises StateError."""
         ...
 
     def acquire(self, lease_s: float, *, owner: bytes, reset: bool, divide: bool = False) -> None:
-        """Take the lease, raise the token and arm the fence. reset: forget what is stored of earlier runs.
-        divide: cut the view into as many shards as this target's, where it is not.
+        """Take the lease, raise the token and arm the fence. reset: forget what earlier runs stored.
+        divide: if the view's division differs from this target's, change it.
 
-        Raises LeaseHeld, Divided (without divide); after any other error the lease may have been taken: `release`."""
+        Raises LeaseHeld, Divided (without divide). After any other error the lease may be taken: call `release`."""
         ...
 
     def release(self, owner: bytes) -> None:
-        """Give the lease back if this owner has it."""
+        """Give the lease back if this owner holds it."""
         ...
 
     def holder(self) -> tuple[str, int] | None:
-        """(owner, milliseconds left) of the lease; None when free. One without an end is nobody's."""
+        """The lease's (owner, milliseconds left); None when free. A lease without an expiry counts as free."""
         ...
 
     @property
@@ -227,13 +228,13 @@ class Target(Protocol):
     # -- writing -------------------------------------------------------------------------------------------------
 
     def send(self, write: Write) -> Outcome | None:
-        """Send without waiting for the outcome; returns that of the write before, if it was not settled yet.
+        """Send without waiting; returns the outcome of the write before, if that was still under way.
 
-        Raises LeaseLost when another run has taken over: nothing was written then."""
+        Raises LeaseLost when another run has taken over; then nothing was written."""
         ...
 
     def settle(self) -> Outcome | None:
-        """Wait for the outcome of the write under way, if any."""
+        """Wait for the write under way; None if there is none."""
         ...
 
     def commit(self, write: Write) -> Outcome:
@@ -241,27 +242,28 @@ class Target(Protocol):
         ...
 
     def admit(self, puts: Mapping[bytes, bytes], deletes: Collection[bytes] = ()) -> None:
-        """Raise DataError for a key or value that must not be written. Every write passes this; a dry run may ask."""
+        """Raise DataError for a key or value that must not be written. Every write checks this; dry runs call it."""
         ...
 
     def fileno(self) -> int:
-        """The socket that becomes readable when the write under way can be settled without a wait (single server)."""
+        """The socket to select on: readable when the write under way can be settled without waiting (single server)."""
         ...
 
     def ready(self) -> bool:
-        """Whether the write under way can be settled without a wait: its replies may have come along with others,
-        and the socket stays silent then. (A cluster: whether there is anything to read from the node of the state.)"""
+        """Whether the write under way can be settled without waiting. Ask before selecting: its replies may have been
+        read together with others, and then the socket stays silent. In a cluster: whether the state's node has sent
+        anything."""
         ...
 
     @property
     def usage(self) -> Usage:
-        """What was asked of Redis so far, over all connections of this target."""
+        """How much was sent over this target's connections so far."""
         ...
 
     def close(self) -> None:
-        """Hang up."""
+        """Close all connections."""
         ...
 
     def detach(self) -> Nodes:
-        """Let go of the connections, for another target to use; this one cannot any more."""
+        """Hand the connections over for another target to use; this one is unusable afterwards."""
         ...

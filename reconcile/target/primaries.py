@@ -1,7 +1,7 @@
 """The primaries of a Redis Cluster, each with a connection of its own.
 
-No redirection is followed: a node that says that a slot is elsewhere (MOVED, ASK, TRYAGAIN, CLUSTERDOWN) ends the run,
-and the next one asks for the slots anew.
+Redirections are not followed: when a node says that a slot is elsewhere (MOVED, ASK, TRYAGAIN, CLUSTERDOWN) the run
+ends, and the next run asks again where the slots are.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from reconcile.stop import Stop
 from reconcile.target.address import at
 from reconcile.target.translation import checked
 from reconcile.target.wire import Wire, dial
+from reconcile.texts import plural
 
 
 class Primaries:
-    """Connections to the primaries, made when they are first used. Use `connect`."""
+    """Connections to the primaries, each opened on first use. Made by `connect`."""
 
     def __init__(self, settings: RedisSettings, stop: Stop, slots: SlotMap, known: dict[int, Wire]) -> None:
-        """known: nodes that a connection exists to."""
+        """known: connections that exist already, by node."""
         self._settings = settings
         self._stop = stop
         self._known = known
@@ -32,18 +33,17 @@ class Primaries:
         self.count = len(slots.nodes)
 
     def __str__(self) -> str:
-        nodes = f"{self.count} primar{'y' if self.count == 1 else 'ies'}"
-        return f"cluster of {nodes}, all {SLOTS:,} slots served"
+        return f"cluster of {plural(self.count, 'primary', 'primaries')}, all {SLOTS:,} slots served"
 
     def wire(self, node: int) -> Wire:
-        """The connection to a node."""
+        """The connection to a node; opened on first use."""
         if node not in self._known:
             address = self.slots.nodes[node]
             self._known[node] = dial(at(self._settings, address.host, address.port), self._stop, node=True)
         return self._known[node]
 
     def opened(self) -> list[Wire]:
-        """The connections there are."""
+        """The connections opened so far."""
         return list(self._known.values())
 
     def owner_of(self, key: bytes) -> int:
@@ -51,15 +51,15 @@ class Primaries:
         return self.slots.owner_of(key)
 
     def identity(self) -> bytes:
-        """The processes that answer, and which slots each says it serves. Raises Unavailable while slots move: a key
-        that goes from a node not yet scanned to one that was would not be found."""
+        """The server processes, and the slots each says it serves. Raises Unavailable while slots move: a scan would
+        miss a key that moves from a node not yet scanned to one that has been."""
         tickets = [self.wire(node).send([("INFO", "server"), ("CLUSTER", "NODES")]) for node in range(self.count)]
-        told = []
+        found = []
         for ticket in tickets:
             info, nodes = ticket.replies()
             run_id = re.search(rb"run_id:(\w+)", info) if isinstance(info, bytes) else None
-            told += [run_id[1] if run_id else b"", _own_slots(nodes)]
-        return b" ".join(told)
+            found += [run_id[1] if run_id else b"", _own_slots(nodes)]
+        return b" ".join(found)
 
 
 def connect(settings: RedisSettings, stop: Stop) -> Primaries:
@@ -93,7 +93,7 @@ def _read(reply: Any, asked: str) -> SlotMap:
 
 
 def _own_slots(nodes: Any) -> bytes:
-    """What a node says of itself in CLUSTER NODES: id and slots. Raises Unavailable while it gives or takes some."""
+    """A node's own id and slots, from its CLUSTER NODES. Raises Unavailable while slots move from or to it."""
     text = checked([nodes])[0]
     lines = [line.split() for line in text.splitlines()]
     own = next(words for words in lines if b"myself" in words[2])

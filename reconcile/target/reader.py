@@ -1,4 +1,4 @@
-"""Looking at keys and values, on one server or on the primaries of a cluster."""
+"""Reading keys and values, from one server or from the primaries of a cluster."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from reconcile.target.translation import checked
 from reconcile.target.wire import Command, Ticket, Wire
 
 NAMES_COUNT = 4000
-"""Keys per page of a scan for names alone: Redis answers nobody else for one or two milliseconds."""
+"""Names per SCAN where no values are read: each keeps Redis busy for one or two milliseconds."""
 
 
 Asked = list[tuple[Sequence[int], Sequence[bytes], Ticket]]
-"""Parts of a page: places in the page, keys, replies to come."""
+"""What was asked for one page, by node: places in the page, keys, replies to come."""
 
 
 class Reader:
-    """Reads keys of one view; what it asks for is under way while the caller works on what came before."""
+    """Reads keys of one view. The next page is under way while the caller works on the one before."""
 
     def __init__(self, nodes: Nodes, names: Names, owned: Range, layout: Layout) -> None:
         self._nodes = nodes
@@ -37,7 +37,7 @@ class Reader:
 
     @property
     def _together(self) -> bool:
-        """Whether one MGET reads many keys."""
+        """Whether one MGET can read many keys."""
         return self._nodes.count == 1 and not self.layout.one_by_one
 
     # -- values --------------------------------------------------------------------------------------------------
@@ -47,18 +47,18 @@ class Reader:
         return [value for page in self.pages([keys]) for _, value in page]
 
     def pages(self, many: Iterable[Sequence[bytes]]) -> Generator[Page, None, None]:
-        """Keys with their values; a page is asked for before the one before it is handed out."""
+        """Keys with their values, in pages. Each page is asked for before the one before it is handed out."""
         before: tuple[Sequence[bytes], Asked] | None = None
         for keys in many:
-            for group in self._groups(keys):
-                asked = self._ask(group)
+            for some in self._paged(keys):
+                asked = self._ask(some)
                 if before is not None:
                     yield self._page(*before)
-                before = (group, asked)
+                before = (some, asked)
         if before is not None:
             yield self._page(*before)
 
-    def _groups(self, keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    def _paged(self, keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         at = 0
         while at < len(keys):
             if self._pace.measuring:
@@ -91,20 +91,20 @@ class Reader:
     # -- commands by key -----------------------------------------------------------------------------------------
 
     def _send(self, keys: Sequence[bytes], commands: Callable[[Sequence[bytes]], list[Command]]) -> Asked:
-        """Each node is sent the commands for its keys."""
+        """Send each node the commands for its keys."""
         if self._nodes.count == 1:
             return [(range(len(keys)), keys, self._nodes.wire(0).send(commands(keys)))]
-        parts: dict[int, list[int]] = {}
+        by_node: dict[int, list[int]] = {}
         for place, key in enumerate(keys):
-            parts.setdefault(self._nodes.owner_of(key), []).append(place)
+            by_node.setdefault(self._nodes.owner_of(key), []).append(place)
         asked: Asked = []
-        for node, places in parts.items():
+        for node, places in by_node.items():
             some = [keys[place] for place in places]
             asked.append((places, some, self._nodes.wire(node).send(commands(some))))
         return asked
 
     def _each(self, keys: Sequence[bytes], commands: Callable[[Sequence[bytes]], list[Command]]) -> list[list[Any]]:
-        """The replies for each key, error replies in place."""
+        """The replies for each key, errors among them."""
         found: list[list[Any]] = [[]] * len(keys)
         for places, some, ticket in self._send(keys, commands):
             replies = ticket.replies()
@@ -114,13 +114,13 @@ class Reader:
         return found
 
     def exist(self, keys: Sequence[bytes]) -> list[bool]:
-        """Whether something is stored under each key."""
+        """Whether each key exists."""
         found: list[bool] = []
         for start in range(0, len(keys), PAGE_KEYS):
             some = keys[start : start + PAGE_KEYS]
             if self._nodes.count == 1:
                 (number,) = self._nodes.wire(0).send([("EXISTS", *some)]).checked()
-                if number in (0, len(some)):  # nearly always
+                if number in (0, len(some)):  # nearly always: all exist, or none
                     found += [bool(number)] * len(some)
                     continue
             found += [bool(checked(replies)[0]) for replies in self._each(some, _exists)]
@@ -130,13 +130,13 @@ class Reader:
         """Whether each key is in the sets of remembered names."""
         if self._range.ownership != "remembered":
             return [True] * len(keys)
-        groups: dict[bytes, list[int]] = {}
+        sets: dict[bytes, list[int]] = {}
         for place, key in enumerate(keys):
-            groups.setdefault(self._names.remembered(key), []).append(place)
+            sets.setdefault(self._names.remembered(key), []).append(place)
         home = self._nodes.wire(self._nodes.owner_of(self._names.state))
-        commands: list[Command] = [("SMISMEMBER", name, *(keys[n] for n in places)) for name, places in groups.items()]
+        commands: list[Command] = [("SMISMEMBER", name, *(keys[n] for n in places)) for name, places in sets.items()]
         found = [False] * len(keys)
-        for places, reply in zip(groups.values(), home.send(commands).checked(), strict=True):
+        for places, reply in zip(sets.values(), home.send(commands).checked(), strict=True):
             for place, member in zip(places, reply, strict=True):
                 found[place] = bool(member)
         return found
@@ -165,11 +165,11 @@ class Reader:
         owns, prefix, suffices = self._range.owns, self._range.prefix, self._range.prefix_suffices
         for node in range(self._nodes.count):
             for found in scan(self._nodes.wire(node), pattern_of(prefix), count):
-                if suffices:  # said shortly: this is done for every key of every scan
+                if suffices:  # the short way: this runs for every key of every scan
                     yield [key for key in found if key.startswith(prefix)]
                 else:
                     yield [key for key in found if owns(key)]
-        # A cursor means nothing to another server: half a scan here and half there loses keys without an error.
+        # A cursor means nothing to another server: half a scan here and half there would miss keys without an error.
         if self._nodes.identity() != before:
             raise Unavailable(
                 "Redis was replaced by another server, or slots were moved, during a scan",
@@ -183,7 +183,7 @@ class Reader:
 
 
 def scan(wire: Wire, pattern: bytes, count: int, verb: Command = ("SCAN",)) -> Iterator[list[bytes]]:
-    """Pages of names; the next one is asked for before a page is handed out."""
+    """Pages of names, or with SSCAN of members. The next page is asked for before one is handed out."""
     options: Command = ("MATCH", pattern, "COUNT", count) if pattern else ("COUNT", count)
     ticket: Ticket | None = wire.send([(*verb, b"0", *options)])
     while ticket is not None:
@@ -193,7 +193,7 @@ def scan(wire: Wire, pattern: bytes, count: int, verb: Command = ("SCAN",)) -> I
 
 
 def pattern_of(prefix: bytes) -> bytes:
-    """The pattern of every key under a prefix; empty for no prefix."""
+    """The MATCH pattern for a prefix; empty without one."""
     return re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*" if prefix else b""
 
 

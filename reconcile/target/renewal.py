@@ -1,6 +1,6 @@
-"""One thread that renews all leases of a process, each round pipelined over one connection per server.
+"""The lease keeper: one thread that renews all leases of the process, pipelined over one connection per server.
 
-A courtesy: it keeps other runs from starting in vain. What keeps them apart is the token (fence.py).
+Renewing is a courtesy: it keeps other runs from starting in vain. Safety comes from the token (fence.py).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from reconcile.target.wire import Command
 logger = logging.getLogger(__name__)
 
 HANDOVER_S = 0.5
-"""How long the end of a run waits for a renewal under way; twice, the second time with its connection shut."""
+"""How long a run that ends waits for a renewal under way: twice, the second time with its connection shut."""
 ROUNDS_PER_LEASE = 3
 
 
 @dataclass(slots=True, eq=False)
 class Renewed:
-    """A lease that is kept alive."""
+    """A lease that the keeper renews."""
 
     names: Names
     owner: bytes
@@ -35,10 +35,10 @@ class Renewed:
 
 
 class LeaseKeeper:
-    """Renews leases until they are removed. Safe to use from any thread; short runs never open its connection."""
+    """Renews leases until they are removed. Thread-safe; in short runs it never opens its connection."""
 
     def __init__(self, connect: Callable[[], Nodes]) -> None:
-        """connect: a connection of its own, without the end of a run to cut it short."""
+        """connect: opens connections for the keeper alone, which the end of a run does not cut."""
         self._connect = connect
         self._nodes: Nodes | None = None
         self._kept: list[Renewed] = []
@@ -48,7 +48,7 @@ class LeaseKeeper:
         self._thread: threading.Thread | None = None
 
     def add(self, names: Names, owner: bytes, token: int, lease_s: float) -> Renewed:
-        """Keep this lease alive from now on."""
+        """Renew this lease from now on. lease_s: its length."""
         renewed = Renewed(names, owner, token, max(1, round(lease_s * 1000)))
         with self._changed:
             self._kept.append(renewed)
@@ -59,7 +59,7 @@ class LeaseKeeper:
         return renewed
 
     def remove(self, renewed: Renewed) -> None:
-        """Keep it no longer; afterwards its owner may give it back, and it stays given back."""
+        """Stop renewing a lease. Afterwards its owner may release it, and it stays released."""
         with self._changed:
             if renewed in self._kept:
                 self._kept.remove(renewed)
@@ -74,7 +74,7 @@ class LeaseKeeper:
         self.close()
 
     def close(self) -> None:
-        """Renew nothing any more."""
+        """Stop renewing leases."""
         with self._changed:
             self._closed = True
             self._kept.clear()
@@ -96,7 +96,7 @@ class LeaseKeeper:
                 self._working = False
                 self._changed.notify_all()
                 while not self._closed and (left_s := self._due(last) - time.monotonic()) > 0:
-                    self._changed.wait(min(left_s, threading.TIMEOUT_MAX))  # a lease that is added may be shorter
+                    self._changed.wait(min(left_s, threading.TIMEOUT_MAX))  # a shorter lease may be added meanwhile
                 if self._closed:
                     break
                 kept = list(self._kept)
@@ -106,7 +106,7 @@ class LeaseKeeper:
         self._hang_up()
 
     def _due(self, last: float) -> float:
-        """When a third of the shortest lease has passed since the last round."""
+        """When the next round is due: a third of the shortest lease after the last one."""
         shortest_ms = min((one.lease_ms for one in self._kept), default=math.inf)
         return last + shortest_ms / 1000 / ROUNDS_PER_LEASE
 
@@ -119,7 +119,7 @@ class LeaseKeeper:
             for node, some in parts.items():
                 self._renew(nodes, node, some)
         except ReconcileError as error:
-            # Not fatal: writes are fenced by the token, not by the lease.
+            # Not fatal: the token fences writes, not the lease.
             logger.debug("leases not renewed: %s", error.message)
             self._hang_up()
 
@@ -129,7 +129,7 @@ class LeaseKeeper:
             wire.close()
 
     def _renew(self, nodes: Nodes, node: int, some: list[Renewed]) -> None:
-        """Extend leases that are still ours; take those again that merely expired."""
+        """Extend leases we still hold; take back those that expired but that nobody has taken since."""
         wire = nodes.wire(node)
         looks: list[Command] = []
         for one in some:

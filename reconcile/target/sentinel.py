@@ -1,4 +1,4 @@
-"""Asking Sentinels which server is the primary now; the connection to it is ours as any other."""
+"""Asking Sentinels which server is the primary; the connection to it is then like any other."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from reconcile.target.wire import Wire, dial
 
 
 def dial_primary(settings: RedisSettings, stop: Stop) -> Wire:
-    """Connect to the primary that the first Sentinel to answer names. Raises AccessError, UsageError, Unavailable."""
+    """Connect to the primary, as named by the first Sentinel that answers.
+
+    Raises AccessError, UsageError, Unavailable.
+    """
     assert settings.sentinel is not None
     host, port = _primary(settings, settings.sentinel, stop)
     wire = dial(at(settings, host, port), stop)
     try:
-        # In a failover a Sentinel may still name the one before: reading from it would be reading the past.
+        # During a failover a Sentinel may still name the old primary, and reading from that means reading the past.
         (role,) = wire.send([("ROLE",)]).replies()
         if isinstance(role, list) and role[0] != b"master":
             raise Unavailable(
@@ -31,7 +34,7 @@ def dial_primary(settings: RedisSettings, stop: Stop) -> Wire:
 
 
 def _primary(settings: RedisSettings, sentinel: SentinelSettings, stop: Stop) -> tuple[str, int]:
-    """Host and port. A Sentinel that is down, or knows nothing, is passed over."""
+    """The primary's host and port. A Sentinel that is down, or does not know it, is passed over."""
     own = dataclasses.replace(settings, db=0, username=sentinel.username, password=sentinel.password)
     silent: list[str] = []
     for host, port in sentinel.hosts:

@@ -17,9 +17,9 @@ class Single(Base):
 
     atomic = True
     _puts = range(0)
-    """Which replies of the transaction under way are those of `only_new` puts."""
+    """Where the replies to `only_new` puts are among those of the transaction under way."""
     _collided: bool | None = None
-    """What became of a write that needed no transaction."""
+    """The outcome of a write that needed no transaction."""
 
     def _take(self, names: Names, right: Right) -> Right:
         return right

@@ -1,4 +1,4 @@
-"""What the replies of the state's slot mean: state, records, lease."""
+"""Reading what is stored in the state's slot: the commands, and what their replies mean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reconcile.target.wire import Command
 
 
 def reading(names: Names) -> list[Command]:
-    """The commands whose replies `read` takes."""
+    """The commands whose replies go to `read`."""
     return [
         ("HGETALL", names.state),
         ("STRLEN", names.manifest),
@@ -27,12 +27,13 @@ def reading(names: Names) -> list[Command]:
 
 
 def at_once(some: list[Command]) -> list[Command]:
-    """As one consistent set, the last reply; for connections without a fence, as EXEC ends every WATCH."""
+    """The commands as one transaction, whose result is the last reply. Not under a fence: EXEC would end its WATCH."""
     return [("UNWATCH",), ("MULTI",), *some, ("EXEC",)]
 
 
 def read(replies: Sequence[Any], view: str, legacy: bytes | None) -> Stored:
-    """legacy: content of mz-redis-sync's timestamp key; ours as soon as there is a state. Raises StateError."""
+    """What the replies to `reading` mean. legacy: content of mz-redis-sync's timestamp key; ignored once there is a
+    state, as reconcile writes that key then. Raises StateError."""
     fields, manifest_bytes, fingerprints, surplus = replies
     known = decoded(fields, view)
     if known is None:
@@ -42,7 +43,7 @@ def read(replies: Sequence[Any], view: str, legacy: bytes | None) -> Stored:
 
 
 def decoded(reply: Any, view: str) -> State | None:
-    """The answer to HGETALL of the state. Raises StateError."""
+    """The state, from the reply to HGETALL. Raises StateError."""
     if isinstance(reply, RedisError):
         if str(reply).startswith("WRONGTYPE"):
             raise state.corrupt(view, "it is not a hash")
@@ -58,7 +59,7 @@ def _fingerprints(known: State, stored: Any) -> Fingerprints | None:
 
 
 def _surplus(known: State, stored: Any) -> dict[int, int]:
-    """Empty where it is broken: surplus is no part of the manifest, so what it says is found again."""
+    """Bucket → digest. Empty if it is damaged: surplus is no part of the manifest, so the next run finds it again."""
     try:
         found = records.decode_surplus(stored) if isinstance(stored, bytes) else {}
     except ValueError:

@@ -1,6 +1,6 @@
-"""What status, doctor and explain ask of Redis beyond a view's own reads. It looks, at all views over one connection.
+"""What status, doctor and explain ask of Redis beyond a view's own reads, for all views over one connection.
 
-What has to be tried is tried on a scratch key, inside one transaction that also deletes it.
+It only reads. Commands that have to be tried run on a scratch key, in one transaction that also deletes it.
 """
 
 from __future__ import annotations
@@ -33,45 +33,45 @@ SCAN_COUNT = 4000
 MAX_CLAIMS = 100_000
 
 Info = dict[str, str]
-"""INFO of one server; empty where it is refused. Managed services leave fields out: nothing may rest on one."""
+"""INFO of one server; empty where it is refused. Managed services leave fields out, so none can be relied on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What Redis holds about one view. audit: the fields that audits left; nobody has looked at them yet."""
+    """What Redis holds about one view. audit: the fields that audits left, not decoded yet."""
 
     state: State | None
     holder: tuple[str, int] | None
-    """(owner, milliseconds left) of the lease. Whoever may write to Redis chooses the name: escape it."""
+    """The lease's (owner, milliseconds left). Anybody who can write to Redis chooses the name, so escape it."""
     audit: dict[str, str]
     error: ReconcileError | None = None
-    """The state cannot be read: corrupt, or of a newer format."""
+    """Why the state cannot be read: it is corrupt, or of a newer format."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """One key in Redis. kind: its type, 'none' when absent. None: it does not expire; Redis does not tell."""
+    """One key in Redis. kind: its type, 'none' when absent. ttl_ms None: it does not expire."""
 
     kind: str
     ttl_ms: int | None
     idle_s: int | None
-    """Seconds since anybody last read or wrote it."""
+    """Seconds since it was last read or written; None: Redis does not say."""
     bytes: int | None
-    """What it takes in memory."""
+    """Memory it takes; None: Redis does not say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """What the ACL denies: commands by name, and whether keys of the view may not be read and written."""
+    """What the ACL denies. commands: by name. keys: whether keys in the view's range may not be read or written."""
 
     commands: tuple[str, ...]
     keys: bool
     tried: int
-    """Commands that were tried."""
+    """How many commands were tried."""
 
 
 class Survey:
-    """A look at one Redis, or at the primaries of a cluster. Use `open_survey`."""
+    """Reads one Redis, or the primaries of a cluster. Made by `open_survey`."""
 
     def __init__(self, settings: RedisSettings, stop: Stop) -> None:
         self._nodes = open_nodes(settings, stop)
@@ -84,7 +84,7 @@ class Survey:
             wire.sever()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close all connections."""
         self._closing.close()
         for wire in self._nodes.opened():
             wire.close()
@@ -95,18 +95,18 @@ class Survey:
     # -- servers -------------------------------------------------------------------------------------------------
 
     def info(self) -> list[Info]:
-        """Of every node."""
+        """INFO of every node."""
         return [_parsed(self._wire(node).send([("INFO",)]).replies()[0]) for node in range(self._nodes.count)]
 
     def _wire(self, node: int) -> Wire:
         return self._nodes.wire(node)
 
     def check_whole(self) -> None:
-        """Raises Unavailable while slots of the cluster move, or one is served by nobody."""
+        """Raise Unavailable while slots of the cluster move."""
         self._nodes.identity()
 
     def now_ms(self) -> int:
-        """Redis' TIME."""
+        """Redis' TIME, in milliseconds."""
         seconds, microseconds = self._wire(0).call("TIME")
         return int(seconds) * 1000 + int(microseconds) // 1000
 
@@ -134,7 +134,7 @@ class Survey:
         return [_standing(names, ticket.replies()) for names, ticket in zip(views, tickets, strict=True)]
 
     def claims(self) -> dict[str, str] | None:
-        """Tag → range as stored, of every view in the database; None without the right to read them."""
+        """Tag → range as stored, of every view in the database; None where the user may not read claims."""
         wire = self._nodes.wire(self._nodes.owner_of(CLAIMS))
         (reply,) = wire.send([("HGETALL", CLAIMS)]).replies()
         if isinstance(reply, NoPermissionError):
@@ -147,7 +147,7 @@ class Survey:
         return _fields(found[: 2 * MAX_CLAIMS])
 
     def states(self) -> set[str]:
-        """Tags of the views that have a state. Scans all names of the database."""
+        """Tags of the views that have a state. Scans the whole database."""
         found: set[str] = set()
         for node in range(self._nodes.count):
             for page in scan(self._wire(node), ANY_STATE, SCAN_COUNT):
@@ -157,7 +157,7 @@ class Survey:
     # -- keys ----------------------------------------------------------------------------------------------------
 
     def key(self, key: bytes) -> KeyFacts:
-        """Looked at before anything reads it: that would end its idle time."""
+        """Facts about one key. Call it before reading the key, which would reset its idle time."""
         wire = self._nodes.wire(self._nodes.owner_of(key))
         idle, kind, ttl_ms, size = wire.send(
             [("OBJECT", "IDLETIME", key), ("TYPE", key), ("PTTL", key), ("MEMORY", "USAGE", key)]
@@ -171,26 +171,26 @@ class Survey:
         )
 
     def expiring(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Those of the keys that have a time to live."""
-        parts: dict[int, list[bytes]] = {}
+        """The keys that have a TTL."""
+        by_node: dict[int, list[bytes]] = {}
         for key in keys:
-            parts.setdefault(self._nodes.owner_of(key), []).append(key)
-        asked = [(some, self._nodes.wire(node).send([("PTTL", key) for key in some])) for node, some in parts.items()]
+            by_node.setdefault(self._nodes.owner_of(key), []).append(key)
+        asked = [(some, self._nodes.wire(node).send([("PTTL", key) for key in some])) for node, some in by_node.items()]
         return [
             key for some, ticket in asked for key, ttl_ms in zip(some, ticket.checked(), strict=True) if ttl_ms >= 0
         ]
 
     def text(self, key: bytes) -> bytes | ReconcileError | None:
-        """A key's string; the translated error where it holds something else, or may not be read."""
+        """A key's string; None: absent; the translated error where it is no string or may not be read."""
         (reply,) = self._nodes.wire(self._nodes.owner_of(key)).send([("GET", key)]).replies()
         return translate(reply) if isinstance(reply, RedisError) else reply
 
     # -- rights --------------------------------------------------------------------------------------------------
 
     def refused(self, names: Names, owned: Range, *, hashes: bool, expiring: bool) -> Refused:
-        """Try every command that runs send; hashes, expiring: also those that hashes and keys with an expiry take.
+        """Try every command that runs send. hashes, expiring: also those for hashes, and for keys that expire.
 
-        Raises the translated error of what is refused for another reason.
+        Raises the translated error when a command fails for another reason than a missing right.
         """
         wire = self._home(names)
         scratch = names.state.removesuffix(b"state") + b"doctor"
@@ -208,15 +208,15 @@ class Survey:
         for error in [*errors.values(), replies[1 + len(tried)]]:
             if isinstance(error, RedisError):
                 raise translate(error)
-        if isinstance(self._nodes, Primaries):  # data is written by scripts, which not every service carries out
+        if isinstance(self._nodes, Primaries):  # data is written by scripts, which some services refuse
             try_script(self._nodes, names)
         return Refused((), self._keys_refused(owned), count)
 
     def _keys_refused(self, owned: Range) -> bool:
-        nobody = owned.prefix + b"reconcile-doctor-" + secrets.token_hex(8).encode()
-        wire = self._nodes.wire(self._nodes.owner_of(nobody))
-        # SET … XX writes only to a key that exists: this one does not.
-        replies = wire.send([("GET", nobody), ("SET", nobody, "", "XX"), ("UNLINK", nobody)]).replies()
+        absent = owned.prefix + b"reconcile-doctor-" + secrets.token_hex(8).encode()
+        wire = self._nodes.wire(self._nodes.owner_of(absent))
+        # SET … XX writes only to a key that exists, which this one does not.
+        replies = wire.send([("GET", absent), ("SET", absent, "", "XX"), ("UNLINK", absent)]).replies()
         errors = [reply for reply in replies if isinstance(reply, RedisError)]
         if any(_is_denied(error) for error in errors):
             return True
@@ -226,7 +226,7 @@ class Survey:
 
 
 def open_survey(settings: RedisSettings, stop: Stop) -> Survey:
-    """Connect. Raises AccessError, Unavailable, UsageError. Close it."""
+    """Connect; the caller closes it. Raises AccessError, Unavailable, UsageError."""
     return Survey(settings, stop)
 
 
@@ -253,7 +253,7 @@ def _standing(names: Names, replies: Sequence[Any]) -> Standing:
 
 
 def _fields(reply: Any) -> dict[str, str]:
-    """A hash; empty where something else is."""
+    """The fields of a hash; empty where the key holds something else."""
     if not isinstance(reply, list):
         return {}
     texts = [part.decode("utf-8", "replace") for part in reply]
@@ -266,7 +266,7 @@ def _is_denied(error: RedisError) -> bool:
 
 
 def _scratch_commands(key: bytes, *, hashes: bool, expiring: bool) -> list[Command]:
-    """What runs send, with the scratch key as its only key, gone at the end."""
+    """The commands that runs send, all on the scratch key, which the last one deletes."""
     strings: list[Command] = [("SET", key, "1", "PX", SCRATCH_MS), ("SETRANGE", key, 0, "1"), ("INCR", key)]
     strings += [("GETRANGE", key, 0, 1), ("MSETNX", key, "1"), ("MSET", key, "1"), ("PEXPIRE", key, SCRATCH_MS)]
     strings += [(name, key) for name in ("GET", "MGET", "STRLEN", "EXISTS", "PTTL", "TYPE", "UNLINK")]
@@ -279,7 +279,7 @@ def _scratch_commands(key: bytes, *, hashes: bool, expiring: bool) -> list[Comma
 
 
 def _harmless_commands(key: bytes) -> list[Command]:
-    """What cannot be tried inside a transaction, and the hash of claims."""
+    """Commands that cannot be tried inside a transaction, and reading the claims."""
     some: list[Command] = [("SCAN", 0, "COUNT", 1), ("DBSIZE",), ("INFO", "server"), ("TIME",)]
     claims: list[Command] = [("HGETALL", CLAIMS)]
     assert CLAIMS.startswith(STATE_PREFIX)

@@ -1,6 +1,6 @@
-"""Writing no faster than others can bear: at most so many keys a second, and slower while Redis is slow to answer.
+"""Writing slowly enough for Redis' other clients: a number of keys per second, and less while Redis answers slowly.
 
-What is slow is judged against the quickest answer so far: a Redis far away is not an overloaded one.
+Slow means slower than the quickest answer so far: a distant Redis is not an overloaded one.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable
 
 LARGE_WRITE_KEYS = 500
-"""Smaller writes come and go too quickly to hurt anybody."""
+"""Smaller writes are over too quickly to hurt other clients."""
 FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 1.0
 
 
 class Throttle:
-    """Paces the writes of one view. ping: round trip to Redis in seconds; wait: sleeps, but not past the run's end."""
+    """Paces the writes of one view. ping: returns a round trip in seconds. wait: sleeps, but not past the run's end."""
 
     def __init__(
         self,
@@ -31,12 +31,12 @@ class Throttle:
         self._wait = wait
         self._clock = clock
         self._free_at = clock()
-        """When the next write may begin, by the rate."""
+        """When the rate allows the next write to begin."""
         self._quickest_s = float("inf")
         self._pause_s = 0.0
 
     def before(self, keys: int) -> None:
-        """Wait until a write of so many keys may begin."""
+        """Wait until a write of this many keys may begin."""
         if self._rate is not None and keys:
             now = self._clock()
             if self._free_at > now:

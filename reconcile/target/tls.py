@@ -1,10 +1,10 @@
-"""Why a connection to Redis did not come about, where TLS is the reason.
+"""Why a connection to Redis failed, if TLS is the reason.
 
-Redis says little: a server that expects TLS hangs up on those who speak without it, one that has none waits for the end
-of what it takes for a command, and one that wants a client certificate may hang up before its reason has been read. So
-when a connection fails, this finds out. That costs nothing where nothing fails.
+Redis gives little away. A server that expects TLS hangs up on clients without it. One without TLS takes the greeting
+for an unfinished command and waits. One that wants a client certificate may hang up before its reason has been read. So
+when connecting fails, this module finds out why; connections that succeed pay nothing.
 
-Only what somebody has to correct is reported. An alert caused by a broken network is not of that kind.
+Only mistakes that a person has to correct are reported, not alerts that a broken network caused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from reconcile.errors import UsageError
 
 PROBE_S = 1.0
-"""How long one question to a port waits for its answer; two are asked at most."""
+"""How long a probe of a port waits for an answer; at most two are made."""
 
 _TRUST = "redis.tls_ca_cert: the authorities (PEM) to trust, or the server's certificate if it signed itself"
 _NAME = "connect by a name that the server's certificate was made for (its subjectAltName)"
@@ -34,9 +34,9 @@ _DISAGREED = re.compile("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|NO_SHARED_CIPHER|
 
 
 def reason(error: Exception, connection: Connection) -> UsageError | None:
-    """What is wrong about TLS when connecting failed with this error; None: nothing that can be told.
+    """What is wrong with TLS when connecting failed with this error; None: nothing found.
 
-    May ask the server, for 2 * PROBE_S and a little.
+    May probe the server, for a little over 2 * PROBE_S.
     """
     if not isinstance(connection, SSLConnection):
         is_socket = not hasattr(connection, "port")
@@ -45,11 +45,11 @@ def reason(error: Exception, connection: Connection) -> UsageError | None:
         return found
     if _speaks_plainly(connection.host, connection.port):
         return _no_tls_here()
-    return _explained(_verdict(connection))
+    return _explained(_refusal(connection))
 
 
 def _wrong_files(connection: SSLConnection) -> UsageError | None:
-    """What is wrong with a certificate or key of ours."""
+    """What is wrong with our own certificate files, if anything."""
     authorities, cert, key = connection.ca_certs, connection.certfile, connection.keyfile
     password = connection.certificate_password or ""  # without one OpenSSL would ask the terminal
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -74,7 +74,7 @@ def _wrong_files(connection: SSLConnection) -> UsageError | None:
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """The TLS error below what redis-py made of it."""
+    """The TLS error that caused redis-py's."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     return error
@@ -103,7 +103,7 @@ def _explained(error: ssl.SSLError | None) -> UsageError | None:
 
 
 def _text(error: ssl.SSLError) -> str:
-    """OpenSSL's words alone."""
+    """OpenSSL's message without its codes."""
     return re.sub(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$", "", str(error.args[-1]))
 
 
@@ -121,7 +121,7 @@ def _no_tls_here() -> UsageError:
 
 
 def _speaks_tls(host: str, port: int) -> bool:
-    """Whether this port answers a TLS greeting. Nothing is sent afterwards, so nobody need be trusted."""
+    """Whether this port answers a TLS greeting. Nothing is sent after that, so the server need not be trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -142,11 +142,11 @@ def _speaks_plainly(host: str, port: int) -> bool:
     return False
 
 
-def _verdict(connection: SSLConnection) -> ssl.SSLError | None:
-    """What the server thinks of our certificate, or of our having none.
+def _refusal(connection: SSLConnection) -> ssl.SSLError | None:
+    """Why the server refuses our certificate, or a client without one; None: it does not.
 
-    In TLS 1.3 it says so after we believe the handshake done. Whoever goes on to write then may find the connection
-    reset before the reason was read; so this one only listens.
+    In TLS 1.3 it says so only after the handshake is over for us. A client that writes next may find the connection
+    reset before it has read the reason; so this one only reads.
     """
     try:
         with connection._connect() as secure:  # type: ignore[no-untyped-call]

@@ -1,5 +1,5 @@
-"""What Redis' errors mean for the user. What a server quotes of our commands never gets into a message: it may be a
-row's value, or the password."""
+"""What Redis' errors mean for the user. Nothing that a server quotes from our commands gets into a message: it may be a
+row's value or the password."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from redis.exceptions import (
 from reconcile.errors import AccessError, ReconcileError, Unavailable, UsageError
 
 ELSEWHERE = {MovedError: "MOVED", AskError: "ASK", TryAgainError: "TRYAGAIN", ClusterDownError: "CLUSTERDOWN"}
-"""What nodes of a cluster say about slots that they do not serve; redis-py takes the name off the text."""
+"""Errors about slots that a node does not serve; redis-py removes the name from the text."""
 
 MAX_TEXT = 200
 _QUOTED = re.compile(r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?")
@@ -41,11 +41,11 @@ COMMANDS = frozenset(
         setrange smismember srem sscan strlen time type unlink unwatch watch""",
     )
 )
-"""The commands we send; nothing else that a server quotes is repeated."""
+"""The commands we send: all that is repeated of what a server quotes."""
 
 
 def checked(replies: Sequence[Any]) -> list[Any]:
-    """The same replies. Raises the first error among them, translated."""
+    """The same replies; raises the first error among them, translated."""
     for reply in replies:
         if isinstance(reply, RedisError):
             raise translate(reply)
@@ -53,12 +53,12 @@ def checked(replies: Sequence[Any]) -> list[Any]:
 
 
 def printable(text: str) -> str:
-    """Text from a server without control characters: escape sequences would act on the terminal."""
+    """Text from a server without control characters, which would act on the terminal; at most MAX_TEXT characters."""
     return _CONTROL.sub("?", text)[:MAX_TEXT]
 
 
 def spoken(error: Exception) -> str:
-    """The error's own words, without anything it quotes but names of commands."""
+    """The error's own words; of what it quotes, only names of commands."""
     text = str(error)
     text = text.splitlines()[0] if text.strip() else type(error).__name__
     text = _ARGUMENTS.sub("", text)
@@ -82,12 +82,12 @@ def translate(error: Exception) -> ReconcileError:
         return Unavailable(f"this Redis is a read-only replica: {text}", hint="connect to the primary")
     if isinstance(error, OutOfMemoryError):
         return Unavailable(
-            f"Redis is out of memory: {text}", hint="raise maxmemory or make room; nothing of this batch was written"
+            f"Redis is out of memory: {text}", hint="raise maxmemory or make room; this batch was not written"
         )
     if type(error) in ELSEWHERE or isinstance(error, ClusterCrossSlotError):
         return UsageError(
             f"this is a node of a Redis Cluster: {ELSEWHERE.get(type(error), 'CROSSSLOT')} {text}",
-            hint="set redis.cluster: true (RECONCILE_REDIS__CLUSTER=true); reconcile doctor shows the rest",
+            hint="set redis.cluster: true (RECONCILE_REDIS__CLUSTER=true), then run: reconcile doctor",
         )
     if upper.startswith(("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "MASTERDOWN")) or isinstance(
         error, BusyLoadingError
@@ -99,17 +99,17 @@ def translate(error: Exception) -> ReconcileError:
 
 
 def _access(error: Exception, text: str, upper: str) -> ReconcileError | None:
-    """Whether the server refuses us, or lacks something that we cannot do without."""
+    """The error where the server refuses access, or lacks a command that we need; None for any other error."""
     if "UNKNOWN COMMAND" in upper or "UNKNOWN SUBCOMMAND" in upper:
         return UsageError(
             f"this Redis lacks a command that reconcile needs: {text}",
-            hint="it is renamed or disabled there (rename-command, a proxy, a managed service); "
+            hint="it was renamed or disabled (rename-command, a proxy, a managed service); "
             "docs/operations.md lists the commands",
         )
     if upper.startswith("DENIED"):
         return AccessError(
-            "Redis refused access: it runs in protected mode, and answers only its own host",
-            hint="give it a password (requirepass, or a user), or bind it to an address; then protected-mode no",
+            "Redis refused access: it runs in protected mode and answers only its own host",
+            hint="give it a password (requirepass, or a user) or bind it to an address; then set protected-mode no",
         )
     if isinstance(error, AuthenticationError) or upper.startswith(("WRONGPASS", "NOAUTH")):
         return AccessError(f"Redis refused access: {text}", hint="check redis.username and redis.password")

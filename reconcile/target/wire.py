@@ -1,13 +1,13 @@
-"""One connection to Redis, in order, that never repeats anything by itself.
+"""One connection to Redis. Commands travel in order, and nothing is ever repeated.
 
     send(A) ─ send(B) ─ B.replies() reads A's replies, keeps them in A's ticket, then reads its own
 
-So a scan may have a page under way while values are looked up and a transaction is sent on the same connection. That
-one connection is the proof that what was read and what is written belong to one server (docs/adr/0014).
+So a page of a scan may be under way while values are read and a transaction is sent on the same connection. That it is
+one connection proves that what was read and what is written belong to one server (docs/adr/0014).
 
-redis-py's client replays a MULTI that timed out, and reports WatchError for one that was applied (docs/adr/0004). So
-we use its Connection (address, TLS, authentication, RESP parsing) and do our own sending: every command is sent once,
-and when the answer does not come the caller learns that the outcome is unknown.
+redis-py's client replays a MULTI that timed out, and reports WatchError for one that was applied (docs/adr/0004). So we
+use only its Connection (address, TLS, authentication, RESP parsing) and send by ourselves: every command once. When no
+answer comes, the error says that the outcome is unknown.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Arg = bytes | str | int
 Command = tuple[Arg, ...]
 
 NAME: Command = ("CLIENT", "SETNAME", "reconcile")
-"""For those who look at CLIENT LIST."""
+"""So that CLIENT LIST shows whose connection it is."""
 
 
 class Ticket:
-    """Replies to come of commands that were sent together."""
+    """The replies to come for commands that were sent together."""
 
     __slots__ = ("_replies", "_wire", "count", "transaction")
 
@@ -50,11 +50,11 @@ class Ticket:
 
     @property
     def arrived(self) -> bool:
-        """Whether the replies are here already."""
+        """Whether the replies have been read."""
         return self._replies is not None
 
     def replies(self) -> list[Any]:
-        """All replies, error replies in place; waits for them. Call it once: they are let go of."""
+        """Wait for all replies; errors are among them. Call it once: the ticket does not keep them."""
         if self._replies is None:
             self._wire.read_until(self)
         replies, self._replies = self._replies, []
@@ -62,37 +62,37 @@ class Ticket:
         return replies
 
     def checked(self) -> list[Any]:
-        """All replies. Raises the first error among them, translated."""
+        """Wait for all replies; raises the first error among them, translated."""
         return checked(self.replies())
 
     def take(self, replies: list[Any]) -> None:
-        """The wire has read them."""
+        """Keep the replies that the wire has read."""
         self._replies = replies
 
 
 class Wire:
-    """A Redis connection for one thread. Use `dial`."""
+    """A Redis connection for one thread. Made by `dial`."""
 
     def __init__(self, connection: Connection, stop: Stop, *, node: bool = False) -> None:
-        """node: it is one of a cluster's, where a redirection is no answer."""
+        """node: the server belongs to a cluster, so a redirection means that slots have moved."""
         self._connection = connection
         self._stop = stop
         self.user: str = connection.username or "default"
-        """As Redis knows us, for messages."""
+        """Our user in Redis, for messages."""
         self._node = node
         self._under_way: deque[Ticket] = deque()
         self.broken = False
-        """It failed once: never used again. redis-py would connect anew, without our WATCH and past every bound."""
+        """Set when it failed; then it is never used again. redis-py would reconnect, without our WATCH and bounds."""
         self.round_trips = 0
         self.commands = 0
         self.bytes_sent = 0
 
     def call(self, *command: Arg) -> Any:
-        """One command, one answer. Raises a translated error."""
+        """Send one command and wait for its reply. Raises a translated error."""
         return self.send([command]).checked()[0]
 
     def send(self, commands: Sequence[Command], *, transaction: bool = False) -> Ticket:
-        """Send without waiting for the answers. transaction: they write, so an error has to say that none came."""
+        """Send commands without waiting. transaction: they write, so a lost connection leaves the outcome unknown."""
         packed = [pack_command(command) for command in commands]  # type: ignore[arg-type]
         self.commands += len(commands)
         self.bytes_sent += sum(map(len, packed))
@@ -103,7 +103,7 @@ class Wire:
         return ticket
 
     def read_until(self, ticket: Ticket) -> None:
-        """Read the replies of every ticket up to this one; each keeps its own."""
+        """Read the replies of every ticket up to this one, and give each its own."""
         self.round_trips += 1
         with self._in_use():
             while not ticket.arrived:
@@ -114,24 +114,24 @@ class Wire:
     def _read(self) -> Any:
         try:
             return self._connection.read_response(disable_decoding=True)
-        except (BusyLoadingError, AuthenticationError) as error:  # connection errors by type, replies by nature
+        except (BusyLoadingError, AuthenticationError) as error:  # connection errors to redis-py, but really replies
             return error
         except ResponseError as error:
-            if self._node and type(error) in ELSEWHERE:  # the caller's picture of the cluster is old
+            if self._node and type(error) in ELSEWHERE:  # slots have moved since the caller looked
                 raise _moved(error) from error
             return error
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:
-        """What fails inside breaks the connection. While the run ends that is no news: it becomes Incomplete."""
+        """An error inside breaks the connection. If the run is being stopped, that is the reason: Incomplete."""
         if self.broken:
-            raise Unavailable("the connection to Redis is lost", hint="the next run makes a new one")
+            raise Unavailable("the connection to Redis is lost", hint="the next run opens a new one")
         try:
             yield
         except ReconcileError as error:
             self.broken = True
             raise self._with_outcome(error) from error.__cause__
-        except (RedisError, OSError, ValueError, AttributeError, IndexError) as error:  # the last ones: severed
+        except (RedisError, OSError, ValueError, AttributeError, IndexError) as error:  # the last three: severed
             self.broken = True
             raise self._with_outcome(self._lost(error)) from error
 
@@ -144,7 +144,7 @@ class Wire:
         )
 
     def _with_outcome(self, error: ReconcileError) -> ReconcileError:
-        """Whatever broke the connection, a write or a read: a transaction that was under way may have been applied."""
+        """The error, with a word about a transaction that was under way: it may have been applied."""
         if any(ticket.transaction for ticket in self._under_way):
             error.message += " (the outcome of the last transaction is unknown; the next run finds out)"
         return error
@@ -155,26 +155,27 @@ class Wire:
             return bool(self._connection.can_read(0))
 
     def fileno(self) -> int:
-        """Of the socket."""
+        """The socket's file descriptor."""
         with self._in_use():
             return int(self._connection._sock.fileno())  # type: ignore[attr-defined]
 
     def serve(self, stop: Stop, timeout_s: float) -> Wire:
-        """Be another view's from now on. Answers that nobody waited for are none of its business: then it is broken."""
+        """Serve another view from now on. With replies still under way it is broken: they belong to the view before."""
         self._stop = stop
         self.broken = self.broken or bool(self._under_way)
         self.answer_within(timeout_s)
         return self
 
     def answer_within(self, seconds: float) -> None:
-        """From now on no answer is waited for longer."""
+        """Wait for an answer no longer than this from now on."""
         with contextlib.suppress(Exception):
             self._connection._sock.settimeout(seconds)  # type: ignore[attr-defined]
 
     def sever(self) -> None:
-        """Shut the socket from another thread; whoever waits on it gets an error.
+        """Shut the socket, from another thread: a thread that waits on it gets an error.
 
-        The socket below TLS: shutting an SSLSocket first takes its encryption away, from under a thread that writes.
+        This shuts the socket below TLS. Shutting an SSLSocket would first drop its encryption, while another thread may
+        be writing.
         """
         with contextlib.suppress(Exception):
             number = os.dup(self._connection._sock.fileno())  # type: ignore[attr-defined]
@@ -182,7 +183,7 @@ class Wire:
                 duplicate.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Hang up; a connection that is broken already is fine."""
+        """Close the connection; it may be broken."""
         with contextlib.suppress(RedisError, OSError):
             self._connection.disconnect()  # type: ignore[no-untyped-call]
 
@@ -198,13 +199,13 @@ def dial(settings: RedisSettings, stop: Stop, *, node: bool = False) -> Wire:
         connection.send_packed_command([pack_command(NAME)])  # type: ignore[no-untyped-call,arg-type]
         try:
             connection.read_response()
-        except ResponseError as error:  # the first reply we get; a server may well lack CLIENT
+        except ResponseError as error:  # the first reply of all; a server may lack CLIENT
             if str(error).startswith("DENIED"):
                 raise
         return wire
 
     try:
-        # Name lookup, TCP, TLS, authentication: all of it within the limit, whatever each of them would wait for.
+        # Name lookup, TCP, TLS and authentication together have to end within the limit.
         stop.abandonable(connected, Wire.close, settings.connect_timeout_s)
     except (RedisError, OSError, TypeError, ValueError) as error:  # the last two: a key without certificate
         raise _not_connected(error, connection, settings, stop) from error
@@ -214,12 +215,12 @@ def dial(settings: RedisSettings, stop: Stop, *, node: bool = False) -> Wire:
 def _moved(error: Exception) -> Unavailable:
     return Unavailable(
         f"slots of the Redis Cluster are being moved, or a node is down: {ELSEWHERE[type(error)]} {error}",
-        hint="the next run asks where they are; reconcile doctor shows the cluster",
+        hint="the next run asks again where they are; reconcile doctor shows the cluster",
     )
 
 
 def _not_connected(error: Exception, connection: Connection, settings: RedisSettings, stop: Stop) -> Exception:
-    """What it means that connecting failed."""
+    """The error to raise when connecting failed."""
     translated: Exception = translate(error)
     if isinstance(error, builtins.TimeoutError):
         translated = Unavailable(
@@ -228,7 +229,7 @@ def _not_connected(error: Exception, connection: Connection, settings: RedisSett
         )
     if not isinstance(translated, Unavailable) or isinstance(error, BusyLoadingError):
         return translated
-    from reconcile.target import tls  # only those whose connection fails pay for it
+    from reconcile.target import tls  # imported only when a connection fails
 
     def reason() -> UsageError | None:
         return tls.reason(error, connection)

@@ -57,7 +57,7 @@ def test_nobody_to_ask(loaded: Command, redis_server: RedisServer) -> None:
 
 def test_an_unknown_view(loaded: Command) -> None:
     """The error names those that there are."""
-    assert "known are: old" in loaded("drop", "odl", "--yes", expect=2).report["error"]["message"]
+    assert "those that have: old" in loaded("drop", "odl", "--yes", expect=2).report["error"]["message"]
 
 
 def test_a_view_at_work(loaded: Command, redis_server: RedisServer) -> None:

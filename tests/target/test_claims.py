@@ -183,5 +183,5 @@ def test_drop_of_remembered_keys(single: Place) -> None:
 def test_drop_of_a_stranger(place: Place) -> None:
     """Says who is known."""
     kept(place, PREFIX)
-    with pytest.raises(UsageError, match="known are: orders"):
+    with pytest.raises(UsageError, match="those that have: orders"):
         drop(place.settings, "nobody", Stop(), keys=True, lease_s=30)

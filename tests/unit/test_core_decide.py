@@ -238,7 +238,7 @@ def test_the_refusal_says_how_to_allow_it() -> None:
     """Exit 5, with the numbers and the command to run."""
     error = mass_delete(900, 1_000, 0.3, "orders")
     assert error.exit_code == ExitCode.SAFETY_STOP
-    assert "900 of 1000" in error.message
+    assert "900 of 1,000" in error.message
     assert "max_delete_fraction = 0.3" in error.message
     assert error.hint is not None
     assert "reconcile snapshot --view orders --allow-deletes" in error.hint

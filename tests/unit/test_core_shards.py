@@ -54,7 +54,7 @@ def test_parts_of_the_key_space(n: int, parts: int) -> None:
     """Those in which a shard has keys, and no others."""
     for shard in shards_of(n):
         own = {bucket_of(key, parts) for key in KEYS if shard.owns(key)}
-        assert own == set(shard.parts(parts))
+        assert own == set(shard.residues(parts))
 
 
 def test_slices_of_a_shard() -> None:

@@ -10,7 +10,8 @@ import pytest
 from reconcile.config.settings import RedisSettings, Secret
 from reconcile.errors import ExitCode, Unavailable
 from reconcile.inspect.doctor_redis import check_encryption
-from reconcile.inspect.findings import Findings, plural, render, span
+from reconcile.inspect.findings import Findings, render, span
+from reconcile.texts import plural
 
 WORD = Secret("x")
 

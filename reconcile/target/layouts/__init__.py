@@ -1,4 +1,4 @@
-"""How a row is stored: one module per layout. A new layout is one file, and its line in `opening.layout_of`."""
+"""How a row is stored: one module per layout. A new layout takes a module here and a line in `opening.layout_of`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from reconcile.target.wire import Command
 
 
 class Layout(Protocol):
-    """Packs framed values into commands, and unpacks what Redis holds. Both exactly."""
+    """Packs framed values into commands and unpacks what Redis holds, without losing a byte."""
 
     batch_keys: int
-    """Most keys of one transaction, so that Redis answers others within 20 ms."""
+    """The most keys one transaction may have, so that Redis answers other clients within 20 ms."""
     one_by_one: bool
-    """Each key takes commands of its own; else one MGET or MSET takes many."""
+    """Whether each key takes commands of its own; otherwise one MGET or MSET takes many."""
     new_by_itself: bool
-    """`write` with only_new leaves alone what exists, without a look before."""
+    """Whether the commands of `write` with only_new spare existing keys; otherwise the caller has to look first."""
 
     def with_columns(self, columns: Sequence[str]) -> Layout:
-        """The same for the value columns of a query that has been described."""
+        """The layout for these value columns, once the query has been described."""
         ...
 
     def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
@@ -27,13 +27,13 @@ class Layout(Protocol):
         ...
 
     def ask(self, keys: Sequence[bytes]) -> list[Command]:
-        """Commands that read these keys, as many for each key."""
+        """Commands that read these keys, the same number for each key."""
         ...
 
     def found(self, keys: Sequence[bytes], replies: Sequence[Any]) -> list[bytes | None]:
-        """Framed values out of the replies to `ask`; None: nothing there, or nothing that `write` would have made."""
+        """Framed values from the replies to `ask`. None: absent, or not something that `write` makes."""
         ...
 
     def sizes(self, keys: Sequence[bytes]) -> list[Command]:
-        """Commands that answer with lengths, as many for each key; their sum is about the size of the value."""
+        """Commands that return lengths, the same number for each key; their sum is about the size of the value."""
         ...

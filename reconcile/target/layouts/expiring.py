@@ -1,6 +1,6 @@
-"""A value as a string, byte for byte, that expires at the time its row says.
+"""A value as a string, byte for byte, that expires at the time given in its row.
 
-The frame is the time and the value; Redis keeps both exactly, as long as the key is there.
+The frame holds the time and the value; Redis keeps both exactly, as long as the key exists.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from reconcile.core.framing import split_expiry, with_expiry
 from reconcile.target.wire import Command
 
 LATEST_MS = 2**62
-"""Redis refuses times of more than 63 bits. No timestamp of Materialize is so late."""
+"""Redis refuses times of more than 63 bits; no timestamp of Materialize is that late."""
 
 
 class ExpiringStrings:
-    """Rows as strings with PXAT."""
+    """Rows as strings, written with PXAT."""
 
     batch_keys = 5_000
     one_by_one = True
     new_by_itself = True
 
     def with_columns(self, columns: Sequence[str]) -> ExpiringStrings:
-        """They have no names here."""
+        """The same: strings have no column names."""
         return self
 
     def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
-        """SET takes an earlier expiry away, and overwrites a key of any type."""
+        """SET commands, which drop an earlier expiry and overwrite a key of any type."""
         new: Command = ("NX",) if only_new else ()
         commands: list[Command] = []
         for key, framed in puts.items():
@@ -37,25 +37,25 @@ class ExpiringStrings:
         return commands
 
     def ask(self, keys: Sequence[bytes]) -> list[Command]:
-        """The value and its time."""
+        """GET and PEXPIRETIME of each key."""
         return [command for key in keys for command in (("GET", key), ("PEXPIRETIME", key))]
 
     def found(self, keys: Sequence[bytes], replies: Sequence[Any]) -> list[bytes | None]:
-        """A key of another type answers with an error."""
+        """See Layout. A key of another type replies with an error, so it is None."""
         return [with_time(value, at) for value, at in zip(replies[::2], replies[1::2], strict=True)]
 
     def sizes(self, keys: Sequence[bytes]) -> list[Command]:
-        """STRLEN."""
+        """STRLEN of each key."""
         return [("STRLEN", key) for key in keys]
 
 
 def clamped(at_ms: int) -> int:
-    """A time that Redis takes; what lies before 1970 has expired by any clock."""
+    """The time in milliseconds, as Redis accepts it. Times before 1970 have expired anyway."""
     return max(1, min(at_ms, LATEST_MS))
 
 
 def with_time(value: Any, at_ms: Any) -> bytes | None:
-    """The frame of a value and the reply to PEXPIRETIME, which is −1 for never and −2 where the key is gone."""
+    """A frame from a value and the reply to PEXPIRETIME: −1 is never, −2 means that the key has gone."""
     if not isinstance(value, bytes) or not isinstance(at_ms, int) or at_ms < -1:
         return None
     return with_expiry(value, None if at_ms == -1 else at_ms)

@@ -1,6 +1,6 @@
 """A row as a hash: a field per column, none for NULL. With expires_at the whole key expires.
 
-A row is replaced, never edited, in one step: no reader sees half of it, and no field of an earlier row stays.
+A row is replaced in one step, never edited: no reader sees half a row, and no field of an earlier row stays.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from reconcile.target.layouts.expiring import clamped, with_time
 from reconcile.target.wire import Command
 
 BATCH_FIELDS = 20_000
-"""A transaction of so many commands and fields takes Redis less than 20 ms."""
+"""Redis carries out this many commands and fields in less than 20 ms."""
 
 
 class Hashes:
-    """Rows as hashes with these fields, in the order of the frame."""
+    """Rows as hashes, their fields in frame order."""
 
     one_by_one = True
     new_by_itself = False
 
     def __init__(self, columns: Sequence[str], *, expires: bool) -> None:
-        """columns: those of the value, in the order of the frame."""
+        """columns: names of the value columns, in frame order."""
         self._fields = [column.encode() for column in columns]
         self._expires = expires
         self.batch_keys = max(1, BATCH_FIELDS // (2 + len(columns)))
 
     def with_columns(self, columns: Sequence[str]) -> Hashes:
-        """Columns are fields."""
+        """The layout with these columns as fields."""
         return Hashes(columns, expires=self._expires)
 
     def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
-        """Whoever wants only new ones has looked before."""
+        """UNLINK and HSET of each key. With only_new the caller has made sure that none exists."""
         commands: list[Command] = []
         for key, framed in puts.items():
             at_ms, values = split_expiry(framed) if self._expires else (None, framed)
@@ -46,7 +46,7 @@ class Hashes:
         return commands
 
     def ask(self, keys: Sequence[bytes]) -> list[Command]:
-        """Our fields, and how many there are."""
+        """HMGET of our fields, and HLEN, which shows whether there are others."""
         commands: list[Command] = []
         for key in keys:
             commands += [("HMGET", key, *self._fields), ("HLEN", key)]
@@ -55,7 +55,7 @@ class Hashes:
         return commands
 
     def found(self, keys: Sequence[bytes], replies: Sequence[Any]) -> list[bytes | None]:
-        """None for a key of another type, and for a hash with fields that no row of the view has."""
+        """See Layout. None for a key of another type, and for a hash with other fields than the view's."""
         width = 3 if self._expires else 2
         times = replies[2::3] if self._expires else [None] * len(keys)
         rows = zip(replies[::width], replies[1::width], times, strict=True)

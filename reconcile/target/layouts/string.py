@@ -17,21 +17,21 @@ class Strings:
     new_by_itself = True
 
     def with_columns(self, columns: Sequence[str]) -> Strings:
-        """They have no names here."""
+        """The same: strings have no column names."""
         return self
 
     def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
-        """MSET overwrites a key of any type, and takes its expiry away."""
+        """MSET commands, which overwrite a key of any type and drop its expiry."""
         return list(msets("MSETNX" if only_new else "MSET", puts))
 
     def ask(self, keys: Sequence[bytes]) -> list[Command]:
-        """In a cluster, where MGET takes keys of one slot only."""
+        """GET of each key; used in a cluster, where MGET takes keys of one slot only."""
         return [("GET", key) for key in keys]
 
     def found(self, keys: Sequence[bytes], replies: Sequence[Any]) -> list[bytes | None]:
-        """A key of another type answers with an error."""
+        """See Layout. A key of another type replies with an error, so it is None."""
         return [reply if isinstance(reply, bytes) else None for reply in replies]
 
     def sizes(self, keys: Sequence[bytes]) -> list[Command]:
-        """STRLEN."""
+        """STRLEN of each key."""
         return [("STRLEN", key) for key in keys]
