@@ -120,7 +120,7 @@ class Io:
             yield self
 
     def _sending(self, send: Any, read_until: Any) -> Any:
-        def sending(wire: Wire, commands: Sequence[Command]) -> Ticket:
+        def sending(wire: Wire, commands: Sequence[Command], **options: Any) -> Ticket:
             if not self.leased_at and commands[0][0] == "SET" and "NX" in commands[0]:
                 self.leased_at = len(self.calls) + 1
             reads = all(command[0] in READS for command in commands)
@@ -130,9 +130,9 @@ class Io:
             if how is not None:
                 some = commands if how == "dies_after" else commands[: len(commands) // 2]
                 if some:
-                    read_until(wire, send(wire, some))
+                    read_until(wire, send(wire, some, **options))
                 self.die()
-            ticket: Ticket = send(wire, commands)
+            ticket: Ticket = send(wire, commands, **options)
             return ticket
 
         return sending
