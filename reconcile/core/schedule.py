@@ -18,6 +18,8 @@ SHARE = 20
 LEDGER_MS = 3_600_000
 """Run time the ledger covers; older entries fade."""
 HINT_EVERY_MS = 300_000
+MUCH_FASTER = 4
+"""A slice may take this many times less than the last one, which a busy Redis had slowed down."""
 
 
 def hint_counts(turn: Turn, now_ms: int) -> bool:
@@ -46,10 +48,16 @@ def overdue(turn: Turn, now_ms: int, every_ms: int | None) -> bool:
 def affordable(turn: Turn, ran_ms: int, left_ms: int | None, *, hinted: bool = False) -> bool:
     """Whether the ledger and the time left allow another slice.
 
+    A slice that may not fit is tried once its cost has been saved up: one slow hour must not end all compares.
     ran_ms: of this run so far. hinted: a hint buys this slice, whatever the debt; hints that count are rare.
     """
-    in_debt = not hinted and turn.spent_ms * SHARE > turn.ran_ms + ran_ms
-    return not in_debt and (left_ms is None or turn.slice_cost_ms < left_ms)
+    ran_ms += turn.ran_ms
+    cost_ms = turn.slice_cost_ms
+    if not hinted and turn.spent_ms * SHARE > ran_ms:
+        return False
+    if left_ms is None or cost_ms < left_ms:
+        return True
+    return cost_ms < left_ms * MUCH_FASTER and (turn.spent_ms + cost_ms) * SHARE <= ran_ms
 
 
 def begun(turn: Turn, now_ms: int, keys: int, buckets: int) -> Turn:
@@ -61,11 +69,28 @@ def begun(turn: Turn, now_ms: int, keys: int, buckets: int) -> Turn:
 
 
 def advanced(turn: Turn, now_ms: int, cost_ms: int) -> Turn:
-    """Return the turn after slice i was compared."""
-    spent = replace(turn, slice_cost_ms=cost_ms, spent_ms=turn.spent_ms + cost_ms)
+    """Return the turn after slice i was compared, at this cost."""
+    return passed(charged(turn, cost_ms), now_ms)
+
+
+def charged(turn: Turn, cost_ms: int) -> Turn:
+    """Return the ledger with the cost of a slice in it. The slice itself is not done with."""
+    return replace(turn, slice_cost_ms=cost_ms, spent_ms=turn.spent_ms + cost_ms)
+
+
+def passed(turn: Turn, now_ms: int) -> Turn:
+    """Return the turn with slice i behind it."""
     if turn.i + 1 < turn.n:
-        return replace(spent, i=turn.i + 1)
-    return replace(spent, i=0, n=1, began_ms=0, done_ms=now_ms)
+        return replace(turn, i=turn.i + 1)
+    return turned(turn, now_ms)
+
+
+def unfinished(turn: Turn, cost_ms: int, *, too_long: bool) -> Turn:
+    """Return the turn after slice i was given up, having cost this much. too_long: since the run had to end; what a
+    whole slice costs is then a guess.
+    """
+    guess_ms = 2 * cost_ms if too_long else 0
+    return replace(turn, slice_cost_ms=max(turn.slice_cost_ms, guess_ms), spent_ms=turn.spent_ms + cost_ms)
 
 
 def turned(turn: Turn, now_ms: int) -> Turn:

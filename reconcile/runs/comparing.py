@@ -13,6 +13,7 @@ from reconcile.compare.rolling import Slice
 from reconcile.core import schedule
 from reconcile.core.shards import Shard
 from reconcile.core.state import State, Turn
+from reconcile.errors import SafetyStop
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import Doubt
 from reconcile.target.port import Write
@@ -32,18 +33,25 @@ class Comparing:
         self._noted_ms = 0
         """Run time already in the ledger."""
         self._hinted = False
+        self._found = False
+        """The slice that was compared last differs, and has not been repaired."""
 
     def after_work(self) -> None:
         """Compare as many slices as are due and affordable. Raises Doubt if Redis differs from the manifest."""
         if not self._is_possible():
             return
         self._look_at_counters()
-        while self._is_due():
-            self._begin()
+        while self._slice is not None or self._is_due():
+            if self._slice is None:
+                self._begin()
             while self._step():
-                self._run.stop.check()
+                if self._run.stop.requested:  # the run's own work is done: this is no failure
+                    self.give_up(too_long=True)
+                    break
+            if self._run.stop.requested:
+                break
         self._note_overdue()
-        self._pay()
+        self.pay()
 
     def while_idle(self) -> None:
         """Read a page or two. Raises Doubt."""
@@ -55,11 +63,19 @@ class Comparing:
         while self._step() and time.monotonic() < until:
             pass
 
-    def close(self) -> None:
-        """Drop an unfinished slice."""
-        if self._slice is not None:
-            self._slice.close()
-            self._slice = None
+    def settled(self) -> None:
+        """Note that a snapshot has repaired what was found: that slice is done with."""
+        if self._found:
+            self._found = False
+            self._set(schedule.passed(self._run.state.turn, self._run.now_ms()))
+
+    def give_up(self, *, too_long: bool = False) -> None:
+        """Drop an unfinished slice, as a snapshot is about to change buckets, or (too_long) the run has to end."""
+        if self._slice is None:
+            return
+        self._slice.close()
+        self._slice, self._hinted = None, False
+        self._set(schedule.unfinished(self._run.state.turn, round(self._cost_ms), too_long=too_long))
 
     @property
     def _shard(self) -> Shard:
@@ -142,13 +158,22 @@ class Comparing:
         if more:
             return True
         self._slice, self._hinted = None, False
-        run = self._run
-        self._set(schedule.advanced(run.state.turn, run.now_ms(), round(self._cost_ms)))
-        self._pay()
-        if found:
-            noun = "bucket differs" if len(found) == 1 else "buckets differ"
-            raise Doubt(f"{len(found)} {noun} in Redis from what runs wrote", found)
-        return False
+        run, cost_ms = self._run, round(self._cost_ms)
+        if not found:
+            self._set(schedule.advanced(run.state.turn, run.now_ms(), cost_ms))
+            self.pay()
+            return False
+        # Whoever dies before the repair has found nothing: the slice is looked at again.
+        self._set(schedule.charged(run.state.turn, cost_ms))
+        self.pay()
+        self._found = True
+        raise self._doubt(found)
+
+    def _doubt(self, found: list[int]) -> Doubt:
+        noun = "bucket differs" if len(found) == 1 else "buckets differ"
+        reason = f"{len(found)} {noun} in Redis from what runs wrote"
+        hint = f"run: reconcile snapshot --view {self._run.view.name} --deep"
+        return Doubt(reason, found, SafetyStop(f"{reason}; a delta alone cannot resolve this", hint=hint))
 
     def _judge(self, slice_: Slice) -> list[int]:
         run = self._run
@@ -164,7 +189,7 @@ class Comparing:
         self._run.stored.state = state
         self._changed = True
 
-    def _pay(self) -> None:
+    def pay(self) -> None:
         """Store the ledger and the turn's position if they have changed."""
         run, turn = self._run, self._run.state.turn
         in_debt = turn.spent_ms * schedule.SHARE > turn.ran_ms
