@@ -66,7 +66,7 @@ class Range:
 
 def overlap(ours: Range, theirs: Range) -> bool:
     """Whether one key could belong to both. Two views that remember their keys may share a database."""
-    if ours.timestamp_key and ours.timestamp_key == theirs.timestamp_key:
+    if _reaches_for(ours, theirs.timestamp_key) or _reaches_for(theirs, ours.timestamp_key):
         return True
     kinds = {ours.ownership, theirs.ownership}
     if "dedicated" in kinds:
@@ -74,6 +74,12 @@ def overlap(ours: Range, theirs: Range) -> bool:
     if kinds == {"prefix"}:
         return ours.prefix.startswith(theirs.prefix) or theirs.prefix.startswith(ours.prefix)
     return False
+
+
+def _reaches_for(one: Range, timestamp_key: bytes) -> bool:
+    """Whether a range, or its timestamp key, takes in another view's timestamp key."""
+    by_name = one.ownership == "prefix" and timestamp_key.startswith(one.prefix)
+    return bool(timestamp_key) and (by_name or timestamp_key == one.timestamp_key)
 
 
 def owner_of(key: bytes, claims: Mapping[str, Range]) -> str | None:

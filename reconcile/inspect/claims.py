@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 
 from reconcile.core.ownership import Range, overlap, owner_of
+
+_PREFIX, _KEY = 0, 1
+"""A name that others begin with, or that of one key; prefixes come first among equal names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +37,16 @@ class Claims:
     def overlapping(self) -> list[tuple[str, str]]:
         """Pairs of tags that may write the same keys (core.ownership.overlap), without comparing all pairs."""
         pairs = {_pair(one, two) for one in self._dedicated() for two in self.ranges if one != two}
-        by_prefix = sorted((owned.prefix, tag) for tag, owned in self.ranges.items() if owned.ownership == "prefix")
-        for at, (prefix, one) in enumerate(by_prefix):
-            for place in range(at + 1, len(by_prefix)):
-                other, two = by_prefix[place]
-                if not other.startswith(prefix):
+        names = [(owned.prefix, _PREFIX, tag) for tag, owned in self.ranges.items() if owned.ownership == "prefix"]
+        names += [(owned.timestamp_key, _KEY, tag) for tag, owned in self.ranges.items() if owned.timestamp_key]
+        names.sort()
+        for at, (name, kind, one) in enumerate(names):
+            for place in range(at + 1, len(names)):
+                other, _, two = names[place]
+                if not (other.startswith(name) if kind == _PREFIX else other == name):
                     break
-                pairs.add(_pair(one, two))
-        by_timestamp: dict[bytes, list[str]] = {}
-        for tag, owned in self.ranges.items():
-            if owned.timestamp_key:
-                by_timestamp.setdefault(owned.timestamp_key, []).append(tag)
-        pairs |= {_pair(one, two) for tags in by_timestamp.values() for one, two in combinations(tags, 2)}
+                if one != two:
+                    pairs.add(_pair(one, two))
         return sorted(pairs)
 
     def _dedicated(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from pathlib import Path
@@ -115,6 +116,27 @@ def test_evictions_are_a_hint(source: Source, tmp_path: Path) -> None:
         assert not spared or any("has evicted keys" in warning for warning in warnings)
         assert not spared or told_of_drift(warnings)
         rig.in_sync()
+
+
+def test_another_process_is_a_hint(source: Source, tmp_path: Path) -> None:
+    """A Redis that may evict was restarted, and its file lacks some keys: a slice is looked at long before it is due."""
+    options = "--maxmemory-policy", "allkeys-lru", "--appendonly", "yes", "--appendfsync", "always"
+    with start_redis(tmp_path, *options) as server, new_rig(source, server, tmp_path) as rig:
+        rig.source.retain_history()
+        rig.fill(1000)
+        assert rig.run().code == 0
+        quiet = rig.run()
+        assert not quiet.view.warnings
+        lose(rig, 900)
+        assert not rig.run().view.warnings  # nothing tells of it yet
+        server.stop(signal.SIGKILL)
+        server.start()
+        ended = rig.run()
+        assert ended.code == 0, ended.told
+        assert any("was restarted" in warning for warning in ended.view.warnings)
+        assert told_of_drift(ended.view.warnings)
+        rig.in_sync()
+        assert not rig.run().view.warnings
 
 
 @pytest.mark.parametrize("prefix", ["p", ""])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from reconcile.config.load import load
+from reconcile.errors import ConfigError
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
@@ -145,6 +146,18 @@ def test_two_prefixes_one_within_the_other(rig: Rig, tmp_path: Path) -> None:
     assert len(owned(rig.client, b"app:")) == 20
 
 
+@pytest.mark.parametrize("first", ["prefix", "timestamp key"])
+def test_a_timestamp_key_under_the_prefix_of_another_file(first: str, rig: Rig, tmp_path: Path) -> None:
+    """To the other view it would be one of the keys nobody explains, and go as one of a handful."""
+    rig.view = {"name": "one", "key_prefix": "app"}
+    rig.fill(20)
+    other = second(rig, tmp_path, name="two", key_prefix="q", mz_timestamp_key="app:time")
+    begins, comes = (rig, other) if first == "prefix" else (other, rig)
+    assert begins.run().code == 0
+    refused(comes.run(), "one", "two")
+    assert begins.run("snapshot", deep=True).code == 0
+
+
 @pytest.mark.parametrize("prefix", ["p", ""])
 def test_two_files_of_mz_redis_sync(prefix: str, rig: Rig, tmp_path: Path) -> None:
     """Unnamed views go by their timestamp key, so they are two."""
@@ -183,6 +196,15 @@ def test_dedicated_switched_on(rig: Rig) -> None:
     rig.view, rig.redis = {"key_prefix": ""}, {"dedicated": True}
     refused(rig.run(), "dedicated")
     assert rig.client.get("theirs") == b"x"
+
+
+def test_a_prefix_of_colons_is_none(rig: Rig) -> None:
+    """It was taken for no prefix, silently: the whole database would have been looked through for what is ours."""
+    rig.view = {"key_prefix": ":"}
+    rig.fill(20)
+    with pytest.raises(ConfigError, match="nothing but colons"):
+        rig.run()
+    assert not rig.client.keys("*")
 
 
 def test_two_configurations_in_turn(rig: Rig) -> None:

@@ -40,6 +40,7 @@ def test_no_key_belongs_to_two_that_do_not_overlap(ours: Range, theirs: Range, k
     """Keys that are told by name have one owner at most."""
     if "remembered" not in (ours.ownership, theirs.ownership) and not overlap(ours, theirs):
         assert not (ours.owns(key) and theirs.owns(key))
+        assert not (theirs.timestamp_key and ours.owns(theirs.timestamp_key))
 
 
 @given(RANGES, KEYS)
@@ -67,6 +68,10 @@ ALL, OWN = Range("dedicated"), Range("remembered")
         (ALL, {"w": OWN}, "would write the same keys"),
         (OWN, {"w": OWN}, None),
         (Range("prefix", b"a:", b"t"), {"w": Range("prefix", b"b:", b"t")}, "would write the same keys"),
+        (A, {"w": Range("prefix", b"b:", b"a:t")}, "would write the same keys"),
+        (Range("remembered", b"", b"a:t"), {"w": A}, "would write the same keys"),
+        (Range("prefix", b"a:", b"a:t"), {"w": B}, None),
+        (OWN, {"w": Range("remembered", b"", b"t")}, None),
     ],
 )
 def test_contradictions(ours: Range, claims: dict[str, Range], words: str | None) -> None:

@@ -30,7 +30,7 @@ RANGES = st.builds(
     Range,
     st.sampled_from(["prefix", "prefix", "prefix", "dedicated", "remembered"]),
     st.text("ab:", max_size=4).map(str.encode),
-    st.sampled_from([b"", b"", b"t", b"u"]),
+    st.sampled_from([b"", b"", b"t", b"u", b"a:t", b"a"]),
 ).map(lambda made: made if made.ownership == "prefix" else Range(made.ownership, b"", made.timestamp_key))
 
 
