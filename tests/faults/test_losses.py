@@ -119,7 +119,7 @@ def test_evictions_are_a_hint(source: Source, tmp_path: Path) -> None:
 
 
 def test_another_process_is_a_hint(source: Source, tmp_path: Path) -> None:
-    """A Redis that may evict was restarted, and its file lacks some keys: a slice is looked at long before it is due."""
+    """A Redis that may evict was restarted, and its file lacks keys: one slice is compared, long before it is due."""
     options = "--maxmemory-policy", "allkeys-lru", "--appendonly", "yes", "--appendfsync", "always"
     with start_redis(tmp_path, *options) as server, new_rig(source, server, tmp_path) as rig:
         rig.source.retain_history()

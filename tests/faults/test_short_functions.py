@@ -1,4 +1,4 @@
-"""A function that may run for a moment only, long after its first load: it keeps syncing, and the compare keeps moving."""
+"""A function that may run for a moment only, long after its first load: syncing goes on, and so does the compare."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def slow_compare(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("slow_compare")
 @pytest.mark.parametrize("mode", ["run", "snapshot"])
 def test_a_compare_that_never_fits_stops_nothing(mode: str, rig: Rig) -> None:
-    """Each run brings its changes and ends with 0; what the compare took is in the ledger, so one run tries in twenty."""
+    """Each run brings its changes and ends with 0; the compare goes into the ledger, so one run in twenty tries."""
     if mode == "run":
         rig.source.retain_history()
     rig.fill(1500)
