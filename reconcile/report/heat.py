@@ -10,10 +10,10 @@ from reconcile.report.page import ago, escaped, number
 from reconcile.report.run_report import ViewReport
 
 HOUR_MS = 3_600_000
-AGES = ((HOUR_MS, "compared within the hour"), (24 * HOUR_MS, "within a day"), (168 * HOUR_MS, "within a week"))
+AGES = ((HOUR_MS, "within the hour"), (24 * HOUR_MS, "within a day"), (168 * HOUR_MS, "within a week"))
 """Age up to → legend. Older cells form another class, and so do those never compared."""
 OLDER, NEVER = len(AGES), len(AGES) + 1
-DRIFTS = ((1, "1 key differs"), (10, "up to 10"))
+DRIFTS = ((1, "1 key differs"), (10, "2–10 keys differ"))
 """Number of keys up to → legend. More form another class."""
 _SIZE, _GAP = 12, 2
 
@@ -66,8 +66,8 @@ def _level(keys: int) -> int:
 
 
 def picture(cells: list[Cell], now_ms: int) -> str:
-    """Return the map with its legend as markup; empty for fewer than two cells, which show nothing."""
-    if len(cells) < 2:
+    """Return the map with its legend as markup; empty if all cells are the same, which a sentence says better."""
+    if len({(cell.age, cell.drift) for cell in cells}) < 2:
         return ""
     columns = max(2, min(64, 1 << (len(cells).bit_length() // 2 + 1)))
     step = _SIZE + _GAP
@@ -119,11 +119,17 @@ def _legend(cells: list[Cell]) -> str:
     used = {_age_class(cell.age) for cell in cells if not cell.drift} | {
         f"d{_level(cell.drift)}" for cell in cells if cell.drift
     }
-    names += [(f"d{n}", text) for n, (_, text) in enumerate(DRIFTS, 1)] + [(f"d{len(DRIFTS) + 1}", "more keys differ")]
+    names += [(f"d{n}", text) for n, (_, text) in enumerate(DRIFTS, 1)] + [
+        (f"d{len(DRIFTS) + 1}", "more than 10 keys differ")
+    ]
     entries = (
         f'<span><svg viewBox="0 0 12 12" aria-hidden="true">'
         f'<rect class="{name}" x=".5" y=".5" width="11" height="11" rx="2"/></svg>{text}</span>'
         for name, text in names
         if name in used
     )
-    return f'<p class="key">{"".join(entries)}</p>'
+    n = number(len(cells))
+    return (
+        f'<p class="key">{"".join(entries)}</p><p class="soft small">Each square is one of {n} slices of the key space '
+        f"(crc32(key) mod {n}), from the top left to the right; × marks drift.</p>"
+    )

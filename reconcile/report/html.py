@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from reconcile.report.audit import AuditReport, PastAudit
-from reconcile.report.heat import cells_of, picture
+from reconcile.report.audit import AuditReport, Coverage, PastAudit
+from reconcile.report.heat import Cell, cells_of, picture
 from reconcile.report.page import Room, ago, clock, day, document, escaped, footer, moment, number, span, table, tiles
 from reconcile.report.run_report import DriftReport, ErrorReport, RunReport, ViewReport
 
@@ -13,8 +14,12 @@ MAX_PAGE_BYTES = 2 * 1024 * 1024
 """Once a page is this large, further keys and views are left out, with a note."""
 MAX_VALUE_CHARS = 500
 """Longer values are cut."""
+MAX_NAME_CHARS = 100
+"""Longer names of views are cut."""
 OPEN_ROWS = 50
 """A longer list of keys is folded."""
+TONES = ("bad", "warn", "good")
+"""In the order in which views are shown."""
 
 VERDICTS = {
     "done": ("good", "Done"),
@@ -38,7 +43,7 @@ def render(report: RunReport) -> str:
         parts.append(_error(report.error))
     if len(report.views) > 1:
         parts.append(_overview(report, room))
-    sections = [one for view in report.views if (one := _view_section(view, report.mode, now_ms, room))]
+    sections = [one for n, view in _ordered(report) if (one := _view_section(n, view, report, now_ms, room))]
     if len(sections) < len(report.views):
         sections.append(f'<p class="soft">{number(len(report.views) - len(sections))} views are not shown</p>')
     return document(title, [*parts, *sections, footer(f"run {report.run_id or '–'}")])
@@ -54,8 +59,10 @@ def _banner(report: RunReport) -> str:
     facts = [f"exit code {int(report.exit_code)}"]
     if report.started_ms:
         facts = [moment(report.started_ms), span(max(0, report.finished_ms - report.started_ms)), *facts]
-    if len(report.views) > 1:  # how many ended with which exit code
-        facts.append("views: " + ", ".join(f"{n:,} × {code}" for code, n in report.views_by_code.items()))
+    if len(report.views) > 1:
+        ended = Counter(verdict_of(report.mode, view.status)[1] for _, view in _ordered(report))
+        told = (f"{number(n)} {escaped(verdict[0].lower() + verdict[1:])}" for verdict, n in ended.items())
+        facts.append(f"{number(len(report.views))} views: {', '.join(told)}")
     return f'<div class="banner {tone}"><strong>{escaped(verdict)}</strong><span>{" · ".join(facts)}</span></div>'
 
 
@@ -65,38 +72,45 @@ def _error(error: ErrorReport) -> str:
 
 
 def _overview(report: RunReport, room: Room) -> str:
-    numeric = ["Keys", "Put", "Deleted", "Missing", "Stale", "Extra"]
-    rows = room.fitting(_overview_row(view, report.mode) for view in report.views)
-    shown = table(["View", "Status", "As of", *numeric], rows, numeric)
-    return f'<section class="card">{shown}</section>\n'
+    numeric = ["Keys", "Missing", "Stale", "Extra"] if report.mode == "verify" else ["Keys", "Put", "Deleted"]
+    rows = room.fitting(_overview_row(n, view, report.mode) for n, view in _ordered(report))
+    return f'<section class="card">{table(["View", "Status", *numeric, "As of"], rows, numeric)}</section>\n'
 
 
-def _overview_row(view: ViewReport, mode: str) -> str:
+def _ordered(report: RunReport) -> list[tuple[int, ViewReport]]:
+    """Return the views with their places, those that need attention first."""
+    return sorted(enumerate(report.views), key=lambda one: TONES.index(verdict_of(report.mode, one[1].status)[0]))
+
+
+def _overview_row(n: int, view: ViewReport, mode: str) -> str:
     tone, verdict = verdict_of(mode, view.status)
     drift = view.drift
     counts: list[int | None] = [view.keys, view.puts, view.deletes]
-    counts += [None] * 3 if drift is None else [drift.missing, drift.stale, drift.extra]
+    if mode == "verify":
+        counts = [view.keys, *([None] * 3 if drift is None else [drift.missing, drift.stale, drift.extra])]
     dry = " (dry run)" if view.dry_run else ""
     chip = f'<span class="chip {tone}">{escaped(verdict)}</span>{dry}'
-    cells = f"<td class=w>{escaped(view.view)}</td><td class=w>{chip}</td>"
-    cells += f"<td class=w>{moment(view.as_of)}</td>" + "".join(f"<td class=n>{number(count)}</td>" for count in counts)
-    return f"<tr>{cells}</tr>"
+    cells = f'<td class=name><a href="#v{n}">{escaped(view.view, MAX_NAME_CHARS)}</a></td><td class=w>{chip}</td>'
+    cells += "".join(f"<td class=n>{number(count)}</td>" for count in counts)
+    return f"<tr>{cells}<td class=w>{moment(view.as_of)}</td></tr>"
 
 
-def _view_section(view: ViewReport, mode: str, now_ms: int, room: Room) -> str:
-    """Return one view's card; empty if the page has no room for it."""
-    before, after = "".join(_above_keys(view, mode, now_ms)), "".join(_below_keys(view, now_ms))
-    if not room.take(before + after):
+def _view_section(n: int, view: ViewReport, report: RunReport, now_ms: int, room: Room) -> str:
+    """Return one view's card, folded if it is well among several; empty if the page has no room for it."""
+    tone, verdict = verdict_of(report.mode, view.status)
+    before, after = "".join(_above_keys(view, now_ms)), "".join(_below_keys(view, now_ms))
+    name = f'<h2>{escaped(view.view, MAX_NAME_CHARS)}</h2><span class="chip {tone}">{escaped(verdict)}</span>'
+    if not room.take(name + before + after):
         return ""
     drift = view.drift
     keys = "" if drift is None or not drift.keys else _named_keys(drift.keys, drift.total, room)
-    return f'<section class="card">{before}{keys}{after}</section>\n'
+    if len(report.views) > 1 and tone == "good":
+        folded = f'<summary><div class="top">{name}</div></summary>{before}{after}'
+        return f'<details class="card" id="v{n}">{folded}</details>\n'
+    return f'<section class="card" id="v{n}"><div class="top">{name}</div>{before}{keys}{after}</section>\n'
 
 
-def _above_keys(view: ViewReport, mode: str, now_ms: int) -> Iterator[str]:
-    tone, verdict = verdict_of(mode, view.status)
-    chip = f'<span class="chip {tone}">{escaped(verdict)}</span>'
-    yield f'<div class="top"><h2>{escaped(view.view)}</h2>{chip}</div>'
+def _above_keys(view: ViewReport, now_ms: int) -> Iterator[str]:
     if view.reason:
         yield f'<p class="soft">{escaped(view.action)}: {escaped(view.reason)}</p>'
     if view.error is not None:
@@ -141,10 +155,10 @@ def _tiles(view: ViewReport) -> Iterator[tuple[str, str, str]]:
 
 
 def _drift(view: ViewReport, drift: DriftReport, now_ms: int) -> Iterator[str]:
-    heat = picture(cells_of(view, now_ms), now_ms)
-    if heat:
-        yield f"<h3>Drift by slice, and when each was last compared</h3>{heat}"
-        yield from _coverage(view.audit, now_ms)
+    cells = cells_of(view, now_ms)
+    if len(cells) > 1:
+        yield f"<h3>Drift by slice, and when each was last compared</h3>{picture(cells, now_ms)}"
+        yield _coverage(cells, view.audit.coverage if view.audit else None, now_ms)
     if drift.total or drift.buckets:
         kinds = {"missing": drift.missing, "stale": drift.stale, "extra": drift.extra}
         yield '<div class="pair">'
@@ -157,18 +171,18 @@ def _drift(view: ViewReport, drift: DriftReport, now_ms: int) -> Iterator[str]:
         )
 
 
-def _coverage(audit: AuditReport | None, now_ms: int) -> Iterator[str]:
-    coverage = audit.coverage if audit is not None else None
-    if coverage is None:
-        return
-    told = (
-        [f"{number(coverage.never)} of {number(coverage.slices)} slices were never compared"] if coverage.never else []
-    )
-    if coverage.oldest_ms is not None:
-        told.append(f"the oldest compare was {ago(coverage.oldest_ms, now_ms)}")
-    if coverage.all_by_ms is not None:
-        told.append(f"all will have been compared again by {moment(coverage.all_by_ms)}")
-    yield f'<p class="soft small">{"; ".join(told)}</p>'
+def _coverage(cells: list[Cell], coverage: Coverage | None, now_ms: int) -> str:
+    times = [cell.compared_ms for cell in cells if cell.compared_ms is not None]
+    never, n = len(cells) - len(times), number(len(cells))
+    if never:
+        told = [f"{number(never)} of {n} slices were never compared"]
+    elif min(times) == now_ms:
+        told = [f"All {n} slices were compared by this audit"]
+    else:
+        told = [f"All {n} slices were compared at some time, the oldest {ago(min(times), now_ms)}"]
+    if coverage is not None and coverage.all_by_ms is not None:
+        told.append(f"runs will have compared all of them again by {moment(coverage.all_by_ms)}")
+    return f'<p class="soft small">{"; ".join(told)}.</p>'
 
 
 def _bars(counts: Mapping[str, int]) -> str:
@@ -196,10 +210,8 @@ def _key_row(entry: Mapping[str, object], names: Iterable[str]) -> str:
     cells = []
     for name in names:
         value = entry.get(name)
-        shown = "–" if value is None else str(value)
-        shown = shown if len(shown) <= MAX_VALUE_CHARS else shown[:MAX_VALUE_CHARS] + "…"
-        plain = name in ("kind", "cause")
-        cells.append(f"<td class=w>{escaped(shown)}</td>" if plain else f"<td><code>{escaped(shown)}</code></td>")
+        shown = escaped("–" if value is None else str(value), MAX_VALUE_CHARS)
+        cells.append(f"<td>{shown}</td>" if name in ("kind", "cause") else f"<td><code>{shown}</code></td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -210,18 +222,16 @@ def _evidence(audit: AuditReport, now_ms: int) -> Iterator[str]:
     told = []
     counters = audit.counters
     if counters is not None:
-        since = "" if counters.since_ms is None else f" since {moment(counters.since_ms)}"
-        told += [
-            f"<li>Redis {what} {number(count)} keys{since}, of all that it holds</li>"
-            for what, count in (("evicted", counters.evicted), ("expired", counters.expired))
-            if count is not None
-        ]
+        counts = {"evicted": counters.evicted, "expired": counters.expired}
+        done = " and ".join(f"{what} {number(count)}" for what, count in counts.items() if count is not None)
+        policy = "" if counters.policy is None else f", maxmemory-policy {escaped(counters.policy)}"
+        if done:
+            since = "" if counters.since_ms is None else f"Since {moment(counters.since_ms)} "
+            told.append(f"<li>{since}Redis {done} keys (of the whole server{policy})</li>")
         if counters.restarted_ms is not None:
             told.append(
                 f"<li>Redis restarted {ago(counters.restarted_ms, now_ms)}, {moment(counters.restarted_ms)}</li>"
             )
-        if counters.policy is not None:
-            told.append(f"<li>maxmemory-policy is {escaped(counters.policy)}</li>")
     for one in audit.surplus:
         told.append(
             f"<li>{number(one.keys)} keys that neither the source nor the manifest knows of; {escaped(one.whose)}: "
@@ -238,7 +248,7 @@ def _evidence(audit: AuditReport, now_ms: int) -> Iterator[str]:
 
 def _names(names: list[str], total: int) -> str:
     more = f" and {number(total - len(names))} more" if total > len(names) else ""
-    return ", ".join(f"<code>{escaped(name)}</code>" for name in names) + more
+    return ", ".join(f"<code>{escaped(name, MAX_NAME_CHARS)}</code>" for name in names) + more
 
 
 def _history(history: list[PastAudit], now_ms: int) -> str:

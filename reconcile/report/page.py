@@ -26,7 +26,7 @@ STYLE = """
   --good: #13723f; --good-bg: #fff; --bad: #b3231b; --bad-bg: #fff; --warn: #865400; --warn-bg: #fff; --bar: #3b6fb6;
   --band: #eee; --c0: #2f6fb3; --c1: #7fa9d6; --c2: #b9cfe7; --c3: #dbe4ee; --d1: #f0906f;
   --d2: #d6402b; --d3: #84130b }
-  details::details-content { content-visibility: visible } tr, h3, svg, .bars, .tiles { break-inside: avoid }
+  details:not(.card)::details-content { content-visibility: visible } tr, h3, svg, .bars, .tiles { break-inside: avoid }
   h2, h3, summary { break-after: avoid } body { font-size: 12px }
   .wide { overflow: visible !important } td.w { white-space: normal !important }
   th, td { padding-right: .45rem !important }
@@ -62,6 +62,7 @@ dl.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem,
 th, td { text-align: left; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
 th { color: var(--soft); font-weight: 600; font-size: .82rem; white-space: nowrap } tr:last-child td { border: 0 }
 td.n, th.n { text-align: right } td.w, td.n { white-space: nowrap } td code { display: block; min-width: 8rem }
+td.name { overflow-wrap: anywhere; min-width: 7rem }
 code { font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, monospace; overflow-wrap: anywhere;
   white-space: pre-wrap }
 .bars { display: grid; grid-template-columns: fit-content(60%) 1fr max-content; gap: .4rem .8rem;
@@ -82,11 +83,16 @@ summary { cursor: pointer; margin: .9rem 0 .4rem; font-weight: 600; font-size: .
 .error { border-left: 4px solid var(--bad); padding: .1rem 0 .1rem .9rem; margin: .8rem 0 }
 .note { border-left: 4px solid var(--warn); padding: .1rem 0 .1rem .9rem; margin: .8rem 0 }
 a { color: inherit } footer { margin-top: 2rem; color: var(--soft); font-size: .84rem }
+main:has(.views) { max-width: 120rem }
 .views { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 1rem }
 .views .card { margin: 0 } .views h2 { font-size: 1.05rem } .views dl.tiles { margin: .7rem 0 0;
   grid-template-columns: 1fr 1fr; gap: .6rem 1rem } .views dd { font-size: 1rem }
-@media (max-width: 34rem) { .card, .banner { padding: .9rem } .banner strong { font-size: 1.25rem } }
+details.card > summary .top { display: inline-flex; width: calc(100% - 1.5rem); vertical-align: top }
+@media (max-width: 34rem) { .card, .banner { padding: .9rem } .banner strong { font-size: 1.25rem }
+  th, td { padding-right: .5rem } }
 """
+MAX_CHARS = 2000
+"""Longer texts are cut."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -107,9 +113,11 @@ def footer(text: str) -> str:
     return f"<footer>reconcile {escaped(__version__)} · {escaped(text)}</footer>"
 
 
-def escaped(text: str | None) -> str:
-    """Return plain text as markup that renders literally; unprintable characters are escaped."""
-    return html.escape(printable(text or ""), quote=True)
+def escaped(text: str | None, most: int = MAX_CHARS) -> str:
+    """Return plain text as markup that renders literally; unprintable characters are escaped, more than `most` cut."""
+    text = text or ""
+    left = len(text) - most
+    return html.escape(printable(text[:most]), quote=True) + (f"… ({number(left)} more characters)" if left > 0 else "")
 
 
 def number(value: int | None) -> str:

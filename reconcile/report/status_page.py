@@ -15,6 +15,8 @@ from reconcile.report.page import Room, ago, clock, document, escaped, footer, m
 RELOAD_S = 60
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 """Once a page is this large, further views are left out, with a note."""
+MAX_NAME_CHARS = 100
+"""Longer names are cut."""
 _ORDER = {"bad": 0, "warn": 1, "good": 2}
 
 
@@ -65,7 +67,7 @@ def _banner(tones: Sequence[str], at_ms: int) -> str:
 
 def _card(tone: str, word: str, status: Mapping[str, Any], at_ms: int) -> str:
     parts = [
-        f'<section class="card"><div class="top"><h2>{escaped(str(status["view"]))}</h2>'
+        f'<section class="card"><div class="top"><h2>{escaped(str(status["view"]), MAX_NAME_CHARS)}</h2>'
         f'<span class="chip {tone}">{escaped(word)}</span></div>'
     ]
     for told in _troubles(status):
@@ -73,10 +75,8 @@ def _card(tone: str, word: str, status: Mapping[str, Any], at_ms: int) -> str:
     parts.append(tiles(_facts(status, at_ms)))
     lease = status.get("lease")
     if lease:
-        left = span(lease["left_ms"])
-        parts.append(
-            f'<p class="soft small">being written by {escaped(str(lease["owner"]))}, {left} of its lease left</p>'
-        )
+        owner, left = escaped(str(lease["owner"]), MAX_NAME_CHARS), span(lease["left_ms"])
+        parts.append(f'<p class="soft small">being written by {owner}, {left} of its lease left</p>')
     if status.get("pending"):
         parts.append(f'<p class="warn small">pending: {escaped(str(status["pending"]))}</p>')
     return "".join(parts) + "</section>\n"
@@ -103,6 +103,6 @@ def _facts(status: Mapping[str, Any], at_ms: int) -> Iterator[tuple[str, str, st
     yield "Last written", "–" if updated_ms is None else ago(updated_ms, at_ms), clock(updated_ms) if updated_ms else ""
     audit = status.get("audit")
     if audit:
-        yield "Last verify", escaped(str(audit["verdict"])), ago(audit["at_ms"], at_ms)
+        yield "Last verify", escaped(str(audit["verdict"]), MAX_NAME_CHARS), ago(audit["at_ms"], at_ms)
     else:
         yield "Last verify", "–", "never"

@@ -1,12 +1,14 @@
 """Real audits beside a writer and a follower: silent while nothing is wrong, exact when something is, in nobody's way.
 
-A few audits in CI; with --soak a hundred of each kind. RECONCILE_TEST_ROWS=3000000 takes another size than 100,000.
+A few audits in CI; with --soak a hundred of each kind. RECONCILE_TEST_ROWS=3000000 takes another size than 100,000,
+RECONCILE_TEST_AUDITS=10 another number.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import statistics
 import threading
@@ -14,13 +16,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import redis
 
-from tests.support.command import Command
+from tests.support.command import Command, Result
 from tests.support.redis_servers import RedisServer
 from tests.support.seed import rng
 from tests.support.sources import Source
@@ -30,6 +33,8 @@ WRITTEN = 500
 """The writer keeps to so many rows, so that drift elsewhere is known exactly."""
 WRITES_EVERY_S = 0.05
 VERIFY_S = 600
+PEAK_MB = 120
+"""What an audit may need, however large the view."""
 
 
 @contextmanager
@@ -66,7 +71,7 @@ def following(command: Command, client: redis.Redis) -> Iterator[None]:
     process = command.start("run", "--for", "1h")
     try:
         first = as_of(client)
-        until = time.monotonic() + 60
+        until = time.monotonic() + VERIFY_S
         while as_of(client) == first:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < until
@@ -77,6 +82,19 @@ def following(command: Command, client: redis.Redis) -> Iterator[None]:
         assert process.returncode == 4, (out, err)
     finally:
         process.kill()
+
+
+def audit(command: Command, *arguments: str, expect: int) -> tuple[dict[str, Any], float]:
+    """Verify: what it reports of the view, and its peak memory in MB."""
+    process, peak_mb, until = command.start("verify", *arguments), 0.0, time.monotonic() + VERIFY_S
+    while process.poll() is None:
+        assert time.monotonic() < until
+        if found := re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text()):
+            peak_mb = max(peak_mb, int(found[1]) / 1024)
+        time.sleep(0.05)
+    out, err = process.communicate()
+    assert process.returncode == expect, f"exit {process.returncode}, expected {expect}\n{out}\n{err}"
+    return Result(process.returncode, out, err).view, peak_mb
 
 
 def as_of(client: redis.Redis) -> int:
@@ -131,22 +149,25 @@ def test_audits_beside_a_writer_and_a_follower(
     source.execute(f"INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, {rows}) AS n")
     command("run", timeout_s=VERIFY_S)
     took_s: list[float] = []
+    peaks_mb: list[float] = []
     unjudged = 0
     with redis_server.client() as client, writing(source, chance) as written, following(command, client):
         for n in range(quiet + drifting):
             kinds = spoil(client, chance, rows) if n % (quiet // drifting + 1) == 0 else {}
             before, began = as_of(client), time.monotonic()
             arguments = ["--fast"] if not kinds and n % 4 == 3 else []
-            view = command("verify", *arguments, expect=3 if kinds else 0, timeout_s=VERIFY_S).view
+            view, peak_mb = audit(command, *arguments, expect=3 if kinds else 0)
             took_s.append(time.monotonic() - began)
+            peaks_mb.append(peak_mb)
             expected = Counter(kinds.values())
             assert drift_of(view) == (expected["missing"], expected["stale"], expected["extra"]), view
             assert {one["key"]: one["kind"] for one in view["drift"]["keys"]} == kinds
             assert as_of(client) > before, "the follower stood still"
             unjudged += any("kept changing" in warning for warning in view["warnings"])
             mend(client, kinds)
+    assert max(peaks_mb) < PEAK_MB
     print(
         f"\n{rows:,} rows, {'' if history else 'no '}history: {len(took_s)} audits, 0 wrong, {unjudged} with buckets "
         f"unjudged; {written.total():,} writes meanwhile; an audit took {statistics.median(took_s):.1f} s (median), "
-        f"{max(took_s):.1f} s (longest)"
+        f"{max(took_s):.1f} s (longest), at most {max(peaks_mb):.0f} MB"
     )

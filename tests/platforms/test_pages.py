@@ -96,6 +96,17 @@ def test_the_page_of_an_audit(tmp_path: Path, dark: bool) -> None:
         assert (sum(one["backdrop"][:3]) < 200) is dark
 
 
+def test_the_page_of_many_views(tmp_path: Path) -> None:
+    """What needs attention comes first, the rest is folded; a name of 10 kB costs a few lines."""
+    well = [ViewReport(f"view-{n}", action="verify", as_of=NOW_MS, drift=DriftReport()) for n in range(18)]
+    views = [*well, audited("k" * 10_000), failed("it is away")]
+    page = html.render(RunReport("run-1", "verify", NOW_MS, views, NOW_MS))
+    assert "20 views: 1 drift found, 1 failed, 18 in sync" in page
+    for one in browser.laid_out(page, tmp_path):
+        assert (one["overflow"], one["outside"], one["faint"], one["cards"]) == (0, 0, [], 21)
+        assert one["height"] < 20_000
+
+
 def test_nothing_is_cut_off_in_print(tmp_path: Path) -> None:
     """Paper does not scroll: with the rules for print no table is wider than its place, and what is folded is open."""
     page = html.render(RunReport("run-1", "verify", NOW_MS, [audited(), failed("it is away")], NOW_MS))

@@ -39,7 +39,8 @@ function measure(frame) {
   }
   const outside = [...d.querySelectorAll('.card, .banner, dl.tiles > div, svg.heat')]
     .filter(e => e.getBoundingClientRect().right > root.clientWidth + 1 || e.getBoundingClientRect().left < -1).length;
-  return {width: root.clientWidth, overflow: root.scrollWidth - root.clientWidth, outside, faint, shown,
+  return {width: root.clientWidth, height: root.scrollHeight,
+    overflow: root.scrollWidth - root.clientWidth, outside, faint, shown,
     title: d.title, scripts: d.scripts.length, images: d.images.length, handlers: [...d.querySelectorAll('*')]
     .filter(e => [...e.attributes].some(a => a.name.startsWith('on'))).length,
     cells: d.querySelectorAll('svg.heat g').length, cards: d.querySelectorAll('.card').length,
