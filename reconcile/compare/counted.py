@@ -1,8 +1,8 @@
-"""How many owned names each bucket has in Redis, each name counted once: a SCAN may tell one twice (while the server
-makes its table smaller), and that would hide another that is lost.
+"""Count the owned names in each bucket of Redis, each name once.
 
-To know a name again takes 16 bytes. Where there are more names than may be held, the buckets are counted in halves,
-each with a scan of its own.
+A SCAN may return a name twice (while the server shrinks its table), and counting it twice would hide a lost one. To
+recognise a name takes 16 bytes. If there are more names than may be held, half of the buckets are counted at a time,
+each half with its own scan.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ HELD_NAMES = 2_500_000
 """Names held at once: 32 MiB."""
 
 Scan = Callable[[], Iterable[list[bytes]]]
-"""Begins to tell names anew, in pages; one may come twice."""
+"""Starts a new scan of names, in pages; a name may come twice."""
 
 
 def existing_names(target: Target, stop: Stop) -> Scan:
-    """Scans of the owned names under which something is stored: a remembered name may have lost its key."""
+    """Return a scan of owned names whose keys exist: a remembered name may have lost its key."""
     remembered = target.range.ownership == "remembered"
 
     def scan() -> Iterable[list[bytes]]:
@@ -36,9 +36,10 @@ def existing_names(target: Target, stop: Stop) -> Scan:
 
 
 def count_names(scan: Scan, chosen: range, expected: int, salt: int, *, held_names: int = HELD_NAMES) -> dict[int, int]:
-    """Bucket → distinct names, for all of the chosen buckets: i, i + n, i + 2n … up to B, both powers of two.
+    """Return bucket → number of distinct names, for all chosen buckets.
 
-    expected: about how many names they have. salt: the state's digest salt.
+    chosen: i, i + n, i + 2n … below B, where n and B are powers of two. expected: roughly how many names they have.
+    salt: the state's digest salt.
     """
     if len(chosen) > 1 and expected > held_names:
         return _in_halves(scan, chosen, expected, salt, held_names)

@@ -15,7 +15,7 @@ from binascii import crc32
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from reconcile.compare.ahead import HELD_BYTES, HELD_NAMES, Ahead, names_within
+from reconcile.compare.early_scan import HELD_BYTES, HELD_NAMES, EarlyScan, names_within
 from reconcile.compare.repair import Repaired
 from reconcile.compare.sides import Sides
 from reconcile.core import digest
@@ -75,17 +75,17 @@ def find(
     within: set[int],
     beyond: Mapping[int, int],
     rule: Rule,
-    ahead: Ahead | None = None,
+    early: EarlyScan | None = None,
 ) -> Surplus:
     """Find candidates in the buckets `within`, and judge them.
 
-    beyond: bucket → what the manifest counts beyond the source's keys as Redis held them (rule MANIFEST). ahead: a scan
+    beyond: bucket → what the manifest counts beyond the source's keys as Redis held them (rule MANIFEST). early: a scan
     of the part's buckets that has already begun.
     """
     found = Surplus()
     if not within:
         return found
-    pages = names_within(sides, part.buckets, within) if ahead is None else ahead.pages()
+    pages = names_within(sides, part.buckets, within) if early is None else early.pages()
     for bucket, candidates in _gathered(sides, part, within, pages).items():
         _judge(found, bucket, candidates, _own(part, bucket, candidates, beyond.get(bucket), rule))
     return found

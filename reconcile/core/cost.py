@@ -1,8 +1,7 @@
-"""What a run costs, at the source, here and in Redis: a function of coefficients that were measured. Pure.
+"""A model of what a run costs: CPU seconds of Materialize, of the run and of Redis, and bytes sent. Pure.
 
-Coefficients, the model and how well it told the measurements: docs/scale.md. Seconds are CPU seconds of whoever works.
-Those of the source are of one slow machine: `scaled` makes them those of the user's own, by one figure that was
-measured there.
+docs/scale.md explains the model and its coefficients, and how well they predict measurements. The source's coefficients
+were measured on one slow machine; `scaled` converts them to another, by one figure measured there.
 """
 
 from __future__ import annotations
@@ -14,62 +13,65 @@ from typing import Literal
 from reconcile.core.records import REWRITE_FRACTION
 
 Way = Literal["fingerprints", "companion", "delta", "follow"]
-"""How a run learns what changed: by one GROUP BY, the companion view, a SUBSCRIBE of its own, or one that goes on."""
+"""How a run learns what changed: one GROUP BY, the companion view, a SUBSCRIBE per run, or one long SUBSCRIBE."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceCosts:
-    """Seconds of Materialize's work."""
+    """CPU seconds that Materialize takes, each per row, group or update."""
 
     row_read: float = 9.3e-6
-    """A row that is sent."""
+    """Send a row."""
     row_filtered: float = 1.0e-6
-    """A row that a byte mask looks at."""
+    """Check a row against a byte mask."""
     row_hashed: float = 3.9e-6
-    """A row that is added to its group."""
+    """Add a row to its group."""
     group: float = 50e-6
-    """A group of GROUP BY."""
+    """Make a group of a GROUP BY."""
     companion_row: float = 3.7e-6
-    """A bucket read from the companion view."""
+    """Read a bucket from the companion view."""
     row_subscribed: float = 1.7e-6
-    """A row of the view when a SUBSCRIBE starts, whatever it then sends."""
+    """Start a SUBSCRIBE, per row of the view, whatever it sends later."""
     update: float = 5e-6
-    """An update that a SUBSCRIBE sends."""
+    """Send an update of a SUBSCRIBE."""
 
     def scaled(self, factor: float) -> SourceCosts:
-        """The same of a server that takes so many times as long."""
+        """Return the costs of a server that takes `factor` times as long."""
         return replace(self, **{one.name: getattr(self, one.name) * factor for one in fields(self)})
 
 
+# CPU seconds of the run.
 START_S = 0.33
-"""Of a process that finds nothing to do, to its end."""
+"""A whole process that finds nothing to do."""
 BUCKET_S = 2.2e-6
-"""A fingerprint: taken in and compared."""
+"""Read and compare a fingerprint."""
 ROW_LOADED_S = 2.5e-6
 ROW_COMPARED_S = 5.0e-6
-"""A row of a dirty bucket: read, looked up in Redis, compared."""
+"""Read a row of a dirty bucket, look it up in Redis and compare it."""
 CHANGE_S = 7.0e-6
-"""A key that a delta changes, both its updates and its put included."""
+"""Change a key by delta: two updates and a put."""
 RECORD_S = 50e-6
-"""Manifest and fingerprint of one bucket, read and written by themselves."""
+"""Read and write the records of one bucket."""
 NAME_S = 0.42e-6
-"""A name that a scan brings."""
+"""Take a name from a scan."""
 
+# CPU seconds of Redis.
 REDIS_PUT_S = 1.5e-6
 REDIS_GET_S = 1.0e-6
 REDIS_NAME_S = 0.5e-6
 
 ROW_BYTES = 15
-"""What travels with a row beside its key and value, from the source."""
+"""Sent with each row from the source, beside its key and value."""
 GROUP_BYTES = 45
-"""A bucket's fingerprint on its way from the source."""
-RECORD_BYTES = 24
-"""Manifest and fingerprint of a bucket, in Redis."""
+"""Sent for each bucket's fingerprint from the source."""
+RECORDS_BYTES = 24
+"""A bucket's records of manifest and fingerprint, as stored in Redis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a run meets. updated, deleted: keys since the last one. row_bytes: key and value. shards: runs at a time."""
+    """The work of a run. row_bytes: mean size of key and value. updated, deleted: keys since the last run. shards: how
+    many runs share the view."""
 
     rows: int
     buckets: int
@@ -81,7 +83,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one run of one shard. Seconds of CPU; bytes from the source, and to and from Redis."""
+    """The cost of one run of one shard: CPU seconds, bytes from the source, bytes to and from Redis."""
 
     source_s: float
     client_s: float
@@ -90,8 +92,8 @@ class Cost:
     redis_bytes: float
 
     @property
-    def alone_s(self) -> float:
-        """Where nothing overlaps."""
+    def total_s(self) -> float:
+        """CPU seconds of all three: how long the run takes if nothing overlaps."""
         return self.source_s + self.client_s + self.redis_s
 
     def __add__(self, other: Cost) -> Cost:
@@ -99,9 +101,9 @@ class Cost:
 
 
 def cost(way: Way, demand: Demand, source: SourceCosts, *, runs_per_start: float = 1.0) -> Cost:
-    """Of a run that brings Redis from one checkpoint to the next.
+    """Return the cost of bringing Redis from one checkpoint to the next.
 
-    runs_per_start: for `follow`, how many times as long as from run to run one subscription goes on.
+    runs_per_start: for `follow`, how many checkpoints one subscription serves.
     """
     changes = (demand.updated + demand.deleted) / demand.shards
     buckets = demand.buckets / demand.shards
@@ -113,7 +115,7 @@ def cost(way: Way, demand: Demand, source: SourceCosts, *, runs_per_start: float
     if way == "companion":
         at_source = source.companion_row * buckets
     else:
-        # A shard's rows are told from the others' by looking at all of them.
+        # To find a shard's rows, the source looks at all of them.
         others = 0.0 if demand.shards == 1 else source.row_filtered * demand.rows
         at_source = source.row_hashed * own_rows + source.group * buckets + others
     learnt = Cost(at_source, START_S + BUCKET_S * buckets, 0.0, GROUP_BYTES * buckets, 8 * buckets)
@@ -121,7 +123,7 @@ def cost(way: Way, demand: Demand, source: SourceCosts, *, runs_per_start: float
 
 
 def load_cost(demand: Demand, source: SourceCosts) -> Cost:
-    """Of the first load, fingerprints by GROUP BY included."""
+    """Return the cost of the first load, with fingerprints by GROUP BY."""
     rows = demand.rows / demand.shards
     sent = Cost(
         source.row_read * rows,
@@ -134,26 +136,26 @@ def load_cost(demand: Demand, source: SourceCosts) -> Cost:
 
 
 def cheapest(demand: Demand, source: SourceCosts, *, runs_per_start: float) -> Way:
-    """The way of least work, all who work taken together."""
+    """Return the way that takes the fewest CPU seconds in total."""
     ways: tuple[Way, ...] = ("companion", "fingerprints", "delta", "follow")
-    return min(ways, key=lambda way: cost(way, demand, source, runs_per_start=runs_per_start).alone_s)
+    return min(ways, key=lambda way: cost(way, demand, source, runs_per_start=runs_per_start).total_s)
 
 
 def factor(demand: Demand, fingerprints_s: float) -> float:
-    """How many times as long as the measured machine a source takes, by what all fingerprints took it."""
+    """Return the factor for `scaled`. fingerprints_s: seconds that all fingerprints took on the source at hand."""
     known = SourceCosts()
     return fingerprints_s / max(1e-9, known.row_hashed * demand.rows + known.group * demand.buckets)
 
 
 def _changed(changes: float, demand: Demand, source: SourceCosts) -> Cost:
-    """Changes that come by name: two updates each."""
+    """Changes whose keys are known: two updates each."""
     size = demand.row_bytes + ROW_BYTES
     at_source = 2 * source.update * changes
     return Cost(at_source, CHANGE_S * changes, REDIS_PUT_S * changes, 2 * size * changes, size * changes)
 
 
 def _mended(changes: float, demand: Demand, source: SourceCosts) -> Cost:
-    """Changes of which only the buckets are known: all rows of those are read, at both ends."""
+    """Changes of which only the buckets are known: all rows in them are read, from the source and from Redis."""
     buckets = demand.buckets / demand.shards
     dirty = buckets * -math.expm1(-changes / buckets)
     rows = dirty * demand.rows / demand.buckets
@@ -165,5 +167,5 @@ def _mended(changes: float, demand: Demand, source: SourceCosts) -> Cost:
         ROW_COMPARED_S * rows + RECORD_S * min(dirty, buckets / REWRITE_FRACTION) + NAME_S * names,
         REDIS_GET_S * rows + REDIS_PUT_S * changes + REDIS_NAME_S * names,
         size * rows,
-        size * (rows + changes) + 2 * RECORD_BYTES * dirty + demand.row_bytes / 4 * names,
+        size * (rows + changes) + 2 * RECORDS_BYTES * dirty + demand.row_bytes / 4 * names,
     )

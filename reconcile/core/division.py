@@ -1,9 +1,9 @@
-"""What is kept of a view's shards, taken together, and what becomes of it when the view is cut otherwise. Pure.
+"""Changing a view's division: what Redis keeps of the old shards becomes what it keeps of the new ones. Pure.
 
-    joined   the states, manifests and fingerprints of all shards → those of the whole view
+    joined   states, manifests and fingerprints of all shards → those of the whole view
     split    those of the whole view → those of each shard
 
-A bucket lies in one shard whatever the division, so records are handed on as they are: docs/adr/0018.
+In every division a bucket lies in exactly one shard, so its records pass on unchanged (docs/adr/0018).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from reconcile.core.state import Peak, Pending, State, Turn
 
 
 def summed(states: Sequence[State | None]) -> State | None:
-    """What the states of all shards come to for whoever looks at the whole view: as old as the oldest, as many keys as
-    all, compared when the one was that waits longest. None: no shard ever ran."""
+    """Return one state for the whole view from the states of all its shards: the oldest as_of, the sum of all keys, the
+    turn of the shard compared longest ago. None: no shard has ever run."""
     known = [state for state in states if state is not None]
     if not known:
         return None
@@ -40,9 +40,9 @@ def summed(states: Sequence[State | None]) -> State | None:
 
 @dataclass(slots=True)
 class Kept:
-    """What Redis keeps of a shard beside its keys. Digests are added-up, one per bucket; None: none is known.
+    """What Redis keeps of a shard beside its keys.
 
-    surplus: bucket → digest of the keys that wait for consent.
+    manifest: one added-up digest per bucket; None: unknown. surplus: bucket → digest of the keys that wait for consent.
     """
 
     state: State | None
@@ -52,10 +52,10 @@ class Kept:
 
 
 def joined(parts: Sequence[Kept], blank: State) -> Kept:
-    """What the shards of one division (all of them, in order) come to as a whole. blank: a state to begin with.
+    """Return what is kept of the whole view. parts: all shards, in order. blank: the state if nothing can be kept.
 
-    Where they are of different times, or a time is not complete, it is an unfinished snapshot: the next run looks at
-    what differs from the source, and what the manifests counted stays explained.
+    If the shards' times differ, or one is incomplete, the result is an unfinished snapshot: the next run looks at what
+    differs from the source, and what the manifests counted stays explained.
     """
     if len(parts) == 1:
         (only,) = parts
@@ -66,7 +66,7 @@ def joined(parts: Sequence[Kept], blank: State) -> Kept:
     if len({_comparable(state) for state in states}) != 1:
         return Kept(blank)
     first = states[0]
-    buckets = min(state.buckets for state in states)  # each shard has chosen its own
+    buckets = min(state.buckets for state in states)  # each shard chooses its own number
     folded = [digest.fold(part.manifest or [], buckets) for part, _ in known]
     manifest = [sum(column) for column in zip(*folded, strict=True)]
     content = _content(parts, buckets)
@@ -91,7 +91,7 @@ def joined(parts: Sequence[Kept], blank: State) -> Kept:
 
 
 def split(whole: Kept, n: int) -> list[Kept]:
-    """The same for each shard of another division."""
+    """Return what is kept of each of n shards. whole: what is kept of the whole view, with a state."""
     state, manifest = whole.state, whole.manifest
     assert state is not None
     if n == 1:
@@ -115,12 +115,12 @@ def split(whole: Kept, n: int) -> list[Kept]:
 
 
 def _comparable(state: State) -> tuple[object, ...]:
-    """What has to be equal for manifests to add up to one."""
+    """What has to be equal for manifests to be added up."""
     return state.salt, state.identity.mapping if state.identity is not None else None
 
 
 def _content(parts: Sequence[Kept], buckets: int) -> Fingerprints | None:
-    """The fingerprints of all; unknown where a shard has none, None where they were made with different salts."""
+    """The fingerprints of the whole view: unknown where a shard has none; None if they were made with several salts."""
     salts = {part.state.fingerprint_salt for part in parts if part.state is not None and part.fingerprints is not None}
     if len(salts) != 1:
         return None
@@ -132,7 +132,7 @@ def _content(parts: Sequence[Kept], buckets: int) -> Fingerprints | None:
 
 
 def _counted(state: State, manifest: list[int], surplus: Mapping[int, int]) -> State:
-    """The state with what follows from its records. The guard's peak begins anew: it was of other keys."""
+    """The state with the numbers that follow from its records. The guard's peak starts over: it counted other keys."""
     total = sum(manifest)
     waiting = digest.count(sum(surplus.values()))
     return replace(state, keys=digest.count(total), digest=total_text(total), surplus=waiting, peak=Peak())

@@ -1,6 +1,4 @@
-"""Compare source (S), manifest (M) and Redis (R) bucket by bucket, and name the cause of drift.
-Seen from the target.
-"""
+"""Compare source (S), manifest (M) and Redis (R) bucket by bucket, and name the cause of drift."""
 
 from __future__ import annotations
 

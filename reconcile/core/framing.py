@@ -1,8 +1,8 @@
-"""Rows as one value: whatever the layout, behind the source a row is (Redis key, framed value or None).
+"""Framed values: whatever the layout, a row outside the source is (Redis key, framed value or None).
 
     string, json    the value itself
     hash            for each column 4 bytes length, big-endian, and its text; NULL is the length 2^32 − 1
-    expires_at      in front of that 8 bytes: milliseconds since 1970, big-endian; 2^64 − 1 for a row that never expires
+    expires_at      8 bytes before that: milliseconds since 1970, big-endian; 2^64 − 1 for a row that never expires
 
 None is a row that Redis does not hold: a NULL value, or a hash of nothing but NULLs.
 """
@@ -16,6 +16,8 @@ from struct import Struct, error
 from reconcile.core.changes import null_key
 
 EXPIRY_BYTES = 8
+EXPIRY_TOLERANCE_MS = 1000
+"""A row that expires within this time may have gone before anybody looks for it."""
 _LENGTH, _NULL = Struct(">I"), b"\xff\xff\xff\xff"
 _MILLISECONDS, _NEVER = Struct(">Q"), b"\xff" * EXPIRY_BYTES
 

@@ -1,13 +1,13 @@
-"""All transitions of `pending`, in one place: what a view's state says while Redis is between two times.
+"""`pending`: how a view's state says that Redis is between two times. All of its transitions are here.
 
     None ──begin load, snapshot──▶ snapshot ──complete──▶ None     withheld ──begin snapshot──▶ snapshot
     None ──begin delta───────────▶ delta    ──complete──▶ None     any ──lose──▶ snapshot (in doubt)
                                    snapshot ──withhold──▶ withheld
 
-A delta that was cut short is repeated, exactly, or replaced by a snapshot. A snapshot that was cut short goes on at its
-own, later time. `clean` says that what is left over in a touched bucket can only be the view's own: a load began into
-nothing, or a change began from a complete content of the same mapping. Once lost, it stays lost until a snapshot is
-complete.
+A delta that was cut short is repeated exactly, or replaced by a snapshot. A snapshot that was cut short is continued at
+a later time. `clean` says that leftover keys in a touched bucket can only be the view's own: a load began with no such
+keys in Redis, or a change began from complete content of the same mapping. Once lost, `clean` comes back only with a
+complete snapshot.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 from reconcile.core.state import Pending, PendingKind, State
 
 Event = Literal["begin load", "begin snapshot", "begin delta", "begin anew", "complete", "withhold", "lose"]
-"""begin anew: a snapshot of another mapping, or on top of keys that nobody knows; lose: Redis lost part of a write."""
+"""begin anew: a snapshot of another mapping, or over keys of unknown origin; lose: Redis lost part of a write."""
 
 _KINDS: dict[Event, PendingKind] = {
     "begin load": "snapshot",
@@ -30,7 +30,7 @@ _KINDS: dict[Event, PendingKind] = {
 
 
 def after(state: State | None, event: Event, until: int) -> Pending | None:
-    """The mark after an event. until: the time that is being brought about, or was."""
+    """Return the mark after an event. until: the time that the change brings Redis to."""
     if event == "complete":
         return None
     return Pending(_KINDS[event], until, clean=event == "begin load" or _stays_clean(state, event))
@@ -50,8 +50,8 @@ def began_clean(state: State | None) -> bool:
 
 
 def in_doubt(state: State | None) -> bool:
-    """Whether Redis may hold keys that neither the manifest nor the source tells of: all names have to be looked at in
-    the buckets that are not done."""
+    """Whether Redis may hold keys that neither manifest nor source knows, so that all names in unfinished buckets have
+    to be checked."""
     return (
         state is not None and state.pending is not None and state.pending.kind == "snapshot" and not state.pending.clean
     )

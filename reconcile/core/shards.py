@@ -1,10 +1,10 @@
-"""Shards: a view whose key space is cut into n parts, each kept equal by runs of its own. Pure.
+"""Shards: a large view cut into n pieces, each kept equal by its own runs. Pure.
 
-    shard i/n      the keys with crc32(key) mod n = i; n a power of two, so that every bucket lies in one shard
+    shard i/n      the keys with crc32(key) mod n = i; n is a power of two, so that every bucket lies in one shard
     division       how many shards a view is cut into now; 1: it is whole
 
-Each shard has a state, a manifest and a lease of its own: core/division.py has what becomes of them when the division
-changes. Nothing heavy is imported here: the command line parses shards before it knows what it is to do.
+Each shard has its own state, manifest and lease; core/division.py derives the new ones when the division changes. This
+module imports nothing heavy, as the command line parses shards before it knows which command it will run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reconcile.errors import UsageError
 MAX_SHARDS = 16
 """The smallest number of buckets, so that n divides every one."""
 COUNT_VARIABLE = "RECONCILE_SHARDS"
-"""How many completions an Indexed Job of Kubernetes has: its own variable tells only which one this is."""
+"""Number of completions of an Indexed Job of Kubernetes, whose own variable gives only the index."""
 _COUNTS = "1, 2, 4, 8 or 16"
 
 
@@ -31,15 +31,15 @@ class Shard:
     n: int
 
     def owns(self, key: bytes) -> bool:
-        """Whether a Redis key is of this shard."""
+        """Whether a Redis key belongs to this shard."""
         return crc32(key) & (self.n - 1) == self.i
 
     def slice(self, i: int, n: int) -> tuple[int, int]:
-        """Slice i of n of this shard, as a slice of the whole key space."""
+        """Return slice i of n of this shard as (i, n) of the whole key space."""
         return i * self.n + self.i, n * self.n
 
     def residues(self, n: int) -> list[int]:
-        """The values of crc32(key) mod n (a power of two) that keys of this shard can have."""
+        """Return the values of crc32(key) mod n (a power of two) that keys of this shard can have."""
         step = min(n, self.n)
         return list(range(self.i % step, n, step))
 
@@ -51,17 +51,17 @@ WHOLE = Shard(0, 1)
 
 
 def shards_of(n: int) -> list[Shard]:
-    """All shards of a division."""
+    """Return all n shards, in order."""
     return [Shard(i, n) for i in range(n)]
 
 
 def shard_of(key: bytes, n: int) -> Shard:
-    """The shard that has a key."""
+    """Return the shard that a Redis key belongs to, of n."""
     return Shard(crc32(key) & (n - 1), n)
 
 
 def parse_shard(text: str) -> Shard:
-    """i/n. Raises UsageError."""
+    """Return the shard written as i/n. Raises UsageError."""
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if match is None:
         raise UsageError(f"{text!r} is not a shard", hint="write i/n, such as 0/4")
@@ -74,12 +74,12 @@ def parse_shard(text: str) -> Shard:
 
 
 def shard_of_platform(environ: Mapping[str, str]) -> Shard | None:
-    """The shard that a parallel job's variables name; None: this is none. Raises UsageError."""
+    """Return the shard that the variables of a parallel job name; None: this is no such job. Raises UsageError."""
     count, index = environ.get(COUNT_VARIABLE), environ.get("JOB_COMPLETION_INDEX")
     if count and not index:
         raise UsageError(
             f"{COUNT_VARIABLE} is set, but JOB_COMPLETION_INDEX is not",
-            hint="Kubernetes sets that in a Job with completionMode: Indexed; elsewhere say --shard i/n",
+            hint="Kubernetes sets it in Jobs with completionMode: Indexed; elsewhere use --shard i/n",
         )
     named = f"JOB_COMPLETION_INDEX of {COUNT_VARIABLE}"
     if not count:

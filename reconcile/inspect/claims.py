@@ -16,7 +16,7 @@ _PREFIX, _KEY = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class ClaimTable:
     """The hash of claims. Tags name views: `view` or `namespace.view`."""
 
     ranges: dict[str, Range]
@@ -24,7 +24,7 @@ class Claims:
     """Tags with a range that reconcile did not write."""
 
     @classmethod
-    def read(cls, stored: Mapping[str, str]) -> Claims:
+    def read(cls, stored: Mapping[str, str]) -> ClaimTable:
         """Parse tag → range as stored."""
         ranges, unreadable = {}, []
         for tag, text in sorted(stored.items()):

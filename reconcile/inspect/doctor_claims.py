@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reconcile.core.ownership import Range, contradiction
-from reconcile.inspect.claims import Claims
+from reconcile.inspect.claims import ClaimTable
 from reconcile.inspect.findings import Findings
 from reconcile.inspect.standings import standings
 from reconcile.target.names import Names
@@ -28,7 +28,7 @@ def check_claims(
                 "claims", "no permission to read the claims: runs end with exit code 2", "ACL SETUSER … ~reconcile:*"
             )
             return
-        claims = Claims.read(stored)
+        claims = ClaimTable.read(stored)
         before = len(findings.found)
         states = None if quick else survey.states()
         tags = {one.tag for one in names.values()}
@@ -41,7 +41,7 @@ def check_claims(
             findings.ok("claims", f"{len(claims.ranges):,} in this database, no two overlap")
 
 
-def _check_overlaps(claims: Claims, tags: set[str], idle: list[str], findings: Findings) -> None:
+def _check_overlaps(claims: ClaimTable, tags: set[str], idle: list[str], findings: Findings) -> None:
     for pair in claims.overlapping()[:MAX_TOLD]:
         # Propose dropping the one that seems unused: an orphan, or a view of another configuration.
         goes, stays = sorted(pair, key=lambda tag: (tag not in idle, tag in tags, tag))
@@ -60,7 +60,7 @@ def _check_overlaps(claims: Claims, tags: set[str], idle: list[str], findings: F
 
 
 def _check_configured(
-    claims: Claims, names: Mapping[str, Names], ranges: Mapping[str, Range], findings: Findings
+    claims: ClaimTable, names: Mapping[str, Names], ranges: Mapping[str, Range], findings: Findings
 ) -> None:
     tags = {one.tag for one in names.values()}
     told = {tag for pair in claims.overlapping() for tag in pair}
@@ -72,7 +72,7 @@ def _check_configured(
             findings.fail("claims", f"{found.message}: its runs end with exit code 5", found.hint)
 
 
-def _check_states(claims: Claims, states: set[str], idle: list[str], findings: Findings) -> None:
+def _check_states(claims: ClaimTable, states: set[str], idle: list[str], findings: Findings) -> None:
     overlapping = {tag for pair in claims.overlapping() for tag in pair}
     for tag in [tag for tag in idle if tag not in overlapping][:MAX_TOLD]:
         findings.warn(

@@ -1,4 +1,4 @@
-"""Doctor's estimate of what runs of this very view cost, by the way they learn what changed (docs/scale.md)."""
+"""doctor's estimate of what runs of a view cost, for each way to learn what changed (docs/scale.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reconcile.source.session import Session
 from reconcile.texts import plural
 
 EVERY_S = 60.0
-"""Between two runs, where nothing was said of that."""
+"""Assumed between two runs, unless --every gives it."""
 FOLLOWED_S = 3600.0
 SAID: dict[Way, str] = {
     "fingerprints": "by fingerprints on demand",
@@ -41,9 +41,9 @@ def check_cost(
     every_s: float | None,
     findings: Findings,
 ) -> None:
-    """What a run that finds nothing new costs in each way, and the cheapest.
+    """Report what a run that finds nothing new costs in each way, and which way is the cheapest.
 
-    took_s: seconds of all fingerprints on demand, where they were measured already; every_s: from run to run.
+    took_s: how long all fingerprints took on demand; None: not measured yet. every_s: seconds from run to run.
     """
     every_s = every_s or EVERY_S
     buckets = view.buckets or choose_buckets(rows)
@@ -55,14 +55,14 @@ def check_cost(
     by_way: dict[Way, Demand] = dict.fromkeys(SAID, demand)
     by_way["companion"] = Demand(rows, _companion_buckets(session, view, rows), demand.row_bytes)
     runs_per_start = max(1.0, FOLLOWED_S / every_s)
-    costs = {way: cost.cost(way, by_way[way], source, runs_per_start=runs_per_start).alone_s for way in SAID}
+    costs = {way: cost.cost(way, by_way[way], source, runs_per_start=runs_per_start).total_s for way in SAID}
     best = min(costs, key=lambda way: costs[way])
-    told = ", ".join(f"{costs[way]:.2g} s {SAID[way]}" for way in SAID)
+    listed = ", ".join(f"{costs[way]:.2g} s {SAID[way]}" for way in SAID)
     saved = costs["fingerprints"] - costs["companion"]
     findings.ok(
         "cost",
         f"{plural(rows, 'row')}, estimated from {took_s:.2g} s measured for the fingerprints. A run every "
-        f"{span(every_s)} that finds nothing new: {told}. A companion view saves {saved:.2g} s a run. "
+        f"{span(every_s)} that finds nothing new: {listed}. A companion view saves {saved:.2g} s a run. "
         f"Cheapest: {CHOOSE[best]}",
     )
 

@@ -1,8 +1,9 @@
-"""Doctor's estimate of whether Redis has room for what the next run would write."""
+"""doctor's estimate of whether Redis has room for what the next run would write."""
 
 from __future__ import annotations
 
 from reconcile.config.settings import ViewSettings
+from reconcile.core.cost import RECORDS_BYTES
 from reconcile.core.state import State
 from reconcile.inspect.findings import Findings
 from reconcile.source import query
@@ -17,8 +18,6 @@ share of the table).
 """
 HASH_FACTOR = 5
 """Cost of a hash relative to a string."""
-RECORD_BYTES = 24
-"""Manifest and fingerprint of one bucket."""
 
 
 def check_memory(
@@ -55,7 +54,7 @@ def _bytes_per_row(session: Session, mapping: Mapping, view: ViewSettings) -> fl
     mean = float(found or 0)
     prefix = len(mapping.key.prefix.encode())
     plain = mean + prefix + KEY_OVERHEAD_BYTES
-    return plain * (HASH_FACTOR if view.layout == "hash" else 1) + RECORD_BYTES / 16
+    return plain * (HASH_FACTOR if view.layout == "hash" else 1) + RECORDS_BYTES / 16
 
 
 def _size(count: int) -> str:

@@ -13,12 +13,12 @@ from reconcile.core import digest
 from reconcile.core.changes import duplicate_keys
 from reconcile.core.digest import UNKNOWN
 from reconcile.core.explanation import Seen
-from reconcile.core.framing import split_expiry
+from reconcile.core.framing import EXPIRY_TOLERANCE_MS, split_expiry
 from reconcile.core.records import Manifest
 from reconcile.core.shards import shard_of
 from reconcile.core.state import State
 from reconcile.errors import HistoryLost, Unavailable, UsageError
-from reconcile.inspect.claims import Claims
+from reconcile.inspect.claims import ClaimTable
 from reconcile.inspect.explained import Explanation, Written
 from reconcile.report.run_report import ViewReport
 from reconcile.source import session as sessions
@@ -32,7 +32,6 @@ from reconcile.target.survey import Survey, open_survey
 
 MAX_LOOKS = 5
 LOOK_AGAIN_S = 0.25
-EXPIRY_TOLERANCE_MS = 1_000
 
 
 def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> Explanation:
@@ -261,7 +260,7 @@ class _Examination:
         """Return who may write the key, and when runs last did."""
         stored = self._scene.survey.claims()
         names = names_of(self._scene.settings.redis, self._scene.view)
-        owner = None if stored is None else Claims.read(stored).owner_of(self._key)
+        owner = None if stored is None else ClaimTable.read(stored).owner_of(self._key)
         holder = self._scene.target.holder()
         state = self._known
         since_ms = None if state is None else max(0, self._scene.target.now_ms() - state.updated_at_ms)

@@ -1,4 +1,4 @@
-"""What Redis holds about whole views, whatever shards they are cut into."""
+"""What Redis holds about views, with the shards of a view taken together."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from reconcile.target.survey import Standing, Survey
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """One view. standing: of all its shards together; shards: of each, none where the view is whole."""
+    """One view. standing: the view as a whole. shards: each shard; empty where the view is not cut."""
 
     standing: Standing
     shards: list[tuple[Shard, Standing]]
 
 
 def standings(survey: Survey, views: Sequence[Names]) -> list[Whole]:
-    """Of each view, in two round trips. Raises StateError."""
+    """Read what is stored about each view, in two round trips per node. Raises StateError."""
     divisions = [shards_of(n) for n in survey.divisions(views)]
     named = [
         dataclasses.replace(names, shard=shard)

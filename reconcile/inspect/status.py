@@ -17,7 +17,7 @@ from reconcile.core.shards import Shard
 from reconcile.core.state import Pending, State
 from reconcile.core.times import MAX_TIMESTAMP, format_time
 from reconcile.errors import ExitCode
-from reconcile.inspect.claims import Claims
+from reconcile.inspect.claims import ClaimTable
 from reconcile.inspect.findings import span
 from reconcile.inspect.standings import Whole, standings
 from reconcile.report.audit import PastAudit
@@ -50,7 +50,7 @@ def look(survey: Survey, settings: Settings, views: list[ViewSettings], max_age_
     named = [names_of(settings.redis, view) for view in views]
     now_ms = survey.now_ms()
     stored = survey.claims()
-    claims = None if stored is None else Claims.read(stored)
+    claims = None if stored is None else ClaimTable.read(stored)
     return [
         _status(settings, view, names, whole, claims, now_ms, max_age_s)
         for view, names, whole in zip(views, named, standings(survey, named), strict=True)
@@ -69,7 +69,7 @@ def _status(
     view: ViewSettings,
     names: Names,
     whole: Whole,
-    claims: Claims | None,
+    claims: ClaimTable | None,
     now_ms: int,
     max_age_s: float | None,
 ) -> Status:
@@ -133,7 +133,7 @@ def _compare(state: State, audits: list[PastAudit], now_ms: int, every_ms: int |
 
 
 def _claim(
-    settings: Settings, view: ViewSettings, names: Names, state: State | None, claims: Claims | None
+    settings: Settings, view: ViewSettings, names: Names, state: State | None, claims: ClaimTable | None
 ) -> dict[str, Any]:
     """Return the view's range, as claimed, else as configured; and what is wrong with it."""
     configured = range_of(settings.redis, view)

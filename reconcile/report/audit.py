@@ -51,7 +51,7 @@ class RedisCounters:
 
 
 @dataclass(slots=True)
-class Surplus:
+class SurplusReport:
     """Keys in the view's range that neither the source nor the manifest accounts for, by who else claims them."""
 
     claim: str | None
@@ -135,7 +135,7 @@ class AuditReport:
     subset: str = "0/1"
     """The slice that was compared, i/n; 0/1: everything."""
     counters: RedisCounters | None = None
-    surplus: list[Surplus] = field(default_factory=list)
+    surplus: list[SurplusReport] = field(default_factory=list)
     duplicates: Duplicates | None = None
     """None: not checked."""
     coverage: Coverage | None = None

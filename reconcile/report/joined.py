@@ -1,11 +1,11 @@
-"""One report of a view out of those of its shards."""
+"""Join the reports of a view's shards into one."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from reconcile.errors import worst
-from reconcile.report.audit import MAX_NAMES, AuditReport, Duplicates, Surplus
+from reconcile.report.audit import MAX_NAMES, AuditReport, Duplicates, SurplusReport
 from reconcile.report.run_report import DriftReport, ErrorReport, ViewReport
 
 _SUMS = (
@@ -16,9 +16,9 @@ _ACTIONS = ("verify", "snapshot", "delta", "none")
 
 
 def join(whole: ViewReport, parts: list[ViewReport], *, verify: bool, max_report: int) -> None:
-    """Fill in the report of a view that was worked on shard by shard.
+    """Fill in the report of a view from the reports of its shards.
 
-    Times are those of the shard that is furthest behind. max_report: keys that are named, at most.
+    Times are those of the shard furthest behind. verify: exit codes rank as for verify. max_report: most keys to name.
     """
     codes = [part.exit_code for part in parts]
     whole.exit_code = worst(codes, verify=verify)
@@ -54,7 +54,7 @@ def _least(times: list[int | None]) -> int | None:
 
 
 def _error(failed: list[ViewReport], whole: ViewReport) -> ErrorReport | None:
-    """The worst; the others are told in warnings."""
+    """The worst error; the others become warnings."""
     if not failed:
         return None
     first = next((part for part in failed if part.exit_code == whole.exit_code), failed[0])
@@ -83,14 +83,14 @@ def _drift(parts: list[DriftReport], max_report: int) -> DriftReport:
 
 
 def _audit(parts: list[AuditReport]) -> AuditReport | None:
-    """That of the shard which was compared least, as the view is covered no better; with what was found in all."""
+    """The coverage of the shard compared longest ago, with what was found in all shards."""
     if not parts:
         return None
-    surplus: dict[str | None, Surplus] = {}
+    surplus: dict[str | None, SurplusReport] = {}
     counted = [part.duplicates for part in parts if part.duplicates is not None]
     for part in parts:
         for one in part.surplus:
-            noted = surplus.setdefault(one.claim, Surplus(one.claim, one.range))
+            noted = surplus.setdefault(one.claim, SurplusReport(one.claim, one.range))
             noted.keys += one.keys
             noted.names += one.names[: MAX_NAMES - len(noted.names)]
     names = [name for one in counted for name in one.names][:MAX_NAMES]

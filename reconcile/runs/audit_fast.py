@@ -1,5 +1,7 @@
-"""`verify --fast`: fingerprints against those of the checkpoint, names in Redis against the counts of the manifest.
-No rows, no values."""
+"""`verify --fast`: compare fingerprints with the checkpoint's, and the number of names in Redis with the manifest's.
+
+It reads neither rows nor values.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ LOOK_AGAIN_S = 0.25
 
 
 def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]) -> None:
-    """Fill the report's drift. exact: the source is read at the checkpoint's time. subset: (i, n)."""
+    """Fill in the report's drift. exact: the source is read at the checkpoint's time. subset: slice i of n.
+
+    Raises UsageError before the first snapshot, Unavailable while another run changes the number of buckets.
+    """
     report, state = run.report, run.stored.state
     assert report.drift is not None
     if state is None or state.as_of is None:
@@ -51,7 +56,7 @@ def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]
 
 
 def fingerprints_now(run: ViewRun, reading: Reading, state: State) -> Fingerprints | None:
-    """The source's, made as the stored ones were; None where that cannot be."""
+    """Return the source's fingerprints, made as the stored ones were; None if none are stored."""
     described = run.described
     companion = described.companion
     by_companion = (
@@ -69,38 +74,38 @@ def fingerprints_now(run: ViewRun, reading: Reading, state: State) -> Fingerprin
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """What Redis should hold as of one commit: what the manifest counts, and beside it what waits for consent."""
+    """What Redis should hold as of one commit: the keys that the manifest counts, and those that wait for consent."""
 
     commit: str
     manifest: Manifest
     surplus: dict[int, int]
 
     def waiting(self, bucket: int) -> int:
-        """Keys that wait for consent."""
+        """Number of keys in the bucket that wait for consent."""
         return digest.count(self.surplus.get(bucket, 0))
 
     def names(self, bucket: int) -> int:
-        """Keys that there should be."""
+        """Number of keys that the bucket should have."""
         return digest.count(self.manifest[bucket]) + self.waiting(bucket)
 
     def same(self, other: _Recorded, bucket: int) -> bool:
-        """Whether both say the same of a bucket."""
+        """Whether both record the same for a bucket."""
         return self.manifest[bucket] == other.manifest[bucket] and self.waiting(bucket) == other.waiting(bucket)
 
 
 def _recorded(run: ViewRun, chosen: range) -> _Recorded | None:
-    """As it is now; None where the manifest is not the state's."""
+    """What is recorded now; None if the manifest does not match the state. Raises Unavailable."""
     manifest = settled_manifest(run, chosen)
     if manifest is not None and manifest.buckets != len(chosen) * chosen.step:
-        raise Unavailable("another run divides the view into other buckets now", hint="verify again later")
+        raise Unavailable("another run has just changed the view's number of buckets", hint="verify again later")
     return None if manifest is None else _Recorded(run.state.commit, manifest, run.stored.surplus)
 
 
 def _count_names(run: ViewRun, chosen: range, before: _Recorded) -> None:
-    """Keys that are gone, or too many. What stands under the others is not looked at.
+    """Count names, and note the buckets that have too few or too many. Values are not read.
 
-    Others may commit meanwhile. A bucket that then seems to differ is counted again, until what is recorded of it stood
-    still in between.
+    Other runs may commit meanwhile. A bucket that seems to differ is counted again, until its record did not change
+    during the count.
     """
     suspects: Collection[int] = chosen
     counted: dict[int, int] = {}
@@ -111,7 +116,7 @@ def _count_names(run: ViewRun, chosen: range, before: _Recorded) -> None:
             _note_damage(run)
             return
         differing = {b for b in suspects if not _fits(run, names[b], before.names(b), after.names(b))}
-        # A row that went and came back in between leaves the record as it was: then it has to be counted twice.
+        # A row that went and came back in between leaves the record unchanged, so beside commits two counts must agree.
         certain = {b for b in differing if before.commit == after.commit or counted.get(b) == names[b]}
         judged = {b for b in certain if before.same(after, b)}
         counted = names
@@ -129,7 +134,7 @@ def _count_names(run: ViewRun, chosen: range, before: _Recorded) -> None:
 
 
 def _names(run: ViewRun, chosen: range, suspects: Collection[int], recorded: _Recorded) -> dict[int, int]:
-    """Distinct names in Redis per suspected bucket."""
+    """Suspected bucket → number of distinct names in Redis."""
     scan, buckets = existing_names(run.target, run.stop), run.state.buckets
 
     def of_suspects() -> Iterator[list[bytes]]:
@@ -141,9 +146,9 @@ def _names(run: ViewRun, chosen: range, suspects: Collection[int], recorded: _Re
 
 
 def _fits(run: ViewRun, names: int, *should: int) -> bool:
-    """Whether so many names are as many as there should be before or after a commit."""
+    """Whether this is the right number of names. should: the numbers recorded before and after the count."""
     if run.view.expires_at is not None:
-        return names <= max(should)  # a name alone does not tell what has expired in time
+        return names <= max(should)  # some may have expired, and names do not show which
     return names in should
 
 

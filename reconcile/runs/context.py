@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from reconcile.compare.described import Described, describe
 from reconcile.compare.sides import Sides
 from reconcile.config.settings import Settings, ViewSettings
-from reconcile.core.framing import split_expiry
+from reconcile.core.framing import EXPIRY_TOLERANCE_MS, split_expiry
 from reconcile.core.guard import Guard, largest
 from reconcile.core.state import Identity, Peak, State
 from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop
@@ -26,12 +26,10 @@ from reconcile.target.opening import open_target
 from reconcile.target.port import Stored, Target
 from reconcile.target.renewal import LeaseKeeper
 
-EXPIRY_TOLERANCE_MS = 1000
-"""A row that expires within this time may be gone when it is looked for."""
 LEASE_LOOK_EVERY_S = 0.5
-CUT_WAIT_S = 3.0
-CUT_LOOK_EVERY_S = 0.05
-"""How long a run waits for another that cuts the view into shards, which takes a few round trips."""
+DIVISION_WAIT_S = 3.0
+DIVISION_LOOK_EVERY_S = 0.05
+"""How long a run waits for another that is changing the division, which takes a few round trips."""
 LEASE_WAIT_MAX_S = 3600.0
 """`--if-leased wait` gives up after this."""
 PARTS_STEP = 8
@@ -194,9 +192,9 @@ def _close_target(target: Target, connections: Connections, report: ViewReport, 
     connections.keep_nodes(target.detach(), stop)
 
 
-def as_meant(run: ViewRun, error: ReconcileError) -> ReconcileError:
-    """Return the error to report. A run that was overtaken compares what it knew with what another run has written
-    since: what looks like a safety stop is then LeaseLost.
+def reported_as(run: ViewRun, error: ReconcileError) -> ReconcileError:
+    """Return the error to report. To an overtaken run, what the other run wrote may look like a safety stop; the real
+    reason is LeaseLost.
     """
     if run.request.dry_run or not isinstance(error, SafetyStop | HistoryLost):
         return error
@@ -258,8 +256,8 @@ def _acquire(run: ViewRun, owner: bytes) -> None:
         except LeaseHeld as held:
             patience_s = LEASE_WAIT_MAX_S if run.request.if_leased == "wait" else 0.0
             if isinstance(held, OldShardHeld):  # all shards of a new number begin at once, and one of them cuts
-                patience_s = max(patience_s, CUT_WAIT_S)
+                patience_s = max(patience_s, DIVISION_WAIT_S)
             if time.monotonic() >= began + patience_s:
                 raise
-            run.stop.wait(CUT_LOOK_EVERY_S if isinstance(held, OldShardHeld) else LEASE_LOOK_EVERY_S)
+            run.stop.wait(DIVISION_LOOK_EVERY_S if isinstance(held, OldShardHeld) else LEASE_LOOK_EVERY_S)
         run.stop.check()

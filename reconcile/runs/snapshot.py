@@ -15,8 +15,8 @@ import itertools
 from dataclasses import dataclass, field, replace
 
 from reconcile.compare import records, surplus
-from reconcile.compare.ahead import Ahead, begun_ahead
 from reconcile.compare.described import companion_mark, usable
+from reconcile.compare.early_scan import EarlyScan, scan_early
 from reconcile.compare.repair import Repaired, TakenOver, put_rows
 from reconcile.compare.sides import Sides
 from reconcile.compare.surplus import Rule, Surplus
@@ -78,7 +78,7 @@ class _Total:
     def unexplained(self) -> dict[int, int]:
         return {bucket: one for _, found in self.parts for bucket, one in found.unexplained.items()}
 
-    def strangers(self) -> tuple[bytes, ...]:
+    def some_unexplained(self) -> tuple[bytes, ...]:
         """Some unexplained keys."""
         names = (name for _, found in self.parts for name in found.unexplained_names)
         return tuple(itertools.islice(names, EXAMPLES))
@@ -204,19 +204,19 @@ class _Snapshot:
         first = self._base.is_blank and not self._collided
         legacy = run.stored.legacy_frontier is not None and first
         counted = scope.rows_in if scope.grain >= scope.buckets else None
-        ahead = begun_ahead(sides, self._manifest, counted, chosen)
+        early = scan_early(sides, self._manifest, counted, chosen)
         part = put_rows(
             sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows,
-            anew=first, adopt=run.request.adopt or legacy, meanwhile=ahead or contextlib.nullcontext(),
+            anew=first, adopt=run.request.adopt or legacy, meanwhile=early or contextlib.nullcontext(),
             taken=total.taken,
         )  # fmt: skip
         folded = digest.fold(part.wanted, scope.buckets)
         total.wanted |= {bucket: folded[bucket] for bucket in chosen}
         if total.fine is not None:
             total.fine = [x + y for x, y in zip(total.fine, part.wanted, strict=True)]
-        total.parts.append((part, self._left_over(scope, sides, part, ahead)))
+        total.parts.append((part, self._left_over(scope, sides, part, early)))
 
-    def _left_over(self, scope: Scope, sides: Sides, part: Repaired, ahead: Ahead | None) -> Surplus:
+    def _left_over(self, scope: Scope, sides: Sides, part: Repaired, early: EarlyScan | None) -> Surplus:
         """Return the surplus in these buckets."""
         rule, beyond = self._rule(), {}
         within = set(part.chosen)
@@ -225,7 +225,7 @@ class _Snapshot:
             if not scope.everything and not pending.in_doubt(self._base):
                 always = self._run.stored.surplus.keys() | self._suspects
                 within = {b for b, more in beyond.items() if digest.normal(more)} | (always & within)
-        return surplus.find(sides, part, within, beyond, rule, ahead)
+        return surplus.find(sides, part, within, beyond, rule, early)
 
     def _save(self, scope: Scope, total: _Total) -> None:
         """Store the progress so far under the pending mark: the next run continues from it, at its own time."""
@@ -325,7 +325,7 @@ class _Snapshot:
             self._base = replace(self._base, removed=guard.note_removed(self._base.removed, unexplained, self._now_ms))
             return None
         run.report.deletes_withheld += unexplained
-        return guard.consent_needed(unexplained, [name_of(name) for name in total.strangers()], run.view.name)
+        return guard.consent_needed(unexplained, [name_of(name) for name in total.some_unexplained()], run.view.name)
 
     def _commit_repair(
         self, scope: Scope, total: _Total, kept: dict[int, int], left: dict[int, int], *, withheld: bool
@@ -353,7 +353,7 @@ class _Snapshot:
             fingerprints=fingerprint_records(now, run.stored.fingerprints),
             surplus=surplus_records(surplus_left) if surplus_left != run.stored.surplus else Records(),
         )
-        self._commit(write, buckets, whole, surplus_left, now, names=total.strangers(), withheld=withheld)
+        self._commit(write, buckets, whole, surplus_left, now, names=total.some_unexplained(), withheld=withheld)
 
     def _commit(
         self,

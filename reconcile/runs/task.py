@@ -20,7 +20,7 @@ from reconcile.report.run_report import ViewReport
 from reconcile.runs import work
 from reconcile.runs.comparing import Comparing
 from reconcile.runs.connections import Connections
-from reconcile.runs.context import ViewRun, as_meant, leased, open_view
+from reconcile.runs.context import ViewRun, leased, open_view, reported_as
 from reconcile.runs.delta import Doubt, Follower
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
@@ -87,7 +87,7 @@ class Task:
             self.report.drift = None  # of an audit that was cut short
             if not self.cut_short:
                 known = self._run is not None and self._comparing is not None
-                self.report.fail(as_meant(self._run, error) if known and self._run is not None else error)
+                self.report.fail(reported_as(self._run, error) if known and self._run is not None else error)
             logger.debug("view %s failed", self._view.name, exc_info=True)
         except Exception as error:  # a bug: one line for the user, the traceback at debug level, other views go on
             self._note_bug(error)

@@ -21,7 +21,7 @@ from reconcile.target.layouts import Layout
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
 from reconcile.target.nodes import Nodes
-from reconcile.target.port import Counters, Outcome, Page, Stored, Usage, Write
+from reconcile.target.port import LARGE_VALUE_BYTES, Counters, Outcome, Page, Stored, Usage, Write
 from reconcile.target.reader import Reader
 from reconcile.target.renewal import LeaseKeeper
 from reconcile.target.throttle import Throttle
@@ -30,7 +30,6 @@ from reconcile.target.wire import Wire
 
 RELEASE_S = 2.0
 """How long a run that ends tries to give its lease back."""
-LARGE_VALUE_BYTES = 1 << 20
 DEFAULT_BULK_MAX_BYTES = 512 * 1024 * 1024
 
 

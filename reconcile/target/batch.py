@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from reconcile.config.settings import LimitSettings
-from reconcile.target.port import Outcome, Target, Write
+from reconcile.target.port import LARGE_VALUE_BYTES, Outcome, Target, Write
 
 TOGETHER_ROWS = 200
-LARGE_VALUE_BYTES = 1 << 20
 
 
 @dataclass(slots=True)

@@ -27,6 +27,9 @@ from reconcile.stop import Stop
 from reconcile.target.nodes import Nodes
 from reconcile.target.renewal import LeaseKeeper
 
+LARGE_VALUE_BYTES = 1 << 20
+"""From this size on, a value is checked against Redis' own limit before anything is written."""
+
 Page = list[tuple[bytes, bytes | None]]
 """Keys with their framed values. None: the key has gone, or holds something the layout cannot read."""
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 
 import pytest
 
-from reconcile.compare import ahead, closely, repair
+from reconcile.compare import closely, early_scan, repair
 from reconcile.errors import HistoryLost, Unavailable
 from reconcile.runs import delta as deltas
 from reconcile.runs import large, load, work
@@ -115,8 +115,8 @@ class Io:
             patch.setattr(Subscription, "cancel", self._cancelling(Subscription.cancel))
             patch.setattr(opening, "open_nodes", self._connecting("redis.connect", opening.open_nodes, _close_nodes))
             patch.setattr(sessions, "connect", self._connecting("source.connect", sessions.connect, Session.close))
-            # A scan ahead is another thread's: how many of its calls come before the rows differs from run to run.
-            patch.setattr(ahead, "HELD_NAMES", 0)
+            # An early scan is another thread's: how many of its calls come before the rows differs from run to run.
+            patch.setattr(early_scan, "HELD_NAMES", 0)
             yield self
 
     def _sending(self, send: Any, read_until: Any) -> Any:

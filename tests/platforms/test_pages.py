@@ -15,7 +15,7 @@ from reconcile.report.audit import (
     PastAudit,
     RedisCounters,
     SliceCompared,
-    Surplus,
+    SurplusReport,
 )
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
 from tests.support import browser
@@ -42,7 +42,7 @@ def audited(text: str = "price:7") -> ViewReport:
     ]
     audit = AuditReport(
         counters=RedisCounters(NOW_MS - HOUR_MS, NOW_MS - HOUR_MS, 1204, 0, text),
-        surplus=[Surplus(text, text, 17, [text, LONG])],
+        surplus=[SurplusReport(text, text, 17, [text, LONG])],
         duplicates=Duplicates(2, [text]),
         coverage=Coverage(64, [SliceCompared(i, NOW_MS - i * 9 * HOUR_MS, text) for i in range(50)], NOW_MS + HOUR_MS),
         history=[

@@ -17,7 +17,7 @@ from reconcile.report.audit import (
     PastAudit,
     RedisCounters,
     SliceCompared,
-    Surplus,
+    SurplusReport,
 )
 from reconcile.report.files import write_file
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
@@ -100,7 +100,7 @@ def test_history_evidence_and_coverage() -> None:
     """What an audit knows beside the drift is on its page."""
     audit = AuditReport(
         counters=RedisCounters(1, 2, 1204, 0, "allkeys-lru"),
-        surplus=[Surplus("prices", "the prefix 'price:'", 17, ["price:x"])],
+        surplus=[SurplusReport("prices", "the prefix 'price:'", 17, ["price:x"])],
         duplicates=Duplicates(2, ["price:7"]),
         coverage=Coverage(4, [SliceCompared(0, 1, "compare")], 1_763_920_000_000),
         history=[PastAudit(5, "drift", 4, True, "3/8", 9), PastAudit(3, "in sync", 2, False, "0/1", 0)],

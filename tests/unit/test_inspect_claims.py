@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconcile.core.ownership import Range, overlap
-from reconcile.inspect.claims import Claims
+from reconcile.inspect.claims import ClaimTable
 
 STORED = {
     "a": Range("prefix", b"a:").encode(),
@@ -21,7 +21,7 @@ STORED = {
 
 def test_overlaps_are_pairs() -> None:
     """A prefix within another overlaps it; what cannot be read is set apart."""
-    claims = Claims.read(STORED)
+    claims = ClaimTable.read(STORED)
     assert claims.overlapping() == [("a", "ab")]
     assert claims.unreadable == ["odd"]
 
@@ -37,7 +37,7 @@ RANGES = st.builds(
 @given(st.lists(RANGES, max_size=8))
 def test_overlaps_are_those_of_the_rule(ranges: list[Range]) -> None:
     """The quick way finds what comparing each with each would find."""
-    claims = Claims({f"view-{n}": one for n, one in enumerate(ranges)}, [])
+    claims = ClaimTable({f"view-{n}": one for n, one in enumerate(ranges)}, [])
     pairs = combinations(claims.ranges.items(), 2)
     expected = sorted((one, two) for (one, ours), (two, theirs) in pairs if overlap(ours, theirs))
     assert claims.overlapping() == expected
@@ -49,12 +49,12 @@ def test_overlaps_are_those_of_the_rule(ranges: list[Range]) -> None:
 
 def test_orphans_have_neither_state_nor_view() -> None:
     """A claim is needed by a state or by a view of this configuration."""
-    assert Claims.read(STORED).orphaned({"a", "kept"}, {"c"}) == ["ab"]
+    assert ClaimTable.read(STORED).orphaned({"a", "kept"}, {"c"}) == ["ab"]
 
 
 def test_owner_of_a_key() -> None:
     """The longest prefix has the key; remembered keys cannot be told by name."""
-    claims = Claims.read(STORED)
+    claims = ClaimTable.read(STORED)
     assert claims.owner_of(b"a:b:1") == "ab"
     assert claims.owner_of(b"a:1") == "a"
     assert claims.owner_of(b"z") is None

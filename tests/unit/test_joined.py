@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconcile.errors import ExitCode, Unavailable
-from reconcile.report.audit import AuditReport, Coverage, Duplicates, SliceCompared, Surplus
+from reconcile.report.audit import AuditReport, Coverage, Duplicates, SliceCompared, SurplusReport
 from reconcile.report.joined import join
 from reconcile.report.run_report import DriftReport, ViewReport
 
@@ -57,7 +57,7 @@ def test_evidence_of_all_shards_is_the_views() -> None:
     audits = [
         AuditReport(
             coverage=Coverage(1, [SliceCompared(0, 50 + i, "verify")]),
-            surplus=[Surplus("old", "old:", 2, [f"n{i}"])],
+            surplus=[SurplusReport("old", "old:", 2, [f"n{i}"])],
             duplicates=Duplicates(i, []),
         )
         for i in range(2)
@@ -65,5 +65,5 @@ def test_evidence_of_all_shards_is_the_views() -> None:
     whole = joined(part(0, audit=audits[0], drift=DriftReport()), part(1, audit=audits[1]), verify=True)
     assert whole.audit is not None
     assert whole.audit.coverage == audits[0].coverage
-    assert whole.audit.surplus == [Surplus("old", "old:", 4, ["n0", "n1"])]
+    assert whole.audit.surplus == [SurplusReport("old", "old:", 4, ["n0", "n1"])]
     assert whole.audit.duplicates == Duplicates(1, [])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reconcile.errors import ExitCode, Unavailable
 from reconcile.report import metrics
-from reconcile.report.audit import AuditReport, Coverage, SliceCompared, Surplus
+from reconcile.report.audit import AuditReport, Coverage, SliceCompared, SurplusReport
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
 
 LINE = re.compile(r'[a-z_]+\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\} -?\d+(\.\d+)?')
@@ -120,7 +120,7 @@ def test_drift_of_a_verify_that_failed_is_not_told(tmp_path: Path) -> None:
 
 def test_what_an_audit_notes_beside_drift(tmp_path: Path) -> None:
     """Surplus of all claims together; the oldest comparison only once everything has been compared."""
-    audit = AuditReport(surplus=[Surplus("a", "a:", 3), Surplus("b", "b:", 4)], coverage=Coverage(2))
+    audit = AuditReport(surplus=[SurplusReport("a", "a:", 3), SurplusReport("b", "b:", 4)], coverage=Coverage(2))
     view = ViewReport("prices", drift=DriftReport(), audit=audit)
     found = written(tmp_path / "m.prom", run(view, mode="verify"))
     assert found[of("surplus_keys", mode="verify")] == "7"

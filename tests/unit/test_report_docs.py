@@ -12,7 +12,7 @@ import pytest
 from reconcile.core.drift import Cause
 from reconcile.core.explanation import KeyVerdict
 from reconcile.report import metrics
-from reconcile.report.audit import AuditReport, Coverage, Duplicates, RedisCounters, SliceCompared, Surplus
+from reconcile.report.audit import AuditReport, Coverage, Duplicates, RedisCounters, SliceCompared, SurplusReport
 from reconcile.report.run_report import DriftReport, ErrorReport, RunReport, ViewReport
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -43,9 +43,11 @@ def test_every_field_and_cause_of_drift() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [RedisCounters(), Surplus("v", "p:", 1), Duplicates(1), SliceCompared(0, 1, "verify"), Coverage(1)]
+    "value", [RedisCounters(), SurplusReport("v", "p:", 1), Duplicates(1), SliceCompared(0, 1, "verify"), Coverage(1)]
 )
-def test_every_field_of_an_audits_parts(value: RedisCounters | Surplus | Duplicates | SliceCompared | Coverage) -> None:
+def test_every_field_of_an_audits_parts(
+    value: RedisCounters | SurplusReport | Duplicates | SliceCompared | Coverage,
+) -> None:
     """The parts of an audit are described in the row of the field that holds them."""
     (section,) = re.findall(r"^## An audit\n(.*?)(?=^## )", (DOCS / "report.md").read_text("utf-8"), re.M | re.S)
     assert {f"`{one.name}`" for one in dataclasses.fields(value)} <= set(re.findall(r"`\w+`", section))

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from reconcile.errors import ExitCode, LeaseHeld, SafetyStop, Unavailable, UsageError
-from reconcile.report.audit import AuditReport, Coverage, Duplicates, RedisCounters, SliceCompared, Surplus
+from reconcile.report.audit import AuditReport, Coverage, Duplicates, RedisCounters, SliceCompared, SurplusReport
 from reconcile.report.run_report import SCHEMA_VERSION, DriftReport, RunReport, ViewReport
 from reconcile.report.text import render, summaries
 
@@ -156,7 +156,7 @@ def test_evidence_of_an_audit() -> None:
     """What was found beside the drift stands below it; what was looked for and not found says nothing."""
     audit = AuditReport(
         counters=RedisCounters(AS_OF, AS_OF, 1204, 1, "allkeys-lru"),
-        surplus=[Surplus(None, "the prefix 'orders:'", 17, ["orders:a\x1b"])],
+        surplus=[SurplusReport(None, "the prefix 'orders:'", 17, ["orders:a\x1b"])],
         duplicates=Duplicates(2, ["orders:7"]),
         coverage=Coverage(64, [SliceCompared(1, AS_OF, "verify")]),
     )

@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
-from reconcile.compare import ahead
-from reconcile.compare.ahead import Ahead, begun_ahead, names_within
+from reconcile.compare import early_scan
+from reconcile.compare.early_scan import EarlyScan, names_within, scan_early
 from reconcile.compare.sides import Sides
 from reconcile.core import digest
 from reconcile.core.records import Manifest
@@ -51,7 +51,7 @@ def test_names_are_looked_for_while_the_source_is_waited_for(place: Place) -> No
     wanted = filled(place, 600)
     with place.target() as target:
         before = scans(place)
-        found = Ahead(sides_of(target), BUCKETS, WITHIN)
+        found = EarlyScan(sides_of(target), BUCKETS, WITHIN)
         with found:
             deadline = time.monotonic() + 20
             while scans(place) == before:
@@ -67,7 +67,7 @@ def test_rows_that_come_at_once_leave_the_scan_for_later(single: Place) -> None:
     """What was not looked at by then is looked at when it is asked for, between other requests."""
     wanted = filled(single, 30_000)
     with single.target() as target:
-        with Ahead(sides_of(target), BUCKETS, WITHIN) as found:
+        with EarlyScan(sides_of(target), BUCKETS, WITHIN) as found:
             pass
         names: set[bytes] = set()
         for page in found.pages():
@@ -79,10 +79,10 @@ def test_rows_that_come_at_once_leave_the_scan_for_later(single: Place) -> None:
 def test_no_more_names_are_held_than_allowed(single: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest of the scan waits for whoever takes the pages."""
     wanted = filled(single, 40_000)
-    monkeypatch.setattr(ahead, "HELD_NAMES", 1000)
+    monkeypatch.setattr(early_scan, "HELD_NAMES", 1000)
     with single.target() as target:
         before = scans(single)
-        found = Ahead(sides_of(target), BUCKETS, WITHIN)
+        found = EarlyScan(sides_of(target), BUCKETS, WITHIN)
         with found:
             found._thread.join(20)
         assert scans(single) - before < 5, "10 pages are all of it"
@@ -95,14 +95,14 @@ def test_what_goes_wrong_in_the_scan_is_raised_where_it_was_begun(single: Place)
     stop = Stop()
     with single.target() as target:
         stop.request("SIGTERM")
-        with pytest.raises(Incomplete), Ahead(sides_of(target, stop), BUCKETS, WITHIN) as found:
+        with pytest.raises(Incomplete), EarlyScan(sides_of(target, stop), BUCKETS, WITHIN) as found:
             found._thread.join(20)
-        with pytest.raises(KeyError), Ahead(sides_of(target, stop), BUCKETS, WITHIN):
+        with pytest.raises(KeyError), EarlyScan(sides_of(target, stop), BUCKETS, WITHIN):
             raise KeyError
     with single.target() as target:
         for client in single.clients():
             client.client_kill_filter(_type="normal", skipme=True)
-        with pytest.raises(Unavailable), Ahead(sides_of(target), BUCKETS, WITHIN) as found:
+        with pytest.raises(Unavailable), EarlyScan(sides_of(target), BUCKETS, WITHIN) as found:
             found._thread.join(20)
 
 
@@ -111,14 +111,14 @@ def test_a_scan_is_begun_only_where_it_is_certain_to_be_needed() -> None:
     manifest = Manifest(2, f"{digest.normal(5 * digest.ONE):032x}")
     assert manifest.take(digest.encode_manifest([2 * digest.ONE, 3 * digest.ONE]))
     sides = cast(Sides, None)
-    assert begun_ahead(sides, manifest, [2, 3], [0, 1]) is None
-    assert begun_ahead(sides, manifest, [9, 4], [0, 1]) is None
-    assert begun_ahead(sides, manifest, [9, 2], [0]) is None
-    assert begun_ahead(sides, manifest, [9, 2], [0, 1]) is not None
-    assert begun_ahead(sides, manifest, [9, 2], [1]) is not None
-    assert begun_ahead(sides, manifest, [ahead.HELD_NAMES, 2], [0, 1]) is None
-    assert begun_ahead(sides, manifest, None, [0, 1]) is None
-    assert begun_ahead(sides, None, [9, 2], [0, 1]) is None
+    assert scan_early(sides, manifest, [2, 3], [0, 1]) is None
+    assert scan_early(sides, manifest, [9, 4], [0, 1]) is None
+    assert scan_early(sides, manifest, [9, 2], [0]) is None
+    assert scan_early(sides, manifest, [9, 2], [0, 1]) is not None
+    assert scan_early(sides, manifest, [9, 2], [1]) is not None
+    assert scan_early(sides, manifest, [early_scan.HELD_NAMES, 2], [0, 1]) is None
+    assert scan_early(sides, manifest, None, [0, 1]) is None
+    assert scan_early(sides, None, [9, 2], [0, 1]) is None
 
 
 def test_names_of_other_buckets_are_left_out(place: Place) -> None:

@@ -1,7 +1,7 @@
-"""The scan for candidates, begun while the source works on the rows: neither waits for the other.
+"""The scan for candidates, started early: in a thread, while the source works on the rows.
 
-Where the source counts fewer rows in a bucket than the manifest, names will have to be looked for. Until the first
-rows come nothing else is asked of Redis, so a thread may have its connection for that long.
+Where the source counts fewer rows in a bucket than the manifest does, a scan for names is needed. Until the first rows
+arrive nothing else uses the connection to Redis, so a thread may scan over it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from reconcile.core.records import Manifest
 
 HELD_NAMES = 100_000
 HELD_BYTES = 8 << 20
-"""Names held at once, at most."""
+"""The most names held at once, and their size."""
 
 
-class Ahead:
-    """Owned names in some buckets, in pages. `with` it while the source is waited for; afterwards take `pages`."""
+class EarlyScan:
+    """Pages of owned names in some buckets. Enter it before waiting for the source, leave it when rows arrive, then
+    take `pages`."""
 
     def __init__(self, sides: Sides, buckets: int, within: set[int]) -> None:
-        """within: of `buckets`."""
+        """buckets: the number of buckets; within: those to find names in."""
         self._scan = names_within(sides, buckets, within)
         self._pages: list[list[bytes]] = []
         self._names = self._bytes = 0
@@ -32,13 +33,13 @@ class Ahead:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._look, name="reconcile-names", daemon=True)
 
-    def __enter__(self) -> Ahead:
+    def __enter__(self) -> EarlyScan:
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self._rows_came.set()
-        self._thread.join()  # a page is under way at most
+        self._thread.join()  # waits for at most one page
         if self._error is not None and kind is None:
             raise self._error
 
@@ -51,32 +52,33 @@ class Ahead:
                 self._pages.append(page)
                 self._names += len(page)
                 self._bytes += sum(map(len, page))
-        except BaseException as problem:  # raised where the scan is waited for
+        except BaseException as problem:  # raised again in __exit__
             self._error = problem
 
     def pages(self) -> Iterator[list[bytes]]:
-        """What was found, and what is left of the scan. To be taken once."""
+        """The pages found so far, then the rest of the scan. Iterate once."""
         while self._pages:
             yield self._pages.pop()
         yield from self._scan
 
 
-def begun_ahead(
+def scan_early(
     sides: Sides, manifest: Manifest | None, rows_in: Sequence[int] | None, chosen: list[int]
-) -> Ahead | None:
-    """A scan that is certain to be needed, unless it is of more buckets than names can be held of.
+) -> EarlyScan | None:
+    """Return a scan if one is certainly needed and its names can be held; None otherwise.
 
-    rows_in: what the source counts per bucket of the manifest, rows without a value among them; None: not known.
+    rows_in: the source's count per bucket of the manifest, including rows without a value; None: unknown. chosen: the
+    buckets under repair.
     """
     if manifest is None or rows_in is None or sum(rows_in[bucket] for bucket in chosen) > HELD_NAMES:
         return None
     if not any(digest.count(manifest[bucket]) > rows_in[bucket] for bucket in chosen):
         return None
-    return Ahead(sides, manifest.buckets, set(chosen))
+    return EarlyScan(sides, manifest.buckets, set(chosen))
 
 
 def names_within(sides: Sides, buckets: int, within: set[int]) -> Iterator[list[bytes]]:
-    """Owned names in some buckets, page by page. A scan may name a key twice."""
+    """Yield pages of owned names in some of `buckets` buckets. A key may come twice."""
     mask = buckets - 1
     for page in sides.target.names():
         sides.stop.check()
