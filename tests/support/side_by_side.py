@@ -26,6 +26,13 @@ def workers() -> int:
     return 0 if os.environ.get("RECONCILE_TEST_REDIS_URL") else WORKERS_PER_CPU * (os.cpu_count() or 1)
 
 
+def check_grouped(item: pytest.Item) -> None:
+    """Raise if the test's group did not reach xdist: versions that do not fit, which nobody would notice otherwise."""
+    group = item.get_closest_marker("xdist_group")
+    if group and item.config.getoption("loadgroup", default=False):
+        assert item.nodeid.endswith(f"@{group.args[0]}"), "xdist does not know this pytest: make .venv/.installed"
+
+
 def is_alone(item: pytest.Item) -> bool:
     return item.get_closest_marker("alone") is not None
 
