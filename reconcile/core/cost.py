@@ -135,12 +135,6 @@ def load_cost(demand: Demand, source: SourceCosts) -> Cost:
     return sent + cost("fingerprints", demand, source)
 
 
-def cheapest(demand: Demand, source: SourceCosts, *, runs_per_start: float) -> Way:
-    """Return the way that takes the fewest CPU seconds in total."""
-    ways: tuple[Way, ...] = ("companion", "fingerprints", "delta", "follow")
-    return min(ways, key=lambda way: cost(way, demand, source, runs_per_start=runs_per_start).total_s)
-
-
 def factor(demand: Demand, fingerprints_s: float) -> float:
     """Return the factor for `scaled`. fingerprints_s: seconds that all fingerprints took on the source at hand."""
     known = SourceCosts()

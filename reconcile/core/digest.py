@@ -1,21 +1,21 @@
-"""Digests: what a bucket of rows adds up to, the same at both ends.
+"""Digests: sums of row hashes, computed the same way for the source's rows and for Redis' content.
 
     row hash   r = xxh3_64(key, seed = xxh3_64(value, seed = salt))     key: as in Redis; value: its framed bytes
     bucket     b = crc32(key) mod B                        B a power of two
     digest     D[b] = (count, Σ r mod 2^64)
 
-Sums, not XOR: equal rows would cancel. One Python int holds a digest while it is being added up:
+Sums, not XOR, with which equal rows would cancel. While a digest is being added up, one Python int holds it:
 
     digest = count · 2^96 + Σ r          so adding or subtracting a row is one operation on one list element
 
-2^96 leaves room for 2^31 rows before Σ r could reach the count. `normal` brings an int back to the one form that
-is compared and stored: count · 2^64 + (Σ r mod 2^64).
+2^96 leaves room for 2^31 rows before Σ r could reach the count. `normal` converts the int to the form that is compared
+and stored: count · 2^64 + (Σ r mod 2^64).
 
-The digest salt is eight random bytes that only the state knows: without it, whoever controls rows of a bucket could
-make them cancel somebody else's change.
+The digest salt is eight random bytes, kept only in the state. Without a salt, anybody who controls some rows of a
+bucket could choose them so that they cancel a change to another row.
 
-A fingerprint is the same idea at the source: Σ seahash(row), computed by Materialize. It is opaque to us and only
-compared with another fingerprint of the same bucket.
+A fingerprint is the same idea at the source: Σ seahash(row), computed by Materialize. To us it is opaque; it is only
+compared with other fingerprints of the same bucket.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ FINGERPRINT_BYTES = 8
 MIN_BUCKETS = 16
 MAX_BUCKETS = 1 << 17
 ROWS_PER_BUCKET = 64
-"""Target rows per bucket. One changed row makes its whole bucket travel; but each bucket costs 24 bytes of state and
-one group of fingerprints, which costs the source as much as hashing several rows.
+"""Intended rows per bucket. When one row changes, its whole bucket is read; but each bucket takes 24 bytes in Redis and
+one group in the fingerprint query, which costs the source as much as hashing several rows.
 """
 COMPANION_ROWS_PER_BUCKET = 16
-"""Target rows per bucket with a companion view, which keeps its groups up to date: more of them cost memory, but no
+"""Intended rows per bucket with a companion view, which keeps its groups up to date: more groups take memory, but no
 time per run.
 """
 
 UNKNOWN = 0
-"""Fingerprint of a bucket that was touched since its fingerprint was taken, or never had one."""
+"""The fingerprint of a bucket that has been touched since its fingerprint was taken, or that never had one."""
 
 Normal = NewType("Normal", int)
-"""A digest as it is compared and stored: count · 2^64 + (Σ r mod 2^64). A bare int is one that is being added up."""
+"""A digest in the form that is compared and stored: count · 2^64 + (Σ r mod 2^64). A plain int is still being added up.
+"""
 Words: TypeAlias = "array[int]"
-"""A manifest as 64-bit numbers, count and sum of bucket b at 2b and 2b + 1: a tenth of the memory of ints."""
+"""A manifest as 64-bit numbers: count and sum of bucket b at 2b and 2b + 1. Takes a tenth of the memory of ints."""
 Fingerprints: TypeAlias = "array[int]"
-"""One per bucket, 8 bytes each; there may be 2^17 of them, in several copies."""
+"""One fingerprint per bucket, 8 bytes each; there may be 2^17 of them, in several copies."""
 _UINT64 = "Q"
 
 

@@ -17,7 +17,7 @@ _PREFIX, _KEY = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class ClaimTable:
-    """The hash of claims. Tags name views: `view` or `namespace.view`."""
+    """The claims in Redis. Tags name views: `view` or `namespace.view`."""
 
     ranges: dict[str, Range]
     unreadable: list[str]

@@ -1,4 +1,4 @@
-"""doctor's estimate of what runs of a view cost, for each way to learn what changed (docs/scale.md)."""
+"""Doctor's estimate of what runs of a view cost, for each way to learn what changed (docs/scale.md)."""
 
 from __future__ import annotations
 

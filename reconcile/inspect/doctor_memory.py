@@ -1,4 +1,4 @@
-"""doctor's estimate of whether Redis has room for what the next run would write."""
+"""Doctor's estimate of whether Redis has room for what the next run would write."""
 
 from __future__ import annotations
 

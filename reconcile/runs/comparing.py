@@ -19,7 +19,7 @@ from reconcile.runs.delta import Doubt
 from reconcile.target.port import Write
 
 PAGES_MS = 2
-"""Time a follower's idle moment is used for."""
+"""How long one idle moment of a follower is used."""
 
 
 class Comparing:

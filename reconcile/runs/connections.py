@@ -1,6 +1,6 @@
-"""The connections of one invocation, reused from view to view: opening one costs more than a view without changes.
+"""The connections of one invocation, reused from view to view: opening one costs more than an unchanged view does.
 
-A connection is kept if nothing is under way on it and it watches nothing; any other is closed.
+A connection is kept if nothing is under way on it and it has no WATCH; any other is closed.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ TRANSACTION_ROWS = 4000
 TRANSACTION_BYTES = 2 << 20
 
 
-class Collision(Exception):  # noqa: N818 - not an error: another way is taken
+class Collision(Exception):  # noqa: N818 - no error: the caller takes another way
     """A key of the view already exists."""
 
 

@@ -28,7 +28,7 @@ def settled(run: ViewRun) -> Stored:
         if pending is None:
             return stored
         if pending.kind == "withheld" or target.holder() is None:
-            # Whoever held the lease may have finished in between.
+            # The run that held the lease may have finished in between.
             if target.state() == stored.state:
                 _note_unfinished(run, pending, stored)
                 return stored
@@ -39,9 +39,9 @@ def settled(run: ViewRun) -> Stored:
 
 
 def settled_manifest(run: ViewRun, wanted: Collection[int]) -> Manifest | None:
-    """Settle run.stored, and read its manifest as far as it is wanted; None where there is none that is the state's.
+    """Settle run.stored and read the wanted buckets of its manifest; None if no manifest matches the state.
 
-    Raises as `settled`, and Unavailable where commits come between the two reads again and again.
+    Raises as `settled`, and Unavailable if commits keep coming between the two reads.
     """
     for _ in range(MAX_LOOKS):
         run.stored = stored = settled(run)

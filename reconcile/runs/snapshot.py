@@ -1,11 +1,11 @@
-"""One-shot: bring Redis to the view's content at one time T, touching only what differs.
+"""One-shot: bring Redis to the view's content at one time T, and touch only what differs.
 
-    load     nothing is there yet: stream and write
-    repair   which buckets differ? those whose fingerprint is not the checkpoint's, or is unknown; read their rows, put
-             what is missing or stale, judge what is left over, delete or withhold it
+    load     Redis holds none of the view's keys: stream the rows and write them
+    repair   find the buckets whose fingerprint is unknown or not the checkpoint's; read their rows, put what is missing
+             or stale, judge what is left over, and delete or withhold it
 
-First contact, a snapshot that was cut short and one that is asked to look at everything are repairs of more buckets.
-Where a run may be cut short, or the buckets have more rows than memory allows names of, they are taken in parts.
+First contact with existing keys, a snapshot that was cut short and `--deep` are repairs too, of more buckets. Buckets
+are repaired in parts if the run may be cut short, or if their names do not fit into memory.
 """
 
 from __future__ import annotations

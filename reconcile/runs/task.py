@@ -1,5 +1,5 @@
-"""One view's part of an invocation, from opening to closing its connections, in stages that those of other views may
-interleave. A failure is this view's alone and ends in its report.
+"""The work on one view in one invocation, from opening to closing its connections, in stages between which other views
+may be served. A failure ends in this view's report and does not affect the others.
 
     advance() ─▶ a Follower for the loop; unfollowed(); advance() ─▶ …
              └▶ None: done, close(); or turned_away, cut_short: rest(), and advance() again later

@@ -1,12 +1,12 @@
-"""Read-only audit. Drift is what differs at one and the same time; that Redis lags behind the source is not drift.
+"""Read-only audit. Drift is a difference at the same time on both sides; a Redis that lags behind has no drift.
 
-    exact      the source can still be read at the checkpoint's as_of: compare there
-    present    its history is gone: compare with the present, and use fingerprints to tell which buckets have not
-               moved since the checkpoint; in those a difference is drift. What Redis holds against the manifest tells
-               of changes from outside in all of them.
+    exact      the source can still be read at the checkpoint's as_of: compare at that time
+    present    its history is gone: compare with the present. Fingerprints show which buckets have not changed since
+               the checkpoint; in those a difference is drift. In all buckets, the manifest shows whether something
+               else has changed Redis.
 
-Syncing may go on meanwhile. So a difference is only a suspicion: the bucket is read again, source and Redis, until what
-the manifest says of it stood still in between; buckets for which it never does are left unjudged, and said to be.
+Syncing may go on meanwhile, so a difference is only a suspicion: the bucket is read again, from source and Redis, until
+its manifest record did not change in between. Buckets that keep changing are reported as not judged.
 """
 
 from __future__ import annotations

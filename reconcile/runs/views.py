@@ -1,10 +1,10 @@
-"""Several views in one process: workers bring them to the present, one thread follows all that have come there.
+"""Several views in one process: workers bring them to the present, then one thread follows all of them.
 
     waiting ──▶ with a worker ──▶ followed ──▶ with a worker ──▶ done
        ▲              │ its share of the time is over, or        │
        └──────────────┴ Materialize takes no more connections ◀──┘ (another view's turn)
 
-The view whose state is oldest begins. No view has more than its share of the time while others wait.
+The view with the oldest state goes first. While others wait, no view gets more than its share of the time.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from reconcile.target.opening import last_written, open_nodes
 from reconcile.target.renewal import LeaseKeeper
 
 BUSY_LOOK_S = 0.02
-"""How long the loop waits for changes while workers may have a view to hand over."""
+"""How long the loop waits for changes while workers may hand over a view."""
 LEAST_SHARE_S = 1.0
 TURN_S = 2.0
-"""How long a view is followed before another gets its connection, if there are too few."""
+"""How long a view is followed before another view gets its connection, if there are too few connections."""
 
 
 def work_on(tasks: list[Task], settings: Settings, stop: Stop) -> None:

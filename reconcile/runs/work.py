@@ -1,8 +1,8 @@
-"""run, snapshot and delta of one view: the order of things.
+"""The steps of run, snapshot and delta for one view.
 
-    bring(run) ── to the present, by delta or snapshot ──▶ a Follower, where it is then to be followed ── finish(run)
+    bring(run) ── to the present, by delta or snapshot ──▶ a Follower, if the view is to be followed ── finish(run)
 
-What ends a follower before its time is handed back: `bring(run, forced=…)` takes the snapshot that settles it.
+If a follower ends early, its reason is passed back: `bring(run, forced=…)` takes the snapshot that resolves it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_TURNS = 4
 """How often one run may switch from delta to snapshot."""
 
 
-class Forced(Exception):  # noqa: N818 - not an error: the way on is a snapshot
+class Forced(Exception):  # noqa: N818 - no error: the caller takes a snapshot
     """A delta cannot continue; why a snapshot is needed, and which buckets it must examine besides."""
 
     def __init__(self, why: Snapshot, suspects: frozenset[int] = frozenset()) -> None:

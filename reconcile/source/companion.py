@@ -1,8 +1,8 @@
 """The companion view, in which Materialize maintains the fingerprints.
 
-Its definition has the number of buckets and the salt; whoever shares it (a new state, two Redis targets, the shards of
-a view) reads both from there. Plans prove that it matches the query: the statement in its definition must have the plan
-of the fingerprints we would query ourselves. Comparing the numbers proves nothing while the view is empty.
+The number of buckets and the salt are read from its definition, so a new state, a second Redis target and the shards of
+a view can share it. Plans prove that it matches the query: the statement in its definition must have the same plan as
+the fingerprint query we would send. Comparing the numbers themselves proves nothing while the view is empty.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What EXPLAIN TIMESTAMP AS JSON says (shape: transcripts `retain_history`, `transaction_snapshot`).
+"""Parse EXPLAIN TIMESTAMP AS JSON (its shape: transcripts `retain_history`, `transaction_snapshot`).
 
-since and upper are those of the objects listed under "sources", not those under "determination": inside a transaction
-the determination speaks for everything in the schemas of the query (adapter/src/coord/sequencer/inner/peek.rs,
-`timedomain_for`), so that a table beside the view, which keeps a second of history, would hide the view's hour. Outside
-of a transaction both are equal, in every transcript.
+since and upper are taken from the objects listed under "sources", not from "determination". Inside a transaction the
+determination covers everything in the query's schemas (adapter/src/coord/sequencer/inner/peek.rs, `timedomain_for`):
+another table with one second of history would hide the view's hour of history. Outside a transaction, both are equal in
+every transcript.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import ReconcileError
 
 _SOURCE_NAME = re.compile(r"(?P<name>.*) \((?P<id>[a-z]+\d+), (?P<kind>storage|compute)\)", re.DOTALL)
-"""As adapter/src/coord/sequencer/inner/explain_timestamp.rs writes it: nothing in the name is quoted."""
+"""As written by adapter/src/coord/sequencer/inner/explain_timestamp.rs, which quotes nothing in the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def _parse(explained: dict[str, Any]) -> Explained:
             else SourceObject(source["name"], source["name"], "storage")
         )
         read, written = source["read_frontier"], source["write_frontier"]
-        # Nothing of a frontier without elements can be read, or nothing more is written.
+        # A frontier without elements: nothing can be read any more, or nothing will be written any more.
         since = max(since, int(read[0]) if read else MAX_TIMESTAMP)
         uppers += [int(written[0])] if written else []
     frontiers = Frontiers(since=since, upper=min(uppers, default=None), now=int(chosen))

@@ -1,12 +1,13 @@
 """The SQL we send. The user's query is `q`; everything else is built around it.
 
-    mapped        the columns that make a row, as RowForm wants them: SELECT key, value::text FROM (q)
-    fingerprints  rows and the sum of the source's own hash of each, GROUP BY bucket
-    within        keeps `mapped` to chosen buckets, by byte mask
+    mapped        the columns that make a row, as RowForm expects them: SELECT key, value::text FROM (q)
+    fingerprints  the number of rows and the sum of their hashes, as the source computes them, GROUP BY bucket
+    within        limits `mapped` to chosen buckets, by byte mask
 
-Of a shard, everything but the plan and the times is asked of its rows alone: `q` is the query's part then.
+For a shard, `q` is limited to the shard's rows, except in statements about the plan and the times.
 
-Casting to text in SQL, on every path, gives one text form: a boolean would be `true` on one path and `t` on another.
+Every statement casts to text in SQL, so that a value has one text form: otherwise a boolean would be `true` in one
+statement and `t` in another.
 """
 
 from __future__ import annotations

@@ -59,6 +59,16 @@ class Ended:
         return "" if error is None else f"{error.kind}: {error.message} [{error.hint}]"
 
 
+def failed(ended: Ended, code: int, *texts: str) -> None:
+    """It ended with this code and one message that has these texts, with a hint."""
+    assert ended.code == code, ended.told
+    assert ended.view.error is not None
+    for text in texts:
+        assert text in ended.told
+    assert ended.view.error.hint
+    assert "\n" not in ended.view.error.message
+
+
 @dataclass
 class Rig:
     """A source and a Redis, reached directly or through `source_proxy` and `redis_proxy`."""

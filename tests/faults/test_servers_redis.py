@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from tests.faults.proxy import Proxy
-from tests.faults.rig import Ended, Rig, new_rig
+from tests.faults.rig import Rig, failed, new_rig
 from tests.support.acl import PASSWORD, RULES, USER
 from tests.support.redis_servers import start_redis
 from tests.support.redis_state import Stored, state
@@ -37,16 +37,6 @@ def new(source: Source, tmp_path: Path) -> Iterator[MakeRig]:
             return stack.enter_context(new_rig(source, server, tmp_path))
 
         yield make
-
-
-def failed(ended: Ended, code: int, *texts: str) -> None:
-    """It ended with this code and one message that says so, with a hint."""
-    assert ended.code == code, ended.told
-    assert ended.view.error is not None
-    for text in texts:
-        assert text in ended.told
-    assert ended.view.error.hint
-    assert "\n" not in ended.view.error.message
 
 
 def test_restart_with_aof_between_runs(new: MakeRig) -> None:

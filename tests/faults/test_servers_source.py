@@ -12,7 +12,7 @@ import pytest
 
 from reconcile.source import query
 from reconcile_standin import StandIn
-from tests.faults.rig import Ended, Rig, new_rig
+from tests.faults.rig import Ended, Rig, failed, new_rig
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import state
 from tests.support.sources import SourceServer
@@ -28,16 +28,6 @@ def restartable(redis_server: RedisServer, tmp_path: Path) -> Iterator[tuple[Rig
         new_rig(source, redis_server, tmp_path) as made,
     ):
         yield made, standin
-
-
-def failed(ended: Ended, code: int, *texts: str) -> None:
-    """It ended with this code and one message that says so, with a hint."""
-    assert ended.code == code, ended.told
-    assert ended.view.error is not None
-    for text in texts:
-        assert text in ended.told
-    assert ended.view.error.hint
-    assert "\n" not in ended.view.error.message
 
 
 def unchanged(rig: Rig, run: Callable[[], Ended]) -> Ended:
