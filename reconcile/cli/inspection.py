@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reconcile.cli.options import DURATION, NAME, Common, common_options, ended_in_time, view_options
+from reconcile.cli.options import (
+    DURATION,
+    FILE_NAME,
+    NAME,
+    VIEW_NAME,
+    Common,
+    common_options,
+    ended_in_time,
+    view_options,
+)
 from reconcile.cli.output import is_terminal, print_json, say
 from reconcile.errors import UsageError
 
@@ -25,7 +34,13 @@ WATCH_EVERY_S = 2.0
     "--max-age", "max_age_s", type=DURATION, metavar="DURATION", help="Health check: exit 3 when a checkpoint is older."
 )
 @click.option("--watch", is_flag=True, help="Refresh every two seconds until Ctrl-C; needs a terminal.")
-@click.option("--html", "html_path", metavar="FILE", help="Write an HTML page of all views instead; it reloads itself.")
+@click.option(
+    "--html",
+    "html_path",
+    type=FILE_NAME,
+    metavar="FILE",
+    help="Write an HTML page of all views instead; it reloads itself.",
+)
 @view_options
 @common_options
 def status(common: Common, views: tuple[str, ...], max_age_s: float | None, watch: bool, html_path: str | None) -> int:
@@ -132,7 +147,7 @@ def doctor(
 
 @click.command()
 @click.argument("key", type=NAME)
-@click.option("--view", type=NAME, metavar="NAME", help="The view the key belongs to, if its prefix does not say.")
+@click.option("--view", type=VIEW_NAME, metavar="NAME", help="The view the key belongs to, if its prefix does not say.")
 @click.option("--show-values", is_flag=True, help="Show values, not only their length and digest.")
 @click.option("--max-runtime", type=DURATION, help="Give up after this long (exit 4).")
 @common_options

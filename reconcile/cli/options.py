@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from reconcile.texts import argument, environment
 
@@ -41,8 +42,33 @@ class Name(click.ParamType[str]):
         return argument(str(value))
 
 
+class ViewName(Name):
+    """Name of a view, which shells complete from the configuration."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from reconcile.config.load import load
+        from reconcile.errors import ReconcileError
+
+        try:
+            settings = load(ctx.params.get("config_path"), environment(), {})
+        except ReconcileError:  # its place is the command's own output
+            return []
+        return [CompletionItem(view.name) for view in settings.views if view.name.startswith(incomplete)]
+
+
+class FileName(click.ParamType[str]):
+    """Path of a file, which shells complete."""
+
+    name = "file"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
 DURATION = Duration()
 NAME = Name()
+VIEW_NAME = ViewName()
+FILE_NAME = FileName()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +103,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--config",
             "config_path",
+            type=FILE_NAME,
             metavar="FILE",
             help="Configuration file; default: $RECONCILE_CONFIG, ./config.yaml.",
         ),
@@ -91,7 +118,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of commands that work on several views."""
     return click.option(
-        "--view", "views", type=NAME, multiple=True, metavar="NAME", help="Only this view, or price-*; repeatable."
+        "--view", "views", type=VIEW_NAME, multiple=True, metavar="NAME", help="Only this view, or price-*; repeatable."
     )(command)
 
 

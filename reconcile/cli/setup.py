@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click import shell_completion
 
-from reconcile.cli.options import NAME, Common, common_options, ended_in_time
+from reconcile.cli.options import FILE_NAME, NAME, VIEW_NAME, Common, common_options, ended_in_time
 from reconcile.cli.output import is_terminal, print_json, say
 from reconcile.errors import ConfigError, UsageError
 
@@ -60,7 +60,11 @@ def config_show(common: Common) -> None:
     help="Configure this view or table of Materialize; repeatable.",
 )
 @click.option(
-    "--from", "old_path", metavar="FILE", help="Convert a configuration of mz-redis-sync, and list what changes."
+    "--from",
+    "old_path",
+    type=FILE_NAME,
+    metavar="FILE",
+    help="Convert a configuration of mz-redis-sync, and list what changes.",
 )
 @click.option(
     "--companion",
@@ -75,7 +79,7 @@ def config_show(common: Common) -> None:
     metavar="N",
     help="Buckets of the companion view; default: the view's own, else by row count.",
 )
-@click.option("--view", type=NAME, metavar="NAME", help="The view to make a companion for, if there are several.")
+@click.option("--view", type=VIEW_NAME, metavar="NAME", help="The view to make a companion for, if there are several.")
 @common_options
 def init(
     common: Common,

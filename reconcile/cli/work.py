@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from reconcile.cli.options import DURATION, Common, common_options, ended_in_time, view_options
+from reconcile.cli.options import DURATION, FILE_NAME, Common, common_options, ended_in_time, view_options
 from reconcile.cli.output import bug, print_error, print_json, say
 from reconcile.errors import ExitCode, ReconcileError
 from reconcile.runs.request import OPTIONS, IfLeased, parse
@@ -81,6 +81,7 @@ def _mode(mode: str) -> Callable[[Callable[..., Any]], click.Command]:
             click.option(
                 "--metrics-file",
                 "metrics_path",
+                type=FILE_NAME,
                 metavar="FILE",
                 help="Also write Prometheus metrics to this file, for node_exporter's textfile collector.",
             ),
@@ -137,9 +138,13 @@ def delta(common: Common, **options: Any) -> int:
 
 @_mode("verify")
 @click.option("--coverage", is_flag=True, help="Only show when each slice was last compared, and by what.")
-@click.option("--html", "html_path", metavar="FILE", help="Also write an HTML report.")
+@click.option("--html", "html_path", type=FILE_NAME, metavar="FILE", help="Also write an HTML report.")
 @click.option(
-    "--markdown", "markdown_path", metavar="FILE", help="Also write a Markdown summary, for CI jobs and chat."
+    "--markdown",
+    "markdown_path",
+    type=FILE_NAME,
+    metavar="FILE",
+    help="Also write a Markdown summary, for CI jobs and chat.",
 )
 def verify(common: Common, *, coverage: bool, **options: Any) -> int:
     """Compare Redis with the view at the checkpoint's time; change nothing. Exit 3: drift.
