@@ -97,6 +97,6 @@ def check_shards(survey: Survey, names: Mapping[str, Names], findings: Findings)
             if standing.error is None and (standing.state is None or standing.state.as_of is None):
                 findings.warn(
                     "shards",
-                    f"shard {shard} of {view} never came to its end: not all of its keys are in Redis",
-                    f"reconcile run --view {view} --shard {shard}\n# see that the schedule has all {shard.n}",
+                    f"shard {shard} of {view} has never completed a run: not all of its keys are in Redis",
+                    f"reconcile run --view {view} --shard {shard}\n# and let the schedule start all {shard.n} shards",
                 )

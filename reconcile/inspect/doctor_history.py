@@ -90,7 +90,7 @@ def _judge(
     windows_s = [known.window_ms / 1000 for known in objects if known.window_ms is not None]
     # Retained history is a promise; readable now may be more (lazy compaction) or less (a new view).
     kept_s = min(windows_s, default=readable_s)
-    now = f"the query can be read as of {span(readable_s)} ago now"
+    now = f"the query can be read back to {span(readable_s)} ago"
     wanted_s = max(LEAST_HISTORY_S, RUNS_TO_MISS * (every_s or 0))
     if kept_s >= max(SHORT_HISTORY_S, 2 * (every_s or 0)):
         findings.ok("history", f"kept for {span(kept_s)}; {now}")
@@ -102,7 +102,7 @@ def _judge(
     if every_s is not None and kept_s >= every_s:
         why = f"with runs every {span(every_s)}, one late run loses it and reconciles by snapshot"
     short = [known for known in objects if known.window_ms is None or known.window_ms / 1000 < wanted_s]
-    findings.warn("history", f"kept for {span(kept_s)} only, {now}: {why}", _retain(short, wanted_s))
+    findings.warn("history", f"kept for only {span(kept_s)} ({now}): {why}", _retain(short, wanted_s))
     return False
 
 
@@ -202,7 +202,7 @@ def _check_absent(
         findings.warn(
             "companion view",
             f"none is configured, though it would pay off: {measured}, in every run{share}",
-            f"reconcile init --companion --view {view.name}",
+            f"reconcile init --companion --view {view.name}\n# prints the statements, and what to configure",
         )
     return took_s
 

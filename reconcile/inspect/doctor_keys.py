@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from reconcile.config.settings import ViewSettings
 from reconcile.core import schedule
 from reconcile.core.changes import name_of
@@ -18,6 +20,7 @@ from reconcile.source.session import Session
 from reconcile.stop import Stop
 from reconcile.target.names import Names
 from reconcile.target.port import Target
+from reconcile.target.reader import pattern_of
 from reconcile.target.survey import Survey
 from reconcile.texts import plural
 
@@ -235,12 +238,12 @@ def _check_expiry(survey: Survey, target: Target, where: str, stop: Stop, findin
     if not found:
         findings.ok("expiry", f"none of {plural(asked, 'key')} {where} has a TTL")
         return
-    pattern = f"{target.range.prefix.decode()}*" if target.range.prefix else "*"
+    pattern = shlex.quote(pattern_of(target.range.prefix).decode())
     have = "has" if found == 1 else "have"
     findings.warn(
         "expiry",
         f"{found:,} of {plural(asked, 'key')} {where} {have} a TTL that something else has set, "
         f"e.g. {_shown(examples)}: Redis will delete them although the view has them",
-        f"redis-cli --scan --pattern '{pattern}' | xargs -r -n 1 redis-cli PERSIST\n"
+        f"redis-cli --scan --pattern {pattern} | xargs -r -d '\\n' -n 1 redis-cli PERSIST\n"
         "# and find out who calls EXPIRE; if keys should expire: expires_at: names the column that says when",
     )

@@ -37,7 +37,7 @@ def check_memory(
     more = max(0, rows - (state.keys if state is not None else 0))
     per_row = _bytes_per_row(session, mapping, view)
     needed, free = round(more * per_row), counters.max_bytes - counters.used_bytes
-    estimate = f"{plural(more, 'row')} to load ×  {per_row:,.0f} bytes = {_size(needed)}"
+    estimate = f"{plural(more, 'row')} to load × {per_row:,.0f} bytes = {_size(needed)}"
     if needed <= free:
         findings.ok("memory", f"{estimate}, {_size(max(0, free))} free below maxmemory")
         return

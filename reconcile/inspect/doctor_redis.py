@@ -80,8 +80,8 @@ def _check_eviction(nodes: list[Info], findings: Findings) -> None:
     if any(info["maxmemory_policy"].startswith("allkeys") for info in limited):
         findings.warn(
             "eviction",
-            f"maxmemory-policy {', '.join(policies)} removes keys silently when memory is short "
-            f"({evicted:,} so far), reconcile's own state included, until the rolling compare finds them",
+            f"when memory is short, maxmemory-policy {', '.join(policies)} removes keys silently, reconcile's own "
+            f"included ({evicted:,} so far); they are missing until the rolling compare finds out",
             "CONFIG SET maxmemory-policy noeviction\n# and in redis.conf, or the service's parameter group",
         )
         return

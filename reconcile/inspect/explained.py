@@ -153,7 +153,11 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     absent = redis["type"] != "none" and redis["content"] is None
     yield "Redis", (f"a {redis['type']}" if absent else _fact(redis["content"])) + ttl
     if redis["idle_s"] is not None:
-        touched = {True: "since the last run wrote", False: "not since the last run wrote", None: ""}
+        touched = {
+            True: "since the last run wrote (verify and explain read too)",
+            False: "not since the last run wrote",
+            None: "",
+        }
         since = touched[found["touched_since_commit"]]
         yield "last read or written", f"{redis['idle_s']:,} s ago" + (f", {since}" if since else "")
     if found["last_commit_ms"] is not None:
