@@ -11,6 +11,8 @@ from reconcile.errors import SafetyStop
 AHEAD_TOLERANCE_MS = 60_000
 """A checkpoint further ahead of the source than this belongs to another history (a restored backup, another clock)."""
 
+HISTORY_LOST = "history lost"
+
 
 @dataclass(frozen=True, slots=True)
 class Frontiers:
@@ -58,7 +60,7 @@ def decide(state: State | None, identity: Identity, frontiers: Frontiers) -> Dec
     if state.identity.source != identity.source:
         return Snapshot("the query, or an object it reads, is not the one of the checkpoint")
     if state.as_of < frontiers.since:
-        return Snapshot("history lost")
+        return Snapshot(HISTORY_LOST)
     if frontiers.upper is not None and state.as_of > frontiers.upper + AHEAD_TOLERANCE_MS:
         return Snapshot("the checkpoint is ahead of the source")
     return Delta(state.as_of)

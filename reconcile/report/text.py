@@ -70,9 +70,9 @@ def _headline(view: ViewReport, mode: str) -> str:
         kind = "deep snapshot" if view.deep else "snapshot"
         what = f"{kind} ({view.reason}): {changes}"
         if view.buckets and not view.deep:
-            what += f"; read {_number(view.buckets_read)} of {_number(view.buckets)} buckets"
+            what += f"; read {_number(view.buckets_read)} of {plural(view.buckets, 'bucket')}"
     else:
-        what = f"delta: {changes}; {_number(view.updates)} updates, {_number(view.commits)} commits"
+        what = f"delta: {changes}; {plural(view.updates, 'update')}, {plural(view.commits, 'commit')}"
     return f"{what}{_position(view)}"
 
 
@@ -83,7 +83,7 @@ def _verdict(view: ViewReport) -> str:
     if drift.total or drift.buckets:
         return (
             f"DRIFT: {_number(drift.missing)} missing, {_number(drift.stale)} stale, {_number(drift.extra)} extra "
-            f"in {_number(drift.buckets)} buckets{_position(view)}"
+            f"in {plural(drift.buckets, 'bucket')}{_position(view)}"
         )
     return "" if view.error is not None else f"in sync{_position(view)}"
 
@@ -98,7 +98,8 @@ def _drift_lines(drift: DriftReport) -> Iterator[str]:
     if unnamed > 0:
         yield f"  … and {_number(unnamed)} more (--max-report)"
     if drift.lagging_buckets:
-        yield f"  note: {_number(drift.lagging_buckets)} buckets have changed at the source since then (not drift)"
+        have = "has" if drift.lagging_buckets == 1 else "have"
+        yield f"  note: {plural(drift.lagging_buckets, 'bucket')} {have} changed at the source since then (not drift)"
 
 
 def evidence(view: ViewReport) -> Iterator[str]:
@@ -136,7 +137,7 @@ def _some(names: list[str], total: int) -> str:
 def _position(view: ViewReport) -> str:
     if view.as_of is None:
         return _took(view)
-    keys = f"; {_number(view.keys)} keys" if view.keys is not None else ""
+    keys = f"; {plural(view.keys, 'key')}" if view.keys is not None else ""
     return f"{keys}{_took(view)}; as of {view.as_of} ({format_time(view.as_of)})"
 
 

@@ -107,7 +107,7 @@ def _snapshot_only(run: ViewRun) -> Follower | None:
     companion = proved(run.session, run.described, run.state, run.report) if as_of is None else None
     with open_reading(run.session, run.described.mapping, as_of) as reading:
         decision = _decide(run, reading)
-        if isinstance(decision, Delta):
+        if isinstance(decision, Delta) or decision.reason == decide.HISTORY_LOST:  # that would not stop anybody else
             decision = Snapshot("asked for")
         return _snapshot(run, reading, Forced(decision), companion)
 

@@ -77,7 +77,7 @@ CASES: list[tuple[str, RunReport, list[str]]] = [
     (
         "dry run",
         report(view(action="delta", dry_run=True, puts=1, commits=1, as_of=AS_OF)),
-        [f"orders: delta: would put 1, would delete 0; 0 updates, 1 commits; {AT}"],
+        [f"orders: delta: would put 1, would delete 0; 0 updates, 1 commit; {AT}"],
     ),
     (
         "two views",
