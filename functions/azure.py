@@ -13,7 +13,7 @@ import azure.functions as func
 
 from functions import event as events
 
-PLATFORM_S = 300.0  # functionTimeout of the host.json beside function_app.py; a function is not told
+PLATFORM_S = 300.0  # functionTimeout of the host.json beside function_app.py; a function cannot read it
 app = func.FunctionApp()
 _logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def reconcile_verify(timer: func.TimerRequest) -> None:
 
 
 def _run(event: str, timer: func.TimerRequest) -> None:
-    outcome = events.run(event, events.told_limit_s() or PLATFORM_S)
+    outcome = events.run(event, events.environment_limit_s() or PLATFORM_S)
     level = logging.INFO if outcome.fine else logging.ERROR
     _logger.log(level, "%s", json.dumps({"past_due": timer.past_due, "reconcile": outcome.body}))
     outcome.raise_if_retryable()

@@ -122,8 +122,8 @@ def budget_s(platform_s: float, max_runtime_s: float | None) -> float:
     return ours_s if max_runtime_s is None else min(ours_s, max_runtime_s)
 
 
-def told_limit_s() -> float | None:
-    """Seconds, where only the environment can say them: FUNCTION_TIMEOUT_S, or what Google sets. Raises UsageError."""
+def environment_limit_s() -> float | None:
+    """The limit in seconds, if the environment has it: FUNCTION_TIMEOUT_S, or what Google sets. Raises UsageError."""
     for name in ("FUNCTION_TIMEOUT_S", "CLOUD_RUN_TIMEOUT_SECONDS"):
         if text := os.environ.get(name):
             if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text):
@@ -146,15 +146,15 @@ def log_line(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def run(event: object, platform_s: float, run_id: str | None = None, *, told: bool = True) -> Outcome:
+def run(event: object, platform_s: float, run_id: str | None = None, *, certain: bool = True) -> Outcome:
     """Carry out one event (values, or JSON text) within the platform's limit. Nothing stays open afterwards.
 
-    told: platform_s is what the platform said; else the environment may know better.
+    certain: platform_s comes from the platform itself; otherwise the environment may give the limit.
     """
     try:
         given = parse_json(event) if isinstance(event, bytes | str) else event
         request = to_request(given, allowed_by(os.environ))
-        limit_s = platform_s if told else told_limit_s() or platform_s
+        limit_s = platform_s if certain else environment_limit_s() or platform_s
         loaded = settings()
     except ReconcileError as error:
         report = RunReport(run_id or "", "refused", time.time_ns() // 1_000_000)

@@ -15,7 +15,7 @@ from flask import Request
 
 from functions import event as events
 
-PLATFORM_S = 60.0  # a function's limit when nobody asked for another; it is not told
+PLATFORM_S = 60.0  # the default limit; a function cannot read its own
 
 
 @functions_framework.http
@@ -40,6 +40,6 @@ def reconcile_event(event: CloudEvent) -> None:
 
 
 def _run(event: object, run_id: str | None = None) -> events.Outcome:
-    outcome = events.run(event, events.told_limit_s() or PLATFORM_S, run_id)
+    outcome = events.run(event, events.environment_limit_s() or PLATFORM_S, run_id)
     events.log_line({"severity": "INFO" if outcome.fine else "ERROR", "reconcile": outcome.body})
     return outcome

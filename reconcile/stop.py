@@ -59,7 +59,7 @@ class _Attempt(Generic[_T]):
                 self._results.append(result)
                 self.done.set()
                 return
-        with contextlib.suppress(Exception):  # nobody is left to be told
+        with contextlib.suppress(Exception):  # nobody waits for the error any more
             self._discard(result)
 
     def abandon(self) -> bool:

@@ -26,7 +26,7 @@ COMPARE_ROWS = 1000
 COMPARE_BYTES = 1 << 20
 """Most bytes of rows that are compared with Redis together (or one larger row)."""
 MAX_LOST = 1 << 18
-"""Lost keys remembered by hash; beyond this many they are not told from new ones."""
+"""Lost keys remembered by hash; beyond this many they count as new."""
 MAX_NAMED = 1000
 
 
@@ -106,7 +106,7 @@ def put_rows(
 
     buckets: number of buckets of the manifest; grain: of `Repaired.wanted`. anew: existing keys are taken over, so
     equal ones are written too. adopt: existing keys that nothing remembers as the view's are taken over as well.
-    taken: is told what is taken over. meanwhile: entered while the source works on its answer, and left before Redis is
+    taken: records what is taken over. meanwhile: entered while the source works on its answer, and left before Redis is
     asked for anything. Raises DataError for a key with several rows, SafetyStop for foreign keys.
     """
     names, nulls = NameTable(expected_rows, sides.salt), NameTable(0, sides.salt)

@@ -142,7 +142,7 @@ REDIS_PARAMETERS: Final[dict[str, tuple[str, Callable[[str], object], str]]] = {
     "db": ("db", values.whole(0, 1_000_000).parse, "number of the database; also as the path: `/3`"),
     "username": ("username", values.LINE.parse, "as before the `@`"),
     "password": ("password", values.SECRET.parse, "as before the `@`"),
-    "ssl_cert_reqs": ("tls_verify", _verify, "`none`: anybody may answer; `required`"),
+    "ssl_cert_reqs": ("tls_verify", _verify, "`required`, or `none`: check nothing"),
     "ssl_check_hostname": ("tls_verify", _check_name, "`false`: any name on the certificate"),
     "ssl_ca_certs": ("tls_ca_cert", values.LINE.parse, "`redis.tls_ca_cert`"),
     "ssl_certfile": ("tls_cert", values.LINE.parse, "`redis.tls_cert`"),

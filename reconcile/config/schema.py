@@ -48,7 +48,7 @@ FORMS: Final = (
     ),
     Key(
         Kind("text", "text on one line", keyform.parse_separator, "for example ':'"),
-        "what stands between the columns of a key of several",
+        "stands between the columns of a key",
         name="separator",
         default=":",
     ),

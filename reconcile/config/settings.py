@@ -63,7 +63,7 @@ class MaterializeSettings:
         ),
     )
     sslrootcert: str | None = field(
-        default=None, metadata=key(values.optional(values.PATH), "file with the certificate authorities")
+        default=None, metadata=key(values.optional(values.PATH), "file with certificate authorities")
     )
     cluster: str | None = field(
         default=None,
@@ -72,7 +72,7 @@ class MaterializeSettings:
     connect_timeout_s: float = field(default=10.0, metadata=key(_PATIENCE, "", name="connect_timeout"))
     read_timeout_s: float = field(
         default=300.0,
-        metadata=key(_PATIENCE, "a read that is silent for longer has failed", name="read_timeout"),
+        metadata=key(_PATIENCE, "a read has failed if nothing arrives for this long", name="read_timeout"),
     )
     extra: Mapping[str, Secret] = field(default_factory=dict)
     """Other libpq parameters from the URL: sslcert, options, service, hostaddr, several ports, …"""
@@ -123,7 +123,7 @@ class SentinelSettings:
     hosts: tuple[tuple[str, int], ...] = field(
         metadata=key(values.ADDRESSES, "the Sentinels; without a port: 26379", absent="required")
     )
-    master: str = field(metadata=key(values.LINE, "name of the primary, as Sentinel knows it", absent="required"))
+    master: str = field(metadata=key(values.LINE, "name of the primary, as the Sentinels know it", absent="required"))
     username: str | None = field(
         default=None, metadata=key(values.optional(values.LINE), "the Sentinels' own ACL user")
     )
@@ -152,12 +152,14 @@ class RedisSettings:
         default="full",
         metadata=key(
             values.choice("full", "ca", "none"),
-            "`full`: the certificate and its name; `ca`: any name; `none`: anybody may answer",
+            "`full`: check certificate and name; `ca`: the certificate only; `none`: nothing",
         ),
     )
     tls_ca_cert: str | None = field(
         default=None,
-        metadata=key(values.optional(values.PATH), "authorities to trust besides the system's", absent="the system's"),
+        metadata=key(
+            values.optional(values.PATH), "authorities to trust in addition to the system's", absent="the system's"
+        ),
     )
     tls_cert: str | None = field(default=None, metadata=key(values.optional(values.PATH), "client certificate"))
     tls_key: str | None = field(default=None, metadata=key(values.optional(values.PATH), "its key"))
@@ -165,7 +167,7 @@ class RedisSettings:
         default=False,
         metadata=key(
             values.BOOLEAN,
-            "the whole database is ours: keys the view does not have are **removed**, whoever wrote them",
+            "the whole database is ours: keys that the view does not have are **deleted**, whatever wrote them",
         ),
     )
     cluster: bool = field(
@@ -186,7 +188,7 @@ class RedisSettings:
     )
     connect_timeout_s: float = field(default=5.0, metadata=key(_PATIENCE, "", name="connect_timeout"))
     timeout_s: float = field(
-        default=30.0, metadata=key(_PATIENCE, "a command without answer for longer has failed", name="timeout")
+        default=30.0, metadata=key(_PATIENCE, "a command without an answer for longer has failed", name="timeout")
     )
     sentinel: SentinelSettings | None = None
 
@@ -207,7 +209,7 @@ class ViewSettings:
     sql: str = field(
         metadata=key(
             Kind("query", "a query", query.parse_sql, "quote it"),
-            "one `SELECT` or `WITH` query; a `;` and comments at the end are cut off",
+            "one `SELECT` or `WITH` query; a trailing `;` and comments are removed",
             common=False,
             place="materialize",
         )
@@ -249,7 +251,7 @@ class ViewSettings:
     mz_timestamp_key: str | None = field(
         default=None,
         metadata=key(
-            values.optional(values.LINE), "Redis key that keeps the time mz-redis-sync kept there",
+            values.optional(values.LINE), "Redis key that holds the frontier, as in mz-redis-sync",
             common=False, place="redis",
         ),
     )  # fmt: skip
@@ -273,7 +275,7 @@ class ViewSettings:
         default=86_400.0,
         metadata=key(
             values.or_off(values.duration(1, 31_536_000)),
-            "within this time Redis as a whole is compared with the manifest, slice by slice",
+            "all of Redis is compared with the manifest within this time, slice by slice",
             name="compare_every",
             older="deep_every",
         ),
@@ -312,7 +314,7 @@ class LimitSettings:
     max_runtime_s: float | None = field(
         default=None,
         metadata=key(
-            values.or_off(values.duration(1, 604_800)), "the run stops itself after this, on a committed time",
+            values.or_off(values.duration(1, 604_800)), "the run stops after this, at a committed time",
             name="max_runtime", absent="off",
         ),
     )  # fmt: skip
@@ -321,10 +323,18 @@ class LimitSettings:
         metadata=key(values.duration(1, 3_600), "how long a killed run can delay its successor", name="lease"),
     )
     jobs: int | None = field(
-        default=None, metadata=key(values.whole(1, 64), "snapshots at a time, of several views", absent="by cores")
+        default=None,
+        metadata=key(
+            values.whole(1, 64), "how many views catch up or take snapshots at the same time", absent="by cores"
+        ),
     )
     writes_per_second: int | None = field(
-        default=None, metadata=key(values.or_off(values.whole(1, 100_000_000)), "keys written or deleted", absent="off")
+        default=None,
+        metadata=key(
+            values.or_off(values.whole(1, 100_000_000)),
+            "most keys written or deleted per second, for each view",
+            absent="off",
+        ),
     )
     latency_max_s: float | None = field(
         default=0.005,
@@ -354,14 +364,14 @@ class MetricsSettings:
         default=None,
         metadata=key(
             values.optional(values.PATH),
-            "lines in CloudWatch's embedded metric format are added to this file; `-`: stderr",
+            "lines in CloudWatch's embedded metric format are appended to this file; `-`: stderr",
         ),
     )
     ping: Secret | None = field(
         default=None,
         metadata=key(
             values.optional(values.URL),
-            "URL that is fetched after each run that succeeded: a dead man's switch",
+            "URL to fetch after each successful run: a dead man's switch",
             secret=True,
         ),
     )

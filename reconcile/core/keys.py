@@ -17,7 +17,7 @@ from dataclasses import dataclass
 class KeyShape:
     """A Redis key made of columns: prefix + column 0 + literal 0 + column 1 + literal 1 … Raises ValueError.
 
-    prefix: constant text in front. If empty, keys cannot be told from others' by name: the view then owns only the keys
+    prefix: constant text in front. If empty, keys cannot be recognised by name: the view then owns only the keys
     it remembers having written (or the whole database, if dedicated).
     """
 

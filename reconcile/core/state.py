@@ -179,7 +179,7 @@ def decode(fields: Mapping[str, str], view: str) -> State | None:
     if int(fields["format"]) > FORMAT:
         raise StateError(
             f"the state of view {view} was written by a newer reconcile (format {fields['format']}, "
-            f"this one knows {FORMAT})",
+            f"this one supports {FORMAT})",
             hint="upgrade reconcile; or start over with: reconcile snapshot --reset-state",
         )
     try:

@@ -64,8 +64,8 @@ def _lines(one: dict[str, Any]) -> Iterator[str]:
     )
     yield f"{one['view']}: {plural(n, 'slice')}; {promise}"
     known = {slice_["slice"]: (slice_["at_ms"], slice_["by"]) for slice_ in covered["compared"]}
-    for told, group in groupby(range(n), known.get):
+    for last, group in groupby(range(n), known.get):
         slices = list(group)
         name = f"{slices[0]}/{n}" if len(slices) == 1 else f"{slices[0]}–{slices[-1]}/{n}"
-        when = "never" if told is None else f"{ago(max(0, one['now_ms'] - told[0]))} ago by {told[1]}"
+        when = "never" if last is None else f"{ago(max(0, one['now_ms'] - last[0]))} ago by {last[1]}"
         yield f"  slice {name:<12}{when}"

@@ -11,7 +11,7 @@ from reconcile.inspect.standings import standings
 from reconcile.target.names import Names
 from reconcile.target.survey import Survey
 
-MAX_TOLD = 10
+MAX_LISTED = 10
 
 
 def check_claims(
@@ -42,7 +42,7 @@ def check_claims(
 
 
 def _check_overlaps(claims: ClaimTable, tags: set[str], idle: list[str], findings: Findings) -> None:
-    for pair in claims.overlapping()[:MAX_TOLD]:
+    for pair in claims.overlapping()[:MAX_LISTED]:
         # Propose dropping the one that seems unused: an orphan, or a view of another configuration.
         goes, stays = sorted(pair, key=lambda tag: (tag not in idle, tag in tags, tag))
         findings.fail(
@@ -51,7 +51,7 @@ def _check_overlaps(claims: ClaimTable, tags: set[str], idle: list[str], finding
             f"{claims.ranges[goes]}" + (" (orphaned: it has no state)" if goes in idle else ""),
             f"reconcile drop {goes}\n# if it is no longer used; until then runs of {stays} may end with exit code 5",
         )
-    for tag in claims.unreadable[:MAX_TOLD]:
+    for tag in claims.unreadable[:MAX_LISTED]:
         findings.warn(
             "claims",
             f"the claim of {tag} is not one that reconcile wrote",
@@ -63,18 +63,18 @@ def _check_configured(
     claims: ClaimTable, names: Mapping[str, Names], ranges: Mapping[str, Range], findings: Findings
 ) -> None:
     tags = {one.tag for one in names.values()}
-    told = {tag for pair in claims.overlapping() for tag in pair}
+    overlapping = {tag for pair in claims.overlapping() for tag in pair}
     for view, owned in ranges.items():
         tag = names[view].tag
         others = {other: theirs for other, theirs in claims.ranges.items() if other == tag or other not in tags}
-        found = None if tag in told else contradiction(tag, owned, others)
+        found = None if tag in overlapping else contradiction(tag, owned, others)
         if found is not None:
             findings.fail("claims", f"{found.message}: its runs end with exit code 5", found.hint)
 
 
 def _check_states(claims: ClaimTable, states: set[str], idle: list[str], findings: Findings) -> None:
     overlapping = {tag for pair in claims.overlapping() for tag in pair}
-    for tag in [tag for tag in idle if tag not in overlapping][:MAX_TOLD]:
+    for tag in [tag for tag in idle if tag not in overlapping][:MAX_LISTED]:
         findings.warn(
             "claims",
             f"the claim of {tag} on {claims.ranges[tag]} is orphaned: it has no state, and no view of this "
@@ -82,7 +82,7 @@ def _check_states(claims: ClaimTable, states: set[str], idle: list[str], finding
             f"reconcile drop {tag}",
         )
     unclaimed = [tag for tag in sorted(states) if tag not in claims.ranges and tag not in claims.unreadable]
-    for tag in unclaimed[:MAX_TOLD]:
+    for tag in unclaimed[:MAX_LISTED]:
         findings.warn(
             "claims",
             f"view {tag} has a state but no claim (reconcile:{{claims}} was lost, or evicted)",

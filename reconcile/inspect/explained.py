@@ -113,8 +113,8 @@ class Explanation:
         repair = f"repair: reconcile snapshot --deep --view {self.view}"
         if verdict is KeyVerdict.MISSING:
             counts = [(self.evicted, "evicted"), (self.expired, "expired")]
-            told = " and ".join(f"{plural(count, 'key')} {what}" for count, what in counts if count)
-            since = f"Redis counts {told} since it started or its statistics were reset; " if told else ""
+            counted = " and ".join(f"{plural(count, 'key')} {what}" for count, what in counts if count)
+            since = f"Redis counts {counted} since it started or its statistics were reset; " if counted else ""
             return since + repair
         if self.written.claimed_by_other:
             return f"it is in the range of keys that view {self.written.claim} has claimed"

@@ -96,8 +96,8 @@ def _status(
         "shards": [_shard(shard, one, now_ms) for shard, one in whole.shards],
     }
     error = standing.error
-    told = None if error is None else {"kind": error.kind, "message": error.message, "hint": error.hint}
-    return found | {"problem": _problem(found, standing, now_ms, max_age_s), "error": told}
+    failure = None if error is None else {"kind": error.kind, "message": error.message, "hint": error.hint}
+    return found | {"problem": _problem(found, standing, now_ms, max_age_s), "error": failure}
 
 
 def _shard(shard: Shard, standing: Standing, now_ms: int) -> dict[str, Any]:

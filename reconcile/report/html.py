@@ -61,8 +61,8 @@ def _banner(report: RunReport) -> str:
         facts = [moment(report.started_ms), span(max(0, report.finished_ms - report.started_ms)), *facts]
     if len(report.views) > 1:
         ended = Counter(verdict_of(report.mode, view.status)[1] for _, view in _ordered(report))
-        told = (f"{number(n)} {escaped(verdict[0].lower() + verdict[1:])}" for verdict, n in ended.items())
-        facts.append(f"{number(len(report.views))} views: {', '.join(told)}")
+        verdicts = (f"{number(n)} {escaped(verdict[0].lower() + verdict[1:])}" for verdict, n in ended.items())
+        facts.append(f"{number(len(report.views))} views: {', '.join(verdicts)}")
     return f'<div class="banner {tone}"><strong>{escaped(verdict)}</strong><span>{" · ".join(facts)}</span></div>'
 
 
@@ -175,14 +175,14 @@ def _coverage(cells: list[Cell], coverage: Coverage | None, now_ms: int) -> str:
     times = [cell.compared_ms for cell in cells if cell.compared_ms is not None]
     never, n = len(cells) - len(times), number(len(cells))
     if never:
-        told = [f"{number(never)} of {n} slices were never compared"]
+        texts = [f"{number(never)} of {n} slices were never compared"]
     elif min(times) == now_ms:
-        told = [f"All {n} slices were compared by this audit"]
+        texts = [f"All {n} slices were compared by this audit"]
     else:
-        told = [f"All {n} slices were compared at some time, the oldest {ago(min(times), now_ms)}"]
+        texts = [f"All {n} slices were compared at some time, the oldest {ago(min(times), now_ms)}"]
     if coverage is not None and coverage.all_by_ms is not None:
-        told.append(f"runs will have compared all of them again by {moment(coverage.all_by_ms)}")
-    return f'<p class="soft small">{"; ".join(told)}.</p>'
+        texts.append(f"runs will have compared all of them again by {moment(coverage.all_by_ms)}")
+    return f'<p class="soft small">{"; ".join(texts)}.</p>'
 
 
 def _bars(counts: Mapping[str, int]) -> str:
@@ -219,7 +219,7 @@ def _key_row(entry: Mapping[str, object], names: Iterable[str]) -> str:
 
 
 def _evidence(audit: AuditReport, now_ms: int) -> Iterator[str]:
-    told = []
+    texts = []
     counters = audit.counters
     if counters is not None:
         counts = {"evicted": counters.evicted, "expired": counters.expired}
@@ -227,23 +227,23 @@ def _evidence(audit: AuditReport, now_ms: int) -> Iterator[str]:
         policy = "" if counters.policy is None else f", maxmemory-policy {escaped(counters.policy)}"
         if done:
             since = "" if counters.since_ms is None else f"Since {moment(counters.since_ms)} "
-            told.append(f"<li>{since}Redis {done} keys (of the whole server{policy})</li>")
+            texts.append(f"<li>{since}Redis {done} keys (of the whole server{policy})</li>")
         if counters.restarted_ms is not None:
-            told.append(
+            texts.append(
                 f"<li>Redis restarted {ago(counters.restarted_ms, now_ms)}, {moment(counters.restarted_ms)}</li>"
             )
     for one in audit.surplus:
-        told.append(
+        texts.append(
             f"<li>{number(one.keys)} keys that neither the source nor the manifest knows of; {escaped(one.whose)}: "
             f"{_names(one.names, one.keys)}</li>"
         )
     if audit.duplicates is not None and audit.duplicates.keys:
         found = audit.duplicates
-        told.append(
+        texts.append(
             f"<li>{number(found.keys)} keys have several rows in the source: {_names(found.names, found.keys)}</li>"
         )
-    if told:
-        yield f"<h3>Evidence</h3><ul>{''.join(told)}</ul>"
+    if texts:
+        yield f"<h3>Evidence</h3><ul>{''.join(texts)}</ul>"
 
 
 def _names(names: list[str], total: int) -> str:

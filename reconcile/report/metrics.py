@@ -75,11 +75,11 @@ def merge(before: list[Series], report: RunReport) -> list[Series]:
     owners = {series.owner for series in new}
     if report.views:
         owners.add(("", report.mode))
-    told = {(series.owner, series.metric) for series in new}
+    replaced = {(series.owner, series.metric) for series in new}
     kept = [
         series
         for series in before
-        if series.owner not in owners or (series.metric in OUTLIVING and (series.owner, series.metric) not in told)
+        if series.owner not in owners or (series.metric in OUTLIVING and (series.owner, series.metric) not in replaced)
     ]
     return kept + new
 

@@ -135,7 +135,7 @@ class ViewReport:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Time all the work on this view; progress is told of its beginning and end."""
+        """Time all the work on this view; `progress` gets its beginning and end."""
         started = time.monotonic()
         self.progress.begin(self.view)
         try:

@@ -70,8 +70,8 @@ def _card(tone: str, word: str, status: Mapping[str, Any], at_ms: int) -> str:
         f'<section class="card"><div class="top"><h2>{escaped(str(status["view"]), MAX_NAME_CHARS)}</h2>'
         f'<span class="chip {tone}">{escaped(word)}</span></div>'
     ]
-    for told in _troubles(status):
-        parts.append(f'<p class="bad">{escaped(told)}</p>')
+    for trouble in _troubles(status):
+        parts.append(f'<p class="bad">{escaped(trouble)}</p>')
     parts.append(tiles(_facts(status, at_ms)))
     lease = status.get("lease")
     if lease:

@@ -27,10 +27,10 @@ def summaries(report: RunReport) -> list[str]:
 
 
 def _summary(view: ViewReport, mode: str) -> str:
-    told = [_headline(view, mode)]
+    parts = [_headline(view, mode)]
     if view.error is not None:
-        told.append(f"{printable(view.error.message)}{'' if told[0] else _took(view)}")
-    ended = "; ".join(part for part in told if part) or view.status
+        parts.append(f"{printable(view.error.message)}{'' if parts[0] else _took(view)}")
+    ended = "; ".join(part for part in parts if part) or view.status
     return f"{view.view}: {mode}: {ended}; exit {int(view.exit_code)}"
 
 

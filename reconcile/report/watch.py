@@ -58,12 +58,12 @@ def _log_lines(board: Board, over: threading.Event) -> None:
 def log_line(board: Board) -> str:
     """Return the progress of every view in one line; empty if none is under way."""
     now_s, works = board.clock(), board.under_way()
-    told = [one.describe(now_s) for one in works[:MAX_LOGGED]]
+    lines = [one.describe(now_s) for one in works[:MAX_LOGGED]]
     if len(works) > MAX_LOGGED:
-        told.append(f"{len(works) - MAX_LOGGED} more views are under way")
-    if told and board.ended:
-        told.append(f"{board.ended} done")
-    return "; ".join(told)
+        lines.append(f"{len(works) - MAX_LOGGED} more views are under way")
+    if lines and board.ended:
+        lines.append(f"{board.ended} done")
+    return "; ".join(lines)
 
 
 def _bars(board: Board, over: threading.Event) -> None:

@@ -95,7 +95,7 @@ def translate(error: psycopg.Error) -> ReconcileError:
 def _about_connecting(error: psycopg.Error, state: str, text: str) -> ReconcileError | None:
     """Translate errors of sessions that are refused or ended for reasons of their own."""
     if "authentication expired" in text:
-        return Unavailable(f"Materialize ended the session: {text}", hint="the next run signs in again and goes on")
+        return Unavailable(f"Materialize ended the session: {text}", hint="the next run signs in again and continues")
     if "protocol version" in text:
         return UsageError(
             f"Materialize speaks version 3.0 of the protocol only: {text}",

@@ -56,7 +56,7 @@ class Session:
         self._connection = connection
         self._settings = settings
         self._stop = stop
-        self._heard_at = time.monotonic()
+        self._answered_at = time.monotonic()
         self._rows_at_once = ROWS_AT_ONCE
         self.rows_read = 0
         self.statements = 0
@@ -98,9 +98,9 @@ class Session:
         """Whether the connection uses TLS."""
         return bool(self._connection.pgconn.ssl_in_use)
 
-    def heard(self) -> None:
+    def note_answer(self) -> None:
         """Note that the server sent something."""
-        self._heard_at = time.monotonic()
+        self._answered_at = time.monotonic()
 
     @contextlib.contextmanager
     def bounded(self, *, planning: bool = False) -> Iterator[None]:
@@ -109,16 +109,16 @@ class Session:
         planning: they only make the server plan a query.
         """
         self.statements += 1
-        self.heard()
+        self.note_answer()
         limit = self._settings.read_timeout_s
         with translated(self._stop, planning=planning):
             try:
                 with self._stop.watch(
-                    cancel=self._cancel, sever=self._sever, expires_at=lambda: self._heard_at + limit
+                    cancel=self._cancel, sever=self._sever, expires_at=lambda: self._answered_at + limit
                 ):
                     yield
             except psycopg.OperationalError as error:
-                if not self._stop.requested and time.monotonic() >= self._heard_at + limit:
+                if not self._stop.requested and time.monotonic() >= self._answered_at + limit:
                     raise Unavailable(
                         f"Materialize said nothing for {limit:g} s", hint="materialize.read_timeout"
                     ) from error
@@ -177,15 +177,15 @@ class Session:
             rows = cursor.stream(statement.encode(), binary=not numbers, size=size)
             while some := list(islice(rows, size)):
                 self.rows_read += 0 if numbers else len(some)
-                self._heard_at = math.inf  # the caller's time is not the server's silence
+                self._answered_at = math.inf  # the caller's time is not the server's silence
                 try:
                     yield some
                 except GeneratorExit:
                     # The caller gave up. psycopg cancels the statement and reads to its end: not without a bound.
-                    self._heard_at = time.monotonic() - self._settings.read_timeout_s + GRACE_S
+                    self._answered_at = time.monotonic() - self._settings.read_timeout_s + GRACE_S
                     rows.close()  # type: ignore[attr-defined]
                     raise
-                self.heard()
+                self.note_answer()
 
     def environment_id(self) -> str:
         """Id of this Materialize: timestamps of another one are meaningless here."""

@@ -187,7 +187,7 @@ class Subscription:
                 self._raise_error(result)
                 continue
             if self._up_to is None:
-                raise Unavailable("Materialize ended the subscription", hint="the next run goes on from here")
+                raise Unavailable("Materialize ended the subscription", hint="the next run continues from here")
             self._phase = _Phase.FINISHED
             self.stream.finish(self._up_to)
             return

@@ -57,7 +57,7 @@ def printable(text: str) -> str:
     return _CONTROL.sub("?", text)[:MAX_TEXT]
 
 
-def spoken(error: Exception) -> str:
+def own_words(error: Exception) -> str:
     """The error's own words; of what it quotes, only names of commands."""
     text = str(error)
     text = text.splitlines()[0] if text.strip() else type(error).__name__
@@ -72,7 +72,7 @@ def _known_command(match: re.Match[str]) -> str:
 
 def translate(error: Exception) -> ReconcileError:
     """What a Redis error means for the user."""
-    text = spoken(error)
+    text = own_words(error)
     upper = text.upper()
     if (access := _access(error, text, upper)) is not None:
         return access

@@ -140,7 +140,7 @@ class Wire:
             return translate(error)
         return Incomplete(
             f"stopped ({self._stop.reason}) while waiting for Redis; what was committed stays",
-            hint="the next run goes on from the checkpoint",
+            hint="the next run continues from the checkpoint",
         )
 
     def _with_outcome(self, error: ReconcileError) -> ReconcileError:

@@ -184,14 +184,14 @@ def test_where_only_the_environment_can_say_the_limit(
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    assert events.told_limit_s() == limit_s
+    assert events.environment_limit_s() == limit_s
 
 
 @pytest.mark.parametrize("text", ["5m", "-1", "nan", "inf", "1e9", " "])
 def test_a_limit_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """An outcome with exit code 2 that names the variable, not an exception for the platform to retry."""
     monkeypatch.setenv("FUNCTION_TIMEOUT_S", text)
-    outcome = events.run({}, 60.0, told=False)
+    outcome = events.run({}, 60.0, certain=False)
     assert (outcome.code, outcome.retryable) == (2, False)
     assert "FUNCTION_TIMEOUT_S" in outcome.body["error"]["message"]
 

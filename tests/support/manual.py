@@ -34,7 +34,7 @@ def _section(section: str) -> str:
     for key in schema.SECTIONS[schema.VIEW]:
         if key.place == section:
             name = f"`RECONCILE_{section.upper()}__{key.name.upper()}`"
-            rows.append(f"| `{key.name}` | {key.kind.label} | – | mz-redis-sync's place for the one view's | {name} |")
+            rows.append(f"| `{key.name}` | {key.kind.label} | – | as for a view; mz-redis-sync has it here | {name} |")
     return "\n".join(rows) + "\n"
 
 
