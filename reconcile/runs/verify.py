@@ -23,7 +23,7 @@ from reconcile.core.changes import name_of
 from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.drift import Cause, Triple, Verdict
 from reconcile.core.state import State
-from reconcile.errors import ExitCode, HistoryLost, ResultTooLarge, UsageError
+from reconcile.errors import ExitCode, HistoryLost, Incomplete, ResultTooLarge, Unavailable, UsageError
 from reconcile.report.audit import AuditReport, PastAudit
 from reconcile.report.run_report import DriftReport
 from reconcile.runs import audit_fast
@@ -41,6 +41,7 @@ ROLLING_SLICES = 16
 def verify(run: ViewRun) -> None:
     """Audit one view and record the audit beside the state. Raises ReconcileError; drift is not an error."""
     run.report.action = "verify"
+    run.now_ms()  # while Redis answers: the verdict must not depend on it
     check_division(run)
     warn_of_claims(run)
     audit = _Audit(run, _subset(run), Evidence(run))
@@ -104,12 +105,22 @@ class _Audit:
         report.drift = DriftReport()
         with self._reading(state if at_checkpoint else None) as (reading, exact):
             self._check_mapping(reading, state)
-            if run.request.fast:
-                audit_fast.compare(run, reading, exact, self.subset)
-            else:
-                self._deep(reading, exact)
-        if report.drift.total or report.drift.buckets:
+            try:
+                if run.request.fast:
+                    audit_fast.compare(run, reading, exact, self.subset)
+                else:
+                    self._deep(reading, exact)
+            except (Incomplete, Unavailable) as error:
+                if not self._has_drift:  # what was found counts, whatever ended the search
+                    raise
+                report.warnings.append(f"not everything was compared: {error.message}")
+        if self._has_drift:
             report.exit_code = ExitCode.DRIFT
+
+    @property
+    def _has_drift(self) -> bool:
+        found = self.run.report.drift
+        return found is not None and bool(found.total or found.buckets)
 
     def _check_mapping(self, reading: Reading, state: State | None) -> None:
         if state is None or state.identity is None:

@@ -1,0 +1,173 @@
+"""What verify has found it says: beside a follower, when its time is over, when a server goes away, when it cannot be
+noted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from reconcile.compare import closely
+from reconcile.core import digest
+from reconcile.errors import Unavailable
+from reconcile.report.run_report import ViewReport
+from reconcile.runs import audit_fast
+from reconcile.runs import verify as audits
+from reconcile.runs.entry import execute
+from reconcile.runs.request import Request
+from reconcile.stop import Stop
+from tests.faults.history import FILLED_ROWS, History
+from tests.faults.rig import Rig
+
+LOST = b"p:k7"
+
+pytestmark = pytest.mark.usefixtures("small")
+
+
+def told(report: ViewReport) -> str:
+    """All warnings."""
+    return "\n".join(report.warnings)
+
+
+def elsewhere(names: Iterable[str]) -> list[str]:
+    """Those that are not in the bucket of the lost key."""
+    return [one for one in names if digest.bucket_of(b"p:" + one.encode(), 16) != digest.bucket_of(LOST, 16)]
+
+
+def beside(history: History, monkeypatch: pytest.MonkeyPatch, work: Callable[[int], None]) -> None:
+    """Something happens before each close look; there are few of them."""
+    looks = 0
+    really = closely.look_at
+
+    def look_at(*arguments: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        work(looks)
+        return really(*arguments)
+
+    monkeypatch.setattr(audits, "MAX_LOOKS", 5)
+    monkeypatch.setattr(audits, "LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr(closely, "look_at", look_at)
+
+
+def follows(history: History) -> Callable[[int], None]:
+    """The source changes everywhere but in the bucket of the lost key, and a run follows."""
+    names = ", ".join(f"'{name}'" for name in elsewhere(f"k{n}" for n in range(1, FILLED_ROWS + 1)))
+
+    def change(n: int) -> None:
+        history.scene.write(f"UPDATE t SET value = 'at {n}' WHERE key IN ({names})")
+        history.scene.ok("run")
+
+    return change
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("history", [b"p:"], indirect=True, ids=["prefix"])
+def test_beside_a_follower_that_never_rests(lost: bool, history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buckets that keep changing stay suspicions, and are said to be, after a bounded number of looks; what is lost in
+    one that does not is drift all the same."""
+    change = follows(history)
+    if lost:
+        history.scene.client.delete(LOST)
+    history.scene.write("UPDATE t SET value = 'before' WHERE key <> 'k7'")
+    really = audits._Audit._suspects
+
+    def suspects(*arguments: Any) -> Any:
+        found = really(*arguments)
+        change(0)
+        return list(range(16)), found[1]
+
+    monkeypatch.setattr(audits._Audit, "_suspects", suspects)
+    beside(history, monkeypatch, change)
+    report = history.scene.execute("verify")
+    assert report.exit_code == (3 if lost else 0), report.error
+    assert "kept changing; verify again" in told(report)
+    assert report.drift is not None
+    assert (report.drift.missing, report.drift.total) == (int(lost), int(lost))
+
+
+@pytest.mark.parametrize("history", [b"p:"], indirect=True, ids=["prefix"])
+@pytest.mark.parametrize("fast", [False, True])
+def test_drift_that_was_found_before_time_ran_out(
+    fast: bool, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some buckets are judged when the deadline comes: exit 3, and what was left is said."""
+    scene, stop = history.scene, Stop(600.0)
+    scene.client.delete(LOST)
+    change = follows(history)
+
+    def work(n: int) -> None:
+        change(n)
+        if n == 3:  # a difference has to be seen twice
+            stop.request("deadline")
+
+    if fast:
+        names, counted, restless = audit_fast._names, 0, b"p:" + elsewhere(["k1", "k2", "k3"])[0].encode()
+
+        def count(*arguments: Any) -> Any:
+            nonlocal counted
+            counted += 1
+            found = names(*arguments)
+            change(counted)
+            found[digest.bucket_of(restless, 16)] += 100 * counted
+            if counted == 3:
+                stop.request("deadline")
+            return found
+
+        monkeypatch.setattr(audit_fast, "_names", count)
+    else:
+        really = audits._Audit._suspects
+        monkeypatch.setattr(audits._Audit, "_suspects", lambda *arguments: (list(range(16)), really(*arguments)[1]))
+        beside(history, monkeypatch, work)
+    (report,) = execute(scene.settings, Request(mode="verify", fast=fast), stop).views
+    assert report.exit_code == 3, (report.error, report.warnings)
+    assert report.drift is not None
+    assert report.drift.missing == 1
+    assert "not everything was compared" in told(report) or "kept changing" in told(report)
+
+
+@pytest.mark.parametrize("side", ["source", "redis"])
+@pytest.mark.parametrize("history", [b"p:"], indirect=True, ids=["prefix"])
+def test_drift_that_was_found_before_a_server_went_away(
+    side: str, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 3 says more than exit 6."""
+    history.scene.client.delete(LOST)
+    really = audits._Audit._suspects
+    monkeypatch.setattr(audits._Audit, "_suspects", lambda *arguments: (list(range(16)), really(*arguments)[1]))
+    change = follows(history)
+
+    def work(n: int) -> None:
+        change(n)
+        if n == 3:  # a difference has to be seen twice
+            raise Unavailable(f"{side} is not available")
+
+    beside(history, monkeypatch, work)
+    report = history.scene.execute("verify")
+    assert report.exit_code == 3, report.error
+    assert "is not available" in told(report)
+    assert report.drift is not None
+    assert report.drift.missing == 1
+
+
+@pytest.mark.parametrize("marker", [b"TIME", b"HGETALL", b"HSET"])
+def test_the_connection_breaks_as_the_verdict_is_noted(
+    marker: bytes, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was reached by then."""
+    rig.source.retain_history()
+    rig.fill(30)
+    assert rig.run().code == 0
+    rig.client.delete("p:k7")
+    really = audits._Audit.remember
+
+    def remember(self: audits._Audit) -> None:
+        rig.redis_proxy.on(marker, then="cut")
+        really(self)
+
+    monkeypatch.setattr(audits._Audit, "remember", remember)
+    ended = rig.run("verify")
+    assert ended.code == 3, ended.told
+    assert ended.view.drift is not None
+    assert ended.view.drift.missing == 1
