@@ -1,0 +1,126 @@
+"""The view is swapped for another in the middle of a run, and back before the next: no run commits half of each."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from reconcile.runs import delta, work
+from reconcile.source.reading import Reading
+from tests.faults.rig import Ended, Rig
+from tests.support.redis_state import owned, state
+
+
+@pytest.fixture
+def swap(rig: Rig) -> Iterator[Callable[[], None]]:
+    """Puts the view under another schema's name, and the other, with other content, under its own; and back."""
+    source, green = rig.source, f"{rig.source.schema}_g"
+    source.execute(f"CREATE SCHEMA {green}")
+    source.retain_history()
+    source.put(a="1", b="2", gone="3")
+    other = f"SELECT key, value || '!' AS value FROM {source.schema}.t WHERE key <> 'gone'"
+    source.execute(f"CREATE MATERIALIZED VIEW {green}.v AS {other} UNION ALL SELECT 'more', 'x'")
+    source.execute(f"ALTER MATERIALIZED VIEW {green}.v SET (RETAIN HISTORY FOR '1hr')")
+
+    def swapped() -> None:
+        source.execute(f"ALTER SCHEMA {source.schema} SWAP WITH {green}")
+        swaps.append(1)
+
+    swaps: list[int] = []
+    try:
+        yield swapped
+    finally:
+        with contextlib.suppress(Exception):
+            if len(swaps) % 2:
+                swapped()
+        source.execute(f"DROP SCHEMA {green} CASCADE")
+
+
+def right_in_the_end(rig: Rig, ended: Ended) -> None:
+    """What was committed is one of the two, and the next run, by whatever way, brings the view that is there now."""
+    assert ended.code in (0, 6), ended.told
+    as_of = state(rig.client).get("as_of")
+    content = owned(rig.client)
+    blue = {b"p:a": b"1", b"p:b": b"2", b"p:gone": b"3"}
+    green = {b"p:a": b"1!", b"p:b": b"2!", b"p:more": b"x"}
+    if as_of and not state(rig.client)["pending"]:
+        assert content in (blue, green, blue | {b"p:a": b"1 later"}), content
+    rig.source.put(c="new")
+    for _ in range(2):
+        ended = rig.run()
+        assert ended.code == 0, ended.told
+        rig.in_sync()
+
+
+@pytest.mark.parametrize("follow_s", [None, 0.5])
+def test_between_explain_and_subscribe(
+    follow_s: float | None, swap: Callable[[], None], rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EXPLAIN spoke of the one view, the subscription is of the other: nothing of it is committed."""
+    assert rig.run().code == 0
+    before = owned(rig.client)
+    rig.source.put(a="1 later")
+    really = work.open_subscription
+
+    def subscribe(*arguments: Any, **options: Any) -> Any:
+        swap()
+        return really(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "open_subscription", subscribe)
+        ended = rig.run(follow_s=follow_s)
+    assert ended.code == 6, ended.told
+    assert "replaced" in ended.told
+    assert owned(rig.client) == before
+    swap()
+    right_in_the_end(rig, ended)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("statement", ["fingerprints", "rows", "rows_of", "still"])
+def test_between_two_statements_of_a_snapshot(
+    statement: str, first: bool, swap: Callable[[], None], rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the other view; by the next run the first one is back."""
+    if not first:
+        assert rig.run().code == 0
+        rig.source.put(a="1 later")
+    really, swapped = getattr(Reading, statement), False
+
+    def asked(self: Reading, *arguments: Any) -> Any:
+        nonlocal swapped
+        if not swapped:
+            swapped = True
+            swap()
+        return really(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reading, statement, asked)
+        ended = rig.run("snapshot")
+    if swapped:
+        swap()
+    right_in_the_end(rig, ended)
+
+
+def test_before_the_last_look(swap: Callable[[], None], rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a follower has caught up: it goes on with what it has, and the next run notices."""
+    assert rig.run().code == 0
+    rig.source.put(a="1 later")
+    really, swapped = delta.commit_range, False
+
+    def commit(*arguments: Any) -> None:
+        nonlocal swapped
+        if not swapped:
+            swapped = True
+            swap()
+        really(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(delta, "commit_range", commit)
+        ended = rig.run()
+    assert ended.code == 0
+    swap()
+    right_in_the_end(rig, ended)
