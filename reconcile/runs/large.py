@@ -7,11 +7,13 @@ whether there are too many is known only after all parts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from reconcile.compare import records
 from reconcile.core.changes import Changes
 from reconcile.core.records import Records
 from reconcile.core.times import frontier_after
-from reconcile.errors import ResultTooLarge, UsageError
+from reconcile.errors import ResultTooLarge, Unavailable, UsageError
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import (
     Doubt,
@@ -30,14 +32,24 @@ READ_AT_MOST_S = 0.2
 """How long a read may wait before clock and signals are checked."""
 
 
-def apply_range(run: ViewRun, until: int, *, repeat: bool) -> None:
+Still = Callable[[], bool]
+"""Whether the query still reads the objects of the checkpoint."""
+
+
+def check_still(still: Still) -> None:
+    """Raise Unavailable if the view was replaced."""
+    if not still():
+        raise Unavailable("the view was replaced while it was read", hint="the next run looks it up again")
+
+
+def apply_range(run: ViewRun, until: int, still: Still, *, repeat: bool) -> None:
     """Apply the changes of (checkpoint, until] and move the checkpoint there.
 
-    repeat: parts of it may be in Redis from an earlier attempt. Raises Doubt, UsageError.
+    still: asked for each part. repeat: parts of it may be in Redis from an earlier attempt. Raises Doubt, UsageError.
     """
     parts = FIRST_PARTS
     while True:
-        task = _Range(run, until, repeat=repeat)
+        task = _Range(run, until, still, repeat=repeat)
         try:
             task.put(parts)
             break
@@ -57,8 +69,9 @@ def apply_range(run: ViewRun, until: int, *, repeat: bool) -> None:
 class _Range:
     """One attempt."""
 
-    def __init__(self, run: ViewRun, until: int, *, repeat: bool) -> None:
+    def __init__(self, run: ViewRun, until: int, still: Still, *, repeat: bool) -> None:
         self._run = run
+        self._still = still
         self._until = until
         self._repeat = repeat
         self._with_deletes: list[int] = []
@@ -105,6 +118,7 @@ class _Range:
         with open_subscription(
             session, run.described.mapping, state.buckets, state.as_of, bound, part, salt=state.salt
         ) as subscription:
+            check_still(self._still)
             while not subscription.finished:
                 subscription.read(READ_AT_MOST_S, limit)
                 run.stop.check()

@@ -250,9 +250,15 @@ class _Snapshot:
         content = self._content(scope.buckets, self._manifest.total, run.stored.surplus, self._base.surplus_names)
         new = checkpoint.partly(self._base, self._event, self._reading.as_of, content, self._now_ms)
         self._applier.mark()
+        self._check_source()
         self._applier.finish(
             Write(manifest=written, fingerprints=Records(whole=digest.encode_fingerprints(known)), state=new)
         )
+
+    def _check_source(self) -> None:
+        """Raise Unavailable if the view was replaced: rows and fingerprints may be of two. Before whatever is kept."""
+        if not self._reading.still():
+            raise Unavailable("the view was replaced while it was read", hint="the next run reads it again")
 
     def _delete_early(self, scope: Scope, total: _Total, part: Repaired, found: Surplus) -> None:
         """Delete a part's explained keys at once, unless the guard could object, so that short runs make progress."""
@@ -367,8 +373,7 @@ class _Snapshot:
         withheld: bool = False,
     ) -> None:
         run, report, as_of = self._run, self._run.report, self._reading.as_of
-        if not self._reading.still():
-            raise Unavailable("the view was replaced while it was read", hint="the next run reads it again")
+        self._check_source()
         content = self._content(buckets, total, left, names if left else ())
         make = checkpoint.withheld if withheld else checkpoint.reached
         new = make(self._base, as_of, content, self._now_ms)

@@ -28,6 +28,7 @@ from reconcile.runs import large
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import Doubt, Follower, TooLarge, Until
 from reconcile.runs.follow import follow
+from reconcile.runs.large import Still
 from reconcile.source.companion import CompanionDefinition
 from reconcile.source.reading import Reading, explain, open_reading, still
 from reconcile.source.subscription import Subscription, open_subscription
@@ -234,7 +235,7 @@ def _delta(run: ViewRun, as_of: int, now: int, ids: list[str]) -> Follower | Non
     run.report.action = "delta"
     pending = run.state.pending
     if pending is not None:
-        _repeat_pending(run, pending.until)
+        _repeat_pending(run, pending.until, ids)
     if as_of == MAX_TIMESTAMP:
         return None
     run.present = now
@@ -245,7 +246,7 @@ def _delta(run: ViewRun, as_of: int, now: int, ids: list[str]) -> Follower | Non
     if until.up_to is not None and frontier_after(run.state.as_of or 0) >= until.up_to:
         run.report.action = "none"
         return None
-    follower = Follower(run, _subscribe(run, until.up_to, ids), until)
+    follower = Follower(run, _subscribe(run, until.up_to, still_reading(run, ids)), until)
     if until.moment is not None:
         return follower
     with run.report.phase("delta"):
@@ -254,19 +255,24 @@ def _delta(run: ViewRun, as_of: int, now: int, ids: list[str]) -> Follower | Non
     return None
 
 
-def _subscribe(run: ViewRun, up_to: Frontier | None, ids: list[str] | None) -> Subscription:
+def _subscribe(run: ViewRun, up_to: Frontier | None, still: Still) -> Subscription:
     """SUBSCRIBE from the checkpoint; its read hold is in place on return.
 
-    ids: of the objects the query reads; another session checks whether they still are. None: a reading holds them.
+    still: whether the query reads the objects of the checkpoint, asked once the subscription has begun: a view that was
+    swapped since EXPLAIN would give the changes of another.
     """
     state = run.state
     session = run.open_session()
     subscription = run.closing.enter_context(
         open_subscription(session, run.described.mapping, state.buckets, state.as_of or 0, up_to, salt=state.salt)
     )
-    if ids is not None and not still(run.session, run.described.mapping, ids):
-        raise Unavailable("the view was replaced while the run began", hint="the next run looks it up again")
+    large.check_still(still)
     return subscription
+
+
+def still_reading(run: ViewRun, ids: list[str]) -> Still:
+    """Return what asks, on another session than a subscription's, whether the query still reads these objects."""
+    return lambda: still(run.session, run.described.mapping, ids)
 
 
 def _caught_up(follower: Follower) -> bool:
@@ -284,21 +290,23 @@ def _caught_up(follower: Follower) -> bool:
 
 def _past_too_large(run: ViewRun) -> None:
     """Reach the present in parts; it may be later than the one this run began with."""
-    present = max(explain(run.open_session(), run.described.mapping).frontiers.now, (run.state.as_of or 0) + 1)
+    explained = explain(run.open_session(), run.described.mapping)
+    large.check_still(lambda: run.described.identity(explained) == run.state.identity)
+    present = max(explained.frontiers.now, (run.state.as_of or 0) + 1)
     with run.report.phase("parts"):
-        large.apply_range(run, present, repeat=False)
+        large.apply_range(run, present, still_reading(run, explained.ids), repeat=False)
 
 
-def _repeat_pending(run: ViewRun, until: int) -> None:
+def _repeat_pending(run: ViewRun, until: int, ids: list[str]) -> None:
     """Repeat exactly the range (as_of, until] that an earlier run was applying when it died."""
     bound = Until(up_to=frontier_after(until))
-    follower = Follower(run, _subscribe(run, bound.up_to, None), bound, repeat=True)
+    follower = Follower(run, _subscribe(run, bound.up_to, still_reading(run, ids)), bound, repeat=True)
     try:
         follow(follower)
     except (TooLarge, ResultTooLarge):
         follower.subscription.cancel()
         with run.report.phase("parts"):
-            large.apply_range(run, until, repeat=True)
+            large.apply_range(run, until, still_reading(run, ids), repeat=True)
     run.stop.check()
 
 
@@ -311,7 +319,7 @@ def _follow_after(run: ViewRun, reading: Reading) -> Follower | None:
         _note_stop(run, behind=False)
         return None
     run.present = reading.as_of
-    follower = Follower(run, _subscribe(run, None, None), Until(moment=moment))
+    follower = Follower(run, _subscribe(run, None, reading.still), Until(moment=moment))
     reading.end()
     return follower
 

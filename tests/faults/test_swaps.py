@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from reconcile.runs import delta, work
+from reconcile.runs import delta, large, scope, work
+from reconcile.runs.delta import Follower, TooLarge
 from reconcile.source.reading import Reading
 from tests.faults.rig import Ended, Rig
 from tests.support.redis_state import owned, state
@@ -55,28 +57,54 @@ def right_in_the_end(rig: Rig, ended: Ended) -> None:
         rig.in_sync()
 
 
-@pytest.mark.parametrize("follow_s", [None, 0.5])
+def swaps_before(nth: int, swap: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
+    """The view is swapped just before the n-th subscription."""
+    really, count = work.open_subscription, 0
+
+    def subscribe(*arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == nth:
+            swap()
+        return really(*arguments, **options)
+
+    patch.setattr(work, "open_subscription", subscribe)
+    patch.setattr(large, "open_subscription", subscribe)
+
+
+@pytest.mark.parametrize("kind", ["delta", "follow", "repeat", "parts", "later part", "after a snapshot"])
 def test_between_explain_and_subscribe(
-    follow_s: float | None, swap: Callable[[], None], rig: Rig, monkeypatch: pytest.MonkeyPatch
+    kind: str, swap: Callable[[], None], rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """EXPLAIN spoke of the one view, the subscription is of the other: nothing of it is committed."""
     assert rig.run().code == 0
-    before = owned(rig.client)
+    before, mode, options = owned(rig.client), "delta", {}
     rig.source.put(a="1 later")
-    really = work.open_subscription
-
-    def subscribe(*arguments: Any, **options: Any) -> Any:
-        swap()
-        return really(*arguments, **options)
-
+    if kind == "follow":
+        options["follow_s"] = 0.5
+    elif kind == "repeat":
+        pending = {"kind": "delta", "until": int(state(rig.client)["as_of"]) + 1, "clean": True}
+        rig.client.hset("reconcile:{default}:state", "pending", json.dumps(pending))
+    elif kind == "after a snapshot":
+        mode, options = "snapshot", {"follow_s": 0.5}
     with monkeypatch.context() as patch:
-        patch.setattr(work, "open_subscription", subscribe)
-        ended = rig.run(follow_s=follow_s)
+        if "part" in kind:
+            patch.setattr(Follower, "turn", too_large)
+        swaps_before({"parts": 2, "later part": 4}.get(kind, 1), swap, patch)
+        ended = rig.run(mode, **options)
     assert ended.code == 6, ended.told
     assert "replaced" in ended.told
-    assert owned(rig.client) == before
+    if kind == "after a snapshot":
+        before |= {b"p:a": b"1 later"}
+    if kind != "later part":
+        assert owned(rig.client) == before
     swap()
     right_in_the_end(rig, ended)
+
+
+def too_large(_: Follower) -> None:
+    """More at one time than memory holds."""
+    raise TooLarge
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -103,6 +131,34 @@ def test_between_two_statements_of_a_snapshot(
     if swapped:
         swap()
     right_in_the_end(rig, ended)
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_between_two_parts_of_a_snapshot(
+    nth: int, swap: Callable[[], None], rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a snapshot stores of its progress is of one view too: the next run takes it for done."""
+    rig.view = {"buckets": 16}
+    monkeypatch.setattr(scope, "PART_ROWS", 1)
+    assert rig.run().code == 0
+    rig.source.execute("UPDATE t SET value = value || ' later'")
+    really, asked = Reading.rows_of, 0
+
+    def rows_of(self: Reading, *arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == nth:
+            swap()
+        return really(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reading, "rows_of", rows_of)
+        ended = rig.run("snapshot", max_runtime=600)
+    assert asked >= nth
+    assert ended.code == 6, ended.told
+    swap()
+    assert rig.run("snapshot").code == 0
+    rig.in_sync()
 
 
 def test_before_the_last_look(swap: Callable[[], None], rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
