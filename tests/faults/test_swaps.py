@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,7 +73,9 @@ def swaps_before(nth: int, swap: Callable[[], None], patch: pytest.MonkeyPatch) 
     patch.setattr(large, "open_subscription", subscribe)
 
 
-@pytest.mark.parametrize("kind", ["delta", "follow", "repeat", "parts", "later part", "after a snapshot"])
+@pytest.mark.parametrize(
+    "kind", ["delta", "follow", "repeat", "parts", "later part", "before parts", "after a snapshot"]
+)
 def test_between_explain_and_subscribe(
     kind: str, swap: Callable[[], None], rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,14 +86,18 @@ def test_between_explain_and_subscribe(
     if kind == "follow":
         options["follow_s"] = 0.5
     elif kind == "repeat":
-        pending = {"kind": "delta", "until": int(state(rig.client)["as_of"]) + 1, "clean": True}
+        pending = {"kind": "delta", "until": int(time.time() * 1000), "clean": True}
         rig.client.hset("reconcile:{default}:state", "pending", json.dumps(pending))
     elif kind == "after a snapshot":
         mode, options = "snapshot", {"follow_s": 0.5}
     with monkeypatch.context() as patch:
         if "part" in kind:
             patch.setattr(Follower, "turn", too_large)
-        swaps_before({"parts": 2, "later part": 4}.get(kind, 1), swap, patch)
+        if kind == "before parts":
+            really = work._past_too_large
+            patch.setattr(work, "_past_too_large", lambda run: (swap(), really(run)))
+        else:
+            swaps_before({"parts": 2, "later part": 4}.get(kind, 1), swap, patch)
         ended = rig.run(mode, **options)
     assert ended.code == 6, ended.told
     assert "replaced" in ended.told
