@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -22,6 +23,16 @@ def test_the_story_goes_as_it_should() -> None:
     codes = [int(code) for code in re.findall(r"\(exit (\d+), \d+ ms\)", result.stdout)]
     assert codes == [5, 0, 0, 0, 0, 8, 0, 3, 0, 0, 0]
     assert "this should have been" not in result.stdout
+    printed = {figureless(line) for line in result.stdout.splitlines()}
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    (shown,) = re.findall(r"^\$ reconcile run  .*?(?=^```)", readme, re.DOTALL | re.MULTILINE)
+    told = {figureless(line.partition("  # ")[0]) for line in shown.splitlines()}
+    assert told <= printed, told - printed
+
+
+def figureless(line: str) -> str:
+    """A line without its numbers and times, and without names whose order Redis chooses."""
+    return re.sub(r"[\d,.:TZ-]*\d[\d,.:TZ-]*", "#", re.sub(r"\(price:.*?\)", "()", line)).strip()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
