@@ -44,7 +44,7 @@ def _view_lines(view: ViewReport, mode: str) -> Iterator[str]:
     if head:
         yield f"{view.view}: {head}"
     if view.drift is not None:
-        yield from _drift_lines(view.drift)
+        yield from _drift_lines(view.drift, fast=view.audit is not None and view.audit.fast)
     for line in evidence(view):
         yield f"  evidence: {printable(line)}"
     for warning in view.warnings:
@@ -88,7 +88,7 @@ def _verdict(view: ViewReport) -> str:
     return "" if view.error is not None else f"in sync{_position(view)}"
 
 
-def _drift_lines(drift: DriftReport) -> Iterator[str]:
+def _drift_lines(drift: DriftReport, *, fast: bool) -> Iterator[str]:
     for entry in drift.keys:
         line = f"  {entry['kind']:<8} {printable(str(entry['key']))}  ({entry['cause']})"
         if "source" in entry:
@@ -96,7 +96,7 @@ def _drift_lines(drift: DriftReport) -> Iterator[str]:
         yield line
     unnamed = drift.total - len(drift.keys)
     if unnamed > 0:
-        yield f"  … and {_number(unnamed)} more (--max-report)"
+        yield "  verify without --fast names the keys" if fast else f"  … and {_number(unnamed)} more (--max-report)"
     if drift.lagging_buckets:
         have = "has" if drift.lagging_buckets == 1 else "have"
         yield f"  note: {plural(drift.lagging_buckets, 'bucket')} {have} changed at the source since then (not drift)"
