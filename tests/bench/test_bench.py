@@ -31,10 +31,11 @@ EXPECTED = {
 def bench(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.bench", "--rows", "2000", "--repeat", "1", *arguments]
     own = {name: value for name, value in os.environ.items() if name != SOURCE_URL}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env={**own, **env})
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=580, env={**own, **env})
 
 
-@pytest.mark.alone
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_every_row_is_measured(tmp_path: Path, source_server: SourceServer) -> None:
     """A small run ends well, and its table, JSON and plot are complete: here on a source that the environment names."""
     options = []
@@ -58,7 +59,6 @@ def test_every_row_is_measured(tmp_path: Path, source_server: SourceServer) -> N
     assert ElementTree.parse(tmp_path / "b.svg").getroot().tag.endswith("svg")
 
 
-@pytest.mark.alone
 def test_a_step_that_fails_costs_no_other_its_figures(tmp_path: Path) -> None:
     """Without a shell the load cannot be compared; what the file held of the other source stays."""
     kept = tmp_path / "b.json"

@@ -244,7 +244,7 @@ def test_all_shards_of_a_new_number_begin_at_once(
     for number in (n, 2, n):
         running = [command.start("run", "--shard", f"{i}/{number}") for i in range(number)]
         reports = [json.loads(process.communicate(timeout=120)[0]) for process in running]
-        assert [report["status"] for report in reports] == ["done"] * number
+        assert [report["status"] for report in reports] == ["done"] * number, [r["error"] for r in reports]
     assert in_sync(filled, client)
 
 

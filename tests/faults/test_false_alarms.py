@@ -129,6 +129,7 @@ def mend(client: redis.Redis, kinds: dict[str, str]) -> None:
 
 
 @pytest.mark.timeout(4 * 3600)
+@pytest.mark.long
 @pytest.mark.parametrize("history", [True, False], ids=["history", "no-history"])
 @pytest.mark.parametrize("rows", [1000, MANY_ROWS])
 def test_audits_beside_a_writer_and_a_follower(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.forked import Forked, suits
+
 PROGRAM = str(Path(sys.executable).parent / "reconcile")
 
 
@@ -36,7 +38,7 @@ class Result:
 
 
 class Command:
-    """Runs `reconcile` with a configuration for one source and one Redis."""
+    """Runs `reconcile` with a configuration for one source and one Redis: a fork of one that is ready (`forked`)."""
 
     def __init__(self, directory: Path, source_url: str, redis_url: str, query: str) -> None:
         self.directory = directory
@@ -58,18 +60,18 @@ class Command:
             assert result.code == expect, f"exit {result.code}, expected {expect}\n{out}\n{err}"
         return result
 
-    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str] | Forked:
         """Start it and return at once."""
         self.write_config()
-        return subprocess.Popen(
-            [PROGRAM, *arguments, "--config", str(self.config_path), "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.directory,
-            env={**os.environ, **env},
-        )
+        args = [PROGRAM, *arguments, "--config", str(self.config_path), "--json"]
+        own = {**os.environ, **env}
+        if suits(own):
+            return Forked(args, self.directory, own)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(args, stdout=pipe, stderr=pipe, text=True, cwd=self.directory, env=own)
 
     def write_config(self) -> None:
-        """Write the configuration file (JSON is YAML)."""
-        self.config_path.write_text(json.dumps(self.config))
+        """Write the configuration file (JSON is YAML); a command that was started before may be about to read it."""
+        made = self.config_path.with_suffix(".new")
+        made.write_text(json.dumps(self.config))
+        made.replace(self.config_path)

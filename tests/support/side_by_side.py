@@ -1,7 +1,8 @@
 """What tests owe each other when several workers run them side by side (pytest-xdist, `make test`).
 
-A test marked `alone` measures time or fills the machine: it comes last, and no other test runs meanwhile. Tests that
-share something dear to make, such as the Lambda zip, run in one worker. Without xdist only the order remains.
+A test marked `alone` measures time or fills the machine: it comes last, and no other test runs meanwhile. One marked
+`long` comes first. Tests that share something dear to make, such as the Lambda zip, run in one worker. Without xdist
+only the order remains.
 """
 
 from __future__ import annotations
@@ -38,11 +39,19 @@ def is_alone(item: pytest.Item) -> bool:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Tests that must be alone go to the end; what belongs to one worker is grouped."""
-    items.sort(key=lambda item: (is_alone(item), item.path.is_relative_to(ONE_WORKER_PER_MODULE)))
+    """Bring the longest to the front, those that must be alone to the end, and together what belongs to one worker."""
+    items.sort(key=_rank)
     for item in items:
         if group := _group(item):
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _rank(item: pytest.Item) -> int:
+    if is_alone(item):
+        return 3
+    if item.path.is_relative_to(ONE_WORKER_PER_MODULE):
+        return 2
+    return 0 if item.get_closest_marker("long") or _group(item) else 1
 
 
 def _group(item: pytest.Item) -> str | None:
