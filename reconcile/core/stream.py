@@ -67,6 +67,11 @@ class UpdateStream:
         """Bytes of memory held."""
         return self._open.size_bytes + self._closed.size_bytes
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether `take` would return more than a later frontier."""
+        return bool(self._closed)
+
     def feed(self, lines: Sequence[bytes | memoryview]) -> bool:
         """Add lines. Return True if they closed a range: `take` it now, or feed on and take more at once."""
         text = b"".join(lines)

@@ -26,6 +26,8 @@ from reconcile.target.batch import Applier
 from reconcile.target.port import Write
 
 EXISTS_KEYS = 1000
+PROGRESS_EVERY_S = 1.0
+"""A range without changes moves the checkpoint no more often: every commit to any table may move all frontiers."""
 
 
 class TooLarge(Exception):  # noqa: N818 - not an error: another way is taken
@@ -72,6 +74,8 @@ class Follower:
         self._repeat = repeat
         self._manifest = records.manifest_of(run.state)
         self.frontier = frontier_after(run.state.as_of or 0)
+        """Of what is committed."""
+        self._committed_at = -PROGRESS_EVERY_S
 
     def fileno(self) -> int:
         """The socket to select for reading."""
@@ -84,18 +88,28 @@ class Follower:
         due = moment is not None and time.monotonic() >= moment
         return self.subscription.finished or due or self.run.stop.requested
 
-    def turn(self) -> None:
-        """Receive available changes and commit closed ranges. Raises Doubt, TooLarge, HistoryLost."""
-        run, subscription = self.run, self.subscription
-        limit = run.settings.limits.memory_max_bytes
-        closed = subscription.poll(limit)
+    def turn(self, *, idle: bool) -> bool:
+        """Receive available changes and commit closed ranges. Return whether the view has come to its end.
+
+        idle: nothing is known to have come; what closed without changes may be committed. Raises Doubt, TooLarge,
+        HistoryLost.
+        """
+        subscription, stream = self.subscription, self.subscription.stream
+        limit = self.run.settings.limits.memory_max_bytes
+        ends = self.ended  # before the last look: what has closed by now is committed
+        subscription.poll(limit)
         # A range that is repeated is committed whole: until then Redis may hold changes of any time in it.
-        if closed and (subscription.finished or not self._repeat):
-            stream = subscription.stream
+        closed = subscription.finished or (stream.frontier > self.frontier and not self._repeat)
+        due = stream.has_changes or subscription.finished or ends or (idle and self._is_due())
+        if closed and due:
             self.commit(stream.take(), stream.frontier)
-            run.report.updates = stream.updates
-        elif subscription.stream.size_bytes > limit:
+            self.run.report.updates = stream.updates
+        elif stream.size_bytes > limit:
             raise TooLarge
+        return ends or subscription.finished
+
+    def _is_due(self) -> bool:
+        return time.monotonic() >= self._committed_at + PROGRESS_EVERY_S
 
     def commit(self, changes: Changes, frontier: Frontier) -> None:
         """Apply a closed range and move the checkpoint to frontier − 1."""
@@ -109,7 +123,7 @@ class Follower:
             applier.delete(key)
         applier.put_all(changes.puts.items())
         commit_range(self.run, applier, self._manifest, self._manifest.records(changes.digests), changes.touched, as_of)
-        self.frontier = frontier
+        self.frontier, self._committed_at = frontier, time.monotonic()
 
 
 def applier_for(run: ViewRun, as_of: int, forgotten: Records) -> Applier:

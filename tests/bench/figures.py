@@ -192,12 +192,18 @@ def _views(results: Results) -> list[Figure]:
     if not told:
         return []
     many = f"{told['views']:.0f} views"
+    unchanged = _derived(
+        "views_unchanged", f"run, {many}, nothing changed, companion views", told["unchanged_s"], "s", 3.0
+    )
+    unchanged.user_s = told["unchanged_user_s"]
     return [
-        _derived("views_unchanged", f"run, {many}, nothing changed, companion views", told["unchanged_s"], "s", 3.0),
+        unchanged,
         _derived("views_visible_p50", f"{many} followed: INSERT returned → GET sees it, p50",
                  told["visible_p50_ms"], "ms"),
+        _derived("views_source_p50", f"{many} followed: the source's own progress, p50", told["source_p50_ms"], "ms"),
         _derived("views_extra_p50", f"{many} followed: added by reconcile, p50", told["extra_p50_ms"],
                  "ms after the source's progress", 20.0),
+        _derived("views_cpu", f"{many} followed: CPU", told["cpu_share"] * 100, "% of a core"),
         _derived("views_peak", f"{many} followed: peak memory", told["peak_mb"], "MB", MEMORY_GOAL_MB),
         _derived("views_sockets", f"{many} followed: connections", told["sockets"] / told["views"], "a view", 3.0),
         _derived("views_threads", f"{many} followed: threads", told["threads"], "in all"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -48,34 +49,33 @@ def measure_views(world: World) -> None:
     try:
         client.flushdb()
         config.write_text(json.dumps(whole))
-        for n, view in enumerate(views):
-            companion = f"{source.schema}.companion{n}"
-            arguments = [
-                PROGRAM,
-                "init",
-                "--companion",
-                companion,
-                "--view",
-                f"v{n}",
-                "--config",
-                str(config),
-                "--json",
-            ]
-            for statement in json.loads(world.launcher.run(arguments).out)["ddl"].split(";\n"):
-                if statement.strip():
-                    source.execute(statement)
-            view["companion"] = companion
+        for n, ddl in enumerate(_companions(world, config, many)):
+            for statement in filter(str.strip, ddl.split(";\n")):
+                source.execute(statement)
+            views[n]["companion"] = f"{source.schema}.companion{n}"
         config.write_text(json.dumps(whole))
         command = [PROGRAM, "run", "--config", str(config), "--json"]
         world.launcher.run(command)
         time.sleep(3)  # what the source kept is forgotten
         unchanged = [world.launcher.run(command) for _ in range(TURNS)]
-        world.results.views |= {"views": many, "unchanged_s": median(one.seconds for one in unchanged)}
+        world.results.views |= {
+            "views": many,
+            "unchanged_s": median(one.seconds for one in unchanged),
+            "unchanged_user_s": median(one.user_s for one in unchanged),
+        }
         _follow(world, client, [*command, "--for", "600s"], many)
     finally:
         for n in range(many):
             source.execute(f"DROP TABLE many{n} CASCADE")
         client.flushdb()
+
+
+def _companions(world: World, config: Path, many: int) -> list[str]:
+    """The DDL that `init` prints for the first view, and the same for the others: a hundred starts take a minute."""
+    arguments = ["init", "--companion", f"{world.source.schema}.companion0", "--view", "v0"]
+    printed = world.launcher.run([PROGRAM, *arguments, "--config", str(config), "--json"])
+    names = re.compile(r"\b(views|companion|v)0(?=\b|_by_bucket)")
+    return [names.sub(rf"\g<1>{n}", json.loads(printed.out)["ddl"]) for n in range(many)]
 
 
 def _follow(world: World, client: redis.Redis, command: list[str], many: int) -> None:
@@ -87,8 +87,10 @@ def _follow(world: World, client: redis.Redis, command: list[str], many: int) ->
     following = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
     try:
         _await_all(world, client, following, many)
+        began, before_s = time.monotonic(), _cpu_s(following.pid)
         returned, seen = _change_and_look(world, client, many)
-        world.results.views |= _of_process(following.pid)
+        used = (_cpu_s(following.pid) - before_s) / (time.monotonic() - began)
+        world.results.views |= _of_process(following.pid) | {"cpu_share": used}
         time.sleep(0.5)
     finally:
         for process in (following, bare):
@@ -98,7 +100,9 @@ def _follow(world: World, client: redis.Redis, command: list[str], many: int) ->
     known = {key: float(at) for key, at in (line.split() for line in bare.stdout)}
     bare.wait(PATIENCE_S)
     extra = [(seen[0, key] - known[key]) * 1000 for n, key in returned if n == 0 and key in known]
+    source = [(known[key] - at) * 1000 for (n, key), at in returned.items() if n == 0 and key in known]
     world.results.views |= {
+        "source_p50_ms": median(source),
         "visible_p50_ms": median((seen[one] - at) * 1000 for one, at in returned.items()),
         "extra_p50_ms": median(extra),
     }
@@ -139,6 +143,11 @@ def _change_and_look(
             raise BenchError("rows did not arrive")
         time.sleep(LOOK_EVERY_S)
     return returned, seen
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _of_process(pid: int) -> dict[str, float]:

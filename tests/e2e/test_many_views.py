@@ -165,20 +165,42 @@ def test_at_the_connection_limit_views_take_turns(
         assert "take turns" in out
 
 
-def test_threads_and_connections_do_not_grow_with_the_views(
+def test_a_view_more_costs_neither_threads_nor_commits_of_others(
     source: Source, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    n = 12
+    n, busy = 12, 200
     views = Views(source, redis_server, tmp_path, n, history=True)
     process = views.command.start("run", "--for", "120s")
     views.await_following(list(range(n)))
     threads = len(list(Path(f"/proc/{process.pid}/task").iterdir()))
     sockets = [p for p in Path(f"/proc/{process.pid}/fd").iterdir() if "socket" in str(p.readlink())]
+    for turn in range(busy):  # each moves the frontier of every view
+        views.put(0, f"busy{turn}", "x")
+    assert views.arrived([0], f"busy{busy - 1}") == [0]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=30)
     assert process.returncode == 4
     assert threads <= 8
     assert len(sockets) <= 3 * n
+    for view in json.loads(out)["views"]:
+        assert view["commits"] <= view["puts"] + view["duration_ms"] / 1000 + 2
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_jobs_is_how_many_views_are_worked_on_at_once(
+    jobs: int, source: Source, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    n = 6
+    views = Views(source, redis_server, tmp_path, n, history=False)
+    watcher, leases = redis_server.client(), [f"reconcile:{{v{i}}}:lease" for i in range(n)]
+    process = views.command.start("run", "--jobs", str(jobs))
+    at_once = 0
+    while process.poll() is None:
+        at_once = max(at_once, int(watcher.exists(*leases)))  # type: ignore[arg-type]
+    process.communicate()
+    assert process.returncode == 0
+    assert at_once <= jobs
+    assert at_once >= min(2, jobs)
 
 
 def test_the_view_written_longest_ago_begins(source: Source, redis_server: RedisServer, tmp_path: Path) -> None:
@@ -201,7 +223,7 @@ def test_the_view_written_longest_ago_begins(source: Source, redis_server: Redis
         thread = threading.Thread(target=watch)
         thread.start()
         try:
-            views.command("run", "--for", "2s")
+            views.command("run", "--for", "2s", expect=None)  # whether the last caught up is the machine's affair
         finally:
             stop.set()
             thread.join()

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from reconcile_standin.problem import SqlError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+_T = TypeVar("_T")
 
 DATABASE = "materialize"
 SUPERUSER = "materialize"
@@ -84,10 +90,12 @@ class Catalog:
         self.privileges: dict[str, list[str]] = {}
         self.next_id = 4
         self.version = 0
+        self._found: tuple[tuple[int, int], dict[Hashable, object]] = (0, 0), {}
+        """What was found out since the last change: with hundreds of views everything would be quadratic."""
 
     def to_json(self) -> str:
         """Everything, to be stored."""
-        kept = {name: value for name, value in vars(self).items() if name not in ("items", "version")}
+        kept = {name: value for name, value in vars(self).items() if name not in ("items", "version", "_found")}
         return json.dumps({**kept, "items": [asdict(item) for item in self.items.values()]})
 
     @classmethod
@@ -140,27 +148,58 @@ class Catalog:
         """What reads an item directly, its indexes included."""
         return [i for i in list(self.items.values()) if i.on == item.id or item.id in i.refs.values()]
 
+    def _once(self, key: Hashable, find: Callable[[], _T]) -> _T:
+        """What `find` found since the catalog last changed. The number of items tells of a change in progress."""
+        now = self.version, len(self.items)
+        known, found = self._found
+        if known != now:
+            found = {}
+            self._found = now, found
+        if key not in found:
+            found[key] = find()
+        return cast("_T", found[key])
+
     def indexes(self, item: Item, cluster: str | None = None) -> list[Item]:
         """The indexes on a relation, of one cluster or of all."""
-        return [
-            i
-            for i in list(self.items.values())
-            if i.kind == "index" and i.on == item.id and cluster in (None, i.cluster)
-        ]
+        return [i for i in self._once("indexes", self._indexes).get(item.id, []) if cluster in (None, i.cluster)]
 
-    def tables_of(self, item: Item) -> set[str]:
+    def _indexes(self) -> dict[str | None, list[Item]]:
+        found: dict[str | None, list[Item]] = {}
+        for item in list(self.items.values()):
+            if item.kind == "index":
+                found.setdefault(item.on, []).append(item)
+        return found
+
+    def tables_of(self, item: Item) -> frozenset[str]:
         """The tables whose rows an item is made of."""
+        return self._once(("tables", item.id), lambda: self._tables_of(item))
+
+    def _tables_of(self, item: Item) -> frozenset[str]:
         if item.kind == "table":
-            return {item.id}
+            return frozenset((item.id,))
         below = [item.on] if item.on is not None else list(item.refs.values())
         found: set[str] = set()
         for ref in below:
             if ref is not None and ref in self.items:
                 found |= self.tables_of(self.items[ref])
+        return frozenset(found)
+
+    def readers(self, table: Item) -> list[Item]:
+        """Everything stored that is made of a table's rows, itself included."""
+        return self._once("readers", self._readers).get(table.id, [])
+
+    def _readers(self) -> dict[str, list[Item]]:
+        found: dict[str, list[Item]] = {}
+        for item in list(self.items.values()):
+            for table in self.tables_of(item) if item.stored else ():
+                found.setdefault(table, []).append(item)
         return found
 
     def storage_inputs(self, item: Item, cluster: str) -> list[Item]:
         """The collections a read of an item is served from: its indexes in the cluster, itself, or its inputs."""
+        return self._once(("inputs", item.id, cluster), lambda: self._storage_inputs(item, cluster))
+
+    def _storage_inputs(self, item: Item, cluster: str) -> list[Item]:
         indexes = self.indexes(item, cluster)
         if indexes:
             return indexes

@@ -82,7 +82,7 @@ def subscribed(session: Session, running: Subscription) -> Iterator[Rows]:
             if running.finished:
                 return
             session.check()
-            session.store.clock.wait_past(running.frontier, 0.25)
+            running.wait(0.25)
     finally:
         running.close()
 
@@ -116,7 +116,7 @@ class Cursor:
             if left <= 0:
                 break
             assert self._running is not None
-            self._session.store.clock.wait_past(self._running.frontier, left)
+            self._running.wait(left)
         rows, self._buffer = self._buffer[:wanted], self._buffer[wanted:]
         return rows
 

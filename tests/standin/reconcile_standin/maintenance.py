@@ -37,19 +37,21 @@ class Maintainer:
         known = -1
         while not stop.wait(_LATER_S):
             if self._store.clock.wait_past(known, 1.0) and not stop.is_set():
-                known = self._store.clock.upper
-                self.step()
+                since, known = known, self._store.clock.upper
+                self.step(since)
 
-    def step(self) -> None:
-        """Bring everything up to date."""
+    def step(self, since: int) -> None:
+        """Bring everything up to date with the commits from a time on."""
         store = self._store
+        changed = store.clock.changed(since)
         if store.catalog.version != self._version:
             self._version = store.catalog.version
             self._look()
+            changed = {table.number for _, table, _ in self._kept}
         for item, table, definition in self._kept:
             # An error is for those who read the view; a table may be dropped at any moment, and at the end the file.
             with contextlib.suppress(SqlError, sqlite3.Error):
-                if table.id in store.catalog.items:
+                if table.number in changed and table.id in store.catalog.items:
                     store.columns(table).groups(definition, store.clock.read_ts, store.readable(item))
 
     def _look(self) -> None:

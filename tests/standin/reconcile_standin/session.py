@@ -176,7 +176,7 @@ class Session:
 
     def since(self, facts: Facts) -> int:
         """The earliest time at which all inputs can be read."""
-        return max((self.store.since(i) for i in facts.inputs), default=0)
+        return max(self.store.sinces(facts.inputs), default=0)
 
     def determined_since(self, facts: Facts) -> int:
         """What EXPLAIN TIMESTAMP calls since: in a read transaction, that of everything in its time domain."""
@@ -184,8 +184,8 @@ class Session:
         if transaction is None or transaction.kind != "read":
             return self.since(facts)
         around = [i for i in list(self.catalog.items.values()) if i.schema in transaction.domain]
-        inputs = [i for item in around for i in self.catalog.storage_inputs(item, self.cluster)]
-        return max((self.store.since(i) for i in inputs), default=0)
+        inputs = {i.id: i for item in around for i in self.catalog.storage_inputs(item, self.cluster)}
+        return max(self.store.sinces(inputs.values()), default=0)
 
     def explicit_time(self, facts: Facts, as_of: s.AsOf) -> int:
         """The time AS OF means, checked against what is still there."""

@@ -16,7 +16,7 @@ from reconcile_standin.columns import Columns
 from reconcile_standin.engine import ALIVE, Engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from reconcile_standin.engine import Row
 
@@ -95,13 +95,14 @@ class Store:
             ts = self.clock.next_write()
             self.writer.execute("BEGIN IMMEDIATE")
             try:
-                for item in work(ts):
-                    self.writer.execute("INSERT INTO commits VALUES (?,?)", (ts, item.number))
+                changed = {item.number for item in work(ts)}
+                for number in changed:
+                    self.writer.execute("INSERT INTO commits VALUES (?,?)", (ts, number))
                 self.writer.execute("COMMIT")
             except BaseException:
                 self.writer.execute("ROLLBACK")
                 raise
-            self.clock.publish(ts)
+            self.clock.publish(ts, changed)
             return ts
 
     def insert_query(self, item: Item, sql: str, binds: Mapping[str, Any], ts: int) -> int:
@@ -150,37 +151,42 @@ class Store:
 
     def since(self, item: Item) -> int:
         """The earliest readable time of a stored item; only ever grows."""
+        return self.sinces([item])[0]
+
+    def sinces(self, items: Collection[Item]) -> list[int]:
+        """The same of many, at once."""
         with self._times:
-            bound = (self.clock.upper - item.window_ms) // 1000 * 1000
-            held = self.clock.held()
-            item.since = max(item.since, bound if held is None else min(bound, held))
-            return item.since
+            upper, held = self.clock.upper, self.clock.held()
+            for item in items:
+                bound = (upper - item.window_ms) // 1000 * 1000
+                item.since = max(item.since, bound if held is None else min(bound, held))
+            return [item.since for item in items]
 
     def readable(self, item: Item) -> int:
         """The earliest time at which a view that is stored or indexed can be read from what is maintained."""
         kept = [item] * item.stored + self.catalog.indexes(item)
-        return min((self.since(i) for i in kept), default=self.clock.read_ts)
+        return min(self.sinces(kept), default=self.clock.read_ts)
 
     def needed(self, table: Item) -> int:
         """The earliest time at which anybody may still read a table's rows."""
-        readers = [i for i in list(self.catalog.items.values()) if i.stored and table.id in self.catalog.tables_of(i)]
-        return min(self.since(i) for i in readers)
+        return min(self.sinces(self.catalog.readers(table)))
 
     def compact(self) -> None:
         """Drop rows nobody can see any more, a bounded number at a time."""
         with self.lock:
             tables = [i for i in list(self.catalog.items.values()) if i.kind == "table"]
+            needed = {item.id: self.needed(item) for item in tables}
             for item in tables:
-                self._compact_table(item)
+                self._compact_table(item, needed[item.id])
             if tables:
-                oldest = min(self.needed(item) for item in tables)
+                oldest = min(needed.values())
                 # The last one stays: the clock must not start before it.
                 self.writer.execute(
                     "DELETE FROM commits WHERE ts < ? AND ts < (SELECT max(ts) FROM commits)", (oldest,)
                 )
 
-    def _compact_table(self, item: Item) -> None:
-        bound, name = self.needed(item), table_name(item)
+    def _compact_table(self, item: Item, bound: int) -> None:
+        name = table_name(item)
         dead = f"SELECT rid FROM {name} WHERE died < {ALIVE} AND died <= ? LIMIT {_COMPACT_ROWS}"
         found = self.writer.all(dead, (bound,))
         if not found:

@@ -56,6 +56,7 @@ class Subscription:
         self._timeless = plan.timeless or not plan.facts.tables
         self._started = False
         self._snapshot_due = options.snapshot
+        self._tables = frozenset(self._store.catalog.items[i].number for i in plan.facts.tables)
         self._watched = {item.id: item.full_name for item in plan.facts.reads}
         self.finished = False
         # Everything before the frontier has been given out.
@@ -79,6 +80,11 @@ class Subscription:
         keys = _key_positions(names, options.upsert)
         order = [*keys, *(i for i in range(len(names)) if i not in keys)]
         return (*head, Column("mz_state", types.TEXT), *(plan.columns[i] for i in order))
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for something to say, but no longer."""
+        bound = self._options.up_to is not None
+        self._store.clock.wait_past(self.frontier, timeout_s, None if bound else self._tables)
 
     def advance(self) -> Iterator[Rows]:
         """What has become known since the last call, in batches."""
