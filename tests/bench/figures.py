@@ -89,7 +89,7 @@ def figures(results: Results) -> list[Figure]:
         found += _latency(results)
     if results.cold:
         found += _cold(results)
-    found += [*_parallel(results), *_views(results)]
+    found += [*_parallel(results), *_views(results), *_readers(results)]
     found += _memory(results)
     for one in found:
         one.rows = results.rows
@@ -208,6 +208,24 @@ def _views(results: Results) -> list[Figure]:
         _derived("views_sockets", f"{many} followed: connections", told["sockets"] / told["views"], "a view", 3.0),
         _derived("views_threads", f"{many} followed: threads", told["threads"], "in all"),
     ]  # fmt: skip
+
+
+def _readers(results: Results) -> list[Figure]:
+    told = results.readers
+    if not told:
+        return []
+    quiet = told["quiet_p99_ms"]
+    against = "× its p99 in quiet"
+    load = _derived(
+        "readers_load", "another client's GETs during a first load, p99", told["load_p99_ms"] / quiet, against, 2.0
+    )
+    free = _derived("readers_free", "the same without throttle", told["free_p99_ms"] / quiet, against)
+    load.seconds, free.seconds = told["load_s"], told["free_s"]
+    copy = _derived("readers_copy", "the same while only the source is read", told["copy_p99_ms"] / quiet, against)
+    cost = _derived(
+        "throttle_cost", "first load with the throttle ÷ without", told["load_s"] / told["free_s"], "× time"
+    )
+    return [_derived("readers_quiet", "another client's GETs in quiet, p99", quiet, "ms"), copy, load, free, cost]
 
 
 def _memory(results: Results) -> list[Figure]:

@@ -88,6 +88,8 @@ class Results:
     """Shards beside a whole view."""
     views: dict[str, float] = field(default_factory=dict)
     """Many views in one process."""
+    readers: dict[str, Any] = field(default_factory=dict)
+    """What another client of the same Redis sees."""
     counters: list[dict[str, Any]] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     """Step → why it gave no figure."""

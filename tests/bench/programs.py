@@ -5,6 +5,7 @@ pipe URL                 stands in for redis-cli --pipe where there is none: std
 naive URL QUERY REDIS    loads as mz-redis-sync does: FETCH 100 from a SUBSCRIBE cursor, SET each row, one MULTI
 scan REDIS               reads all keys and values with the redis client
 stream URL STATEMENT     a finite read in chunks; prints the seconds of the statement alone
+gets REDIS KEYS          reads one key every 2 ms until stdin ends; prints the moment and the milliseconds of each
 progress URL QUERY       prints, for each row that a SUBSCRIBE closes with progress, its key and the moment
 """
 
@@ -104,6 +105,23 @@ def stream(url: str, statement: str) -> None:
         print(time.monotonic() - started)
 
 
+def gets(redis_url: str, keys: str) -> None:
+    """Another client of the same Redis, which notes how long it waits."""
+    import random
+    import select
+
+    import redis
+
+    client = redis.Redis.from_url(redis_url)
+    seen: list[tuple[float, float]] = []
+    print("ready", flush=True)
+    while not select.select([sys.stdin], [], [], 0.002)[0]:
+        began = time.monotonic()
+        client.get(f"other:{random.randrange(int(keys))}")
+        seen.append((began, (time.monotonic() - began) * 1000))
+    print("".join(f"{at} {took:.4f}\n" for at, took in seen), end="")
+
+
 def progress(url: str, query: str) -> None:
     """The source's own latency: when does a bare client know that a row is complete?"""
     import psycopg
@@ -123,7 +141,7 @@ def progress(url: str, query: str) -> None:
 
 
 PROGRAMS: dict[str, Callable[..., None]] = {
-    "copy": copy, "pipe": pipe, "naive": naive, "scan": scan, "stream": stream, "progress": progress
+    "copy": copy, "pipe": pipe, "naive": naive, "scan": scan, "stream": stream, "progress": progress, "gets": gets,
 }  # fmt: skip
 
 if __name__ == "__main__":

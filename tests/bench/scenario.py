@@ -13,6 +13,7 @@ from tests.bench.latency import measure_latency
 from tests.bench.many import measure_views
 from tests.bench.measure import BenchError
 from tests.bench.parallel import measure_shards
+from tests.bench.readers import measure_readers
 from tests.bench.world import COMPANION, PLAIN, World, python
 from tests.support.mappings import SALT
 
@@ -198,9 +199,10 @@ STEPS: dict[str, Callable[[World, Turn], None]] = {
     "cold": lambda world, _: measure_cold_start(world),
     "shards": lambda world, _: measure_shards(world),
     "views": lambda world, _: measure_views(world),
+    "readers": lambda world, _: measure_readers(world),
 }
 """In an order in which each prepares the next."""
-ONCE = ("mass", "latency", "counters", "cold", "shards", "views")
+ONCE = ("mass", "latency", "counters", "cold", "shards", "views", "readers")
 """Steps that are not repeated."""
 
 

@@ -61,6 +61,7 @@ def settled(loop: Loop, *followed: Any) -> None:
 
 
 def test_a_pass_serves_those_to_whom_something_came_and_nobody_else(make: Callable[..., Any]) -> None:
+    """A pass costs what came, however many views are followed."""
     loop, views = Loop(), [make() for _ in range(100)]
     settled(loop, *views)
     for _ in range(20):
@@ -72,6 +73,7 @@ def test_a_pass_serves_those_to_whom_something_came_and_nobody_else(make: Callab
 
 
 def test_all_are_looked_at_in_time_however_busy_one_of_them_is(make: Callable[..., Any]) -> None:
+    """A busy view does not keep the clocks of the others from being checked."""
     loop, views = Loop(), [make() for _ in range(30)]
     settled(loop, *views)
     until = time.monotonic() + 3 * LOOK_EVERY_S
@@ -83,6 +85,7 @@ def test_all_are_looked_at_in_time_however_busy_one_of_them_is(make: Callable[..
 
 
 def test_what_was_left_behind_is_taken_without_waiting(make: Callable[..., Any]) -> None:
+    """A socket that has been read says nothing of what the library still holds."""
     loop, view = Loop(), make()
     settled(loop, view)
     view.subscription.has_more = True
@@ -96,6 +99,7 @@ def test_what_was_left_behind_is_taken_without_waiting(make: Callable[..., Any])
 
 
 def test_a_view_leaves_at_its_end_at_its_moment_or_with_its_error(make: Callable[..., Any]) -> None:
+    """The loop hands back a view with what ended it, and keeps the others."""
     loop = Loop()
     ending, failing, staying = make(), make(), make()
     timed = make(time.monotonic() + 0.05)
@@ -115,6 +119,7 @@ def test_a_view_leaves_at_its_end_at_its_moment_or_with_its_error(make: Callable
 
 
 def test_idle_moments_go_round_and_take_a_twentieth(make: Callable[..., Any]) -> None:
+    """Every view gets its idle moment in turn, and all together no more than their share."""
     used: list[Any] = []
 
     def idle(follower: Any) -> None:
