@@ -19,7 +19,7 @@ LEDGER_MS = 3_600_000
 """Run time the ledger covers; older entries fade."""
 HINT_EVERY_MS = 300_000
 MUCH_FASTER = 4
-"""A slice may take this many times less than the last one, which a busy Redis had slowed down."""
+"""A busy Redis may have slowed down the last slice, so the next one may take this many times less."""
 
 
 def hint_counts(turn: Turn, now_ms: int) -> bool:
@@ -74,20 +74,20 @@ def advanced(turn: Turn, now_ms: int, cost_ms: int) -> Turn:
 
 
 def charged(turn: Turn, cost_ms: int) -> Turn:
-    """Return the ledger with the cost of a slice in it. The slice itself is not done with."""
+    """Return the turn with the cost of a slice entered in its ledger; the slice itself is not finished."""
     return replace(turn, slice_cost_ms=cost_ms, spent_ms=turn.spent_ms + cost_ms)
 
 
 def passed(turn: Turn, now_ms: int) -> Turn:
-    """Return the turn with slice i behind it."""
+    """Return the turn, moved past slice i."""
     if turn.i + 1 < turn.n:
         return replace(turn, i=turn.i + 1)
     return turned(turn, now_ms)
 
 
 def unfinished(turn: Turn, cost_ms: int, *, too_long: bool) -> Turn:
-    """Return the turn after slice i was given up, having cost this much. too_long: since the run had to end; what a
-    whole slice costs is then a guess.
+    """Return the turn after slice i was given up at this cost. too_long: because the run had to end, so that the cost
+    of a whole slice is only a guess.
     """
     guess_ms = 2 * cost_ms if too_long else 0
     return replace(turn, slice_cost_ms=max(turn.slice_cost_ms, guess_ms), spent_ms=turn.spent_ms + cost_ms)

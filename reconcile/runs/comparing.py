@@ -64,7 +64,7 @@ class Comparing:
             pass
 
     def settled(self) -> None:
-        """Note that a snapshot has repaired what was found: that slice is done with."""
+        """Note that a snapshot has repaired what was found: that slice is finished."""
         if self._found:
             self._found = False
             self._set(schedule.passed(self._run.state.turn, self._run.now_ms()))
@@ -163,7 +163,7 @@ class Comparing:
             self._set(schedule.advanced(run.state.turn, run.now_ms(), cost_ms))
             self.pay()
             return False
-        # Whoever dies before the repair has found nothing: the slice is looked at again.
+        # If the run dies before the repair, the slice counts as not compared and comes again.
         self._set(schedule.charged(run.state.turn, cost_ms))
         self.pay()
         self._found = True
