@@ -67,12 +67,12 @@ class _Story:
         self._sql("CREATE TABLE quotes (item text, price int)")
         self._sql(f"INSERT INTO quotes SELECT 'item-' || n, n FROM generate_series(1, {rows}) AS n")
         self._sql("CREATE MATERIALIZED VIEW prices AS SELECT item AS key, price::text AS value FROM quotes")
-        self._say("First contact writes every row, and deletes nothing: whose the other keys are, you decide (exit 5).")
+        self._say("First contact writes every row, and deletes nothing: you decide about the others (exit 5).")
         self._reconcile(5, "run")
         self._show("price:item-1", "price:discontinued")
         self._say("These two may go. From now on the prefix is the view's own.")
         self._reconcile(0, "snapshot", "--allow-deletes")
-        self._say("History is short, a second or so. Nothing has changed: fingerprints say so, no row is read.")
+        self._say("History is short, a second or so. Nothing has changed: fingerprints show it, so no row is read.")
         time.sleep(FORGET_S)
         self._reconcile(0, "run")
 
@@ -85,7 +85,7 @@ class _Story:
         self._reconcile(0, "delta", "--until-current")
         self._show("price:item-1", "price:item-2", "price:item-new")
 
-        self._say("History is lost: delta alone cannot go on, run takes a snapshot of what differs.")
+        self._say("History is lost: a delta cannot continue, so run takes a snapshot of what differs.")
         self._sql("ALTER MATERIALIZED VIEW prices RESET (RETAIN HISTORY)")
         self._sql("UPDATE quotes SET price = 7 WHERE item = 'item-3'")
         time.sleep(FORGET_S)
