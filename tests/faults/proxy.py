@@ -72,7 +72,6 @@ class Proxy:
         self.up_bytes_per_s: int | None = None
         """Neither do requests."""
         self.fired = False
-        self.fired_at = 0.0
         self.passed: dict[Direction, int] = {"up": 0, "down": 0}
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -222,7 +221,6 @@ class Proxy:
         return window[-200:]
 
     def _act(self, action: Action, sink: socket.socket) -> None:
-        self.fired_at = time.monotonic()
         self.fired = True
         if action == "half_close":
             with contextlib.suppress(OSError):

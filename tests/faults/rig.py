@@ -19,7 +19,7 @@ from reconcile.errors import ExitCode
 from reconcile.report.run_report import RunReport, ViewReport
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
-from reconcile.stop import GRACE_S, Stop
+from reconcile.stop import Stop
 from tests.faults.proxy import Proxy
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import Stored, owned, prefixed, state, true_manifest
@@ -31,8 +31,6 @@ REDIS_TIMEOUT_S = 0.7
 CONNECT_TIMEOUT_S = 1.5
 SLACK_S = 6.0
 """What a loaded machine may add to any bound."""
-AFTER_DEADLINE_S = GRACE_S + 5.0
-"""Deadline passed, servers dead: severed after GRACE_S, then at most this much for giving the lease back."""
 
 
 @dataclass

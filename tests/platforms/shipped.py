@@ -20,7 +20,6 @@ FUNCTIONS = ROOT / "functions"
 
 # What comes after --max-runtime at worst: a socket that hangs is severed (reconcile.stop.GRACE_S), then the report.
 RUN_GRACE_S = 5
-WRITERS = ("run", "snapshot", "delta")
 
 _UNITS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 

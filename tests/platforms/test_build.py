@@ -15,7 +15,6 @@ import pytest
 from functions import build
 from tests.platforms import shipped
 
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 ZIP_MAX_BYTES = 12_000_000
 UNZIPPED_MAX_BYTES = 40_000_000
 

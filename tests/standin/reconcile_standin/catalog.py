@@ -23,7 +23,7 @@ LABELS = {"table": "TABLE", "view": "VIEW", "materialized-view": "MATERIALIZED V
 
 @dataclass
 class Item:
-    """A relation or index. since and created are times; refs says what each name in the query's text means.
+    """A relation or index. since: a time. refs: what each name in the query's text means.
 
     comments: by the column's position, counted from 1 (JSON has no numbers for keys); the item's own under "".
     """
@@ -38,7 +38,6 @@ class Item:
     comments: dict[str, str] = field(default_factory=dict)
     query: str = ""
     refs: dict[str, str] = field(default_factory=dict)
-    created: int = 0
     since: int = 0
     retain_ms: int | None = None
     retain_text: str | None = None

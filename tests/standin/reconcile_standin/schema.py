@@ -37,7 +37,7 @@ def _taken(session: Session, place: tuple[str, str], if_not_exists: bool) -> boo
 
 def _add(session: Session, item: Item) -> None:
     clock = session.store.clock
-    item.created = item.since = clock.read_ts
+    item.since = clock.read_ts
     session.catalog.items[item.id] = item
     session.store.save_catalog()
 
