@@ -1,21 +1,31 @@
 """Compare some buckets exactly: every row of the source at T with every key that Redis holds there.
 
-One statement reads the rows and one scan the keys, however many buckets there are. Read-only.
+One statement reads the rows and one scan the keys, however many buckets there are. Read-only. Other runs may commit
+meanwhile, and a row may go and come back: each page of keys is read within one commit, and counts only if the records
+of its buckets were then those of T.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
+from reconcile.compare import records
 from reconcile.compare.sides import Rows, Sides
 from reconcile.core import digest
 from reconcile.core.nametable import NameTable
+from reconcile.core.state import State
 from reconcile.report.audit import MAX_NAMES
+
+T = TypeVar("T")
 
 MAX_EXAMPLES = 1000
 """Differences kept by name, over all buckets, unless more are asked for."""
 LOOK_UP_KEYS = 1000
+MAX_READS = 10
+"""Reads of one page of keys until no commit falls into one."""
 
 
 @dataclass(slots=True)
@@ -53,18 +63,26 @@ class Contents:
 def look_at(
     sides: Sides,
     buckets: int,
-    chosen: Iterable[int],
+    recorded: Mapping[int, int | None],
+    commit: str,
     max_examples: int,
     claimed_by: Callable[[bytes], str | None] = lambda _: None,
-) -> dict[int, Contents]:
-    """Compare the chosen buckets. At most max_examples keys are named per bucket, MAX_EXAMPLES over all.
+) -> tuple[dict[int, Contents], set[int]]:
+    """Compare buckets. At most max_examples keys are named per bucket, MAX_EXAMPLES over all.
 
+    recorded: the buckets with the manifest's records as of the reading, and `commit`; None: without a manifest. Returns
+    also the buckets whose records were others while their keys were read: their contents are of no one time.
     Raises DataError for a key with several rows.
     """
-    task = _Comparison(sides, buckets, sorted(chosen), max_examples, claimed_by)
+    task = _Comparison(sides, buckets, recorded, commit, max_examples, claimed_by)
     task.at_rows()
     task.at_keys()
-    return task.contents
+    return task.contents, task.unsettled
+
+
+def commit_of(state: State | None) -> str:
+    """The id of the last transaction; empty without a state."""
+    return "" if state is None else state.commit
 
 
 class _Comparison:
@@ -72,14 +90,17 @@ class _Comparison:
         self,
         sides: Sides,
         buckets: int,
-        chosen: list[int],
+        recorded: Mapping[int, int | None],
+        commit: str,
         max_examples: int,
         claimed_by: Callable[[bytes], str | None],
     ) -> None:
-        self.contents = {bucket: Contents() for bucket in chosen}
+        self.contents = {bucket: Contents() for bucket in sorted(recorded)}
+        self.unsettled: set[int] = set()
         self._sides = sides
         self._buckets = buckets
-        self._chosen = chosen
+        self._recorded = recorded
+        self._commit = commit
         self._max_examples = max_examples
         self._claimed_by = claimed_by
         self._examples_left = max(MAX_EXAMPLES, max_examples)
@@ -88,16 +109,50 @@ class _Comparison:
 
     def at_rows(self) -> None:
         """Compare every row with what Redis holds under its key."""
-        for chunk in self._sides.reading.rows_of(self._chosen, self._buckets):
+        for chunk in self._sides.reading.rows_of(list(self.contents), self._buckets):
             self._sides.stop.check()
             self._sides.report.advance(len(chunk))
             rows = self._rows(chunk)
-            held = self._sides.held(rows)
-            absent = [key for (key, _), old in zip(rows, held, strict=True) if old is None]
-            there = self._sides.target.exist(absent) if absent else []
-            unreadable = {key for key, exists in zip(absent, there, strict=True) if exists}
+            held, unreadable = self._within_a_commit([key for key, _ in rows], partial(self._held, rows))
             for (key, value), old in zip(rows, held, strict=True):
                 self._note_row(key, value, old, unreadable=key in unreadable)
+
+    def _held(self, rows: Rows) -> tuple[list[bytes | None], set[bytes]]:
+        """What Redis holds under these rows' keys, and which keys hold what the layout cannot read."""
+        held = self._sides.held(rows)
+        absent = [key for (key, _), old in zip(rows, held, strict=True) if old is None]
+        there = self._sides.target.exist(absent) if absent else []
+        return held, {key for key, exists in zip(absent, there, strict=True) if exists}
+
+    def _within_a_commit(self, keys: list[bytes], read: Callable[[], T]) -> T:
+        """Read these keys between two looks at the state that found the same commit."""
+        if not keys:
+            return read()
+        target = self._sides.target
+        buckets = {digest.bucket_of(key, self._buckets) for key in keys}
+        state = target.state()
+        for _ in range(MAX_READS):
+            at_first, recorded = state, self._records_now(state, buckets)
+            found = read()
+            state = target.state()
+            if commit_of(state) == commit_of(at_first):
+                self.unsettled |= {bucket for bucket in buckets if recorded.get(bucket) != self._recorded[bucket]}
+                return found
+            self._sides.stop.check()
+        self.unsettled |= buckets
+        return found
+
+    def _records_now(self, state: State | None, buckets: set[int]) -> dict[int, int | None]:
+        """The records of these buckets; empty if they belong to no one time."""
+        known = {bucket: self._recorded[bucket] for bucket in buckets}
+        if commit_of(state) == self._commit or all(one is None for one in known.values()):
+            return known
+        if state is None or (state.pending is not None and state.pending.kind != "withheld"):
+            return {}
+        manifest = records.manifest_of(state)
+        if not records.load(self._sides.target, manifest, buckets):
+            return {}
+        return {bucket: manifest[bucket] for bucket in buckets}
 
     def _rows(self, chunk: Rows) -> list[tuple[bytes, bytes]]:
         """The first row of each key; the others are only added up."""
@@ -152,9 +207,13 @@ class _Comparison:
 
     def _note_extra(self, keys: list[bytes]) -> None:
         target, salt = self._sides.target, self._sides.salt
-        values = target.values(keys)
-        unreadable = [key for key, value in zip(keys, values, strict=True) if value is None]
-        there = dict(zip(unreadable, target.exist(unreadable), strict=True)) if unreadable else {}
+
+        def read() -> tuple[list[bytes | None], dict[bytes, bool]]:
+            values = target.values(keys)
+            unreadable = [key for key, value in zip(keys, values, strict=True) if value is None]
+            return values, dict(zip(unreadable, target.exist(unreadable), strict=True)) if unreadable else {}
+
+        values, there = self._within_a_commit(keys, read)
         for key, value in zip(keys, values, strict=True):
             if value is None and not there[key]:  # gone since
                 continue

@@ -66,7 +66,7 @@ class SurplusReport:
     def whose(self) -> str:
         """Who else claims them, for people."""
         if self.claim is None:
-            return f"in no other view's claim (this one has {self.range})"
+            return f"claimed by no other view (this one has {self.range})"
         return f"view {self.claim} claims {self.range}"
 
 

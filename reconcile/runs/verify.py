@@ -225,25 +225,19 @@ class _Audit:
     # -- confirm or clear ----------------------------------------------------------------------------------------
 
     def _confirm(self, suspects: list[int], buckets: int, reading: Reading, exact: bool) -> None:
-        """Compare the suspects exactly, until the manifest's record of each is unchanged over a comparison.
-
-        A row that went and came back in between leaves the record as it was: beside other commits a difference has to
-        be seen twice.
-        """
+        """Compare the suspects exactly, until the manifest's record of each is unchanged over a comparison."""
         run, left = self.run, suspects
-        seen: dict[int, int] = {}
         for _ in range(MAX_LOOKS):
             before = self._recorded(left)
-            commit = self._commit
+            commit = closely.commit_of(run.stored.state)
             with self._again(run.stored.state, reading, exact) as current:
                 claimed_by = self.evidence.claimed_by()
-                found = closely.look_at(run.sides(current), buckets, left, run.request.max_report, claimed_by)
+                found, unsettled = closely.look_at(
+                    run.sides(current), buckets, before, commit, run.request.max_report, claimed_by
+                )
                 now = None if exact or run.stored.state is None else fingerprints_now(run, current, run.stored.state)
             after = self._recorded(left)
-            quiet = commit == self._commit
-            certain = {b for b in left if quiet or found[b].redis in (found[b].source, seen.get(b))}
-            seen = {b: found[b].redis for b in left}
-            still = [b for b in left if b in certain and before.get(b) == after.get(b)]
+            still = [b for b in left if b not in unsettled and before.get(b) == after.get(b)]
             self._judge({b: found[b] for b in still}, buckets, after, now, exact)
             add_values(run, reading, buckets, self.named)
             left = [b for b in left if b not in set(still)]
@@ -252,10 +246,6 @@ class _Audit:
             run.stop.wait(LOOK_AGAIN_S)
             run.stop.check()
         run.report.warnings.append(f"{len(left)} buckets seemed to differ but kept changing; verify again")
-
-    @property
-    def _commit(self) -> str:
-        return "" if self.run.stored.state is None else self.run.stored.state.commit
 
     def _recorded(self, chosen: list[int]) -> dict[int, int | None]:
         """Return the manifest's current records of these buckets; None without a manifest. Settles run.stored."""

@@ -82,11 +82,11 @@ def test_whose_the_surplus_is(command: Command, source: Source, redis_server: Re
     assert ours == {"claim": None, "range": "the prefix 'p:'", "keys": 1, "names": ["p:stray"]}
     text = printed(command)
     assert "12 keys that neither source nor manifest knows; view users claims the prefix 'p:users:': p:users:" in text
-    assert "in no other view's claim (this one has the prefix 'p:'): p:stray\n" in text
+    assert "claimed by no other view (this one has the prefix 'p:'): p:stray\n" in text
     for page in (html, markdown):
         told = page.read_text("utf-8").replace("\\", "")
         assert "view users claims" in told
-        assert "in no other view's claim" in told
+        assert "claimed by no other view" in told
 
 
 def test_keys_that_a_missed_delete_left_are_no_surplus(

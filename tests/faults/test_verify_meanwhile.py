@@ -130,6 +130,40 @@ def test_verify_looks_again_when_overtaken(
         assert report.exit_code == 0, (report.error, report.drift)
 
 
+def test_a_row_that_comes_and_goes_is_no_drift(
+    source_server: SourceServer, redis_process: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same row is there whenever verify scans, and gone whenever it reads the records: however often, no drift."""
+    monkeypatch.setattr(audits, "LOOK_AGAIN_S", 0.001)
+    with new_history(source_server, redis_process) as history:
+        scene = history.scene
+        history.bulk(30)
+        scene.ok("run")
+        left = {"scan": 1, "keys": 3}
+
+        def beside_a_row(what: str, read: Callable[..., Any]) -> Callable[..., Any]:
+            def reading(*arguments: Any) -> Any:
+                if not left[what]:
+                    return read(*arguments)
+                left[what] -= 1
+                scene.write("INSERT INTO t VALUES ('comes', 'and goes')")
+                scene.ok("run")
+                found = read(*arguments)
+                scene.write("DELETE FROM t WHERE key = 'comes'")
+                scene.ok("run")
+                return found
+
+            return reading
+
+        monkeypatch.setattr(audits, "add_both", beside_a_row("scan", sides.add_both))
+        monkeypatch.setattr(closely._Comparison, "at_keys", beside_a_row("keys", closely._Comparison.at_keys))
+        report = scene.execute("verify")
+        assert left == {"scan": 0, "keys": 0}
+        assert report.exit_code == 0, (report.error, report.drift)
+        assert report.drift is not None
+        assert report.drift.total == 0
+
+
 def meanwhile(io: Io, work: Callable[[], None]) -> None:
     """Do something while another run is frozen, then let it go on."""
     assert io.frozen.wait(60)

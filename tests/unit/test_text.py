@@ -166,7 +166,7 @@ def test_evidence_of_an_audit() -> None:
         "  evidence: Redis evicted 1,204 keys since 2025-08-22T10:53:20.000Z (allkeys-lru)",
         "  evidence: Redis expired 1 key since 2025-08-22T10:53:20.000Z, of all that it holds",
         "  evidence: Redis restarted at 2025-08-22T10:53:20.000Z",
-        "  evidence: surplus: 17 keys that neither source nor manifest knows; in no other view's claim "
+        "  evidence: surplus: 17 keys that neither source nor manifest knows; claimed by no other view "
         "(this one has the prefix 'orders:'): orders:a\\x1b and 16 more",
         "  evidence: 2 keys have several rows in the source: orders:7 and 1 more",
         "  evidence: 63 of 64 slices were never compared",
