@@ -1,4 +1,4 @@
-"""Opening a target: the kind, the connections and the layout that the settings ask for."""
+"""Opening a target: the kind, the connections and the layout that the settings ask for; others are not imported."""
 
 from __future__ import annotations
 
@@ -9,18 +9,11 @@ from reconcile.config.settings import RedisSettings, ViewSettings
 from reconcile.core.ownership import Range
 from reconcile.core.shards import WHOLE
 from reconcile.stop import Stop
-from reconcile.target import primaries
 from reconcile.target.base import Base
-from reconcile.target.cluster import Cluster
 from reconcile.target.layouts import Layout
-from reconcile.target.layouts.expiring import ExpiringStrings
-from reconcile.target.layouts.hashes import Hashes
-from reconcile.target.layouts.string import Strings
 from reconcile.target.names import Names
 from reconcile.target.nodes import Nodes, OneNode
 from reconcile.target.port import Target
-from reconcile.target.sentinel import dial_primary
-from reconcile.target.single import Single
 from reconcile.target.wire import Wire, dial
 
 
@@ -48,8 +41,7 @@ def make_target(
         nodes = open_nodes(brief, Stop())
         return nodes.wire(nodes.owner_of(names.state))
 
-    kind = Cluster if settings.cluster else Single
-    target = kind(nodes or open_nodes(settings, stop), names, owned, layout, again)
+    target = _kind_of(settings)(nodes or open_nodes(settings, stop), names, owned, layout, again)
     target.bound(stop)
     return target
 
@@ -57,8 +49,24 @@ def make_target(
 def open_nodes(settings: RedisSettings, stop: Stop) -> Nodes:
     """Connect to the server, or to one node of the cluster. Raises AccessError, UsageError, Unavailable, Incomplete."""
     if settings.cluster:
+        from reconcile.target import primaries
+
         return primaries.connect(settings, stop)
-    return OneNode(dial_primary(settings, stop) if settings.sentinel is not None else dial(settings, stop))
+    if settings.sentinel is not None:
+        from reconcile.target.sentinel import dial_primary
+
+        return OneNode(dial_primary(settings, stop))
+    return OneNode(dial(settings, stop))
+
+
+def _kind_of(settings: RedisSettings) -> type[Base]:
+    if settings.cluster:
+        from reconcile.target.cluster import Cluster
+
+        return Cluster
+    from reconcile.target.single import Single
+
+    return Single
 
 
 def last_written(nodes: Nodes, settings: RedisSettings, views: Sequence[ViewSettings]) -> list[int]:
@@ -92,5 +100,13 @@ def range_of(settings: RedisSettings, view: ViewSettings) -> Range:
 def layout_of(view: ViewSettings) -> Layout:
     """How the view's rows are stored. A json row arrives as canonical text, so Redis stores it as a string."""
     if view.layout == "hash":
+        from reconcile.target.layouts.hashes import Hashes
+
         return Hashes(view.value_columns, expires=view.expires_at is not None)
-    return Strings() if view.expires_at is None else ExpiringStrings()
+    if view.expires_at is not None:
+        from reconcile.target.layouts.expiring import ExpiringStrings
+
+        return ExpiringStrings()
+    from reconcile.target.layouts.string import Strings
+
+    return Strings()
