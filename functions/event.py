@@ -33,7 +33,7 @@ FIELDS = ("mode", *(field for field, option in OPTIONS.items() if option.events)
 """The keys of an event: names of `Request`'s fields. Row values (show_values) are not asked for here: what a function
 returns ends up in the platform's logs."""
 CONSENTS = frozenset(field for field, option in OPTIONS.items() if option.consents)
-"""Keys that need the environment's permission: whoever may send an event is often not who may have data deleted."""
+"""Event keys that need the environment's permission: those who may send events often may not delete data."""
 ALLOWS = "RECONCILE_EVENT_ALLOWS"
 # Where a rule or schedule of EventBridge has no Input, AWS sends an event of its own making.
 _BARE_TICKS = ("aws.events", "aws.scheduler")

@@ -50,7 +50,7 @@ class _Attempt(Generic[_T]):
         """Make the call. Runs in the other thread."""
         try:
             result = self._call()
-        except BaseException as error:  # whoever waits raises it
+        except BaseException as error:  # raised by the thread that waits
             self._error = error
             self.done.set()
             return

@@ -40,7 +40,7 @@ class Permission(enum.Enum):
 
 @dataclass(slots=True)
 class TakenOver:
-    """Keys of the view that existed at first contact, whoever had written them."""
+    """Keys of the view that existed at first contact, whatever had written them."""
 
     adopted: int = 0
     """Those that the view remembers from now on, having no prefix."""

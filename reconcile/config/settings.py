@@ -78,7 +78,7 @@ class MaterializeSettings:
     """Other libpq parameters from the URL: sslcert, options, service, hostaddr, several ports, …"""
 
     def libpq(self) -> dict[str, str | int]:
-        """All connection parameters for libpq, so complete that no PG* variable decides where to connect or as whom.
+        """All connection parameters for libpq, complete: no PG* variable decides where to connect or as which user.
 
         Empty texts are deliberate: libpq takes them as given and ignores them.
         """

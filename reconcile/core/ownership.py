@@ -83,7 +83,7 @@ def _reaches_for(one: Range, timestamp_key: bytes) -> bool:
 
 
 def owner_of(key: bytes, claims: Mapping[str, Range]) -> str | None:
-    """The view whose range has a key by its name, the longest prefix first; None: nobody's, or only remembered."""
+    """The view whose range contains this key by name, longest prefix first; None: no view's, or only remembered."""
     by_name = ((tag, one) for tag, one in claims.items() if one.ownership != "remembered")
     owning = [(len(one.prefix), tag) for tag, one in by_name if one.owns(key)]
     return max(owning)[1] if owning else None

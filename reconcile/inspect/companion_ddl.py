@@ -61,7 +61,7 @@ class CompanionStatements:
         return (
             f"-- Companion view of {self.view}: Materialize keeps its fingerprints up to date, so a run reads only\n"
             f"-- what changed. {self.buckets:,} buckets ({self.reason}). Its salt is a secret: with it,\n"
-            "-- whoever controls some rows could hide changes to others.\n"
+            "-- anybody who controls some rows could hide changes to others.\n"
             "-- Run this with the database and search_path of the configuration, in the cluster of its sessions.\n"
             f"SET cluster = {identifier(self.cluster)};\n"
             f"{self.ddl}"

@@ -91,7 +91,7 @@ def _check_states(claims: ClaimTable, states: set[str], idle: list[str], finding
 
 
 def check_shards(survey: Survey, names: Mapping[str, Names], findings: Findings) -> None:
-    """Shards whose rows nobody has brought to Redis. names: by view."""
+    """Report shards that have never completed a run. names: by view."""
     for view, whole in zip(names, standings(survey, list(names.values())), strict=True):
         for shard, standing in whole.shards:
             if standing.error is None and (standing.state is None or standing.state.as_of is None):

@@ -39,7 +39,7 @@ def _changes(settings: Settings) -> list[str]:
     if bare:
         lines += [
             "* There is no key_prefix, so reconcile has to remember each key it writes (in Redis' memory).",
-            "  Keys left by mz-redis-sync that the view no longer has cannot be told from others and stay.",
+            "  Keys left by mz-redis-sync that the view no longer has look like any other keys, and stay.",
         ]
     if theirs := [view.mz_timestamp_key for view in bare if view.mz_timestamp_key]:
         lines += [

@@ -2,7 +2,7 @@
 
     progress.begin(view) ─▶ phase(view, name, total_rows) ─▶ advance(view, rows) … ─▶ phase … ─▶ end(view)
 
-Runs get `SILENT` if there is nobody to show it to; `watch.watched` shows a `Board` on a terminal or in the log.
+Runs get `SILENT` if nothing shows it; `watch.watched` shows a `Board` on a terminal or in the log.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class ViewRun:
     described: Described
     stored: Stored
     blank: State
-    """The initial state if nothing is stored: salts alone."""
+    """The initial state if nothing is stored: only salts."""
     closing: contextlib.ExitStack
     _session: Session | None = None
     present: int | None = None
@@ -138,7 +138,7 @@ class ViewRun:
         reset = self.request.reset_state and self.request.dry_run
         self.stored = Stored(None) if reset else self.target.stored()
         if self.request.allow_deletes and self.stored.state is not None:
-            # Who agrees to fewer keys agrees to them as the new measure: else the guard would stop the runs after this.
+            # Consent to fewer keys makes them the new measure; otherwise the guard would stop later runs.
             self.stored.state = dataclasses.replace(self.stored.state, peak=Peak())
 
 

@@ -153,7 +153,7 @@ def open_reading(session: Session, mapping: Mapping, as_of: int | None) -> Itera
     try:
         yield reading
     except BaseException:
-        # A statement may be half read, and COMMIT would wait for its end, which nobody reads any more: for ever.
+        # A statement may be half read. COMMIT would wait for its end, which is never read: for ever.
         session.close()
         raise
     reading.end()

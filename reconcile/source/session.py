@@ -82,7 +82,7 @@ class Session:
         """Whether password and rows cross a network unencrypted.
 
         Materialize asks for the password in clear text (pgwire/src/protocol.rs), and libpq continues without TLS if the
-        server has none, unless told otherwise.
+        server has none, unless configured otherwise.
         """
         pgconn = self._connection.pgconn
         address = pgconn.hostaddr.decode()
@@ -161,11 +161,11 @@ class Session:
                     held += rows
                     held_bytes += size
                     continue
-                # The next statement asks for fewer at once; libpq lets nobody change that while a result comes.
+                # The next statement asks for fewer at once; libpq allows no change while a result is coming.
                 self._rows_at_once = max(1, min(self._rows_at_once, len(rows) * CHUNK_BYTES // size))
                 rows.reverse()
                 while rows:
-                    yield [rows.pop()]  # held by nobody else once the caller lets go of it
+                    yield [rows.pop()]  # so that only the caller holds it
             if held:
                 yield held
 
@@ -229,7 +229,7 @@ class Session:
     def _cancel(self) -> None:
         try:
             self._connection.cancel_safe(timeout=3.0)
-        except Exception as error:  # the watchdog's thread has nobody to raise to; severing follows
+        except Exception as error:  # nothing would catch it in the watchdog's thread; severing follows
             logger.debug("cancel request failed: %s", type(error).__name__)
 
     def _sever(self) -> None:
