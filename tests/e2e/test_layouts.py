@@ -1,19 +1,39 @@
-"""Rows of several columns in every layout, through every mode: load, delta, snapshot, audit, mending."""
+"""Layout × mode × server: rows of several columns through load, snapshot, delta, audit, mending and expiry.
+
+A server is reached directly, by a Unix socket or by Sentinels; or it is a cluster of three primaries.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from tests.support.command import Command
-from tests.support.redis_servers import RedisServer
+from tests.support.redis_servers import RedisServer, start_redis
+from tests.support.sentinels import MASTER, Watched, start_watched
 from tests.support.sources import Source
+from tests.target.place import Place, of_cluster, of_server
 
 ROWS = 200
+every_layout = pytest.mark.parametrize("layout", ["string", "json", "hash"])
+every_server = pytest.mark.parametrize(
+    ("server", "expires"),
+    [
+        ("single", False),
+        ("single", True),
+        ("cluster", False),
+        ("cluster", True),
+        ("socket", False),
+        ("sentinel", False),
+    ],
+    ids=["single", "single-expiring", "cluster", "cluster-expiring", "socket", "sentinel"],
+)
+one_and_many = pytest.mark.parametrize("server", ["single", "cluster"])
 
 
 def view_of(source: Source, layout: str, *, expires: bool) -> dict[str, Any]:
@@ -50,33 +70,86 @@ def expected(source: Source, layout: str) -> dict[bytes, Any]:
     return found
 
 
-def held(client: redis.Redis, layout: str) -> dict[bytes, Any]:
+def held(place: Place, layout: str) -> dict[bytes, Any]:
+    """What Redis holds, read by a client of our own."""
     found: dict[bytes, Any] = {}
-    for key in client.scan_iter("o:*", count=1000):
+    for key in place.keys(b"o:*"):
         if layout == "hash":
-            found[key] = client.hgetall(key)
+            found[key] = place.client(key).hgetall(key.decode())
         else:
-            value = client.get(key)
+            value = place.do("GET", key)
             assert isinstance(value, bytes)
             found[key] = value if layout == "string" else json.loads(value)
     return found
 
 
+@pytest.fixture(scope="session")
+def socket_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server with a Unix socket, which is in its directory."""
+    directory = tmp_path_factory.mktemp("socket")
+    with start_redis(directory, "--unixsocket", str(directory / "redis.sock")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def watched_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A primary and a replica, watched by Sentinels that are slow to mind."""
+    with start_watched(tmp_path_factory.mktemp("watched"), down_ms=600_000) as watched:
+        yield watched
+
+
 @pytest.fixture
-def configured(command: Command, source: Source, layout: str, expires: bool) -> Command:
-    command.config["views"] = [view_of(source, layout, expires=expires)]
-    del command.config["materialize"]["sql"]
-    del command.config["redis"]["key_prefix"]
-    return command
+def place(request: pytest.FixtureRequest, server: str) -> Place:
+    """Where the keys are, emptied."""
+    if server == "cluster":
+        return of_cluster(request.getfixturevalue("cluster"))
+    if server == "single":
+        return of_server(request.getfixturevalue("redis_server"))
+    reached: RedisServer = (
+        request.getfixturevalue("socket_process")
+        if server == "socket"
+        else request.getfixturevalue("watched_process").servers[0]
+    )
+    reached.client().flushall()
+    return of_server(reached)
 
 
-@pytest.mark.parametrize("expires", [False, True], ids=["", "expiring"])
-@pytest.mark.parametrize("layout", ["string", "json", "hash"])
-def test_every_mode(configured: Command, source: Source, redis_server: RedisServer, layout: str, expires: bool) -> None:
+def settings_of(place: Place, server: str, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """How the configuration names the server."""
+    if place.nodes is not None:
+        return {"url": place.nodes.url, "cluster": True}
+    assert place.server is not None
+    if server == "socket":
+        return {"url": f"unix://{place.server.directory / 'redis.sock'}"}
+    if server == "sentinel":
+        watched: Watched = request.getfixturevalue("watched_process")
+        return {"sentinel": {"hosts": [f"127.0.0.1:{port}" for port in watched.sentinels], "master": MASTER}}
+    return {"url": place.server.url}
+
+
+@pytest.fixture
+def configured(
+    tmp_path: Path,
+    source: Source,
+    place: Place,
+    server: str,
+    layout: str,
+    expires: bool,
+    request: pytest.FixtureRequest,
+) -> Command:
+    made = Command(tmp_path, source.url, "", source.sql)
+    made.config["views"] = [view_of(source, layout, expires=expires)]
+    del made.config["materialize"]["sql"]
+    made.config["redis"] = settings_of(place, server, request)
+    return made
+
+
+@every_layout
+@every_server
+def test_every_mode(configured: Command, source: Source, place: Place, layout: str, expires: bool) -> None:
     """Exactly the view's rows after each run; drift of each kind is found, named and mended."""
-    client = redis_server.client()
     assert configured("run").view["puts"] == ROWS
-    assert held(client, layout) == expected(source, layout)
+    assert held(place, layout) == expected(source, layout)
     configured("verify")
     source.execute("UPDATE orders SET amount = 0.10 WHERE id <= 3")
     source.execute("DELETE FROM orders WHERE id = 7")
@@ -84,27 +157,28 @@ def test_every_mode(configured: Command, source: Source, redis_server: RedisServ
     time.sleep(2.5)  # the history of a plain view is gone
     view = configured("run").view
     assert (view["action"], view["puts"], view["deletes"]) == ("snapshot", 4, 1)
-    assert held(client, layout) == expected(source, layout)
+    assert held(place, layout) == expected(source, layout)
     configured("verify")
-    some = sorted(held(client, layout))[:3]
-    client.delete(some[0])
-    client.delete(some[1])
-    client.rpush(some[1], "of another type")
+    some = sorted(held(place, layout))[:3]
+    place.do("DEL", some[0])
+    place.do("DEL", some[1])
+    place.do("RPUSH", some[1], "of another type")
     if layout == "hash":
-        client.hset(some[2].decode(), "stray", "field")
+        place.do("HSET", some[2], "stray", "field")
     else:
-        client.set(some[2], "edited")
-    client.set("o:extra", "x")
+        place.do("SET", some[2], "edited")
+    place.do("SET", "o:extra", "x")
     found = configured("verify", expect=3).view["drift"]
     assert (found["missing"], found["stale"], found["extra"]) == (1, 2, 1)
     configured("snapshot", "--deep")
-    assert held(client, layout) == expected(source, layout)
+    assert held(place, layout) == expected(source, layout)
     configured("verify")
 
 
 @pytest.mark.parametrize("expires", [False], ids=[""])
-@pytest.mark.parametrize("layout", ["string", "json", "hash"])
-def test_deltas(configured: Command, source: Source, redis_server: RedisServer, layout: str, expires: bool) -> None:
+@every_layout
+@one_and_many
+def test_deltas(configured: Command, source: Source, place: Place, layout: str, expires: bool) -> None:
     """With history only the changes travel."""
     source.execute("CREATE MATERIALIZED VIEW kept WITH (RETAIN HISTORY FOR '1h') AS SELECT * FROM orders")
     view = configured.config["views"][0]
@@ -114,35 +188,36 @@ def test_deltas(configured: Command, source: Source, redis_server: RedisServer, 
     source.execute("DELETE FROM orders WHERE id = 9")
     report = configured("delta").view
     assert (report["action"], report["puts"], report["deletes"]) == ("delta", 1, 1)
-    assert held(redis_server.client(), layout) == expected(source, layout)
+    assert held(place, layout) == expected(source, layout)
     configured("verify")
 
 
 @pytest.mark.parametrize("expires", [True], ids=["expiring"])
-@pytest.mark.parametrize("layout", ["string", "json", "hash"])
-def test_expiry(configured: Command, source: Source, redis_server: RedisServer, layout: str, expires: bool) -> None:
+@every_layout
+@one_and_many
+def test_expiry(configured: Command, source: Source, place: Place, layout: str, expires: bool) -> None:
     """A key lives until its row's time; past it, its absence is right, in audits too; a changed time is a change."""
     soon, later = int(time.time()) + 4, int(time.time()) + 3600
     source.execute(f"UPDATE orders SET until = to_timestamp({soon}) WHERE id = 1")
     source.execute(f"UPDATE orders SET until = to_timestamp({later}) WHERE id = 2")
     configured("run")
-    client = redis_server.client()
-    assert client.pexpiretime("o:a%3A0:2") == later * 1000
-    assert client.pexpiretime("o:a%3A1:3") == -1
+    assert place.do("PEXPIRETIME", "o:a%3A0:2") == later * 1000
+    assert place.do("PEXPIRETIME", "o:a%3A1:3") == -1
     source.execute(f"UPDATE orders SET until = to_timestamp({later + 60}) WHERE id = 2")
     time.sleep(5)
-    assert not client.exists("o:a%3A1:1")
+    assert not place.do("EXISTS", "o:a%3A1:1")
     assert configured("run").view["puts"] == 1
-    assert client.pexpiretime("o:a%3A0:2") == (later + 60) * 1000
+    assert place.do("PEXPIRETIME", "o:a%3A0:2") == (later + 60) * 1000
     configured("verify")
-    client.persist("o:a%3A0:2")
+    place.do("PERSIST", "o:a%3A0:2")
     assert configured("verify", expect=3).view["drift"]["stale"] == 1
 
 
 @pytest.mark.parametrize("expires", [False], ids=[""])
 @pytest.mark.parametrize("layout", ["hash"])
+@one_and_many
 def test_another_layout_leaves_nothing_of_the_old(
-    configured: Command, source: Source, redis_server: RedisServer, layout: str, expires: bool
+    configured: Command, source: Source, place: Place, layout: str, expires: bool
 ) -> None:
     """Hashes become JSON and strings become hashes by one snapshot."""
     configured("run")
@@ -150,5 +225,5 @@ def test_another_layout_leaves_nothing_of_the_old(
         configured.config["views"][0]["layout"] = other
         view = configured("run").view
         assert view["reason"] == "the mapping to keys and values has changed"
-        assert held(redis_server.client(), other) == expected(source, other)
+        assert held(place, other) == expected(source, other)
         configured("verify")

@@ -54,8 +54,8 @@ class Watched:
 
 
 @contextlib.contextmanager
-def start_watched(directory: Path) -> Iterator[Watched]:
-    """Started, replicating, and known to each other."""
+def start_watched(directory: Path, down_ms: int = DOWN_MS) -> Iterator[Watched]:
+    """Started, replicating, and known to each other. down_ms: silence that makes a primary count as down."""
     servers: list[RedisServer] = []
     watchers: list[subprocess.Popen[bytes]] = []
     ports: list[int] = []
@@ -75,7 +75,7 @@ def start_watched(directory: Path) -> Iterator[Watched]:
             file.write_text(
                 f"port {ports[-1]}\nbind 127.0.0.1\ndir {directory}\n"
                 f"sentinel monitor {MASTER} 127.0.0.1 {servers[0].port} 2\n"
-                f"sentinel down-after-milliseconds {MASTER} {DOWN_MS}\n"
+                f"sentinel down-after-milliseconds {MASTER} {down_ms}\n"
                 f"sentinel failover-timeout {MASTER} 3000\n"
                 f"sentinel monitor {OUTDATED} 127.0.0.1 {servers[1].port} 2\n"
                 f"sentinel down-after-milliseconds {OUTDATED} 600000\n"
