@@ -27,6 +27,11 @@ class Records:
 
 NO_RECORDS = Records()
 
+HELD_BYTES = 256 * 1024
+"""Of a manifest between two commits: a process follows many views."""
+SOME_BYTES = 160
+"""A digest in a dict: entry, key, value."""
+
 
 class Manifest:
     """The stored manifest, known for some buckets or for all.
@@ -90,6 +95,18 @@ class Manifest:
         if self._all is not None and len(changed) * REWRITE_FRACTION > self.buckets:
             return Records(whole=digest.encode_words(self._all))
         return Records(some={b: digest.encode_manifest([self[b]]) for b in sorted(changed)})
+
+    @property
+    def size_bytes(self) -> int:
+        """Approximate bytes of memory held."""
+        whole = 0 if self._all is None else self._all.itemsize * len(self._all)
+        return whole + SOME_BYTES * len(self._some)
+
+    def trim(self) -> None:
+        """Forget what was read if it is more than HELD_BYTES; all changes must be stored by now."""
+        if self.size_bytes > HELD_BYTES:
+            self._all = None
+            self._some.clear()
 
     @property
     def keys(self) -> int:

@@ -252,7 +252,7 @@ def _acquire(run: ViewRun, owner: bytes) -> None:
                 reset=run.request.reset_state,
                 divide=run.request.shard is not None,
             )
-            return
+            break
         except LeaseHeld as held:
             patience_s = LEASE_WAIT_MAX_S if run.request.if_leased == "wait" else 0.0
             if isinstance(held, OldShardHeld):  # all shards of a new number begin at once, and one of them cuts
@@ -261,3 +261,8 @@ def _acquire(run: ViewRun, owner: bytes) -> None:
                 raise
             run.stop.wait(DIVISION_LOOK_EVERY_S if isinstance(held, OldShardHeld) else LEASE_LOOK_EVERY_S)
         run.stop.check()
+    if (before := run.target.divided_from) is not None and run.view.shard is not None:
+        run.report.warnings.append(
+            f"shards changed from {before} to {run.view.shard.n}; if this is reported again and again, two schedules "
+            "name different numbers"
+        )

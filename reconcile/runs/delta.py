@@ -123,6 +123,8 @@ class Follower:
             applier.delete(key)
         applier.put_all(changes.puts.items())
         commit_range(self.run, applier, self._manifest, self._manifest.records(changes.digests), changes.touched, as_of)
+        if not self.run.request.dry_run:
+            self._manifest.trim()
         self.frontier, self._committed_at = frontier, time.monotonic()
 
 

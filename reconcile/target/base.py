@@ -37,6 +37,7 @@ class Base(ABC):
     """A target over some nodes; one of them, the home, has the state."""
 
     atomic: bool
+    divided_from: int | None = None
 
     def __init__(
         self, nodes: Nodes, names: Names, owned: Range, layout: Layout, again: Callable[[float], Wire]
@@ -200,7 +201,7 @@ class Base(ABC):
         def take(names: Names) -> Right:
             return self._take(names, lease.acquire(self._home, names, lease_s, owner=owner, reset=reset))
 
-        right = division.acquire(self._nodes, self._names, self.range, take, owner, divide=divide)
+        right, self.divided_from = division.acquire(self._nodes, self._names, self.range, take, owner, divide=divide)
         self._fence = Fence(self._home, self._names, right, self._state)
 
     @abstractmethod

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import secrets
 from collections.abc import Callable, Sequence
 
@@ -31,27 +30,30 @@ from reconcile.target.port import Write
 from reconcile.target.translation import checked
 from reconcile.target.wire import Command, Wire
 
-logger = logging.getLogger(__name__)
-
 ATTEMPTS = 3
 
 Take = Callable[[Names], Right]
 """Acquires one shard and shuts out its earlier runs."""
 
 
-def acquire(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, *, divide: bool) -> Right:
+def acquire(
+    nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, *, divide: bool
+) -> tuple[Right, int | None]:
     """Take the right to write a shard. divide: if the view is cut into another number of shards, change that first.
 
-    Raises Divided (without `divide`), OldShardHeld, and whatever `take` raises.
+    Returns that number as well if it was changed. Raises Divided (without `divide`), OldShardHeld, and whatever `take`
+    raises.
     """
+    before: int | None = None
     for _ in range(ATTEMPTS):
         try:
-            return take(names)
+            return take(names), before
         except Divided as found:
             if not divide:
                 raise
             try:
                 _change(nodes, names, owned, take, owner, found.n)
+                before = found.n
             except Divided:  # another run was quicker
                 continue
             except (LeaseHeld, LeaseLost) as error:
@@ -90,7 +92,6 @@ def _change(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, 
         for one, _ in taken:
             with contextlib.suppress(ReconcileError):
                 lease.release(wire, one, owner)
-    logger.warning("view %s: shards changed from %d to %d", names.view, before, names.shard.n)
 
 
 def _arm(wire: Wire, taken: Sequence[tuple[Names, Right]]) -> None:

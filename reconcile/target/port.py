@@ -116,6 +116,8 @@ class Target(Protocol):
     """A description of the cluster for people; empty for a single server."""
     atomic: bool
     """Whether a Write is one step: a reader sees all of it or nothing."""
+    divided_from: int | None
+    """Into how many shards the view was cut before `acquire` changed that; None: it did not."""
 
     @property
     def batch_keys(self) -> int:

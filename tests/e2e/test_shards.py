@@ -245,6 +245,8 @@ def test_all_shards_of_a_new_number_begin_at_once(
         running = [command.start("run", "--shard", f"{i}/{number}") for i in range(number)]
         reports = [json.loads(process.communicate(timeout=120)[0]) for process in running]
         assert [report["status"] for report in reports] == ["done"] * number, [r["error"] for r in reports]
+        warnings = [line for report in reports for line in report["views"][0]["warnings"]]
+        assert len([line for line in warnings if "two schedules" in line]) == 1, warnings
     assert in_sync(filled, client)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from reconcile.core import digest
 from reconcile.core.records import (
+    HELD_BYTES,
     NO_RECORDS,
     Manifest,
     Records,
@@ -106,3 +107,29 @@ def test_surplus_comes_back(surplus: dict[int, int]) -> None:
     }
     with pytest.raises(ValueError, match="length"):
         decode_surplus(whole + b"\0")
+
+
+def test_what_is_held_of_a_manifest_between_commits_is_bounded() -> None:
+    """However many buckets are touched, one by one or at once, little stays held, and what is read again is right."""
+    buckets = 1 << 17
+    digests = [0] * buckets
+    manifest = Manifest(buckets, total_text(0))
+
+    def touch(some: range) -> None:
+        missing = manifest.missing(some)
+        if missing is None:
+            assert manifest.take(stored(digests))
+        else:
+            assert manifest.take({b: stored(digests[b : b + 1]) for b in missing})
+        assert manifest.add(dict.fromkeys(some, digest.ONE + 7))
+        for b in some:
+            digests[b] += digest.ONE + 7
+        manifest.trim()
+        assert manifest.size_bytes <= HELD_BYTES
+
+    for b in range(5000):
+        touch(range(b, b + 1))
+    touch(range(0, buckets, 2))
+    touch(range(3, 4))
+    assert manifest.keys == sum(map(digest.count, digests))
+    assert manifest.take(stored(digests)), "the total does not fit"
