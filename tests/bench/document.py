@@ -51,6 +51,7 @@ def _size(one: Results) -> dict[str, Any]:
         "failures": one.failures,
         "bare_s": {name: one.bare_s(name) for name in one.bare},
         "latency": one.latency,
+        "readers": one.readers,
         "cold_start_s": one.cold,
         "counters": one.counters,
         "seconds": {name: [sample.seconds for sample in all_] for name, all_ in one.samples.items()},

@@ -89,6 +89,50 @@ def _rect(x: float, y: float, width: float, classes: str) -> str:
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" height="{BAR_H}" rx="2" class="{classes}"/>'
 
 
+READERS = {"quiet": "in quiet", "copy": "source read only", "load": "first load", "free": "without throttle"}
+READERS_X0, READERS_X1, READERS_Y0, READERS_Y1 = 90, 720, 330, 90
+READERS_MS = (0.1, 1000.0)
+
+
+def draw_readers(document: dict[str, Any]) -> str:
+    """What another client of the same Redis waits for: the slowest GET of each quarter of a second."""
+    size = max((one for one in document["sizes"] if one["readers"]), key=lambda one: one["rows"])
+    told = size["readers"]
+    low, high = (math.log10(ms) for ms in READERS_MS)
+    last = max(at for name in READERS for at, _ in told[f"{name}_windows"]) or 1.0
+
+    def at_x(seconds: float) -> float:
+        return READERS_X0 + (READERS_X1 - READERS_X0) * seconds / last
+
+    def at_y(ms: float) -> float:
+        share = (math.log10(min(max(ms, READERS_MS[0]), READERS_MS[1])) - low) / (high - low)
+        return READERS_Y0 - (READERS_Y0 - READERS_Y1) * share
+
+    goal = 2 * told["quiet_p99_ms"]
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 390" width="{WIDTH}" height="390">',
+        f"<style>{_STYLE}</style>",
+        _text(LABEL_X, 34, f"Another client's GETs during a first load of {size['rows']:,} rows", "title"),
+        _text(LABEL_X, 56, f"{document['redis']}, {document['source']}, on one machine: {document['machine']}; "
+              f"{document['measured_at'][:10]}. The slowest of each 0.25 s.", "quiet"),
+        _line(READERS_X0, at_y(goal), READERS_X1, at_y(goal), "goal"),
+        _text(READERS_X1 + 8, at_y(goal) + 4, "2 × quiet p99", "quiet small"),
+    ]  # fmt: skip
+    for exponent in range(round(low), round(high) + 1):
+        y = at_y(10.0**exponent)
+        parts.append(_line(READERS_X0, y, READERS_X1, y, "axis"))
+        parts.append(_text(READERS_X0 - 6, y + 4, f"{10.0**exponent:g} ms", "quiet small right"))
+    for part in range(5):
+        seconds = last * part / 4
+        parts.append(_text(at_x(seconds), READERS_Y0 + 18, f"{seconds:.1f} s", "quiet small mid"))
+    for colour, (name, label) in enumerate(READERS.items()):
+        path = " ".join(f"{at_x(at):.1f},{at_y(ms):.1f}" for at, ms in told[f"{name}_windows"])
+        parts.append(f'<polyline points="{path}" class="line c{colour}"/>')
+        shown = f"{label}: p99 {_number(told[f'{name}_p99_ms'])} ms, {told[f'{name}_s']:.1f} s"
+        parts.append(_text(READERS_X0 + 210 * colour - 60, READERS_Y0 + 46, shown, f"f{colour} small"))
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
 def _bars(bars: list[dict[str, Any]]) -> list[str]:
     scale = (BAR_END - BAR_X) / CLIP
     bottom = BARS_TOP + len(bars) * ROW_H

@@ -40,7 +40,12 @@ def bench(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_every_row_is_measured(tmp_path: Path, source_server: SourceServer) -> None:
     """A small run ends well, and its table, JSON and plot are complete: here on a source that the environment names."""
     options = []
-    for option, name in (("--json", "b.json"), ("--plot", "b.svg"), ("--markdown", "b.md")):
+    for option, name in (
+        ("--json", "b.json"),
+        ("--plot", "b.svg"),
+        ("--readers-plot", "r.svg"),
+        ("--markdown", "b.md"),
+    ):
         options += [option, str(tmp_path / name)]
     ended = bench(*options, MATERIALIZE_URL=source_server.url)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -57,7 +62,8 @@ def test_every_row_is_measured(tmp_path: Path, source_server: SourceServer) -> N
     ]
     assert [entry["puts"] for entry in size["counters"]] == [0, 0, 1, 1, 100, 100]
     assert "nothing changed" in (tmp_path / "b.md").read_text()
-    assert ElementTree.parse(tmp_path / "b.svg").getroot().tag.endswith("svg")
+    for plot in ("b.svg", "r.svg"):
+        assert ElementTree.parse(tmp_path / plot).getroot().tag.endswith("svg")
 
 
 def test_a_step_that_fails_costs_no_other_its_figures(tmp_path: Path) -> None:
