@@ -193,7 +193,8 @@ class Base(ABC):
 
     def division(self) -> int:
         """See port."""
-        return lease.division_of(self._home.call("GET", self._names.shards), self.view)
+        (reply,) = self._home.send([("GET", self._names.shards)]).replies()
+        return lease.division_of(reply, self.view)
 
     def acquire(self, lease_s: float, *, owner: bytes, reset: bool, divide: bool = False) -> None:
         """See port."""

@@ -57,7 +57,8 @@ class Claims:
         """Claim a range for a view. Raises SafetyStop where another claim is in the way, UsageError where the user may
         not write the hash."""
         for _ in range(ATTEMPTS):
-            _, reply = self._checked(self._home.send([("WATCH", CLAIMS), ("HGETALL", CLAIMS)]).replies())
+            watched, reply = self._home.send([("WATCH", CLAIMS), ("HGETALL", CLAIMS)]).replies()
+            self._checked([watched])
             known = self._decoded(reply)
             of_state = self._of_state(names)
             settled = known.get(names.tag) == owned and of_state in (None, owned.encode())

@@ -22,13 +22,14 @@ from redis.exceptions import ClusterCrossSlotError, RedisError
 
 from reconcile.core.slots import SLOTS, tags_for
 from reconcile.core.state import Pending
+from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import Unavailable, UsageError
 from reconcile.target import commands as written
 from reconcile.target import lease
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
 from reconcile.target.primaries import Primaries
-from reconcile.target.translation import checked, own_words
+from reconcile.target.translation import checked, spoken
 from reconcile.target.wire import Arg, Command, Ticket
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,13 @@ it was made under."""
 ATTEMPTS = 3
 
 RAISE = """
-local held = redis.call('HMGET', KEYS[1], 'token', 'mark')
-if tonumber(held[1] or '-1') < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'token', ARGV[1]) end
+local held = redis.pcall('HMGET', KEYS[1], 'token', 'mark')
+if held.err then
+  redis.call('DEL', KEYS[1])
+  held = {}
+end
+local token = #(held[1] or '') < 16 and tonumber(held[1] or '-1') or -1
+if token < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'token', ARGV[1]) end
 return {held[1] or '', held[2] or ''}
 """
 
@@ -161,7 +167,7 @@ class Fences:
         """The tag of a node's fence. Each node got one when the lease was taken."""
         if node not in self._tags:
             raise Unavailable(
-                "the nodes of the Redis Cluster have changed since the run began", hint="the next run continues"
+                "the nodes of the Redis Cluster have changed since the run began", hint="the next run goes on"
             )
         return self._tags[node]
 
@@ -186,7 +192,7 @@ def _refusal(reply: Any) -> UsageError | None:
     if not refused and not isinstance(reply, ClusterCrossSlotError):
         return None
     return UsageError(
-        f"this Redis Cluster refuses scripts that use keys of several slots: {own_words(reply)}",
+        f"this Redis Cluster refuses scripts that use keys of several slots: {spoken(reply)}",
         hint="ElastiCache Serverless and some proxies do; use a cluster with nodes of your own (docs/operations.md)",
     )
 
@@ -215,7 +221,7 @@ def raise_fences(primaries: Primaries, names: Names, right: Right) -> tuple[Righ
             primaries.wire(primaries.owner_of(tag)).send([("EVAL", RAISE, 1, names.fence(tag), token)]) for tag in tags
         ]
         found = [ticket.checked()[0] for ticket in tickets]
-        largest = max(int(other or 0) for other, _ in found)
+        largest = max(lease.number(other) for other, _ in found)
         if largest >= token:  # the counter was lost (a failover, a restore): never reuse a token
             token = largest + 1
             commit, armed = _transact(primaries, names, token, [("SET", names.token, token)])
@@ -229,7 +235,8 @@ def raise_fences(primaries: Primaries, names: Names, right: Right) -> tuple[Righ
         commands: list[Command] = [("DEL", names.fences), ("HSET", names.fences, *listing)]
         if doubtful and state.get(b"format"):
             logger.warning("a node of the cluster does not hold what was last written to it: every key is compared")
-            until = int(state.get(b"as_of") or 0)
+            as_of = state.get(b"as_of", b"")
+            until = int(as_of) if as_of.isdigit() and len(as_of) <= len(str(MAX_TIMESTAMP)) else 0
             commands.append(("HSET", names.state, "pending", written.pending_field(Pending("snapshot", until))))
             commands.append(("DEL", names.fingerprints))
         commit, armed = _transact(primaries, names, token, commands)

@@ -22,13 +22,17 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from reconcile.core import state as states
-from reconcile.errors import LeaseHeld, LeaseLost
+from reconcile.errors import LeaseHeld, LeaseLost, StateError
 from reconcile.target.names import Names
 from reconcile.target.translation import checked, printable, translate
 from reconcile.target.wire import Command, Wire
 
 LONGEST_MS = 3_600_000
 """Longer than any run's lease. One with more time left, without an expiry, or that is no string, counts as free."""
+
+
+MAX_TOKEN = 10**15
+"""No counter of ours comes so far. Scripts can still tell such numbers apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,11 @@ def new_owner() -> bytes:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}".encode()
 
 
+def number(stored: bytes | None) -> int:
+    """A token as stored; 0 where something else stands there, which must not count as one for ever after."""
+    return int(stored) if stored is not None and stored.isdigit() and int(stored) < MAX_TOKEN else 0
+
+
 def new_commit() -> str:
     """A random name for a transaction."""
     return secrets.token_hex(8)
@@ -83,7 +92,7 @@ def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bo
             ("GET", names.shards),
         ]
     ).replies()
-    checked([taken, holder, division])
+    checked([taken, holder])
     if holder != owner:
         wire.call("UNWATCH")
         raise held(wire, names)
@@ -93,9 +102,8 @@ def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bo
         raise Divided(n)
     if isinstance(known, RedisError) and not reset:
         raise _not_a_state(known, names)
-    counted = token if isinstance(token, int) else 0
-    stored = int(known[0]) if isinstance(known, list) and known[0] is not None and known[0].isdigit() else 0
-    chosen = max(counted, stored + 1, 1)
+    counted = token if isinstance(token, int) and token < MAX_TOKEN else 0
+    chosen = max(counted, number(known[0]) + 1 if isinstance(known, list) else 1)
     commit = new_commit()
     commands: list[Command] = [("MULTI",)]
     if reset:
@@ -113,12 +121,18 @@ def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bo
     return Right(chosen, commit, armed)
 
 
-def division_of(reply: bytes | None, view: str) -> int:
-    """Into how many shards a view is cut. Raises StateError for a value that reconcile does not write."""
+def division_of(reply: bytes | RedisError | None, view: str) -> int:
+    """Into how many shards a view is cut. Raises StateError for something that reconcile does not write."""
+    if isinstance(reply, RedisError) and not str(reply).startswith("WRONGTYPE"):
+        raise translate(reply)
     if reply is None:
         return 1
     if reply not in (b"2", b"4", b"8", b"16"):
-        raise states.corrupt(view, "its number of shards is not 2, 4, 8 or 16")
+        raise StateError(
+            f"the number of shards of view {view} in Redis is not 2, 4, 8 or 16: something else wrote to its key",
+            hint="while no run works on the view, delete the key that ends in :shards; then run reconcile snapshot, "
+            "with --shard i/n if it was cut",
+        )
     return int(reply)
 
 

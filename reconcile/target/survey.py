@@ -115,7 +115,7 @@ class Survey:
     def divisions(self, views: Sequence[Names]) -> list[int]:
         """Into how many shards each view is cut. Raises StateError."""
         tickets = [self._home(names).send([("GET", names.shards)]) for names in views]
-        replies = [ticket.checked()[0] for ticket in tickets]
+        replies = [ticket.replies()[0] for ticket in tickets]
         return [division_of(reply, names.view) for names, reply in zip(views, replies, strict=True)]
 
     def standings(self, views: Sequence[Names]) -> list[Standing]:

@@ -9,7 +9,7 @@ import pytest
 
 from reconcile.core.records import Records
 from reconcile.core.state import Pending, State
-from reconcile.errors import LeaseLost, Unavailable
+from reconcile.errors import LeaseLost, StateError, Unavailable
 from reconcile.target.port import Write
 from tests.support.redis_cluster import Cluster
 from tests.target.place import Place, content, of_cluster, whole
@@ -170,3 +170,35 @@ def test_data_in_several_steps_needs_a_mark(clustered: Place) -> None:
         with pytest.raises(AssertionError):
             target.commit(Write(puts={b"p:1": b"x"}, state=State(as_of=200)))
         assert target.values([b"p:1"]) == [ROWS[b"p:1"]]
+
+
+ODD_FENCES = {
+    "another type": (("DEL",), ("SET", "x")),
+    "no token": (("HDEL", "token"),),
+    "no number": (("HSET", "token", "abc"),),
+    "a large number": (("HSET", "token", "9" * 30),),
+    "another mark": (("HSET", "mark", "\xff{}"),),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_FENCES)
+def test_a_fence_that_something_else_wrote_to(clustered: Place, odd: str) -> None:
+    """It is made anew; every key is compared unless the mark is still there; its number is not taken for a token."""
+    kept(clustered)
+    fence = fence_of(clustered, b"p:1")
+    for verb, *arguments in ODD_FENCES[odd]:
+        clustered.do(verb, fence, *arguments)
+    assert doubted(clustered) is ("number" not in odd)
+    clustered.do("DEL", clustered.own("lease"))
+    with clustered.armed() as target:
+        assert target.token < 100
+        write(target, dataclasses.replace(whole(ROWS, 200), state=content(ROWS, 200)[0], fingerprints=FINGERPRINTS))
+
+
+def test_an_as_of_that_is_no_number_while_a_node_is_in_doubt(clustered: Place) -> None:
+    """The state is corrupt then: said as such, by whoever reads it."""
+    kept(clustered)
+    lose_tail(clustered)
+    clustered.do("HSET", clustered.own("state"), "as_of", "abc")
+    with clustered.armed() as target, pytest.raises(StateError):
+        target.stored()
