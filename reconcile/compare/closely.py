@@ -117,12 +117,17 @@ class _Comparison:
             for (key, value), old in zip(rows, held, strict=True):
                 self._note_row(key, value, old, unreadable=key in unreadable)
 
-    def _held(self, rows: Rows) -> tuple[list[bytes | None], set[bytes]]:
-        """What Redis holds under these rows' keys, and which keys hold what the layout cannot read."""
-        held = self._sides.held(rows)
+    def _held(self, rows: Rows) -> tuple[list[int | None], set[bytes]]:
+        """Digests of what Redis holds under these rows' keys, and which keys hold what the layout cannot read."""
+        held: list[int | None] = []
+        for some, values in self._sides.held(rows):
+            held += [self._digest_of(key, value) for (key, _), value in zip(some, values, strict=True)]
         absent = [key for (key, _), old in zip(rows, held, strict=True) if old is None]
         there = self._sides.target.exist(absent) if absent else []
         return held, {key for key, exists in zip(absent, there, strict=True) if exists}
+
+    def _digest_of(self, key: bytes, value: bytes | None) -> int | None:
+        return None if value is None else digest.row_digest(key, value, self._sides.salt)
 
     def _within_a_commit(self, keys: list[bytes], read: Callable[[], T]) -> T:
         """Read these keys between two looks at the state that found the same commit."""
@@ -174,18 +179,18 @@ class _Comparison:
             self._names_left -= 1
             keys.names.append(key)
 
-    def _note_row(self, key: bytes, value: bytes, old: bytes | None, *, unreadable: bool) -> None:
+    def _note_row(self, key: bytes, value: bytes, old: int | None, *, unreadable: bool) -> None:
         bucket = digest.bucket_of(key, self._buckets)
         found, salt = self.contents[bucket], self._sides.salt
         one = digest.row_digest(key, value, salt)
         found.source += one
-        if old == value:
+        if old == one:
             found.redis += one
         elif old is None and not unreadable:
             found.missing += 1
             self._name(found, key, "missing", bucket)
         else:
-            found.redis += digest.unreadable_digest(key, salt) if old is None else digest.row_digest(key, old, salt)
+            found.redis += digest.unreadable_digest(key, salt) if old is None else old
             found.stale += 1
             self._name(found, key, "stale", bucket)
 
@@ -208,18 +213,18 @@ class _Comparison:
     def _note_extra(self, keys: list[bytes]) -> None:
         target, salt = self._sides.target, self._sides.salt
 
-        def read() -> tuple[list[bytes | None], dict[bytes, bool]]:
-            values = target.values(keys)
-            unreadable = [key for key, value in zip(keys, values, strict=True) if value is None]
-            return values, dict(zip(unreadable, target.exist(unreadable), strict=True)) if unreadable else {}
+        def read() -> tuple[list[int | None], dict[bytes, bool]]:
+            held = [self._digest_of(key, value) for page in target.pages(keys) for key, value in page]
+            unreadable = [key for key, one in zip(keys, held, strict=True) if one is None]
+            return held, dict(zip(unreadable, target.exist(unreadable), strict=True)) if unreadable else {}
 
-        values, there = self._within_a_commit(keys, read)
-        for key, value in zip(keys, values, strict=True):
-            if value is None and not there[key]:  # gone since
+        held, there = self._within_a_commit(keys, read)
+        for key, one in zip(keys, held, strict=True):
+            if one is None and not there[key]:  # gone since
                 continue
             bucket = digest.bucket_of(key, self._buckets)
             found = self.contents[bucket]
-            found.redis += digest.unreadable_digest(key, salt) if value is None else digest.row_digest(key, value, salt)
+            found.redis += digest.unreadable_digest(key, salt) if one is None else one
             found.extra += 1
             self._note(found.claimed.setdefault(self._claimed_by(key), Keys()), key)
             self._name(found, key, "extra", bucket)

@@ -150,12 +150,23 @@ def _compare(
     sides: Sides, applier: Applier, part: Repaired, rows: list[Row], taken: TakenOver, *, anew: bool, adopt: bool
 ) -> None:
     """Compare rows with what Redis holds under their keys; what differs goes to the applier."""
-    salt = sides.salt
     part.repeated += _repeated(part, rows)[: MAX_NAMED - len(part.repeated)]
-    rows = [row for row in rows if row[1] is not None]
-    if not rows:
-        return
-    held = sides.held(rows)
+    for some, held in sides.held([row for row in rows if row[1] is not None]):
+        _compare_page(sides, applier, part, some, held, taken, anew=anew, adopt=adopt)
+
+
+def _compare_page(
+    sides: Sides,
+    applier: Applier,
+    part: Repaired,
+    rows: Rows,
+    held: list[bytes | None],
+    taken: TakenOver,
+    *,
+    anew: bool,
+    adopt: bool,
+) -> None:
+    salt = sides.salt
     allowed = _allowed(sides, part, rows, held, taken, anew=anew, adopt=adopt)
     row_digest, fine = digest.row_digest, len(part.wanted) - 1
     coarse, wanted, found = part.buckets - 1, part.wanted, part.found
@@ -177,7 +188,7 @@ def _compare(
 
 
 def _note_overwritten(
-    sides: Sides, rows: list[Row], held: Sequence[bytes | None], allowed: list[Permission], taken: TakenOver
+    sides: Sides, rows: Rows, held: Sequence[bytes | None], allowed: list[Permission], taken: TakenOver
 ) -> None:
     """What others had stored under keys of the view, also what this layout cannot read."""
     anew = [
@@ -192,7 +203,7 @@ def _note_overwritten(
     taken.names += names[: MAX_EXAMPLES - len(taken.names)]
 
 
-def _repeated(part: Repaired, rows: list[Row]) -> list[bytes]:
+def _repeated(part: Repaired, rows: Rows) -> list[bytes]:
     """Return the keys seen before."""
     names, nulls = part.names, part.nulls
     repeated = [key for key, value in rows if not (names if value is not None else nulls).add(key)]
@@ -215,7 +226,7 @@ def _note_lost(part: Repaired, bucket: int, one: int) -> None:
 def _allowed(
     sides: Sides,
     part: Repaired,
-    rows: list[Row],
+    rows: Rows,
     held: Sequence[bytes | None],
     taken: TakenOver,
     *,

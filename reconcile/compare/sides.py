@@ -33,16 +33,24 @@ class Sides:
     expired: Callable[[bytes], bool] | None = None
     """Whether a framed row has expired, so that Redis rightly holds nothing; None: rows do not expire."""
 
-    def held(self, chunk: Rows) -> list[bytes | None]:
-        """Return what Redis holds under the keys of these rows. A row that has expired counts as held."""
-        values = self.target.values([key for key, _ in chunk])
-        if self.expired is None:
-            return values
-        expired = self.expired
-        return [
-            row if held is None and row is not None and expired(row) else held
-            for (_, row), held in zip(chunk, values, strict=True)
-        ]
+    def held(self, chunk: Rows) -> Iterator[tuple[Rows, list[bytes | None]]]:
+        """Return these rows with what Redis holds under their keys, in pages: they may be large. An expired row
+        counts as held.
+        """
+        at, expired = 0, self.expired
+        for page in self.target.pages([key for key, _ in chunk]):
+            rows = chunk[at : at + len(page)]
+            at += len(page)
+            if expired is None:
+                yield rows, [held for _, held in page]
+                continue
+            yield (
+                rows,
+                [
+                    row if held is None and row is not None and expired(row) else held
+                    for (_, row), (_, held) in zip(rows, page, strict=True)
+                ],
+            )
 
 
 def add_page(digests: list[int], page: Page, salt: int) -> None:

@@ -14,6 +14,7 @@ import enum
 from binascii import crc32
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from reconcile.compare.early_scan import HELD_BYTES, HELD_NAMES, EarlyScan, names_within
 from reconcile.compare.repair import Repaired
@@ -101,7 +102,7 @@ def _gathered(sides: Sides, part: Repaired, within: set[int], pages: Iterator[li
         fresh = [name for name in strange if crc32(name) & mask in within and seen.add(name)]
         if not fresh:
             continue
-        for name, value in zip(fresh, sides.target.values(fresh), strict=True):
+        for name, value in chain.from_iterable(sides.target.pages(fresh)):
             one = _hash_of(name, value, sides.salt)
             candidates = found.setdefault(digest.bucket_of(name, part.buckets), Candidates())
             candidates.count += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from reconcile.compare import records
 from reconcile.core import checkpoint, digest
@@ -196,8 +197,8 @@ def check_inserts(run: ViewRun, changes: Changes, *, repeat: bool) -> None:
     for start in range(0, len(changes.inserts), EXISTS_KEYS):
         page = changes.inserts[start : start + EXISTS_KEYS]
         if repeat:
-            held = run.target.values(page)
-            unexpected = [key for key, value in zip(page, held, strict=True) if value not in (None, changes.puts[key])]
+            held = chain.from_iterable(run.target.pages(page))
+            unexpected = [key for key, value in held if value not in (None, changes.puts[key])]
         else:
             unexpected = [key for key, exists in zip(page, run.target.exist(page), strict=True) if exists]
         suspects |= {digest.bucket_of(key, buckets) for key in unexpected}

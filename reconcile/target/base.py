@@ -97,6 +97,10 @@ class Base(ABC):
         """See port."""
         return self._reader.values(keys)
 
+    def pages(self, keys: Sequence[bytes]) -> Iterator[Page]:
+        """See port."""
+        return self._reader.pages([keys])
+
     def exist(self, keys: Sequence[bytes]) -> list[bool]:
         """See port."""
         return self._reader.exist(keys)

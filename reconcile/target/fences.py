@@ -29,7 +29,7 @@ from reconcile.target import lease
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
 from reconcile.target.primaries import Primaries
-from reconcile.target.translation import checked, spoken
+from reconcile.target.translation import checked, own_words
 from reconcile.target.wire import Arg, Command, Ticket
 
 logger = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ class Fences:
         """The tag of a node's fence. Each node got one when the lease was taken."""
         if node not in self._tags:
             raise Unavailable(
-                "the nodes of the Redis Cluster have changed since the run began", hint="the next run goes on"
+                "the nodes of the Redis Cluster have changed since the run began", hint="the next run continues"
             )
         return self._tags[node]
 
@@ -192,7 +192,7 @@ def _refusal(reply: Any) -> UsageError | None:
     if not refused and not isinstance(reply, ClusterCrossSlotError):
         return None
     return UsageError(
-        f"this Redis Cluster refuses scripts that use keys of several slots: {spoken(reply)}",
+        f"this Redis Cluster refuses scripts that use keys of several slots: {own_words(reply)}",
         hint="ElastiCache Serverless and some proxies do; use a cluster with nodes of your own (docs/operations.md)",
     )
 

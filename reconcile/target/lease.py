@@ -31,7 +31,7 @@ LONGEST_MS = 3_600_000
 """Longer than any run's lease. One with more time left, without an expiry, or that is no string, counts as free."""
 
 
-MAX_TOKEN = 10**15
+TOKEN_DIGITS = 15
 """No counter of ours comes so far. Scripts can still tell such numbers apart."""
 
 
@@ -63,7 +63,7 @@ def new_owner() -> bytes:
 
 def number(stored: bytes | None) -> int:
     """A token as stored; 0 where something else stands there, which must not count as one for ever after."""
-    return int(stored) if stored is not None and stored.isdigit() and int(stored) < MAX_TOKEN else 0
+    return int(stored) if stored is not None and stored.isdigit() and len(stored) <= TOKEN_DIGITS else 0
 
 
 def new_commit() -> str:
@@ -102,7 +102,7 @@ def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bo
         raise Divided(n)
     if isinstance(known, RedisError) and not reset:
         raise _not_a_state(known, names)
-    counted = token if isinstance(token, int) and token < MAX_TOKEN else 0
+    counted = number(b"%d" % token) if isinstance(token, int) else 0
     chosen = max(counted, number(known[0]) + 1 if isinstance(known, list) else 1)
     commit = new_commit()
     commands: list[Command] = [("MULTI",)]

@@ -132,8 +132,12 @@ class Target(Protocol):
     # -- reading -------------------------------------------------------------------------------------------------
 
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The framed value of each key, in order. None: absent, or something the layout cannot read. Replies are
-        bounded in bytes."""
+        """The framed value of each key, in order. None: absent, or something the layout cannot read. For few keys:
+        nobody knows how large their values are."""
+        ...
+
+    def pages(self, keys: Sequence[bytes]) -> Iterator[Page]:
+        """The same in pages bounded in bytes."""
         ...
 
     def exist(self, keys: Sequence[bytes]) -> list[bool]:

@@ -36,14 +36,14 @@ def sql(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def measured(command: Command, *arguments: str) -> tuple[dict[str, Any], float]:
+def measured(command: Command, *arguments: str, expect: int = 0) -> tuple[dict[str, Any], float]:
     """The view's report, and the peak resident memory of the process in MB."""
     command.write_config()
     process = subprocess.run(
         [sys.executable, "-c", MEASURE, PROGRAM, *arguments, "--config", str(command.config_path), "--json"],
         capture_output=True, cwd=command.directory, text=True, timeout=280, check=False,
     )  # fmt: skip
-    assert process.returncode == 0, process.stdout
+    assert process.returncode == expect, process.stdout
     (view,) = json.loads(process.stdout)["views"]
     return view, int(process.stderr.splitlines()[-1]) / 1024
 
