@@ -53,9 +53,9 @@ def test_many_foreign_keys_and_a_few_deletes(history: bool, rig: Rig) -> None:
     assert sum(b"foreign" in key for key in content) == 6000
     assert len(content) == 6980
     ended = rig.run("snapshot", deep=True)
-    refused(ended, "6000 keys in the range", "p:foreign", "--allow-deletes")
+    refused(ended, "6,000 keys in the range", "p:foreign", "--allow-deletes")
     for _ in range(2):  # what is withheld is never taken for our own
-        refused(rig.run(), "6000 keys")
+        refused(rig.run(), "6,000 keys")
     assert sum(b"foreign" in key for key in owned(rig.client)) == 6000
     allowed = rig.run("snapshot", allow_deletes=True)
     assert (allowed.code, allowed.view.deletes) == (0, 6000), allowed.told
