@@ -1,6 +1,6 @@
 """`verify --fast`: compare fingerprints with the checkpoint's, and the number of names in Redis with the manifest's.
 
-It reads neither rows nor values.
+It reads neither rows nor values, except of buckets that keep differing while other runs commit.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from reconcile.runs.settled import settled_manifest
 from reconcile.source.reading import Reading
 
 MAX_LOOKS = 20
+MAX_COUNTS = 3
+"""Counts of a bucket's names beside other runs' commits. What then differs still is worth reading rows for."""
 LOOK_AGAIN_S = 0.25
 
 
-def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]) -> None:
+def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]) -> list[int]:
     """Fill in the report's drift. exact: the source is read at the checkpoint's time. subset: slice i of n.
 
-    Raises UsageError before the first snapshot, Unavailable while another run changes the number of buckets.
+    Returns buckets that only their rows can settle, as other runs kept committing. Raises UsageError before the first
+    snapshot, Unavailable while another run changes the number of buckets.
     """
     report, state = run.report, run.stored.state
     assert report.drift is not None
@@ -38,7 +41,7 @@ def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]
     recorded = _recorded(run, chosen)
     if recorded is None:
         _note_damage(run)
-        return
+        return []
     now = fingerprints_now(run, reading, state)
     known = stored.fingerprints or digest.same_fingerprint(state.buckets, UNKNOWN)
     unknown = sum(known[b] == UNKNOWN for b in chosen)
@@ -46,13 +49,14 @@ def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]
     if unknown or now is None:
         number = f"{unknown:,} buckets have no" if now is not None else "no bucket has a"
         report.warnings.append(f"{number} fingerprint to compare with: their rows were not checked")
-    _count_names(run, chosen, recorded)
+    suspects = _count_names(run, chosen, recorded)
     if exact:
         report.drift.buckets += moved
         if moved:
             report.drift.causes[Cause.MISSED.value] = moved
     else:
         report.drift.lagging_buckets = moved
+    return suspects
 
 
 def fingerprints_now(run: ViewRun, reading: Reading, state: State) -> Fingerprints | None:
@@ -88,10 +92,6 @@ class _Recorded:
         """Number of keys that the bucket should have."""
         return digest.count(self.manifest[bucket]) + self.waiting(bucket)
 
-    def same(self, other: _Recorded, bucket: int) -> bool:
-        """Whether both record the same for a bucket."""
-        return self.manifest[bucket] == other.manifest[bucket] and self.waiting(bucket) == other.waiting(bucket)
-
 
 def _recorded(run: ViewRun, chosen: range) -> _Recorded | None:
     """What is recorded now; None if the manifest does not match the state. Raises Unavailable."""
@@ -101,36 +101,33 @@ def _recorded(run: ViewRun, chosen: range) -> _Recorded | None:
     return None if manifest is None else _Recorded(run.state.commit, manifest, run.stored.surplus)
 
 
-def _count_names(run: ViewRun, chosen: range, before: _Recorded) -> None:
+def _count_names(run: ViewRun, chosen: range, before: _Recorded) -> list[int]:
     """Count names, and note the buckets that have too few or too many. Values are not read.
 
-    Other runs may commit meanwhile. A bucket that seems to differ is counted again, until its record did not change
-    during the count.
+    Other runs may commit meanwhile: then a row may go and come back while its page is read, and leave no trace in the
+    records. So a difference is noted only if nobody committed during the count. Returns the buckets of which that
+    cannot be had.
     """
     suspects: Collection[int] = chosen
-    counted: dict[int, int] = {}
-    for _ in range(MAX_LOOKS):
+    for _ in range(MAX_COUNTS):
         names = _names(run, chosen, suspects, before)
         after = _recorded(run, chosen)
         if after is None:
             _note_damage(run)
-            return
+            return []
         differing = {b for b in suspects if not _fits(run, names[b], before.names(b), after.names(b))}
-        # A row that went and came back in between leaves the record unchanged, so beside commits two counts must agree.
-        certain = {b for b in differing if before.commit == after.commit or counted.get(b) == names[b]}
-        judged = {b for b in certain if before.same(after, b)}
-        counted = names
+        undisturbed = before.commit == after.commit
         for bucket in suspects:
-            if bucket in judged:
-                _note(run, bucket, names[bucket] - after.names(bucket), after.waiting(bucket))
-            elif bucket not in differing:
+            if bucket not in differing:
                 _note(run, bucket, 0, after.waiting(bucket))
-        suspects, before = differing - judged, after
+            elif undisturbed:
+                _note(run, bucket, names[bucket] - after.names(bucket), after.waiting(bucket))
+        suspects, before = set() if undisturbed else differing, after
         if not suspects:
-            return
+            return []
         run.stop.wait(LOOK_AGAIN_S)
         run.stop.check()
-    run.report.warnings.append(f"{len(suspects)} buckets seemed to differ but kept changing; verify again")
+    return sorted(suspects)
 
 
 def _names(run: ViewRun, chosen: range, suspects: Collection[int], recorded: _Recorded) -> dict[int, int]:

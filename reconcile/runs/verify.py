@@ -107,9 +107,10 @@ class _Audit:
             self._check_mapping(reading, state)
             try:
                 if run.request.fast:
-                    audit_fast.compare(run, reading, exact, self.subset)
+                    suspects, buckets = audit_fast.compare(run, reading, exact, self.subset), run.state.buckets
                 else:
-                    self._deep(reading, exact)
+                    suspects, buckets = self._suspects(reading, exact)
+                self._confirm(suspects, buckets, reading, exact)
             except (Incomplete, Unavailable) as error:
                 if not self._has_drift:  # what was found counts, whatever ended the search
                     raise
@@ -155,13 +156,6 @@ class _Audit:
         return range(self.subset[0], buckets, self.subset[1])
 
     # -- deep ----------------------------------------------------------------------------------------------------
-
-    def _deep(self, reading: Reading, exact: bool) -> None:
-        suspects, buckets = self._suspects(reading, exact)
-        if suspects:
-            self.run.report.buckets_read = len(suspects)
-            with self.run.report.phase("confirm"):
-                self._confirm(suspects, buckets, reading, exact)
 
     def _suspects(self, reading: Reading, exact: bool) -> tuple[list[int], int]:
         """Return buckets that seem to differ, and how many there are in all."""
@@ -226,6 +220,13 @@ class _Audit:
 
     def _confirm(self, suspects: list[int], buckets: int, reading: Reading, exact: bool) -> None:
         """Compare the suspects exactly, until the manifest's record of each is unchanged over a comparison."""
+        if not suspects:
+            return
+        self.run.report.buckets_read = len(suspects)
+        with self.run.report.phase("confirm"):
+            self._look_until_settled(suspects, buckets, reading, exact)
+
+    def _look_until_settled(self, suspects: list[int], buckets: int, reading: Reading, exact: bool) -> None:
         run, left = self.run, suspects
         for _ in range(MAX_LOOKS):
             before = self._recorded(left)
