@@ -134,6 +134,8 @@ def _decide_key(merged: Section, reader: Reader, decided: dict[str, tuple[object
     elif "key" in merged:
         given = merged["key"]
         columns = reader.value(schema.key_of(VIEW, "key"), given)
+        if any("{" in name and "}" in name for name in columns):
+            raise given.error("a template, not a column", "write it as key_template")
         separator = ":"
         if "separator" in merged:
             separator = reader.value(schema.key_of(VIEW, "separator"), merged["separator"])

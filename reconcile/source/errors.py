@@ -30,6 +30,7 @@ _DROPPED = re.compile(
     r"|is not readable at any time"
 )
 _MISSING = re.compile(r"unknown (catalog item|schema|database|cluster|function)|does not exist|invalid id")
+_NO_COLUMN = re.compile(r"^column .* does not exist$")
 _REFUSED = re.compile(
     r"invalid password|password authentication failed|authentication|role \".*\" does not exist|pg_hba"
     # blocked organisations and network policies (adapter/src/error.rs), and libpq without any password
@@ -139,7 +140,10 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
         )
     usage = _MISSING.search(text) or state.startswith((*_USAGE_CLASSES, "22"))
     if state not in _RETRY_STATES and usage:
-        return UsageError(f"Materialize refuses the query: {text}", hint=hint or "check `sql` in the configuration")
+        where = "`sql`"
+        if _NO_COLUMN.search(text):
+            where += ", or with `relation` what key, key_template, value and expires_at name,"
+        return UsageError(f"Materialize refuses the query: {text}", hint=hint or f"check {where} in the configuration")
     if not state or state in _RETRY_STATES or isinstance(error, psycopg.OperationalError):
         return Unavailable(f"Materialize is not available: {text}", hint="is it running, and reachable from here?")
     return ReconcileError(f"Materialize reports {state}: {text}", hint=hint)

@@ -142,6 +142,7 @@ def test_a_relation_is_read_for_its_columns(entry: str, sql: str) -> None:
         ("value: [true], layout: json", "value: expected a column, or a list of them", "tenant"),
         ("key: [a, a]", "key: names a column twice", "once"),
         ("key: {a: b}", "key: expected a column, or a list of them, found a mapping", "tenant"),
+        ("key: 'user:{id}'", "key: a template, not a column", "key_template"),
         ("key_template: 'user:'", "key_template: names no column", "{id}"),
         ("key_template: 'user:{id'", "key_template: has a '{' without a counterpart", "braces"),
         ("key_template: '{a}{b}'", "key_template: has nothing between column 'a' and the next", "braces"),
