@@ -109,7 +109,7 @@ def test_between_explain_and_subscribe(
     right_in_the_end(rig, ended)
 
 
-def too_large(_: Follower) -> None:
+def too_large(_: Follower, *, idle: bool) -> None:
     """More at one time than memory holds."""
     raise TooLarge
 
