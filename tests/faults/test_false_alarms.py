@@ -89,8 +89,9 @@ def audit(command: Command, *arguments: str, expect: int) -> tuple[dict[str, Any
     process, peak_mb, until = command.start("verify", *arguments), 0.0, time.monotonic() + VERIFY_S
     while process.poll() is None:
         assert time.monotonic() < until
-        if found := re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text()):
-            peak_mb = max(peak_mb, int(found[1]) / 1024)
+        with contextlib.suppress(OSError):  # it has just ended
+            if found := re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text()):
+                peak_mb = max(peak_mb, int(found[1]) / 1024)
         time.sleep(0.05)
     out, err = process.communicate()
     assert process.returncode == expect, f"exit {process.returncode}, expected {expect}\n{out}\n{err}"
