@@ -30,6 +30,7 @@ from reconcile.target.wire import Command, Wire
 LONGEST_MS = 3_600_000
 """Longer than any run's lease. One with more time left, without an expiry, or that is no string, counts as free."""
 
+ATTEMPTS = 3
 
 TOKEN_DIGITS = 15
 """No counter of ours comes so far. Scripts can still tell such numbers apart."""
@@ -81,8 +82,17 @@ def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bo
 
     Raises LeaseHeld, Divided, StateError (the state is no hash). After any other error the lease may have been taken.
     """
-    lease_ms = max(1, round(lease_s * 1000))
     _make_way(wire, names)
+    for _ in range(ATTEMPTS):
+        right = _take(wire, names, max(1, round(lease_s * 1000)), owner, reset=reset)
+        if right is not None:
+            return right
+        # Another run has just cut the view into shards, and written this state; or it has taken the lease over.
+    raise held(wire, names)
+
+
+def _take(wire: Wire, names: Names, lease_ms: int, owner: bytes, *, reset: bool) -> Right | None:
+    """Try to acquire; None: the state was written meanwhile."""
     taken, token, _, known, holder, division = wire.send(
         [
             ("SET", names.lease, owner, "NX", "PX", lease_ms),
@@ -116,7 +126,8 @@ def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bo
     replies = wire.send([*commands, *arming(names)]).replies()
     done, armed = replies[: len(commands)], replies[len(commands) :]
     if checked(done)[-1] is None:
-        raise held(wire, names)
+        wire.call("UNWATCH")
+        return None
     checked(done[-1])
     return Right(chosen, commit, armed)
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def audit(command: Command, *arguments: str, expect: int) -> tuple[dict[str, Any
     process, peak_mb, until = command.start("verify", *arguments), 0.0, time.monotonic() + VERIFY_S
     while process.poll() is None:
         assert time.monotonic() < until
-        with contextlib.suppress(OSError):  # it has just ended
+        with suppress(OSError):  # it has just ended
             if found := re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process.pid}/status").read_text()):
                 peak_mb = max(peak_mb, int(found[1]) / 1024)
         time.sleep(0.05)

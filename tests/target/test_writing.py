@@ -150,6 +150,30 @@ def test_a_second_run_is_told_who_writes(place: Place) -> None:
         two.acquire(30, owner=b"two", reset=False)
 
 
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_state_that_is_written_as_the_lease_is_taken(
+    times: int, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when all shards begin at once, and another has just cut the view: no reason to leave the shard to nobody."""
+    left, new_commit = times, lease.new_commit
+
+    def meanwhile() -> str:
+        nonlocal left
+        if left:
+            left -= 1
+            place.do("HSET", place.own("state"), "commit", f"other{left}")
+        return new_commit()
+
+    monkeypatch.setattr(lease, "new_commit", meanwhile)
+    with place.target() as target:
+        if times > 1:
+            with pytest.raises(LeaseHeld):
+                target.acquire(30, owner=b"me", reset=False)
+            return
+        target.acquire(30, owner=b"me", reset=False)
+        write(target, whole(ROWS, 100))
+
+
 @pytest.mark.parametrize("command", [("SET", "x"), ("SET", "x", "EX", 7200), ("RPUSH", "x")])
 def test_a_lease_that_never_ends_is_nobodys(place: Place, command: tuple[object, ...]) -> None:
     """Without expiry, with hours to go, or of another type: no run of ours has written it."""
