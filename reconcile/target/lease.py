@@ -87,7 +87,9 @@ def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bo
         right = _take(wire, names, max(1, round(lease_s * 1000)), owner, reset=reset)
         if right is not None:
             return right
-        # Another run has just cut the view into shards, and written this state; or it has taken the lease over.
+        # Another run has taken over, or, while the lease is still ours, cut the view and so written this state.
+        if wire.call("GET", names.lease) != owner:
+            break
     raise held(wire, names)
 
 

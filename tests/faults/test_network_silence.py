@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+import redis
 
 from reconcile import stop as stops
 from reconcile.source import session as sessions
@@ -180,7 +181,10 @@ def test_the_grace_of_a_real_run(side: str, rig: Rig) -> None:
     [("delta", "cut"), ("delta", "reset"), ("delta", "black_hole"), ("snapshot", "cut"), ("snapshot", "black_hole")],
 )
 def test_an_applied_transaction_is_not_repeated(mode: str, then: str, rig: Rig) -> None:
-    """The answer to an EXEC is lost: it was carried out once; the run says what it does not know."""
+    """The answer to an EXEC is lost: the run says what it does not know, and whichever it was, nothing is repeated.
+
+    Nearly always it was carried out. But a server that meets the cut as it answers an earlier command reads no further.
+    """
     rig.source.retain_history()
     rig.fill(50)
     assert rig.run(direct=True).code == 0
@@ -197,12 +201,16 @@ def test_an_applied_transaction_is_not_repeated(mode: str, then: str, rig: Rig) 
     deadline = time.monotonic() + 5
     while state(rig.client)["as_of"] == before and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert int(state(rig.client)["as_of"]) > int(before)
-    assert rig.client.get("p:k7") == b"new"
-    stats = rig.client.info("commandstats")
-    assert stats["cmdstat_mset"]["calls"] == 1
+    applied = int(state(rig.client)["as_of"]) > int(before)
+    assert (rig.client.get("p:k7") == b"new") == applied
+    assert sets(rig.client) == int(applied)
     rig.converges()
-    assert rig.client.info("commandstats")["cmdstat_mset"]["calls"] == 1  # the next run finds nothing left to do
+    assert sets(rig.client) == 1  # where it was applied, the next run finds nothing left to do
+
+
+def sets(client: redis.Redis) -> int:
+    """How often MSET was carried out."""
+    return int(client.info("commandstats").get("cmdstat_mset", {"calls": 0})["calls"])
 
 
 def test_a_broken_connection_is_not_made_anew(rig: Rig) -> None:
