@@ -7,13 +7,11 @@ whether there are too many is known only after all parts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from reconcile.compare import records
 from reconcile.core.changes import Changes
 from reconcile.core.records import Records
 from reconcile.core.times import frontier_after
-from reconcile.errors import ResultTooLarge, Unavailable, UsageError
+from reconcile.errors import ResultTooLarge, UsageError
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import (
     Doubt,
@@ -24,22 +22,13 @@ from reconcile.runs.delta import (
     check_inserts,
     commit_range,
 )
+from reconcile.source.reading import Still, check_still
 from reconcile.source.subscription import open_subscription
 
 FIRST_PARTS = 8
 MAX_PARTS = 4096
 READ_AT_MOST_S = 0.2
 """How long a read may wait before clock and signals are checked."""
-
-
-Still = Callable[[], bool]
-"""Whether the query still reads the objects of the checkpoint."""
-
-
-def check_still(still: Still) -> None:
-    """Raise Unavailable if the view was replaced."""
-    if not still():
-        raise Unavailable("the view was replaced while it was read", hint="the next run looks it up again")
 
 
 def apply_range(run: ViewRun, until: int, still: Still, *, repeat: bool) -> None:

@@ -26,12 +26,12 @@ from reconcile.core.checkpoint import Content
 from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.records import Manifest, Records, fingerprint_records, forget, surplus_records, whole_manifest
 from reconcile.core.state import Identity
-from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop, Unavailable
+from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop
 from reconcile.runs import load
 from reconcile.runs.context import ViewRun
 from reconcile.runs.scope import Scope, choose_grain, fingerprints, salt_of, survey
 from reconcile.source.companion import CompanionDefinition
-from reconcile.source.reading import Reading
+from reconcile.source.reading import Reading, check_still
 from reconcile.target.batch import Applier
 from reconcile.target.port import Write
 
@@ -250,15 +250,10 @@ class _Snapshot:
         content = self._content(scope.buckets, self._manifest.total, run.stored.surplus, self._base.surplus_names)
         new = checkpoint.partly(self._base, self._event, self._reading.as_of, content, self._now_ms)
         self._applier.mark()
-        self._check_source()
+        check_still(self._reading.still)
         self._applier.finish(
             Write(manifest=written, fingerprints=Records(whole=digest.encode_fingerprints(known)), state=new)
         )
-
-    def _check_source(self) -> None:
-        """Raise Unavailable if the view was replaced: rows and fingerprints may be of two. Before whatever is kept."""
-        if not self._reading.still():
-            raise Unavailable("the view was replaced while it was read", hint="the next run reads it again")
 
     def _delete_early(self, scope: Scope, total: _Total, part: Repaired, found: Surplus) -> None:
         """Delete a part's explained keys at once, unless the guard could object, so that short runs make progress."""
@@ -373,7 +368,7 @@ class _Snapshot:
         withheld: bool = False,
     ) -> None:
         run, report, as_of = self._run, self._run.report, self._reading.as_of
-        self._check_source()
+        check_still(self._reading.still)
         content = self._content(buckets, total, left, names if left else ())
         make = checkpoint.withheld if withheld else checkpoint.reached
         new = make(self._base, as_of, content, self._now_ms)

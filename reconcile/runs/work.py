@@ -28,9 +28,8 @@ from reconcile.runs import large
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import Doubt, Follower, TooLarge, Until
 from reconcile.runs.follow import follow
-from reconcile.runs.large import Still
 from reconcile.source.companion import CompanionDefinition
-from reconcile.source.reading import Reading, explain, open_reading, still
+from reconcile.source.reading import Reading, Still, check_still, explain, open_reading, still
 from reconcile.source.subscription import Subscription, open_subscription
 
 MAX_TURNS = 4
@@ -266,7 +265,7 @@ def _subscribe(run: ViewRun, up_to: Frontier | None, still: Still) -> Subscripti
     subscription = run.closing.enter_context(
         open_subscription(session, run.described.mapping, state.buckets, state.as_of or 0, up_to, salt=state.salt)
     )
-    large.check_still(still)
+    check_still(still)
     return subscription
 
 
@@ -291,7 +290,7 @@ def _caught_up(follower: Follower) -> bool:
 def _past_too_large(run: ViewRun) -> None:
     """Reach the present in parts; it may be later than the one this run began with."""
     explained = explain(run.open_session(), run.described.mapping)
-    large.check_still(lambda: run.described.identity(explained) == run.state.identity)
+    check_still(lambda: run.described.identity(explained) == run.state.identity)
     present = max(explained.frontiers.now, (run.state.as_of or 0) + 1)
     with run.report.phase("parts"):
         large.apply_range(run, present, still_reading(run, explained.ids), repeat=False)

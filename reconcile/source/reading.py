@@ -10,7 +10,7 @@ EXPLAIN TIMESTAMP counts as reading it, and already fixes T.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from reconcile.core.changes import null_key
 from reconcile.core.digest import Fingerprints, fingerprint, same_fingerprint
@@ -21,6 +21,9 @@ from reconcile.source import catalog, query
 from reconcile.source.frontiers import Explained, parse_explanation
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
+
+Still = Callable[[], bool]
+"""Whether the query still reads the objects that it was explained with."""
 
 
 class Reading:
@@ -106,10 +109,7 @@ class Reading:
 
         To be checked before committing what was read.
         """
-        try:
-            return explain(self._session, self.mapping, self._at).ids == self.explained.ids
-        except UsageError:  # dropped, or replaced by something that this transaction cannot read
-            return False
+        return still(self._session, self.mapping, self.explained.ids, self._at)
 
     def end(self) -> None:
         """End the read before the block does; another read hold may keep its time readable."""
@@ -165,12 +165,18 @@ def explain(session: Session, mapping: Mapping, as_of: int | None = None) -> Exp
     return parse_explanation(str(text or b"", "utf-8"))
 
 
-def still(session: Session, mapping: Mapping, ids: list[str]) -> bool:
+def still(session: Session, mapping: Mapping, ids: list[str], as_of: int | None = None) -> bool:
     """Whether the query still reads these objects. Ask on another session, once a subscription has started."""
     try:
-        return explain(session, mapping).ids == ids
-    except UsageError:
+        return explain(session, mapping, as_of).ids == ids
+    except UsageError:  # dropped, or replaced by something that this transaction cannot read
         return False
+
+
+def check_still(still: Still) -> None:
+    """Raise Unavailable if the view was replaced: rows and fingerprints may be of two. Before whatever is kept."""
+    if not still():
+        raise Unavailable("the view was replaced while it was read", hint="the next run reads it again")
 
 
 def rows_of_key(session: Session, mapping: Mapping, key: bytes, as_of: int | None) -> list[Row]:
