@@ -80,11 +80,6 @@ def look_at(
     return task.contents, task.unsettled
 
 
-def commit_of(state: State | None) -> str:
-    """The id of the last transaction; empty without a state."""
-    return "" if state is None else state.commit
-
-
 class _Comparison:
     def __init__(
         self,
@@ -140,7 +135,7 @@ class _Comparison:
             at_first, recorded = state, self._records_now(state, buckets)
             found = read()
             state = target.state()
-            if commit_of(state) == commit_of(at_first):
+            if _commit_of(state) == _commit_of(at_first):
                 self.unsettled |= {bucket for bucket in buckets if recorded.get(bucket) != self._recorded[bucket]}
                 return found
             self._sides.stop.check()
@@ -150,7 +145,7 @@ class _Comparison:
     def _records_now(self, state: State | None, buckets: set[int]) -> dict[int, int | None]:
         """The records of these buckets; empty if they belong to no one time."""
         known = {bucket: self._recorded[bucket] for bucket in buckets}
-        if commit_of(state) == self._commit or all(one is None for one in known.values()):
+        if _commit_of(state) == self._commit or all(one is None for one in known.values()):
             return known
         if state is None or (state.pending is not None and state.pending.kind != "withheld"):
             return {}
@@ -228,3 +223,8 @@ class _Comparison:
             found.extra += 1
             self._note(found.claimed.setdefault(self._claimed_by(key), Keys()), key)
             self._name(found, key, "extra", bucket)
+
+
+def _commit_of(state: State | None) -> str:
+    """The id of the last transaction; empty without a state."""
+    return "" if state is None else state.commit

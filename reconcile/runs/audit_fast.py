@@ -20,7 +20,6 @@ from reconcile.runs.context import ViewRun
 from reconcile.runs.settled import settled_manifest
 from reconcile.source.reading import Reading
 
-MAX_LOOKS = 20
 MAX_COUNTS = 3
 """Counts of a bucket's names beside other runs' commits. What then differs still is worth reading rows for."""
 LOOK_AGAIN_S = 0.25
@@ -122,9 +121,9 @@ def _count_names(run: ViewRun, chosen: range, before: _Recorded) -> list[int]:
                 _note(run, bucket, 0, after.waiting(bucket))
             elif undisturbed:
                 _note(run, bucket, names[bucket] - after.names(bucket), after.waiting(bucket))
-        suspects, before = set() if undisturbed else differing, after
-        if not suspects:
+        if undisturbed or not differing:
             return []
+        suspects, before = differing, after
         run.stop.wait(LOOK_AGAIN_S)
         run.stop.check()
     return sorted(suspects)

@@ -27,13 +27,14 @@ from reconcile.errors import ExitCode, HistoryLost, Incomplete, ResultTooLarge, 
 from reconcile.report.audit import AuditReport, PastAudit
 from reconcile.report.run_report import DriftReport
 from reconcile.runs import audit_fast
-from reconcile.runs.audit_fast import LOOK_AGAIN_S, MAX_LOOKS, fingerprints_now
+from reconcile.runs.audit_fast import LOOK_AGAIN_S, fingerprints_now
 from reconcile.runs.context import ViewRun, check_division, warn_of_claims
 from reconcile.runs.evidence import Evidence
 from reconcile.runs.settled import settled, settled_manifest
 from reconcile.runs.values import add_values
 from reconcile.source.reading import Reading, explain, open_reading
 
+MAX_LOOKS = 20
 ROLLING_SLICES = 16
 """A power of two, so that slices of an audit are slices of the rolling compare."""
 
@@ -230,11 +231,10 @@ class _Audit:
         run, left = self.run, suspects
         for _ in range(MAX_LOOKS):
             before = self._recorded(left)
-            commit = closely.commit_of(run.stored.state)
             with self._again(run.stored.state, reading, exact) as current:
                 claimed_by = self.evidence.claimed_by()
                 found, unsettled = closely.look_at(
-                    run.sides(current), buckets, before, commit, run.request.max_report, claimed_by
+                    run.sides(current), buckets, before, run.state.commit, run.request.max_report, claimed_by
                 )
                 now = None if exact or run.stored.state is None else fingerprints_now(run, current, run.stored.state)
             after = self._recorded(left)
