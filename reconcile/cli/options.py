@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from reconcile.texts import argument, environment
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from reconcile.config.settings import Settings
     from reconcile.stop import Stop
 
@@ -46,6 +47,8 @@ class ViewName(Name):
     """Name of a view, which shells complete from the configuration."""
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         from reconcile.config.load import load
         from reconcile.errors import ReconcileError
 
@@ -62,6 +65,8 @@ class FileName(click.ParamType[str]):
     name = "file"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         return [CompletionItem(incomplete, type="file")]
 
 
