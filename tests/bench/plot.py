@@ -62,8 +62,7 @@ def draw(document: dict[str, Any]) -> str:
     charts_top = BARS_TOP + len(bars) * ROW_H + 70
     height = charts_top + CHART_H + 70
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
-        f"<style>{_STYLE}</style>",
+        *_opened(height),
         _text(LABEL_X, 34, f"reconcile: {size['rows']:,} rows, against its goals", "title"),
         _text(LABEL_X, 56, f"{document['source']}, {document['redis']}; {document['machine']}; "
               f"{document['measured_at'][:10]}", "quiet"),
@@ -75,6 +74,12 @@ def draw(document: dict[str, Any]) -> str:
         "</svg>",
     ]  # fmt: skip
     return "\n".join(parts) + "\n"
+
+
+def _opened(height: int) -> list[str]:
+    """The beginning of a picture."""
+    size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
+    return [f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', f"<style>{_STYLE}</style>"]
 
 
 def _text(x: float, y: float, text: str, classes: str = "") -> str:
@@ -92,6 +97,7 @@ def _rect(x: float, y: float, width: float, classes: str) -> str:
 READERS = {"quiet": "in quiet", "copy": "source read only", "load": "first load", "free": "without throttle"}
 READERS_X0, READERS_X1, READERS_Y0, READERS_Y1 = 90, 720, 330, 90
 READERS_MS = (0.1, 1000.0)
+READERS_H = 390
 
 
 def draw_readers(document: dict[str, Any]) -> str:
@@ -110,8 +116,7 @@ def draw_readers(document: dict[str, Any]) -> str:
 
     goal = 2 * told["quiet_p99_ms"]
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 390" width="{WIDTH}" height="390">',
-        f"<style>{_STYLE}</style>",
+        *_opened(READERS_H),
         _text(LABEL_X, 34, f"Another client's GETs during a first load of {size['rows']:,} rows", "title"),
         _text(LABEL_X, 56, f"{document['redis']}, {document['source']}, on one machine: {document['machine']}; "
               f"{document['measured_at'][:10]}. The slowest of each 0.25 s.", "quiet"),

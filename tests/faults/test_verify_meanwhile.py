@@ -130,6 +130,16 @@ def test_verify_looks_again_when_overtaken(
         assert report.exit_code == 0, (report.error, report.drift)
 
 
+def while_a_row_is_there(scene: Scene, read: Callable[[], Any]) -> Any:
+    """A row comes and a run follows; something is read; the row goes and a run follows."""
+    scene.write("INSERT INTO t VALUES ('comes', 'and goes')")
+    scene.ok("run")
+    found = read()
+    scene.write("DELETE FROM t WHERE key = 'comes'")
+    scene.ok("run")
+    return found
+
+
 def test_a_row_that_comes_and_goes_is_no_drift(
     source_server: SourceServer, redis_process: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,12 +156,7 @@ def test_a_row_that_comes_and_goes_is_no_drift(
                 if not left[what]:
                     return read(*arguments)
                 left[what] -= 1
-                scene.write("INSERT INTO t VALUES ('comes', 'and goes')")
-                scene.ok("run")
-                found = read(*arguments)
-                scene.write("DELETE FROM t WHERE key = 'comes'")
-                scene.ok("run")
-                return found
+                return while_a_row_is_there(scene, lambda: read(*arguments))
 
             return reading
 
@@ -175,15 +180,10 @@ def test_a_row_that_comes_and_goes_is_no_drift_by_names(
         scene.ok("run")
         counts, names = 0, audit_fast._names
 
-        def count(*arguments: Any) -> dict[int, int]:
+        def count(*arguments: Any) -> Any:
             nonlocal counts
             counts += 1
-            scene.write("INSERT INTO t VALUES ('comes', 'and goes')")
-            scene.ok("run")
-            found = names(*arguments)
-            scene.write("DELETE FROM t WHERE key = 'comes'")
-            scene.ok("run")
-            return found
+            return while_a_row_is_there(scene, lambda: names(*arguments))
 
         monkeypatch.setattr(audit_fast, "_names", count)
         report = scene.execute("verify", fast=True)
