@@ -1,7 +1,7 @@
 """AWS Lambda: `functions.aws_lambda.handler`.
 
-A partial result is returned: the next tick goes on from its checkpoint. Only what a retry can mend is raised. The
-report also goes to the log, in CloudWatch's embedded metric format: metrics and alarms without an agent or a library.
+A partial result is returned, as the next tick continues from its checkpoint. Only failures that a retry may cure are
+raised. The report also goes to the log, in CloudWatch's embedded metric format, so metrics and alarms need no agent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ COUNTS = ("Succeeded", "Incomplete", "Drift", "Failed")
 
 
 class Context(Protocol):
-    """What we use of Lambda's context object."""
+    """The part of Lambda's context object that we use."""
 
     aws_request_id: str
 
@@ -24,7 +24,7 @@ class Context(Protocol):
 
 
 def handler(event: object, context: Context) -> dict[str, Any]:
-    """Carry out one invocation; the response is the run's report."""
+    """Carry out one invocation and return the run's report."""
     outcome = events.run(event, context.get_remaining_time_in_millis() / 1000, context.aws_request_id)
     line = {**_metrics(outcome), "reconcile": outcome.body}
     events.log_line(line)

@@ -1,6 +1,6 @@
-"""Azure Functions, Python v2 model: a timer that runs and a timer that verifies. `functions.azure.app`.
+"""Azure Functions, Python v2 model: one timer runs, another verifies. `functions.azure.app`.
 
-The host keeps a timer from overlapping itself (a blob lease); our own lease in Redis covers everything else.
+The host keeps a timer from overlapping itself by a lease on a blob; our lease in Redis covers everything else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def reconcile_run(timer: func.TimerRequest) -> None:
 
 @app.timer_trigger(arg_name="timer", schedule=os.environ.get("SCHEDULE_VERIFY", "0 17 3 * * *"), run_on_startup=False)
 def reconcile_verify(timer: func.TimerRequest) -> None:
-    """Audit: compare the view with Redis, change nothing."""
+    """Compare the view with Redis; change nothing."""
     _run(os.environ.get("EVENT_VERIFY", '{"mode": "verify"}'), timer)
 
 

@@ -1,7 +1,7 @@
-"""Builds what is deployed.   python -m functions.build aws-lambda|google-cloud|azure-functions [options]
+"""Build what is deployed.   python -m functions.build aws-lambda|google-cloud|azure-functions [options]
 
 aws-lambda       dist/reconcile-aws-lambda.zip: code and dependencies, byte-compiled for the target's Python. Lambda's
-                 /var/task is read-only: without .pyc files every cold start compiles everything again.
+                 /var/task is read-only, so without .pyc files every cold start would compile everything.
 google-cloud     dist/google-cloud/: a source directory for `gcloud functions deploy --source`
 azure-functions  dist/azure-functions/: a source directory for `func azure functionapp publish`
 
@@ -38,11 +38,11 @@ ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 class BuildError(Exception):
-    """The build cannot go on; the message says what to do."""
+    """The build failed; the message says what to do."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build one platform's artifact; its size goes to stdout."""
+    """Build one platform's artifact and print its path; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m functions.build", description=__doc__.splitlines()[0])
     parser.add_argument("platform", choices=PLATFORMS)
     parser.add_argument("--python", default="3.13", metavar="X.Y", help="aws-lambda: the runtime's Python (3.13)")
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def aws_lambda(out: Path, python: str, arch: str, config: Path | None) -> str:
-    """dist/reconcile-aws-lambda.zip, from a directory of the same name beside it."""
+    """Build out/reconcile-aws-lambda.zip from the directory out/aws-lambda; return a line about it."""
     interpreter = find_interpreter(python)
     tree = fresh(out / "aws-lambda")
     install(tree, python, arch)
@@ -78,7 +78,7 @@ def aws_lambda(out: Path, python: str, arch: str, config: Path | None) -> str:
 
 
 def source_directory(platform: str, out: Path, config: Path | None) -> str:
-    """Sources and requirements.txt; the platform installs the dependencies itself."""
+    """Write sources and requirements.txt, from which the platform installs the dependencies; return the path."""
     tree = fresh(out / platform)
     copy_sources(tree, platform, config)
     (tree / "requirements.txt").write_text("\n".join([*pinned(), *RUNTIMES[platform]]) + "\n")
@@ -86,26 +86,26 @@ def source_directory(platform: str, out: Path, config: Path | None) -> str:
 
 
 def fresh(tree: Path) -> Path:
-    """An empty directory in its place."""
+    """Replace the directory by an empty one."""
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir(parents=True)
     return tree
 
 
 def dependencies() -> list[str]:
-    """The project's runtime requirements, from pyproject.toml."""
+    """Return the project's runtime requirements, from pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return [str(requirement) for requirement in project["dependencies"]]
 
 
 def pinned() -> list[str]:
-    """All runtime packages with their versions."""
+    """Return all runtime packages with their versions."""
     lines = CONSTRAINTS.read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def install(tree: Path, python: str, arch: str) -> None:
-    """The dependencies, as wheels for the target's Python and machine, whatever this one is."""
+    """Install the dependencies as wheels for the target's Python and machine, whatever this machine is."""
     machine = {"x86_64": "x86_64", "arm64": "aarch64"}[arch]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     command += ["--target", str(tree), "--only-binary=:all:", "--implementation", "cp", "--python-version", python]
@@ -116,13 +116,13 @@ def install(tree: Path, python: str, arch: str) -> None:
         raise BuildError("pip could not install the dependencies; its message is above")
     shutil.rmtree(tree / "bin", ignore_errors=True)
     for record in tree.glob("*.dist-info/*"):
-        # METADATA is read by importlib.metadata; the rest only names this build's directories and times.
+        # importlib.metadata reads METADATA; the rest only names this build's directories and times.
         if record.name != "METADATA":
             shutil.rmtree(record) if record.is_dir() else record.unlink()
 
 
 def copy_sources(tree: Path, platform: str, config: Path | None) -> None:
-    """`reconcile`, the platform's adapter and the files beside it."""
+    """Copy `reconcile`, the platform's adapter, its other files and the configuration."""
     shutil.copytree(ROOT / "reconcile", tree / "reconcile", ignore=shutil.ignore_patterns("__pycache__"))
     (tree / "functions").mkdir()
     for name in ("__init__.py", "event.py", ADAPTERS[platform]):
@@ -134,7 +134,7 @@ def copy_sources(tree: Path, platform: str, config: Path | None) -> None:
 
 
 def find_interpreter(python: str) -> str:
-    """A Python of the target's minor version: only it can write that version's .pyc files."""
+    """Return a Python of the target's minor version, as no other can write its .pyc files. Raises BuildError."""
     if not re.fullmatch(r"3\.\d+", python):
         raise BuildError(f"--python {python}: give major.minor, such as 3.13")
     candidates = [sys.executable, shutil.which(f"python{python}")]
@@ -149,7 +149,7 @@ def find_interpreter(python: str) -> str:
 
 
 def compile_tree(tree: Path, interpreter: str) -> None:
-    """unchecked-hash: the .pyc files stay valid although packing rewrites the files' times."""
+    """Byte-compile. unchecked-hash: the .pyc files stay valid although packing rewrites the files' times."""
     command = [interpreter, "-m", "compileall", "-q", "-j", "1", "--invalidation-mode", "unchecked-hash"]
     command += ["-s", str(tree), "-p", "/var/task", str(tree)]
     if subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "0"}, check=False).returncode:  # noqa: S603
@@ -157,7 +157,7 @@ def compile_tree(tree: Path, interpreter: str) -> None:
 
 
 def pack(tree: Path, target: Path) -> None:
-    """Sorted, one time for all, plain permissions: the same tree gives the same bytes."""
+    """Pack the tree. Files are sorted and get one time and plain permissions: the same tree gives the same bytes."""
     target.unlink(missing_ok=True)
     with zipfile.ZipFile(target, "w") as archive:
         for path in sorted(path for path in tree.rglob("*") if path.is_file()):

@@ -1,6 +1,6 @@
 """What the adapters share: a platform's event → Request, the platform's time limit → Stop, one call of `execute`.
 
-The event is JSON with the names of `Request`'s fields. It is strict: a misspelled key must not run the default.
+An event is JSON with the names of `Request`'s fields. Unknown keys are refused, so that a typo does not run the default.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-# Imported for the time it takes: platforms give a whole CPU to a cold start, and a slice of one to an invocation.
+# Imported here because platforms give a whole CPU to a cold start, and a fraction of one to an invocation.
 import reconcile.runs.verify
 import reconcile.runs.work  # noqa: F401
 from reconcile.config.load import load
@@ -30,23 +30,22 @@ from reconcile.stop import GRACE_S, Stop
 from reconcile.texts import environment
 
 FIELDS = ("mode", *(field for field, option in OPTIONS.items() if option.events))
-"""The keys of an event: names of `Request`'s fields. Row values (show_values) are not asked for here: what a function
-returns ends up in the platform's logs."""
+"""The keys of an event: names of `Request`'s fields. Not show_values, as what a function returns ends up in logs."""
 CONSENTS = frozenset(field for field, option in OPTIONS.items() if option.consents)
-"""Event keys that need the environment's permission: those who may send events often may not delete data."""
+"""Event keys that need the environment's permission: not everybody who may send events may have data deleted."""
 ALLOWS = "RECONCILE_EVENT_ALLOWS"
-# Where a rule or schedule of EventBridge has no Input, AWS sends an event of its own making.
+# For a rule or schedule without Input, EventBridge sends an event of its own.
 _BARE_TICKS = ("aws.events", "aws.scheduler")
-# What schedulers can fill in about the tick itself (EventBridge: <aws.scheduler.scheduled-time>). Logged, nothing more.
 TICK = ("scheduled", "execution")
-# Words people try, because the command line says them.
+"""Keys that schedulers fill in about the tick (EventBridge: <aws.scheduler.scheduled-time>). Ignored."""
+# Words people try because they know them from the command line.
 _SYNONYMS = {"for": "follow_s", "seconds": "follow_s", "view": "views", "command": "mode", "action": "mode"}
 EVENT_MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an invocation came to: the report as JSON-ready values, its exit code, whether a retry may mend it."""
+    """How an invocation ended: the report as JSON-ready values, its exit code, and whether a retry may help."""
 
     body: dict[str, Any]
     code: int
@@ -54,21 +53,21 @@ class Outcome:
 
     @property
     def fine(self) -> bool:
-        """Nobody has to act: done, to be continued by the next tick, or another run has the lease."""
+        """Whether nobody has to act: done, continued by the next tick, or another run holds the lease."""
         return self.code in (ExitCode.OK, ExitCode.INCOMPLETE, ExitCode.LEASE_HELD)
 
     def raise_if_retryable(self) -> None:
-        """Platforms retry what raises: only what a retry can mend may raise."""
+        """Raise RetryableError if a retry may help; platforms retry whatever raises."""
         if self.retryable:
-            raise RetryableError(f"reconcile: exit code {self.code}, a retry may mend it; the report is in the log")
+            raise RetryableError(f"reconcile: exit code {self.code}, a retry may help; the report is in the log")
 
 
 class RetryableError(ReconcileError):
-    """Raised towards the platform, whose retry is the next attempt."""
+    """Tells the platform to retry."""
 
 
 def parse_json(body: bytes | str) -> object:
-    """The event in a request body or message; nothing at all is an empty event."""
+    """Return the event in a request body or message; an empty one is an empty event. Raises UsageError."""
     if len(body) > EVENT_MAX_BYTES:
         raise UsageError(f"the event has {len(body)} bytes, more than {EVENT_MAX_BYTES}")
     try:
@@ -78,7 +77,7 @@ def parse_json(body: bytes | str) -> object:
 
 
 def to_request(event: object, allowed: frozenset[str] = frozenset()) -> Request:
-    """The request an event makes; allowed: those of CONSENTS it may ask for. UsageError for anything it cannot mean."""
+    """Return the request in an event. allowed: the CONSENTS it may use. Raises UsageError."""
     if event is None:
         event = {}
     if not isinstance(event, dict):
@@ -99,13 +98,13 @@ def to_request(event: object, allowed: frozenset[str] = frozenset()) -> Request:
     for key in sorted(CONSENTS - allowed):
         if asked.get(key):
             raise UsageError(
-                f"event key {key!r} is not allowed here", hint=f"who may set the environment allows it: {ALLOWS}={key}"
+                f"event key {key!r} is not allowed here", hint=f"to allow it, set in the environment: {ALLOWS}={key}"
             )
     return request
 
 
 def allowed_by(environ: Mapping[str, str]) -> frozenset[str]:
-    """What events may ask for beside what is harmless: RECONCILE_EVENT_ALLOWS=allow_deletes,adopt. UsageError."""
+    """Return the CONSENTS that events may use, from RECONCILE_EVENT_ALLOWS=allow_deletes,adopt. Raises UsageError."""
     names = frozenset(name for name in re.split(r"[,\s]+", environ.get(ALLOWS, "")) if name)
     if unknown := sorted(names - CONSENTS):
         raise UsageError(f"{ALLOWS}: unknown name {unknown[0]!r}", hint=f"known: {', '.join(sorted(CONSENTS))}")
@@ -113,9 +112,10 @@ def allowed_by(environ: Mapping[str, str]) -> frozenset[str]:
 
 
 def budget_s(platform_s: float, max_runtime_s: float | None) -> float:
-    """Seconds until the run should end by itself, when the platform kills it after platform_s.
+    """Return the seconds until the run should stop by itself if the platform kills it after platform_s.
 
-    The margin holds what comes after the deadline: the batch under way, sockets severed after GRACE_S, the response.
+    The margin leaves time for what follows the deadline: the batch under way, severing sockets after GRACE_S, the
+    response.
     """
     margin_s = min(max(2 * GRACE_S, 0.1 * platform_s), 30.0, platform_s / 2)
     ours_s = max(0.0, platform_s - margin_s)
@@ -123,7 +123,7 @@ def budget_s(platform_s: float, max_runtime_s: float | None) -> float:
 
 
 def environment_limit_s() -> float | None:
-    """The limit in seconds, if the environment has it: FUNCTION_TIMEOUT_S, or what Google sets. Raises UsageError."""
+    """Return the limit in seconds from FUNCTION_TIMEOUT_S or the variable Google sets, else None. Raises UsageError."""
     for name in ("FUNCTION_TIMEOUT_S", "CLOUD_RUN_TIMEOUT_SECONDS"):
         if text := os.environ.get(name):
             if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", text):
@@ -134,14 +134,14 @@ def environment_limit_s() -> float | None:
 
 @functools.cache
 def settings() -> Settings:
-    """The configuration, read once per process (and again after a failure: secrets are rotated)."""
+    """Return the configuration, read once per process, and again after a failure, as secrets are rotated."""
     loaded = load(os.environ.get("RECONCILE_CONFIG"), environment(), {})
     logging.getLogger("reconcile").setLevel(loaded.logging.level)
     return loaded
 
 
 def log_line(line: dict[str, Any]) -> None:
-    """One JSON line on stdout, which the platforms take as one structured log entry."""
+    """Print one JSON line on stdout, which platforms take as one structured log entry."""
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
@@ -149,7 +149,7 @@ def log_line(line: dict[str, Any]) -> None:
 def run(event: object, platform_s: float, run_id: str | None = None, *, certain: bool = True) -> Outcome:
     """Carry out one event (values, or JSON text) within the platform's limit. Nothing stays open afterwards.
 
-    certain: platform_s comes from the platform itself; otherwise the environment may give the limit.
+    certain: platform_s comes from the platform itself; otherwise the environment may override it.
     """
     try:
         given = parse_json(event) if isinstance(event, bytes | str) else event
@@ -170,7 +170,7 @@ def run(event: object, platform_s: float, run_id: str | None = None, *, certain:
 def _publish(report: RunReport, loaded: Settings) -> None:
     """Metrics go where the configuration says, never where an event does."""
     if loaded.metrics != MetricsSettings():
-        from reconcile.report.sinks import publish  # it brings ssl along
+        from reconcile.report.sinks import publish  # imports ssl
 
         publish(report, loaded.metrics)
 
