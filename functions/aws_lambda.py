@@ -32,7 +32,7 @@ def handler(event: object, context: Context) -> dict[str, Any]:
     return outcome.body
 
 
-def _metrics(outcome: events.Outcome) -> dict[str, Any]:
+def _metrics(outcome: events.Response) -> dict[str, Any]:
     happened = {0: "Succeeded", 3: "Drift", 4: "Incomplete"}.get(outcome.code, "Failed")
     values: dict[str, float] = {name: int(name == happened) for name in COUNTS}
     lags_ms = [view["lag_ms"] for view in outcome.body["views"] if view["lag_ms"] is not None]

@@ -1,6 +1,6 @@
 """What the adapters share: a platform's event → Request, the platform's time limit → Stop, one call of `execute`.
 
-An event is JSON with the names of `Request`'s fields. Unknown keys are refused, so that a typo does not run the default.
+An event is JSON with the names of `Request`'s fields. Unknown keys are refused, so that no typo runs the default.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ EVENT_MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Response:
     """How an invocation ended: the report as JSON-ready values, its exit code, and whether a retry may help."""
 
     body: dict[str, Any]
@@ -146,7 +146,7 @@ def log_line(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def run(event: object, platform_s: float, run_id: str | None = None, *, certain: bool = True) -> Outcome:
+def run(event: object, platform_s: float, run_id: str | None = None, *, certain: bool = True) -> Response:
     """Carry out one event (values, or JSON text) within the platform's limit. Nothing stays open afterwards.
 
     certain: platform_s comes from the platform itself; otherwise the environment may override it.
@@ -164,7 +164,7 @@ def run(event: object, platform_s: float, run_id: str | None = None, *, certain:
         _publish(report, loaded)
     if report.exit_code != ExitCode.OK:
         settings.cache_clear()
-    return Outcome(report.to_dict(), int(report.exit_code), report.retryable and report.status != "partial")
+    return Response(report.to_dict(), int(report.exit_code), report.retryable and report.status != "partial")
 
 
 def _publish(report: RunReport, loaded: Settings) -> None:

@@ -39,7 +39,7 @@ def reconcile_event(event: CloudEvent) -> None:
     _run(data, event["id"]).raise_if_retryable()
 
 
-def _run(event: object, run_id: str | None = None) -> events.Outcome:
+def _run(event: object, run_id: str | None = None) -> events.Response:
     outcome = events.run(event, events.environment_limit_s() or PLATFORM_S, run_id)
     events.log_line({"severity": "INFO" if outcome.fine else "ERROR", "reconcile": outcome.body})
     return outcome

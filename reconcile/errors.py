@@ -6,16 +6,16 @@ ReconcileError                 1  a bug, unless a leaf says otherwise
 │   ├── SchemaError               the query cannot be mapped: missing column, unsupported type
 │   ├── ResultTooLarge            the source refuses a result of this size
 │   └── AccessError               credentials or privileges refused
-├── SafetyStop                 5  a human decides; nothing was deleted
+├── SafetyStop                 5  a human decides; nothing disputed was deleted
 │   ├── DataError                 NULL key, one key with several rows, a value Redis refuses
 │   ├── EvaluationFailed          the view has rows that cannot be computed
 │   └── StateError                stored state is corrupt or written by a newer format
-├── Unavailable                6  Materialize or Redis cannot be reached or cannot work now
-│   └── ConnectionLimit           Materialize takes no more connections
+├── Unavailable                6  Materialize or Redis cannot be reached, or cannot work now
+│   ├── ConnectionLimit           Materialize takes no more connections
+│   └── LeaseLost                 another run took over this view; this one wrote nothing after that
 ├── Incomplete                 4  time ran out or a signal came; what was committed stays
 ├── LeaseHeld                  7  another run works on this view
-├── LeaseLost                  6  another run took over while this one was away; nothing was written after
-└── HistoryLost                8  the source no longer knows the checkpoint's time
+└── HistoryLost                8  the source can no longer be read at the checkpoint's time
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""One way to end a run: a deadline, a signal and a platform's time limit all take the same path.
+"""One way to end a run, taken by a deadline, a signal and a platform's time limit alike.
 
     running ──(deadline passes, or request())──▶ stopping ──GRACE_S──▶ severed
 
-Stopping: loops see `requested` and stop on a committed time; statements under way at the source are cancelled.
-Severed: whoever is still blocked on a dead network has its socket shut, so that nothing outlives the deadline by long.
+Stopping: loops see `requested` and stop at a committed time; statements under way at the source are cancelled.
+Severed: sockets still blocked on a dead network are shut, so that nothing outlives the deadline by much.
 """
 
 from __future__ import annotations
@@ -118,15 +118,13 @@ class Stop:
         return part
 
     def share(self, seconds: float | None) -> None:
-        """Yield to waiting views after this many seconds; None: no view is waiting. A share that
-        has run out stays so.
-        """
+        """Yield to waiting views after this many seconds; None: no view is waiting. A share that is over stays over."""
         if self._share is None or time.monotonic() < self._share:
             self._share = None if seconds is None else time.monotonic() + seconds
 
     @property
     def share_over(self) -> bool:
-        """Whether this ends only to yield to other views."""
+        """Whether this ends only to yield to waiting views."""
         now = time.monotonic()
         over = self._share is not None and now >= self._share
         return over and self._reason is None and (self._deadline is None or now < self._deadline)
@@ -137,7 +135,7 @@ class Stop:
 
     @property
     def requested(self) -> bool:
-        """True once the run should end."""
+        """Whether the run should end now."""
         ends_at = self._ends_at
         return self._reason is not None or (ends_at is not None and time.monotonic() >= ends_at)
 
@@ -166,7 +164,7 @@ class Stop:
     def _pause(self, seconds: float) -> None:
         if self._latch.acquire(timeout=max(0.0, seconds)):
             with contextlib.suppress(RuntimeError):
-                self._latch.release()  # the next one who waits
+                self._latch.release()  # for the next one who waits
 
     def abandonable(self, call: Callable[[], _T], discard: Callable[[_T], None], limit_s: float | None = None) -> _T:
         """Return the result of a call that cannot be interrupted (name lookup, connect), made in another thread.

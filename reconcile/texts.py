@@ -10,7 +10,7 @@ import json
 import os
 import re
 
-# Control characters but line breaks and tabs, the marks that reorder a line, and what no encoding can write.
+# Control characters except line breaks and tabs, marks that reorder a line, and what no encoding can write.
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)")
 
 
@@ -35,9 +35,7 @@ def to_json(value: object) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment decoded as UTF-8 in every locale, since it decides key prefixes. Other bytes become
-    surrogates.
-    """
+    """Return the environment decoded as UTF-8 in every locale, as it decides key prefixes. Other bytes: surrogates."""
     if not os.supports_bytes_environ:
         return dict(os.environ)
     return {_utf8(name): _utf8(value) for name, value in os.environb.items()}

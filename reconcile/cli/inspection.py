@@ -23,7 +23,7 @@ from reconcile.errors import UsageError
 
 if TYPE_CHECKING:
     from reconcile.config.settings import Settings
-    from reconcile.inspect.status import Status
+    from reconcile.inspect.status import ViewStatus
     from reconcile.stop import Stop
 
 WATCH_EVERY_S = 2.0
@@ -96,7 +96,7 @@ def _show_status(
     return exit_code(statuses)
 
 
-def _write_page(path: str, statuses: list[Status]) -> None:
+def _write_page(path: str, statuses: list[ViewStatus]) -> None:
     from reconcile.report import status_page
     from reconcile.report.files import write_file
 

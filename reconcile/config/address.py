@@ -1,6 +1,4 @@
-"""Parse URLs of Materialize and Redis, and libpq's service file, into the settings' fields.
-Messages never quote a URL.
-"""
+"""Parse URLs of Materialize and Redis, and libpq's service file, into settings. Messages never quote a URL."""
 
 from __future__ import annotations
 
@@ -44,7 +42,7 @@ def redis(url: str) -> RedisSettings:
 
 
 def materialize_parts(url: str) -> Parts:
-    """Parse a libpq URI or keyword/value string, as libpq itself does."""
+    """Parse a libpq URI or keyword/value string, as libpq itself does. Raises Wrong."""
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.errors import ProgrammingError
 
@@ -113,7 +111,7 @@ def service(name: str, environ: Mapping[str, str]) -> dict[str, str]:
             return dict(found.items(name))
     raise Wrong(
         f"libpq's service {name!r} is not defined in {' or '.join(files)}",
-        "define it there, name the file in PGSERVICEFILE, or do without PGSERVICE and service=",
+        "define it there, name its file in PGSERVICEFILE, or leave out PGSERVICE and service=",
     )
 
 
@@ -155,7 +153,7 @@ REDIS_PARAMETERS: Final[dict[str, tuple[str, Callable[[str], object], str]]] = {
 
 
 def redis_parts(url: str) -> Parts:
-    """Parse redis://, rediss:// and unix:// URLs. Omitted parts get Redis' defaults."""
+    """Parse redis://, rediss:// and unix:// URLs. Omitted parts get Redis' defaults. Raises Wrong."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in ("redis", "rediss", "unix"):
         sentinel = "for Sentinel write redis.sentinel: {hosts: […], master: …}"

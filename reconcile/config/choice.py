@@ -12,8 +12,7 @@ from reconcile.errors import ConfigError, UsageError
 
 
 def chosen_views(settings: Settings, names: tuple[str, ...]) -> list[ViewSettings]:
-    """Return the views with these names or matching these patterns (price-*), in that order, each once; all if none is
-    named.
+    """Return the views with these names or matching these patterns (price-*), in that order, each once. No names: all.
 
     Raises UsageError, also for a pattern without a match.
     """
@@ -30,12 +29,12 @@ def chosen_views(settings: Settings, names: tuple[str, ...]) -> list[ViewSetting
 
 
 def restricted(settings: Settings, views: list[ViewSettings], shard: Shard) -> list[ViewSettings]:
-    """A shard of each view. Raises ConfigError for one whose timestamp key would have to tell several times."""
+    """Return this shard of each view. Raises ConfigError for a view with a timestamp key."""
     for view in views:
         if view.mz_timestamp_key and shard.n > 1:
             place = place_of(view, "mz_timestamp_key", settings.views.index(view), settings.origins)
             raise ConfigError(
-                f"{place}: shards of view {view.name} reach different times, and one key cannot tell them",
-                hint="leave mz_timestamp_key out, or --shard",
+                f"{place}: shards of view {view.name} reach different times, which one key cannot hold",
+                hint="leave out mz_timestamp_key or --shard",
             )
     return [dataclasses.replace(view, shard=shard) for view in views]

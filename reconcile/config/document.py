@@ -1,8 +1,8 @@
-"""A YAML file as nested nodes that know their line. Only shape is looked at here; values stay text.
+"""A YAML file as nested nodes that know their line. Only the shape is checked here; values stay text.
 
-Then variables: ${VAR}, ${VAR:-default}, ${VAR:?message} in its scalars; $${ stands for a literal ${. Done after YAML is
-parsed, so a variable's content can never change the file's structure. A `$` that no `{` follows is itself, also when
-doubled: passwords and dollar-quoted SQL written for mz-redis-sync keep their meaning.
+Then variables in its scalars: ${VAR}, ${VAR:-default}, ${VAR:?message}; $${ stands for a literal ${. They are expanded
+after YAML is parsed, so a variable's content can never change the file's structure. A `$` that no `{` follows stands
+for itself, even doubled: passwords and dollar-quoted SQL written for mz-redis-sync keep their meaning.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _text(path: str) -> str:
 def _compose(text: str, path: str) -> yaml.Node | None:
     import yaml
 
-    hint = "check the indentation, the colons and the quotes round this place"
+    hint = "check the indentation, the colons and the quotes around this place"
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         _check_depth(yaml.parse(text, loader), path)
@@ -94,9 +94,7 @@ def _compose(text: str, path: str) -> yaml.Node | None:
 
 
 def _check_depth(events: Iterator[yaml.Event], path: str) -> None:
-    """Limit nesting before composing: libyaml's composer recurses in C, and a few thousand brackets
-    crash the process.
-    """
+    """Limit nesting before composing: libyaml's composer recurses in C, and a few thousand brackets crash it."""
     import yaml
 
     depth = 0

@@ -17,9 +17,7 @@ def joined(prefix: str, columns: tuple[str, ...], separator: str) -> KeyShape:
 
 
 def parse_prefix(raw: Raw) -> str:
-    """Normalise a prefix as mz-redis-sync does: p and p: both become p:. Raises ValueError, and
-    Wrong for colons alone.
-    """
+    """Normalise a prefix as mz-redis-sync does: p and p: both become p:. Raises ValueError; Wrong for only colons."""
     if not isinstance(raw, str) or any(c in raw for c in "\r\n\0"):
         raise ValueError
     bare = raw.rstrip(":")
@@ -29,7 +27,7 @@ def parse_prefix(raw: Raw) -> str:
 
 
 def parse_separator(raw: Raw) -> str:
-    """Check that the separator keeps columns apart. Raises ValueError, Wrong."""
+    """Return the separator if it keeps columns apart. Raises ValueError, Wrong."""
     if not isinstance(raw, str) or not raw or any(c in raw for c in "\r\n\0"):
         raise ValueError
     if raw[0].isalnum() or raw[0] == "%":

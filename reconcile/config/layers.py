@@ -182,7 +182,7 @@ def _raw(node: Node, meaning: Spelling, where: str) -> Raw:
 
 
 def _unknown(section: str, name: str, known: list[str]) -> str:
-    """Return the error for an unknown key. A key in the wrong section is likelier than a misspelling."""
+    """Return the hint for an unknown key. A key in the wrong section is likelier than a misspelling."""
     for other in schema.SECTIONS:
         if other != section and name in schema.spellings(other):
             return f"it belongs to {'an entry of views' if other == VIEW else other}:"

@@ -13,7 +13,7 @@ from typing import Any, Final
 from reconcile import texts
 from reconcile.config import address, layers, ownership, schema, views
 from reconcile.config.layers import Given, Section
-from reconcile.config.reader import Reader
+from reconcile.config.reader import ValueReader
 from reconcile.config.settings import Secret, Settings
 from reconcile.config.values import Wrong
 from reconcile.errors import ConfigError
@@ -38,7 +38,7 @@ def load(
     """
     environ = texts.environment() if environ is None else environ
     file = path or environ.get("RECONCILE_CONFIG") or (DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else None)
-    reader = Reader(environ, os.path.dirname(file or ""))
+    reader = ValueReader(environ, os.path.dirname(file or ""))
     file_layer = layers.of_file(file) if file is not None else layers.FileLayer()
     variables = layers.of_environment(environ)
     flags, named = layers.of_flags(overrides)
@@ -63,7 +63,7 @@ def _build(
     section: str,
     path: str,
     merged: Section,
-    reader: Reader,
+    reader: ValueReader,
     origins: dict[str, str],
     decided: Decided = _NOTHING,
 ) -> Any:
@@ -87,7 +87,7 @@ def _build(
 # -- addresses
 
 
-def _materialize(merged: Section, reader: Reader, origins: dict[str, str], file: str) -> Any:
+def _materialize(merged: Section, reader: ValueReader, origins: dict[str, str], file: str) -> Any:
     decided, extra = _of_url("materialize", merged, reader, address.materialize_parts)
     named, place = extra.get("service"), "the URL's service"
     if named is None and (variable := reader.environ.get("PGSERVICE")):
@@ -104,7 +104,7 @@ def _fall_back_on_service(
     name: str,
     place: str,
     merged: Section,
-    reader: Reader,
+    reader: ValueReader,
     decided: dict[str, tuple[object, str]],
     extra: dict[str, Secret],
 ) -> None:
@@ -124,7 +124,7 @@ def _fall_back_on_service(
             extra[field] = parts.extra[field]
 
 
-def _redis(merged: Section, sentinel: Section, reader: Reader, origins: dict[str, str], file: str) -> Any:
+def _redis(merged: Section, sentinel: Section, reader: ValueReader, origins: dict[str, str], file: str) -> Any:
     url = merged.get("url")
     decided, _ = _of_url("redis", merged, reader, address.redis_parts)
     if url is None and not sentinel and not {"host", "unix_socket_path"} & merged.keys():
@@ -178,7 +178,7 @@ def _no_address(section: str, file: str) -> ConfigError:
 
 
 def _of_url(
-    section: str, merged: Section, reader: Reader, read_parts: Callable[[str], address.Parts]
+    section: str, merged: Section, reader: ValueReader, read_parts: Callable[[str], address.Parts]
 ) -> tuple[dict[str, tuple[object, str]], dict[str, Secret]]:
     """Apply the URL over parts of lower layers; refuse parts beside or above it that contradict it.
 
@@ -211,7 +211,7 @@ def _of_url(
     return {name: (part, url.place) for name, part in said.items()}, parts.extra
 
 
-def _refuse_unused_tls(merged: Section, decided: Decided, reader: Reader) -> None:
+def _refuse_unused_tls(merged: Section, decided: Decided, reader: ValueReader) -> None:
     """Refuse TLS settings while TLS is off: naming certificates means wanting TLS."""
     if "tls" in decided:
         on = decided["tls"][0]

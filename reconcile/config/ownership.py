@@ -26,7 +26,7 @@ def check(views: Sequence[ViewSettings], origins: dict[str, str], redis: RedisSe
 
 
 def check_cluster(redis: RedisSettings, views: Sequence[ViewSettings], origins: dict[str, str]) -> None:
-    """Refuse what a Redis Cluster lacks: databases, sockets, and one node to hold all remembered keys."""
+    """Refuse what a Redis Cluster does not have: databases, sockets, one node for all remembered keys. ConfigError."""
     cluster = f"redis.cluster ({origins['redis.cluster']})"
     if redis.db:
         raise ConfigError(
@@ -42,14 +42,14 @@ def check_cluster(redis: RedisSettings, views: Sequence[ViewSettings], origins: 
     for n, view in enumerate(views):
         if not view.key_prefix and not redis.dedicated:
             raise ConfigError(
-                f"{place_of(view, 'key_prefix', n, origins)}: missing; in a Redis Cluster a view's keys are known by "
-                "their prefix",
+                f"{place_of(view, 'key_prefix', n, origins)}: missing; in a Redis Cluster a view's keys are recognised "
+                "by their prefix",
                 hint="give the view a key_prefix, or set redis.dedicated: true if no other keys are there",
             )
 
 
 def place_of(view: ViewSettings, field: str, n: int, origins: dict[str, str]) -> str:
-    """Where a field of the n-th view was written, for messages."""
+    """Return where a field of the n-th view was written, for messages."""
     place = origins.get(f"views.{view.name}.{field}", "default")
     if place == "default" or field == "name":
         place = origins.get(f"views[{n}]", place)
@@ -61,14 +61,13 @@ def _check_state(view: ViewSettings, namespace: str, n: int, origins: dict[str, 
     inside = [f"{_STATE}{{"] + ([f"{_STATE}{namespace}:"] if namespace else [])
     if view.key_prefix == _STATE or view.key_prefix.startswith(tuple(inside)):
         raise ConfigError(
-            f"{place_of(view, 'key_prefix', n, origins)}: {view.key_prefix!r} covers the keys reconcile keeps its own "
-            "state under",
+            f"{place_of(view, 'key_prefix', n, origins)}: {view.key_prefix!r} covers the keys of reconcile's own state",
             hint="choose a prefix that does not begin with 'reconcile:'",
         )
     if view.mz_timestamp_key is not None and view.mz_timestamp_key.startswith(tuple(inside)):
         raise ConfigError(
-            f"{place_of(view, 'mz_timestamp_key', n, origins)}: {view.mz_timestamp_key!r} is a name that reconcile "
-            "keeps for its own state",
+            f"{place_of(view, 'mz_timestamp_key', n, origins)}: {view.mz_timestamp_key!r} is reserved for reconcile's "
+            "own state",
             hint="choose a key that does not begin with 'reconcile:'",
         )
 

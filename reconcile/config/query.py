@@ -92,7 +92,7 @@ def parts(relation: str) -> tuple[str, ...]:
     if at != len(text) or not 1 <= len(found) <= 3 or text.endswith("."):
         raise Wrong(
             "is not the name of a view",
-            'write view, schema.view or database.schema.view; "Double Quotes" round unusual names',
+            'write view, schema.view or database.schema.view; "Double Quotes" around unusual names',
         )
     return tuple(found)
 
@@ -118,8 +118,6 @@ def quoted(relation: str) -> str:
 
 
 def reading(relation: str, columns: Sequence[str]) -> str:
-    """Return a query for these columns of a relation, all of them for '*'. Names are exact, as Materialize reports
-    them.
-    """
+    """Return a query for these columns of a relation; '*': all. Names are exact, as Materialize reports them."""
     chosen = "*" if "*" in columns else ", ".join(identifier(name) for name in dict.fromkeys(columns))
     return f"SELECT {chosen} FROM {quoted(relation)}"  # noqa: S608 - every part is quoted

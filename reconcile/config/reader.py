@@ -12,7 +12,7 @@ from reconcile.config.settings import Secret
 from reconcile.config.values import Key, Raw, Wrong
 
 
-class Reader:
+class ValueReader:
     """`base`: the folder to which paths of secrets in the file are relative."""
 
     def __init__(self, environ: Mapping[str, str], base: str) -> None:
@@ -98,9 +98,7 @@ def _read_file(given: Given, path: str, base: str) -> str:
 
 
 def _read_arn(given: Given, arn: str) -> str:
-    """Fetch arn:aws:secretsmanager:<region>:<account>:secret:<name>[:<json-key>] with boto3, which
-    nothing else needs.
-    """
+    """Fetch arn:aws:secretsmanager:<region>:<account>:secret:<name>[:<json-key>] by boto3, which nothing else needs."""
     parts = arn.rstrip(":").split(":")
     if len(parts) not in (7, 8) or parts[0] != "arn" or parts[2] != "secretsmanager" or parts[5] != "secret":
         raise given.error("not the ARN of a secret", "arn:aws:secretsmanager:region:account:secret:name[:json-key]")
@@ -108,7 +106,7 @@ def _read_arn(given: Given, arn: str) -> str:
         import boto3  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError:
         raise given.error(
-            "needs boto3, which is not installed", "pip install boto3, or give the secret as a file"
+            "needs boto3, which is not installed", "pip install boto3, or give the secret in a file"
         ) from None
     try:
         client = boto3.client("secretsmanager", region_name=parts[3])

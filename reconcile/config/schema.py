@@ -71,7 +71,7 @@ def _declared(section: str) -> Iterator[Key]:
 SECTIONS: Final[dict[str, tuple[Key, ...]]] = {section: tuple(_declared(section)) for section in CLASSES}
 """Each key belongs to one section; `place` is where mz-redis-sync has it."""
 
-# The environment's short names for what every deployment has.
+# The environment's short names for keys that every deployment has.
 SHORT_NAMES: Final[dict[str, tuple[str, str]]] = {
     "MATERIALIZE_URL": ("materialize", "url"),
     "MATERIALIZE_PASSWORD": ("materialize", "password"),

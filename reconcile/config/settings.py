@@ -78,7 +78,7 @@ class MaterializeSettings:
     """Other libpq parameters from the URL: sslcert, options, service, hostaddr, several ports, …"""
 
     def libpq(self) -> dict[str, str | int]:
-        """All connection parameters for libpq, complete: no PG* variable decides where to connect or as which user.
+        """Return all connection parameters for libpq, so that no PG* variable decides where to connect or as whom.
 
         Empty texts are deliberate: libpq takes them as given and ignores them.
         """
@@ -99,8 +99,8 @@ class MaterializeSettings:
 
     @property
     def exposes_password(self) -> bool:
-        """Whether the password could be intercepted: unless sslmode forbids it, libpq continues without TLS if told
-        that there is none.
+        """Whether the password could be intercepted: unless sslmode forbids it, libpq continues without TLS if the
+        server, or somebody in between, says that there is none.
         """
         return self.password is not None and self.sslmode in (None, "disable", "allow", "prefer") and self._remote
 
@@ -188,7 +188,7 @@ class RedisSettings:
     )
     connect_timeout_s: float = field(default=5.0, metadata=key(_PATIENCE, "", name="connect_timeout"))
     timeout_s: float = field(
-        default=30.0, metadata=key(_PATIENCE, "a command without an answer for longer has failed", name="timeout")
+        default=30.0, metadata=key(_PATIENCE, "a command has failed if no answer comes for this long", name="timeout")
     )
     sentinel: SentinelSettings | None = None
 
@@ -285,7 +285,7 @@ class ViewSettings:
 
     @property
     def label(self) -> str:
-        """What reports call it."""
+        """Its name in reports."""
         return self.name if self.shard is None or self.shard.n == 1 else f"{self.name} shard {self.shard}"
 
 
@@ -340,7 +340,7 @@ class LimitSettings:
         default=0.005,
         metadata=key(
             values.or_off(values.duration(0.0001, 60)),
-            "writes back off while Redis answers a PING later than this",
+            "writes pause while a PING takes this much longer than the quickest one",
             name="latency_max",
         ),
     )
@@ -371,7 +371,7 @@ class MetricsSettings:
         default=None,
         metadata=key(
             values.optional(values.URL),
-            "URL to fetch after each successful run: a dead man's switch",
+            "URL that is fetched after each successful run: a dead man's switch",
             secret=True,
         ),
     )

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from reconcile.config import keyform, query, schema
 from reconcile.config.layers import FileLayer, Given, Section
-from reconcile.config.reader import Reader
+from reconcile.config.reader import ValueReader
 from reconcile.config.schema import VIEW
 from reconcile.config.settings import ViewSettings
 from reconcile.config.values import NAME_MAX, name_of
@@ -33,7 +33,7 @@ def build(
     file_layer: FileLayer,
     above: Section,
     named: dict[str, Section],
-    reader: Reader,
+    reader: ValueReader,
     origins: dict[str, str],
     file: str,
     build_section: Build,
@@ -75,7 +75,7 @@ def _over(lower: Section, upper: Section) -> Section:
     return lower | upper
 
 
-def _name(merged: Section, count: int, place: str, n: int, reader: Reader) -> str:
+def _name(merged: Section, count: int, place: str, n: int, reader: ValueReader) -> str:
     if "name" in merged:
         return str(reader.value(schema.key_of(VIEW, "name"), merged["name"]))
     if "mz_timestamp_key" in merged:
@@ -88,17 +88,17 @@ def _name(merged: Section, count: int, place: str, n: int, reader: Reader) -> st
 
 
 def called_after(key: str) -> str:
-    """Return the name of a view with this mz_timestamp_key, which is what kept two files of mz-redis-sync apart."""
+    """Return the name for a view with this mz_timestamp_key, by which mz-redis-sync kept two files apart."""
     try:
         return name_of(key)
     except ValueError:
-        # Keys that differ only in special characters must not give one name.
+        # Keys that differ only in special characters need different names.
         plain = re.sub(r"[^A-Za-z0-9_-]", "-", key)
         return f"{plain[: NAME_MAX - 9]}-{zlib.crc32(key.encode()):08x}"
 
 
 def _view(
-    name: str, merged: Section, reader: Reader, origins: dict[str, str], where: str, build_section: Build
+    name: str, merged: Section, reader: ValueReader, origins: dict[str, str], where: str, build_section: Build
 ) -> ViewSettings:
     for one, other in _ALTERNATIVES:
         used, beside = sorted(one & merged.keys()), sorted(other & merged.keys())
@@ -125,8 +125,8 @@ def _view(
     return view
 
 
-def _decide_key(merged: Section, reader: Reader, decided: dict[str, tuple[object, str]]) -> None:
-    """Return prefix, columns and literals of the key, in whichever way they are given."""
+def _decide_key(merged: Section, reader: ValueReader, decided: dict[str, tuple[object, str]]) -> None:
+    """Decide prefix, columns and literals of the key, in whichever way they are given."""
     if "key_template" in merged:
         given = merged["key_template"]
         form = reader.value(schema.key_of(VIEW, "key_template"), given)

@@ -59,11 +59,11 @@ class Changes:
 class Net:
     """Updates of one range, netted as they come.
 
-    added     key → value of a row that came
-    removed   key → mark of the row that went. Its value is not kept: the mark, Python's hash of the value (keyed by a
+    added     key → value of an added row
+    removed   key → mark of a retracted row. Its value is not kept: the mark, Python's hash of the value (keyed by a
               secret of the process), tells whether the same row comes again
     unsettled (key, mark) → (value, diff) of rows that do not fit: the key has such a row already, or came several
-              times. Most are on their way to zero; the others get their place, or are refused, in the end
+              times. Most cancel out; in the end the others find their place or are refused
     """
 
     __slots__ = ("_added", "_buckets", "_digests", "_nulls", "_removed", "_salt", "_text_bytes", "_unsettled")

@@ -119,7 +119,7 @@ def cost(way: Way, demand: Demand, source: SourceCosts, *, runs_per_start: float
         others = 0.0 if demand.shards == 1 else source.row_filtered * demand.rows
         at_source = source.row_hashed * own_rows + source.group * buckets + others
     learnt = Cost(at_source, START_S + BUCKET_S * buckets, 0.0, GROUP_BYTES * buckets, 8 * buckets)
-    return learnt + _mended(changes, demand, source) if changes else learnt
+    return learnt + _repaired(changes, demand, source) if changes else learnt
 
 
 def load_cost(demand: Demand, source: SourceCosts) -> Cost:
@@ -148,7 +148,7 @@ def _changed(changes: float, demand: Demand, source: SourceCosts) -> Cost:
     return Cost(at_source, CHANGE_S * changes, REDIS_PUT_S * changes, 2 * size * changes, size * changes)
 
 
-def _mended(changes: float, demand: Demand, source: SourceCosts) -> Cost:
+def _repaired(changes: float, demand: Demand, source: SourceCosts) -> Cost:
     """Changes of which only the buckets are known: all rows in them are read, from the source and from Redis."""
     buckets = demand.buckets / demand.shards
     dirty = buckets * -math.expm1(-changes / buckets)

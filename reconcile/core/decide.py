@@ -18,7 +18,7 @@ HISTORY_LOST = "history lost"
 class Frontiers:
     """The source is readable at t iff since <= t, without waiting iff t < upper.
 
-    upper: None: complete, never changes. now: the time at which a read of the present would be.
+    upper: None: complete, never changes. now: the time of a read of the present.
     """
 
     since: int

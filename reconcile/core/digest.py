@@ -80,8 +80,9 @@ def outgrown(rows: int, buckets: int) -> bool:
 
 
 def add_rows(digests: list[int], rows: Iterable[tuple[bytes, bytes | None]], salt: int) -> None:
-    """Add (key, value) rows to the digests of their buckets, in place. NULL values are not stored and do not count. The
-    hot loop of every full read.
+    """Add (key, value) rows to the digests of their buckets, in place. NULL values are not stored and do not count.
+
+    The hot loop of every full read.
     """
     mask = len(digests) - 1
     hash64 = xxh3_64_intdigest
@@ -121,9 +122,7 @@ def total(digests: Iterable[int]) -> Normal:
 
 
 def fold(digests: Sequence[int], buckets: int) -> list[int]:
-    """Return the digests of the same rows in fewer buckets (both powers of two): crc32 mod B is a
-    suffix of the bits.
-    """
+    """Return the digests of the same rows in fewer buckets (both powers of two: crc32 mod B is the last bits)."""
     folded = list(digests[:buckets])
     for start in range(buckets, len(digests), buckets):
         for bucket in range(buckets):

@@ -1,4 +1,4 @@
-"""Changing a view's division: what Redis keeps of the old shards becomes what it keeps of the new ones. Pure.
+"""Change a view's division: what Redis keeps of the old shards becomes what it keeps of the new ones. Pure.
 
     joined   states, manifests and fingerprints of all shards → those of the whole view
     split    those of the whole view → those of each shard
@@ -115,12 +115,12 @@ def split(whole: Kept, n: int) -> list[Kept]:
 
 
 def _comparable(state: State) -> tuple[object, ...]:
-    """What has to be equal for manifests to be added up."""
+    """Return what has to be equal for manifests to be added up."""
     return state.salt, state.identity.mapping if state.identity is not None else None
 
 
 def _content(parts: Sequence[Kept], buckets: int) -> Fingerprints | None:
-    """The fingerprints of the whole view: unknown where a shard has none; None if they were made with several salts."""
+    """Return the view's fingerprints, unknown where a shard has none; None if they were made with several salts."""
     salts = {part.state.fingerprint_salt for part in parts if part.state is not None and part.fingerprints is not None}
     if len(salts) != 1:
         return None
@@ -132,7 +132,7 @@ def _content(parts: Sequence[Kept], buckets: int) -> Fingerprints | None:
 
 
 def _counted(state: State, manifest: list[int], surplus: Mapping[int, int]) -> State:
-    """The state with the numbers that follow from its records. The guard's peak starts over: it counted other keys."""
+    """Return the state with the numbers of its records. The guard's peak starts over, as it counted other keys."""
     total = sum(manifest)
     waiting = digest.count(sum(surplus.values()))
     return replace(state, keys=digest.count(total), digest=total_text(total), surplus=waiting, peak=Peak())

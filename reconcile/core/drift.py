@@ -30,7 +30,7 @@ class Verdict(enum.Enum):
     EQUAL = "equal"
     DRIFT = "drift"
     LAG = "lag"
-    """Redis matches the checkpoint; the source has changed since: not drift."""
+    """Redis matches the checkpoint; the source has changed since. Not drift."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The range of keys a view claims, and when two ranges overlap (docs/operations.md, Whose keys)."""
+"""The range of keys a view claims, and when two ranges overlap (docs/operations.md, Claims)."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ class Range:
     timestamp_key: bytes = b""
 
     def owns(self, key: bytes) -> bool:
-        """Whether a key found in Redis is in the range, judged by its name. Remembered keys cannot
-        be judged by name.
-        """
+        """Whether a key found in Redis is in the range, by its name, which says nothing about remembered keys."""
         return key.startswith(self.prefix) and not key.startswith(STATE_PREFIX) and key != self.timestamp_key
 
     @property
@@ -42,9 +40,7 @@ class Range:
         return key.startswith(STATE_PREFIX) or (bool(self.timestamp_key) and key == self.timestamp_key)
 
     def encode(self) -> str:
-        """Return the form stored in the claims hash and in the state: ownership, and prefix and timestamp key in
-        hexadecimal.
-        """
+        """Return the stored form (claims hash, state): ownership, then prefix and timestamp key in hexadecimal."""
         return f"{self.ownership} {self.prefix.hex()} {self.timestamp_key.hex()}"
 
     @classmethod
@@ -77,13 +73,13 @@ def overlap(ours: Range, theirs: Range) -> bool:
 
 
 def _reaches_for(one: Range, timestamp_key: bytes) -> bool:
-    """Whether a range, or its timestamp key, takes in another view's timestamp key."""
+    """Whether a range, or its timestamp key, covers another view's timestamp key."""
     by_name = one.ownership == "prefix" and timestamp_key.startswith(one.prefix)
     return bool(timestamp_key) and (by_name or timestamp_key == one.timestamp_key)
 
 
 def owner_of(key: bytes, claims: Mapping[str, Range]) -> str | None:
-    """The view whose range contains this key by name, longest prefix first; None: no view's, or only remembered."""
+    """Return the view whose range contains this key by name, longest prefix first; None: none, or it is remembered."""
     by_name = ((tag, one) for tag, one in claims.items() if one.ownership != "remembered")
     owning = [(len(one.prefix), tag) for tag, one in by_name if one.owns(key)]
     return max(owning)[1] if owning else None

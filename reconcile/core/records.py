@@ -28,9 +28,9 @@ class Records:
 NO_RECORDS = Records()
 
 HELD_BYTES = 256 * 1024
-"""Of a manifest between two commits: a process follows many views."""
+"""Memory that a manifest may keep between two commits: a process follows many views."""
 SOME_BYTES = 160
-"""A digest in a dict: entry, key, value."""
+"""Memory of a digest in a dict: entry, key, value."""
 
 
 class Manifest:
@@ -47,7 +47,7 @@ class Manifest:
         self._all: Words | None = None
 
     def missing(self, wanted: Iterable[int]) -> list[int] | None:
-        """Return which of the wanted buckets are still to be read; None: all there are."""
+        """Return which of the wanted buckets are still to be read; None: read the whole manifest."""
         if self._all is not None:
             return []
         missing = [bucket for bucket in wanted if bucket not in self._some]
@@ -78,8 +78,9 @@ class Manifest:
         return self.records(changed)
 
     def add(self, more: Mapping[int, int]) -> bool:
-        """Add to the digests of buckets that were read. Return False if a count would become negative; the manifest is
-        unusable then.
+        """Add to the digests of buckets that were read. Return False if a count would become negative.
+
+        The manifest is unusable then.
         """
         if self._all is not None:
             fits = digest.add_to_words(self._all, more)

@@ -86,8 +86,8 @@ def passed(turn: Turn, now_ms: int) -> Turn:
 
 
 def unfinished(turn: Turn, cost_ms: int, *, too_long: bool) -> Turn:
-    """Return the turn after slice i was given up at this cost. too_long: because the run had to end, so that the cost
-    of a whole slice is only a guess.
+    """Return the turn after slice i was given up at this cost. too_long: the run had to end, so the whole slice's cost
+    is a guess.
     """
     guess_ms = 2 * cost_ms if too_long else 0
     return replace(turn, slice_cost_ms=max(turn.slice_cost_ms, guess_ms), spent_ms=turn.spent_ms + cost_ms)
@@ -107,8 +107,7 @@ def ran(turn: Turn, run_ms: int) -> Turn:
 
 
 def hinted(turn: Turn, run_id: str, evicted: int | None, policy: str | None, *, expiring: bool) -> bool:
-    """Whether Redis' counters suggest a loss: keys were evicted, or another process answers, while its policy may evict
-    ours.
+    """Whether Redis' counters suggest a loss: its policy may evict our keys, and it evicted some or was restarted.
 
     expiring: the view's keys have an expiry.
     """

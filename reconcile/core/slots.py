@@ -14,7 +14,7 @@ UNSERVED = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Primary:
     """A primary, by the address that clients use."""
 
     node_id: str
@@ -24,9 +24,9 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class SlotMap:
-    """owners[slot] is the index in `nodes` of the primary that serves it, or UNSERVED."""
+    """The primaries, and owners[slot]: the index in `nodes` of the one that serves the slot, or UNSERVED."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[Primary, ...]
     owners: tuple[int, ...]
 
     @property
@@ -38,7 +38,7 @@ class SlotMap:
 
 
 def slot_of(key: bytes) -> int:
-    """Return the CRC16 slot of a key, or of its hash tag: the text between the first { and the next }, unless empty."""
+    """Return the slot: CRC16 of the key, or of its hash tag (the text between the first { and the next }, if any)."""
     start = key.find(b"{")
     if start >= 0:
         end = key.find(b"}", start + 1)
@@ -47,19 +47,19 @@ def slot_of(key: bytes) -> int:
     return crc_hqx(key, 0) & (SLOTS - 1)
 
 
-def read_slots(reply: Iterable[Any], asked: str) -> SlotMap:
+def parse_slots(reply: Iterable[Any], asked: str) -> SlotMap:
     """Parse the answer to CLUSTER SLOTS. asked: the host that gave it, which may leave its own name empty.
 
     Raises ValueError, TypeError or IndexError for anything else.
     """
-    nodes: dict[str, Node] = {}
+    nodes: dict[str, Primary] = {}
     places: dict[str, int] = {}
     owners = [UNSERVED] * SLOTS
     for first, last, (host, port, node_id, *_), *_ in sorted(reply):
         name = node_id.decode()
         if name not in nodes:
             places[name] = len(nodes)
-            nodes[name] = Node(name, (host or b"").decode() or asked, int(port))
+            nodes[name] = Primary(name, (host or b"").decode() or asked, int(port))
         owners[first : last + 1] = [places[name]] * (last + 1 - first)
     if len(owners) != SLOTS:
         raise ValueError("slots")

@@ -1,4 +1,4 @@
-"""The text of COPY (SUBSCRIBE … WITH (PROGRESS)): lines in, closed ranges out. No I/O, no clock.
+"""Parse the text of COPY (SUBSCRIBE … WITH (PROGRESS)): lines in, closed ranges out. No I/O, no clock.
 
 A line is  mz_timestamp ⇥ mz_progressed ⇥ mz_diff ⇥ key ⇥ value ⇥ … ⏎  with COPY's escapes, also of tabs and
 line ends: so many lines can be cut into fields at once.
@@ -42,7 +42,7 @@ def unhex(value: bytes | None) -> bytes | None:
 
 @dataclass(slots=True)
 class UpdateStream:
-    """Collects updates until a progress row closes them.
+    """Updates, collected until a progress row closes them.
 
     frontier: exclusive; every update with a lower time has been returned by `take` or is held.
     """

@@ -1,4 +1,4 @@
-"""Which of the keys that Redis holds and the source lacks are the view's own. Only sums are known of what it wrote.
+"""Decide which keys that Redis holds and the source lacks are the view's own. Of what it wrote only sums are known.
 
 In a bucket let the candidates be the owned names that the source lacks, and `lost` the source's keys that Redis lacks.
 `beyond` is what the manifest says of the bucket beyond the source's keys as Redis holds them:
@@ -42,7 +42,7 @@ def explained(candidates: Sequence[int], lost: Sequence[int], beyond: int) -> se
     few = min(wanted, len(items) - wanted)
     if len(items) > MAX_ITEMS or comb(len(items), few) > MAX_TRIES:
         return None
-    # The smaller of the two halves is looked for: those that are in, or those that are left out.
+    # Look for the smaller of the two halves: those that are in, or those that are left out.
     target = total if few == wanted else (sum(items) - total) & _M64
     for chosen in combinations(range(len(items)), few):
         if sum([items[at] for at in chosen]) & _M64 == target:

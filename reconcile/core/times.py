@@ -1,4 +1,4 @@
-"""Materialize timestamps: unsigned 64-bit milliseconds. A constant view is at the largest of them."""
+"""Materialize timestamps: unsigned 64-bit milliseconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NewType
 from reconcile.errors import UsageError
 
 MAX_TIMESTAMP = 2**64 - 1
-"""Time of content that never changes (`SUBSCRIBE (SELECT 1)`; transcript subscribe_bounds)."""
+"""The time of content that never changes, such as a constant view's (transcript subscribe_bounds)."""
 
 Frontier = NewType("Frontier", int)
 """An exclusive bound: everything at times below it is known. as_of, a bare int, is inclusive."""

@@ -50,7 +50,7 @@ def examine(settings: Settings, names: tuple[str, ...], schedule: Schedule, stop
             findings.view = view.name
             if session is not None and session.closed:  # a failed reading closes its session
                 session = doctor_source.connect_again(settings, stop, closing, findings)
-            _Examination(settings, view, schedule, stop, findings, clocks, views[0].name).of(session, survey)
+            _ViewExamination(settings, view, schedule, stop, findings, clocks, views[0].name).of(session, survey)
         findings.view = None
         _check_clocks(clocks, findings)
     return findings
@@ -67,7 +67,7 @@ def _check_all_claims(
         check_shards(survey, names, findings)
 
 
-class _Examination:
+class _ViewExamination:
     """One view, examined at both ends."""
 
     def __init__(

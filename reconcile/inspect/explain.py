@@ -93,7 +93,7 @@ def _look(scene: _Scene, key: bytes) -> Explanation:
     """Repeat until no commit comes between reading the checkpoint and reading the key."""
     for _ in range(MAX_LOOKS):
         stored = scene.target.stored()
-        found = _Examination(scene, key, stored).take()
+        found = _KeyExamination(scene, key, stored).take()
         state = scene.target.state()
         if (state is None) == (stored.state is None) and (state is None or state == stored.state):
             return found
@@ -111,7 +111,7 @@ class _BucketRows:
     keys_held: set[bytes] = field(default_factory=set)
 
 
-class _Examination:
+class _KeyExamination:
     """One examination of a key at the source, in Redis and in the state, which was read before."""
 
     def __init__(self, scene: _Scene, key: bytes, stored: Stored) -> None:

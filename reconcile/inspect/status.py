@@ -27,11 +27,11 @@ from reconcile.target.opening import names_of, range_of
 from reconcile.target.survey import Standing, Survey, open_survey
 from reconcile.texts import plural, printable
 
-Status = dict[str, Any]
+ViewStatus = dict[str, Any]
 """docs/report.md has the fields."""
 
 
-def read_status(settings: Settings, names: tuple[str, ...], max_age_s: float | None, stop: Stop) -> list[Status]:
+def read_status(settings: Settings, names: tuple[str, ...], max_age_s: float | None, stop: Stop) -> list[ViewStatus]:
     """Return one JSON-ready dict per view, from four round trips for all of them.
 
     max_age_s: an older checkpoint is a `problem`. Raises AccessError, Unavailable, UsageError; a state that cannot be
@@ -45,7 +45,7 @@ def read_status(settings: Settings, names: tuple[str, ...], max_age_s: float | N
         survey.close()
 
 
-def look(survey: Survey, settings: Settings, views: list[ViewSettings], max_age_s: float | None) -> list[Status]:
+def look(survey: Survey, settings: Settings, views: list[ViewSettings], max_age_s: float | None) -> list[ViewStatus]:
     """Return the same from an open survey."""
     named = [names_of(settings.redis, view) for view in views]
     now_ms = survey.now_ms()
@@ -57,7 +57,7 @@ def look(survey: Survey, settings: Settings, views: list[ViewSettings], max_age_
     ]
 
 
-def exit_code(statuses: list[Status]) -> ExitCode:
+def exit_code(statuses: list[ViewStatus]) -> ExitCode:
     """Return 5 if a state cannot be read, 3 if a checkpoint is too old."""
     if any(status["error"] for status in statuses):
         return ExitCode.SAFETY_STOP
@@ -72,14 +72,14 @@ def _status(
     claims: ClaimTable | None,
     now_ms: int,
     max_age_s: float | None,
-) -> Status:
+) -> ViewStatus:
     standing = whole.standing
     state = standing.state
     as_of = state.as_of if state is not None else None
     timed = as_of is not None and as_of != MAX_TIMESTAMP
     audits = remembered(standing.audit)
     every_ms = None if view.compare_every_s is None else round(view.compare_every_s * 1000)
-    found: Status = {
+    found: ViewStatus = {
         "view": view.name,
         "as_of": as_of,
         "as_of_text": None if as_of is None else format_time(as_of),
@@ -154,7 +154,7 @@ def _claim(
     }
 
 
-def _problem(found: Status, standing: Standing, now_ms: int, max_age_s: float | None) -> str | None:
+def _problem(found: ViewStatus, standing: Standing, now_ms: int, max_age_s: float | None) -> str | None:
     """Return why the view is not healthy, in one line."""
     if standing.error is not None:
         return standing.error.message
@@ -177,12 +177,12 @@ def _problem(found: Status, standing: Standing, now_ms: int, max_age_s: float | 
 # -- text --------------------------------------------------------------------------------------------------------------
 
 
-def render(statuses: list[Status]) -> str:
+def render(statuses: list[ViewStatus]) -> str:
     """Return a few lines per view."""
     return "\n".join(line for status in statuses for line in _lines(status))
 
 
-def _lines(status: Status) -> Iterator[str]:
+def _lines(status: ViewStatus) -> Iterator[str]:
     if status["error"]:
         yield f"{status['view']}: {status['error']['message']}"
         yield f"  hint: {status['error']['hint']}"

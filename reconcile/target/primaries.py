@@ -12,7 +12,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from reconcile.config.settings import RedisSettings
-from reconcile.core.slots import SLOTS, SlotMap, read_slots
+from reconcile.core.slots import SLOTS, SlotMap, parse_slots
 from reconcile.errors import Unavailable, UsageError
 from reconcile.stop import Stop
 from reconcile.target.address import at
@@ -87,7 +87,7 @@ def connect(settings: RedisSettings, stop: Stop) -> Primaries:
 
 def _read(reply: Any, asked: str) -> SlotMap:
     try:
-        return read_slots(reply, asked)
+        return parse_slots(reply, asked)
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise Unavailable("unexpected answer to CLUSTER SLOTS", hint="is this a Redis Cluster?") from error
 

@@ -35,7 +35,7 @@ def test_several_views() -> None:
         (views("name: a, key_prefix: b", "name: b", redis="host: r, dedicated: true"), "5: views[1].key_prefix: view 'b' owns the whole dedicated database, so it can write and delete keys of view 'a' under 'b:'"),
         (views("name: a, key_prefix: a, mz_timestamp_key: t", "name: b, key_prefix: b, mz_timestamp_key: t"), "5: views[1].mz_timestamp_key: views 'a' and 'b' share the timestamp key 't': each would overwrite the other's time"),
         (views("name: a, key_prefix: a", "name: b, key_prefix: b, mz_timestamp_key: 'a:t'"), "5: views[1].mz_timestamp_key: the timestamp key 'a:t' of view 'b' lies under the prefix 'a:' of view 'a', which would delete it"),
-        (views("key_prefix: reconcile"), "4: views[0].key_prefix: 'reconcile:' covers the keys reconcile keeps its own state under"),
+        (views("key_prefix: reconcile"), "4: views[0].key_prefix: 'reconcile:' covers the keys of reconcile's own state"),
         (views("name: a, key_prefix: a", "key_prefix: b"), "5: views[1].name: missing"),
         (BASE + "views:\n- name: a\n", "4: views[0].sql: missing"),
         (LEGACY + "views: [{sql: SELECT 1}]", "8: materialize.sql: given beside views: (config.yaml:15)"),
@@ -64,7 +64,7 @@ def test_variables_of_a_single_view_need_a_single_view() -> None:
             "key_prefix: a",
             "config.yaml:2: redis.unix_socket_path: a Redis Cluster is reached by host and port",
         ),
-        ("host: r", "key: k", "views[0].key_prefix: missing; in a Redis Cluster a view's keys are known by"),
+        ("host: r", "key: k", "views[0].key_prefix: missing; in a Redis Cluster a view's keys are recognised"),
     ],
 )
 def test_what_a_cluster_does_not_have(redis: str, view: str, expected: str) -> None:
@@ -152,7 +152,7 @@ def test_a_relation_is_read_for_its_columns(entry: str, sql: str) -> None:
         ("separator: ''", "separator: expected text on one line, found an empty text", "':'"),
         ("expires_at: key", "expires_at: 'key' is a column of the key", "timestamptz"),
         ("key_prefix: ':'", "key_prefix: is nothing but colons", "name a prefix, or leave key_prefix out"),
-        ("mz_timestamp_key: 'reconcile:{x}:state'", "mz_timestamp_key: 'reconcile:{x}:state' is a name that reconcile keeps", "reconcile:"),
+        ("mz_timestamp_key: 'reconcile:{x}:state'", "mz_timestamp_key: 'reconcile:{x}:state' is reserved for", "reconcile:"),
         ("host: h", "host: unknown key", "belongs to materialize"),
         ("schema: s", "schema: unknown key", "known here"),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconcile.core.slots import SLOTS, UNSERVED, Node, read_slots, slot_of, tags_for
+from reconcile.core.slots import SLOTS, UNSERVED, Primary, parse_slots, slot_of, tags_for
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ REPLICA: list[Any] = [b"10.0.0.3", 6379, b"c", []]
 
 def test_what_the_cluster_says() -> None:
     """A node may have several ranges, replicas do not count, a node without a name is the one that was asked."""
-    slots = read_slots([[8000, 16383, B, REPLICA], [0, 999, A], [1000, 7999, A, REPLICA]], "asked")
-    assert slots.nodes == (Node("a", "10.0.0.1", 6379), Node("b", "asked", 6380))
+    slots = parse_slots([[8000, 16383, B, REPLICA], [0, 999, A], [1000, 7999, A, REPLICA]], "asked")
+    assert slots.nodes == (Primary("a", "10.0.0.1", 6379), Primary("b", "asked", 6380))
     assert (slots.owners[0], slots.owners[7999], slots.owners[8000]) == (0, 0, 1)
     assert slots.unserved == 0
     assert slots.nodes[slots.owner_of(b"p:k1")] == slots.nodes[slot_of(b"p:k1") >= 8000]
@@ -64,7 +64,7 @@ def test_what_the_cluster_says() -> None:
 
 def test_slots_that_nobody_serves() -> None:
     """They are counted, and not taken for the first node's."""
-    slots = read_slots([[0, 99, A], [200, 16383, B]], "asked")
+    slots = parse_slots([[0, 99, A], [200, 16383, B]], "asked")
     assert slots.unserved == 100
     assert slots.owners[150] == UNSERVED
 
@@ -73,12 +73,12 @@ def test_slots_that_nobody_serves() -> None:
 def test_nonsense_is_refused(reply: list[Any]) -> None:
     """With an error that the caller expects."""
     with pytest.raises((ValueError, TypeError, IndexError)):
-        read_slots(reply, "asked")
+        parse_slots(reply, "asked")
 
 
 def test_a_tag_for_every_node() -> None:
     """Each tag's slot is served by its node; the choice depends on nothing but the map."""
-    slots = read_slots([[0, 16382, A], [16383, 16383, B]], "asked")
+    slots = parse_slots([[0, 16382, A], [16383, 16383, B]], "asked")
     tags = dict(tags_for(slots, {0, 1}))
     assert {node: slots.owner_of(tag) for node, tag in tags.items()} == {0: 0, 1: 1}
     assert tags == dict(tags_for(slots, {0, 1}))

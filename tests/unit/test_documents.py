@@ -42,7 +42,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 @cache
-def tests_in() -> dict[str, set[str]]:
+def names_of_tests() -> dict[str, set[str]]:
     """Name of a test module, or of several with the same name → its tests."""
     found: dict[str, set[str]] = {}
     for path in ROOT.glob("tests/*/test_*.py"):
@@ -80,7 +80,8 @@ def test_commands_parse(path: Path) -> None:
         command: click.Command = cli
         shown, rest = " ".join(words), list(words)
         while isinstance(command, click.Group):
-            assert rest and rest[0] in command.commands, shown
+            assert rest, shown
+            assert rest[0] in command.commands, shown
             command = command.commands[rest.pop(0)]
         try:
             command.make_context(command.name, rest, resilient_parsing=not rest)
@@ -103,9 +104,9 @@ def test_tests_of_faults_exist() -> None:
         for name, ending in re.findall(r"(test_\w+)(\.py|`?:)?", line.rpartition(" | ")[2]):
             if ending:
                 module = name
-                known = name in tests_in()
+                known = name in names_of_tests()
             else:
-                modules = [tests_in().get(module, set())] if module else tests_in().values()
+                modules = [names_of_tests().get(module, set())] if module else names_of_tests().values()
                 known = any(one == name or (name.endswith("_") and one.startswith(name)) for t in modules for one in t)
             if not known:
                 missing.append(f"{module}: {name}")
