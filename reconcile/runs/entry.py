@@ -8,6 +8,7 @@ one more           renews all leases
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import os
 import time
@@ -59,12 +60,14 @@ def execute(
     return report
 
 
+@functools.cache
 def _calm_collector() -> None:
     """Run the cyclic collector less often: millions of short-lived row tuples trigger it in vain, at a tenth of a
     load's CPU (measured). Imported objects are frozen.
+
+    Once: in a process that runs again, what a run left behind would be kept for good.
     """
-    if not gc.get_freeze_count():  # once: in a process that runs again, what a run left behind would be kept for good
-        gc.freeze()
+    gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 50)
 
 
