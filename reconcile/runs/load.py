@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconcile.compare.sides import Rows
+from reconcile.compare.sides import Row, Rows
 from reconcile.core import digest
 from reconcile.core.digest import MAX_BUCKETS
 from reconcile.core.state import State
 from reconcile.runs.context import ViewRun
 from reconcile.source.reading import Reading
-from reconcile.target.port import Write
-
-TRANSACTION_ROWS = 4000
-"""Large enough that the transaction's own cost vanishes; other clients wait a few milliseconds at most."""
-TRANSACTION_BYTES = 2 << 20
+from reconcile.target.batch import PIECE_BYTES
+from reconcile.target.port import Target, Write
 
 
 class Collision(Exception):  # noqa: N818 - no error: the caller takes another way
@@ -69,22 +66,29 @@ def _write(run: ViewRun, chunks: Iterator[Rows], digests: list[int], marked: Sta
     written.
     """
     mark: State | None = marked
-    most = min(TRANSACTION_ROWS, run.target.batch_keys)
-    puts: dict[bytes, bytes] = {}
-    rows = size = unsettled = 0
-    for chunk in chunks:
-        wanted = _note(run, digests, chunk)
-        more = sum([len(row[1]) for row in chunk if row[1] is not None])
-        if puts and (rows + wanted > most or size + more > TRANSACTION_BYTES):
-            unsettled = _send(run, puts, rows, mark, unsettled)
+    unsettled = 0
+    for rows in _pieces(chunks, run.target):
+        wanted = _note(run, digests, rows)
+        puts = {row[0]: row[1] for row in rows if row[1] is not None}
+        if puts:
+            unsettled = _send(run, puts, wanted, mark, unsettled)
             mark = None
-            puts, rows, size = {}, 0, 0
-        puts.update([(row[0], row[1]) for row in chunk if row[1] is not None])
-        rows += wanted
-        size += more
-    if puts:
-        unsettled = _send(run, puts, rows, mark, unsettled)
     _settle(run, unsettled)
+
+
+def _pieces(chunks: Iterator[Rows], target: Target) -> Iterator[Rows]:
+    """The rows in pieces as large as other clients of Redis can bear."""
+    waiting: list[Row] = []
+    for chunk in chunks:
+        waiting += chunk
+        size_bytes = sum([len(row[0]) + len(row[1] or b"") for row in waiting])
+        most = max(1, min(target.piece_keys, len(waiting) * PIECE_BYTES // max(1, size_bytes)))
+        whole = len(waiting) // most * most
+        for start in range(0, whole, most):
+            yield waiting[start : start + most]
+        waiting = waiting[whole:]
+    if waiting:
+        yield waiting
 
 
 def _send(run: ViewRun, puts: dict[bytes, bytes], rows: int, mark: State | None, before: int) -> int:

@@ -24,7 +24,7 @@ from reconcile.target.nodes import Nodes
 from reconcile.target.port import LARGE_VALUE_BYTES, Counters, Outcome, Page, Stored, Usage, Write
 from reconcile.target.reader import Reader
 from reconcile.target.renewal import LeaseKeeper
-from reconcile.target.throttle import Throttle
+from reconcile.target.throttle import MOST_PIECES, Throttle
 from reconcile.target.translation import checked
 from reconcile.target.wire import Wire
 
@@ -81,6 +81,12 @@ class Base(ABC):
     def batch_keys(self) -> int:
         """See port."""
         return self._layout.batch_keys
+
+    @property
+    def piece_keys(self) -> int:
+        """See port."""
+        pieces = MOST_PIECES if self._throttle is None else self._throttle.pieces
+        return min(self._layout.piece_keys * pieces * max(1, len(self._nodes.opened())), self.batch_keys)
 
     def use_columns(self, columns: Sequence[str]) -> None:
         """See port."""

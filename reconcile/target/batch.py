@@ -3,13 +3,16 @@
 fits        one write: data, records, state                                readers never see half a time
 does not    state (pending), data, data …, data with records and state     `pending` warns readers
 
+Whatever does not fit is written in small pieces: as `pending` warns anyway, the only readers to spare are the ones that
+wait for Redis.
+
 Where a write is not atomic (a cluster), a change that touches data never fits.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -17,6 +20,22 @@ from reconcile.config.settings import LimitSettings
 from reconcile.target.port import LARGE_VALUE_BYTES, Outcome, Target, Write
 
 TOGETHER_ROWS = 200
+PIECE_BYTES = 1 << 18
+
+
+def pieces(rows: Iterable[tuple[bytes, bytes]], most: int) -> Iterator[dict[bytes, bytes]]:
+    """Rows in dicts of at most `most` keys and PIECE_BYTES; a larger row comes alone."""
+    piece: dict[bytes, bytes] = {}
+    size_bytes = 0
+    for key, value in rows:
+        more = len(key) + len(value)
+        if piece and (len(piece) >= most or size_bytes + more > PIECE_BYTES):
+            yield piece
+            piece, size_bytes = {}, 0
+        piece[key] = value
+        size_bytes += more
+    if piece:
+        yield piece
 
 
 @dataclass(slots=True)
@@ -37,6 +56,14 @@ class Batch:
         """Remove a key."""
         self.deletes[key] = None
         self.size_bytes += len(key)
+
+    def pieces(self, most: int) -> Iterator[Write]:
+        """The same in writes of at most `most` keys and PIECE_BYTES, or of one key with a larger value."""
+        names = iter(self.deletes)
+        while gone := list(islice(names, most)):
+            yield Write(deletes=gone)
+        for puts in pieces(self.puts.items(), most):
+            yield Write(puts=puts)
 
     def __len__(self) -> int:
         return len(self.puts) + len(self.deletes)
@@ -104,7 +131,11 @@ class Applier:
         if self._dry_run:
             return
         self.mark()
-        self._target.send(Write(puts=batch.puts, deletes=batch.deletes.keys()))
+        self._send(batch)
+
+    def _send(self, batch: Batch) -> None:
+        for write in batch.pieces(self._target.piece_keys):
+            self._target.send(write)
         self._sent = {*batch.puts, *batch.deletes}
 
     def mark(self) -> None:
@@ -119,6 +150,9 @@ class Applier:
         batch = self._take()
         if self._dry_run:
             return Outcome()
+        if self._marked and len(batch) > self._target.piece_keys:
+            self._send(batch)
+            batch = Batch()
         puts, deletes = {**batch.puts, **write.puts}, {**batch.deletes, **dict.fromkeys(write.deletes)}
         if (puts or deletes) and not self._target.atomic:
             self.mark()

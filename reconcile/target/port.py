@@ -124,6 +124,12 @@ class Target(Protocol):
         """The most keys one Write may have, so that Redis answers other clients within 20 ms. Depends on the layout."""
         ...
 
+    @property
+    def piece_keys(self) -> int:
+        """The most keys a Write under `pending` should have. Nobody needs to see them at once, so other clients should
+        hardly notice them: Redis is busy with so many for 0.2 ms, or for the time of a round trip if that is longer."""
+        ...
+
     def use_columns(self, columns: Sequence[str]) -> None:
         """Give the names of the query's value columns, in frame order. A hash layout needs them before rows are read or
         written."""

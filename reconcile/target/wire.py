@@ -33,6 +33,9 @@ from reconcile.target.translation import ELSEWHERE, checked, translate
 Arg = bytes | str | int
 Command = tuple[Arg, ...]
 
+JOIN_BYTES = 16_384
+"""Commands that are sent together share buffers of up to this size, one record of TLS. A larger one is not copied."""
+
 NAME: Command = ("CLIENT", "SETNAME", "reconcile")
 """So that CLIENT LIST shows whose connection it is."""
 
@@ -93,7 +96,7 @@ class Wire:
 
     def send(self, commands: Sequence[Command], *, transaction: bool = False) -> Ticket:
         """Send commands without waiting. transaction: they write, so a lost connection leaves the outcome unknown."""
-        packed = [pack_command(command) for command in commands]  # type: ignore[arg-type]
+        packed = _joined([pack_command(command) for command in commands])  # type: ignore[arg-type]
         self.commands += len(commands)
         self.bytes_sent += sum(map(len, packed))
         ticket = Ticket(self, len(commands), transaction=transaction)
@@ -186,6 +189,22 @@ class Wire:
         """Close the connection; it may be broken."""
         with contextlib.suppress(RedisError, OSError):
             self._connection.disconnect()  # type: ignore[no-untyped-call]
+
+
+def _joined(packed: list[bytes]) -> list[bytes]:
+    """The same bytes in buffers of up to JOIN_BYTES: redis-py sends each item by itself, a system call and a packet."""
+    buffers: list[bytes] = []
+    waiting: list[bytes] = []
+    size = 0
+    for one in packed:
+        if waiting and size + len(one) > JOIN_BYTES:
+            buffers.append(b"".join(waiting))
+            waiting, size = [], 0
+        waiting.append(one)
+        size += len(one)
+    if waiting:
+        buffers.append(b"".join(waiting))
+    return buffers
 
 
 def dial(settings: RedisSettings, stop: Stop, *, node: bool = False) -> Wire:

@@ -1,8 +1,7 @@
 """What a first load does to others: the latency of another client's GETs, before and during, with and without throttle.
 
-On a machine whose cores the source, Redis and the run share, part of it is the processors', not Redis': Redis and the
-reader are given priority where that is allowed, and the same GETs while only the source is read (psql COPY) show what
-is left.
+In production Redis has a machine of its own. Here the source and the run are kept off one core, which Redis and the
+reader have for themselves; the same GETs while only the source is read (psql COPY) show whether that worked.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ SMALL_QUIET_S = 1.0
 TURNS = 3
 WINDOW_S = 0.25
 DATABASE = 3
-PRIORITY = -15
+ALL_CORES = os.sched_getaffinity(0)
+"""Linux only, as wait4's figures are."""
 
 
 def measure_readers(world: World) -> None:
@@ -39,20 +39,27 @@ def measure_readers(world: World) -> None:
     client = redis.Redis.from_url(url)
     client.mset({f"other:{n}": "x" * 100 for n in range(KEYS)})
     info: Any = client.info("server")
-    _give_priority(info["process_id"])
+    apart = _cores_apart()
+    _keep_on(apart[1], *_descendants(os.getpid()))
+    _keep_on(apart[0], info["process_id"])
     plain = world.command(PLAIN, "run")
     free = _without_throttle(world, plain)
     quiet_s = QUIET_S if world.rows >= SMALL_ROWS else SMALL_QUIET_S
     phases: dict[str, list[_Seen]] = {"quiet": [], "copy": [], "load": [], "free": []}
+
+    def copy() -> None:
+        world.launcher.run(world.copy_command(world.source.sql))
+
     try:
         for _ in range(TURNS):
-            phases["quiet"].append(_seen(url, lambda: time.sleep(quiet_s)))
-            phases["copy"].append(_seen(url, lambda: world.launcher.run(world.copy_command(world.source.sql))))
+            phases["quiet"].append(_seen(url, apart[0], lambda: time.sleep(quiet_s)))
+            phases["copy"].append(_seen(url, apart[0], copy))
             for name, command in (("load", plain), ("free", free)):
-                world.clients[PLAIN].flushdb()
-                phases[name].append(_seen(url, lambda command=command: world.launcher.run(command)))  # type: ignore[misc]
+                world.clients[PLAIN].execute_command("FLUSHDB", "SYNC")  # no thread may free keys meanwhile
+                phases[name].append(_seen(url, apart[0], lambda command=command: world.launcher.run(command)))  # type: ignore[misc]
     finally:
         client.flushdb()
+        _keep_on(ALL_CORES, *_descendants(os.getpid()), info["process_id"])
     told: dict[str, Any] = {}
     for name, turns in phases.items():
         told[f"{name}_p50_ms"] = median(one.p50_ms for one in turns)
@@ -80,12 +87,12 @@ class _Seen:
         return [[window * WINDOW_S, took] for window, took in sorted(worst.items())]
 
 
-def _seen(url: str, work: Callable[[], object]) -> _Seen:
+def _seen(url: str, cores: set[int], work: Callable[[], object]) -> _Seen:
     reader = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.programs", "gets", url, str(KEYS)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
-    _give_priority(reader.pid)
+    _keep_on(cores, reader.pid)
     assert reader.stdout is not None
     reader.stdout.readline()  # it is ready
     began = time.monotonic()
@@ -96,9 +103,28 @@ def _seen(url: str, work: Callable[[], object]) -> _Seen:
     return _Seen(ended - began, [(at, took) for at, took in samples if 0 <= at <= ended - began])
 
 
-def _give_priority(pid: int) -> None:
-    with contextlib.suppress(OSError):  # not ours, not here
-        os.setpriority(os.PRIO_PROCESS, pid, PRIORITY)
+def _cores_apart() -> tuple[set[int], set[int]]:
+    """A core for Redis and its reader, and the others."""
+    first, *others = sorted(ALL_CORES)
+    return {first}, set(others) or {first}
+
+
+def _keep_on(cores: set[int], *pids: int) -> None:
+    """Let these processes, with all their threads, run on these cores alone."""
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended, or is not ours
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                os.sched_setaffinity(int(thread), cores)
+
+
+def _descendants(pid: int) -> list[int]:
+    """This process and all that it has started."""
+    found = [pid]
+    for one in found:
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{one}/task"):
+                found += map(int, Path(f"/proc/{one}/task/{thread}/children").read_text().split())
+    return found
 
 
 def _without_throttle(world: World, command: list[str]) -> list[str]:
