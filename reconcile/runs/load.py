@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconcile.compare.sides import Row, Rows
+from reconcile.compare.sides import Rows
 from reconcile.core import digest
 from reconcile.core.digest import MAX_BUCKETS
+from reconcile.core.framing import Row
 from reconcile.core.state import State
 from reconcile.runs.context import ViewRun
 from reconcile.source.reading import Reading

@@ -20,7 +20,7 @@ import pytest
 from reconcile.compare import closely, early_scan, repair
 from reconcile.errors import HistoryLost, Unavailable
 from reconcile.runs import delta as deltas
-from reconcile.runs import large, load, work
+from reconcile.runs import large, work
 from reconcile.source import reading as readings
 from reconcile.source import session as sessions
 from reconcile.source import subscription as subscriptions
@@ -29,6 +29,7 @@ from reconcile.source.session import Session
 from reconcile.source.subscription import Subscription
 from reconcile.target import commands as written
 from reconcile.target import opening, pace, reader
+from reconcile.target.layouts.string import Strings
 from reconcile.target.wire import Command, Ticket, Wire
 
 How = Literal["dies_before", "dies_after", "torn", "times_out", "freezes"]
@@ -230,7 +231,7 @@ def small_pages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "CHUNK_ROWS", 15)
         patch.setattr(sessions, "ROWS_AT_ONCE", 5)
-        patch.setattr(load, "TRANSACTION_ROWS", 10)
+        patch.setattr(Strings, "piece_keys", 10)
         patch.setattr(written, "MSET_PAIRS", 5)
         patch.setattr(repair, "COMPARE_ROWS", 15)
         patch.setattr(closely, "LOOK_UP_KEYS", 15)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from reconcile.runs import load as loads
 from reconcile.source import session as sessions
+from reconcile.target.layouts.string import Strings
 from tests.faults import test_crash as crash
 from tests.faults.cluster_scene import ClusterScene
 from tests.support.redis_cluster import Cluster
@@ -21,7 +21,7 @@ def pages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "CHUNK_ROWS", 15)
         patch.setattr(sessions, "ROWS_AT_ONCE", 5)
-        patch.setattr(loads, "TRANSACTION_ROWS", 15)
+        patch.setattr(Strings, "piece_keys", 5)
         yield
 
 

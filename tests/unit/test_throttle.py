@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from reconcile.target.throttle import LONGEST_PAUSE_S, Throttle
+import pytest
+
+from reconcile.target.throttle import LONGEST_PAUSE_S, MOST_PIECES, Throttle
 
 
 class World:
@@ -73,3 +75,38 @@ def test_small_writes_are_not_measured() -> None:
     throttle = world.throttle(None, 0.005)
     throttle.before(10)
     assert world.pings == 0
+
+
+def test_many_small_writes_without_a_rest_are_measured() -> None:
+    """A load in small pieces hurts others as much as one in large transactions."""
+    world = World()
+    throttle = world.throttle(None, 0.005)
+    for _ in range(160):
+        throttle.before(250)
+    assert world.pings == 10
+
+
+def test_small_writes_with_a_rest_between_are_not_measured() -> None:
+    """As when a view is followed."""
+    world = World()
+    throttle = world.throttle(None, 0.005)
+    for _ in range(160):
+        throttle.before(250)
+        world.now += 1
+    assert world.pings == 0
+
+
+@pytest.mark.parametrize(("latency_s", "pieces"), [(0.0001, 1), (0.0005, 2), (0.003, 12), (0.08, MOST_PIECES)])
+def test_the_further_away_the_larger_the_writes(latency_s: float, pieces: int) -> None:
+    """Other clients wait for a round trip anyway."""
+    world = World()
+    world.latency_s = latency_s
+    throttle = world.throttle(None, 0.005)
+    assert throttle.pieces == 1, "not known yet"
+    throttle.before(4_000)
+    assert throttle.pieces == pieces
+
+
+def test_with_the_throttle_off_nobody_is_spared() -> None:
+    """Then the writes are as large as is quickest."""
+    assert World().throttle(None, None).pieces == MOST_PIECES

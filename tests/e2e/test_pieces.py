@@ -1,0 +1,88 @@
+"""What nobody needs to see at once is written in small transactions: Redis' other clients hardly wait for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from reconcile.target.layouts.string import Strings
+from tests.support.command import Command
+from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import owned, prefixed
+from tests.support.sources import Source
+
+ROWS = 3_000
+
+
+class Watched:
+    """How many keys each transaction wrote or deleted, as Redis saw it."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.keys: list[int] = []
+        self._client = server.client()
+        self._monitor = self._client.monitor()
+        self._monitor.__enter__()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        keys = 0
+        for told in self._monitor.listen():
+            name, *arguments = told["command"].split(" ")
+            if name == "ECHO":
+                return
+            keys += {"MSET": len(arguments) // 2, "MSETNX": len(arguments) // 2, "UNLINK": len(arguments)}.get(name, 0)
+            if name == "EXEC":
+                self.keys.append(keys)
+                keys = 0
+
+    def done(self) -> list[int]:
+        """Of the transactions that had keys."""
+        self._client.echo("done")
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        return [keys for keys in self.keys if keys]
+
+
+@pytest.fixture
+def rows(source: Source) -> Iterator[Source]:
+    source.execute(f"INSERT INTO t SELECT 'key' || n, 'v' || n FROM generate_series(1, {ROWS}) AS n")
+    return source
+
+
+def test_a_first_load(rows: Source, redis_server: RedisServer, command: Command) -> None:
+    """Small transactions from the first row to the last."""
+    watched = Watched(redis_server)
+    command("run")
+    seen = watched.done()
+    assert sum(seen) == ROWS
+    assert max(seen) <= Strings.piece_keys
+    assert owned(redis_server.client()) == prefixed(rows.content())
+
+
+@pytest.mark.parametrize("mode", ["delta", "snapshot"])
+def test_a_change_that_does_not_fit(mode: str, rows: Source, redis_server: RedisServer, command: Command) -> None:
+    """Once the state is pending there is nothing to gain from large transactions, for deletes either."""
+    if mode == "delta":
+        rows.execute("ALTER MATERIALIZED VIEW v SET (RETAIN HISTORY FOR '1h')")
+    command.config["limits"] = {"batch_max_keys": 1_000}
+    command("run")
+    rows.execute("DELETE FROM t WHERE length(value) > 4")
+    rows.execute("UPDATE t SET value = value || '!'")
+    watched = Watched(redis_server)
+    assert command("run" if mode == "delta" else mode, "--allow-deletes").view["action"] == mode
+    seen = watched.done()
+    assert sum(seen) >= ROWS
+    assert max(seen) <= Strings.piece_keys
+    assert owned(redis_server.client()) == prefixed(rows.content())
+
+
+def test_a_change_that_fits(rows: Source, redis_server: RedisServer, command: Command) -> None:
+    """Readers see it at once, however many keys that are."""
+    command("run")
+    rows.execute("UPDATE t SET value = value || '!'")
+    watched = Watched(redis_server)
+    command("snapshot", "--deep")
+    assert watched.done() == [ROWS]
