@@ -86,9 +86,7 @@ class Common:
     quiet: bool
 
     def load_settings(self, flags: dict[str, object] | None = None) -> Settings:
-        """Return the configuration and set up logging. `flags`: setting → value; None: not given.
-        Raises ConfigError.
-        """
+        """Return the configuration and set up logging. flags: setting → value; None: not given. Raises ConfigError."""
         from reconcile.config.load import load
         from reconcile.logs import set_up
 
@@ -139,7 +137,7 @@ def ended_in_time(settings: Settings) -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def _ended_by_signals(stop: Stop) -> Iterator[None]:
-    """End the run on a committed time at SIGTERM or SIGINT, and at once at a second one."""
+    """End the run at a committed time at SIGTERM or SIGINT, and at once at a second one."""
     import signal
 
     received: list[int] = []

@@ -25,7 +25,7 @@ def config() -> None:
 @config.command("check")
 @common_options
 def config_check(common: Common) -> None:
-    """Say whether the configuration is usable. Connects to nothing."""
+    """Check whether the configuration is usable, without connecting."""
     settings = common.load_settings()
     names = [view.name for view in settings.views]
     if common.as_json:
@@ -151,8 +151,9 @@ def _print_config(common: Common, relations: tuple[str, ...]) -> None:
 
 
 def _source_settings(common: Common, *, needed: bool) -> Settings | None:
-    """Return settings that give Materialize's address, though no view is configured yet; None if they do not (unless
-    needed).
+    """Return settings that give Materialize's address, even if no view is configured yet; None if they do not.
+
+    needed: raises UsageError instead.
     """
     settings = _load_as_far_as_given(common)
     given = any(settings.origins.get(f"materialize.{name}", "default") != "default" for name in ("host", "url"))
@@ -206,7 +207,7 @@ def _check_buckets(buckets: int | None) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes the shell complete commands and options.
+    """Print the script with which a shell completes commands and options.
 
     \b
     Examples:

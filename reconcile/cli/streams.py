@@ -61,9 +61,7 @@ def guard() -> None:
 
 
 def _fill(number: int) -> None:
-    """Open /dev/null in place of a closed standard stream; else the next file or socket would get its number, and
-    output would go there.
-    """
+    """Open /dev/null in place of a closed standard stream, or output would go to the next file or socket opened."""
     try:
         os.fstat(number)
     except OSError:

@@ -54,12 +54,18 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
     "fast": ("--fast/--deep", {"help": "Compare fingerprints and manifest only, or every row with Redis (default)."}),
     "subset": (
         "--subset",
-        {"metavar": "I/N|next", "help": "Audit one slice of the key space; next: the one after the last audit's."},
+        {"metavar": "I/N|next", "help": "Audit one slice of the key space; next: the one after the last audited."},
     ),
     "show_values": ("--show-values", {"is_flag": True, "help": "Include row values in the report."}),
     "max_report": (
         "--max-report",
-        {"type": click.IntRange(0, 100_000), "default": 20, "show_default": True, "help": "Keys named."},
+        {
+            "type": click.IntRange(0, 100_000),
+            "metavar": "N",
+            "default": 20,
+            "show_default": True,
+            "help": "Name at most N keys.",
+        },
     ),
 }
 """Field of Request → its flag. `OPTIONS` says which command has it; `views` is --view, as everywhere."""
@@ -76,8 +82,8 @@ def _mode(mode: str) -> Callable[[Callable[..., Any]], click.Command]:
                 flag, attributes = FLAGS[field]
                 command = click.option(flag, field, **attributes)(command)
         for option in (
-            click.option("--jobs", type=click.IntRange(1, 64), help="Snapshots at a time, of several views."),
-            click.option("--max-runtime", type=DURATION, help="Stop after this long, on a committed time."),
+            click.option("--jobs", type=click.IntRange(1, 64), help="How many views catch up at the same time."),
+            click.option("--max-runtime", type=DURATION, help="Stop after this long, at a committed time."),
             click.option(
                 "--metrics-file",
                 "metrics_path",

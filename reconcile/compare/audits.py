@@ -51,7 +51,7 @@ def note(
         fields = target.audit()
         target.note_audit({**noted(fields, latest), **more})
     except ReconcileError as error:
-        report.warnings.append(f"the audit could not be noted in Redis: {error.message}")
+        report.warnings.append(f"the audit could not be recorded in Redis: {error.message}")
     earlier = remembered(fields)
     if report.audit is not None:
         report.audit.coverage = coverage(state, [latest, *earlier], every_ms)

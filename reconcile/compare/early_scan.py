@@ -1,6 +1,6 @@
-"""The scan for candidates, started early: in a thread, while the source works on the rows.
+"""The early scan for candidates: in a thread, while the source works on the rows.
 
-Where the source counts fewer rows in a bucket than the manifest does, a scan for names is needed. Until the first rows
+If the source counts fewer rows in a bucket than the manifest does, a scan for names is needed. Until the first rows
 arrive nothing else uses the connection to Redis, so a thread may scan over it.
 """
 

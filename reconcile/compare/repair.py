@@ -1,7 +1,7 @@
 """Make the rows of some buckets equal to the source: read them at T, compare them with Redis, put what differs.
 
 One statement reads them all, however many buckets there are. What Redis holds there beyond the source is left to
-`surplus`, which gets from here whatever can be known without listing other names:
+`surplus`, which gets from here all that can be known without listing names:
 
     beyond[b] = manifest[b] − Σ digest(old value of every key the source has in b)
 """
@@ -34,23 +34,23 @@ class Permission(enum.Enum):
     """What may be done with a key of the source."""
 
     DIFFERENT = "write it where Redis holds something else"
-    ANEW = "write it though Redis holds the same: that takes away whatever expiry it had"
+    ANEW = "write it even if Redis holds the same, to remove any expiry"
     REFUSED = "it exists and is not the view's"
 
 
 @dataclass(slots=True)
 class TakenOver:
-    """Keys of the view that existed at first contact, whatever had written them."""
+    """Keys of the view that existed at first contact, whoever wrote them."""
 
     adopted: int = 0
-    """Those that the view remembers from now on, having no prefix."""
+    """Number of keys that the view remembers from now on, as it has no prefix."""
     overwritten: int = 0
-    """Those that had other content."""
+    """Number of keys that had other content."""
     names: list[bytes] = field(default_factory=list)
-    """Some that were overwritten."""
+    """Some of those."""
 
     def warnings(self) -> Iterator[str]:
-        """What to tell people about it."""
+        """Yield warnings for the report."""
         if self.overwritten:
             names = ", ".join(name_of(name) for name in self.names)
             more = ", …" if self.overwritten > len(self.names) else ""
@@ -190,7 +190,7 @@ def _compare_page(
 def _note_overwritten(
     sides: Sides, rows: Rows, held: Sequence[bytes | None], allowed: list[Permission], taken: TakenOver
 ) -> None:
-    """What others had stored under keys of the view, also what this layout cannot read."""
+    """Note what others had stored under keys of the view, even in forms that this layout cannot read."""
     anew = [
         (key, old)
         for (key, value), old, may in zip(rows, held, allowed, strict=True)

@@ -1,4 +1,4 @@
-"""What Redis holds in some buckets and the source lacks: found by name, judged by the manifest, deleted or left.
+"""Find what Redis holds in some buckets and the source lacks, judge it by the manifest, delete it or leave it.
 
     find     one scan of the names: candidates, with the digests of what is stored under them
     judge    core.surplus tells which of them the view wrote; the others need consent
@@ -30,9 +30,9 @@ _M64 = (1 << 64) - 1
 class Rule(enum.Enum):
     """How candidates are judged."""
 
-    CONSENT = "a human, or redis.dedicated, has agreed to let go of whatever the source lacks"
+    CONSENT = "a human, or redis.dedicated, has agreed to delete whatever the source lacks"
     OWN = "nothing else can be there: the view remembers its keys, or began into nothing"
-    MANIFEST = "the view's own are those the manifest counted"
+    MANIFEST = "the view's own are those that the manifest counts"
     NOTHING = "there is no manifest to tell"
 
 

@@ -24,7 +24,7 @@ class ClaimTable:
     """Tags with a range that reconcile did not write."""
 
     @classmethod
-    def read(cls, stored: Mapping[str, str]) -> ClaimTable:
+    def parse(cls, stored: Mapping[str, str]) -> ClaimTable:
         """Parse tag → range as stored."""
         ranges, unreadable = {}, []
         for tag, text in sorted(stored.items()):
@@ -63,9 +63,7 @@ class ClaimTable:
         return [tag for tag in self.ranges if tag not in states and tag not in configured]
 
     def owner_of(self, key: bytes) -> str | None:
-        """Return the tag whose range contains a key by its name, longest prefix first; None: no tag's, or only
-        remembered.
-        """
+        """Return the tag whose range contains a key by name, longest prefix first; None: none, or it is remembered."""
         return owner_of(key, self.ranges)
 
 

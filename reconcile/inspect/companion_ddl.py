@@ -1,6 +1,4 @@
-"""Write the statements of a companion view for the configured query, with the right number of
-buckets and a new salt.
-"""
+"""Write the statements of a companion view for the configured query: the right number of buckets and a new salt."""
 
 from __future__ import annotations
 
@@ -106,9 +104,7 @@ def _check_name(name: str) -> None:
 def _buckets(
     settings: Settings, view: ViewSettings, session: Session, mapping: Mapping, asked: int | None, stop: Stop
 ) -> tuple[int, str]:
-    """Return the number of buckets and why; a number other than the state's would make the next run
-    recount everything.
-    """
+    """Return the number of buckets and why. Another one than the state's would make the next run compare everything."""
     if asked is not None:
         return asked, "as asked"
     if view.buckets is not None:

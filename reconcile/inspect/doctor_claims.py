@@ -28,7 +28,7 @@ def check_claims(
                 "claims", "no permission to read the claims: runs end with exit code 2", "ACL SETUSER … ~reconcile:*"
             )
             return
-        claims = ClaimTable.read(stored)
+        claims = ClaimTable.parse(stored)
         before = len(findings.found)
         states = None if quick else survey.states()
         tags = {one.tag for one in names.values()}

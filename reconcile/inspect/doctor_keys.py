@@ -118,7 +118,7 @@ def check_compared(target: Target, state: State, view: ViewSettings, findings: F
 def check_legacy(survey: Survey, target: Target, state: State | None, findings: Findings, *, first: bool) -> None:
     """Report mz-redis-sync's timestamp key, and whether mz-redis-sync still runs.
 
-    first: this is the first view examined; if no key is configured, the default one is looked for only then.
+    first: this is the first view examined. Only for that one is the default key looked for, if none is configured.
     """
     configured = target.range.timestamp_key
     if not configured and not first:

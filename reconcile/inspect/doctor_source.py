@@ -64,7 +64,7 @@ def _check_encryption(session: Session, settings: Settings, findings: Findings) 
 
 
 def _check_cluster(session: Session, cluster: str, findings: Findings) -> None:
-    """Check the cluster: a wrong one is only a notice at connect, and the first query fails."""
+    """Check the cluster: Materialize only warns of a wrong one at connect, and the first query fails."""
     with findings.looking("cluster"):
         replicas = catalog.cluster_replicas(session, cluster)
         if replicas is None:

@@ -99,7 +99,7 @@ def _look(scene: _Scene, key: bytes) -> Explanation:
             return found
         scene.stop.wait(LOOK_AGAIN_S)
         scene.stop.check()
-    raise Unavailable("the checkpoint never stood still long enough", hint="try again when no run is following")
+    raise Unavailable("the checkpoint kept moving meanwhile", hint="try again when no run is following")
 
 
 @dataclass(slots=True)
@@ -260,7 +260,7 @@ class _KeyExamination:
         """Return who may write the key, and when runs last did."""
         stored = self._scene.survey.claims()
         names = names_of(self._scene.settings.redis, self._scene.view)
-        owner = None if stored is None else ClaimTable.read(stored).owner_of(self._key)
+        owner = None if stored is None else ClaimTable.parse(stored).owner_of(self._key)
         holder = self._scene.target.holder()
         state = self._known
         since_ms = None if state is None else max(0, self._scene.target.now_ms() - state.updated_at_ms)

@@ -1,4 +1,4 @@
-"""Find lost keys, and names under the prefix that are not the view's: names only, no values.
+"""Find lost keys, and names under the prefix that are not the view's. Reads names, not values.
 
 The manifest says how many keys each bucket has. Counting names by bucket finds most differences for the price of one
 SCAN; buckets that differ, and all buckets of a small view, are compared name by name with the source.
@@ -102,10 +102,9 @@ def expiring(survey: Survey, target: Target, stop: Stop) -> tuple[int, int, list
 
 
 def _worth_naming(counts: list[int], expected: list[int]) -> list[int]:
-    """Return buckets to compare by name: all of a small view, as counts also agree where one key was lost and another
-    added; else some of those that differ.
+    """Return buckets to compare by name, with at most MAX_NAMED_KEYS names in all.
 
-    Together they have at most MAX_NAMED_KEYS names.
+    All buckets of a small view, as counts also agree if one key was lost and another added; else some that differ.
     """
     sizes = [max(has, should) for has, should in zip(counts, expected, strict=True)]
     if sum(sizes) <= MAX_NAMED_KEYS:

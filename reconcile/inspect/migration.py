@@ -43,8 +43,8 @@ def _changes(settings: Settings) -> list[str]:
         ]
     if theirs := [view.mz_timestamp_key for view in bare if view.mz_timestamp_key]:
         lines += [
-            f"* First contact: where {', '.join(theirs)} is there, mz-redis-sync wrote the keys of the view that exist",
-            "  already. They are taken over; the run says how many had other content, and names some.",
+            f"* First contact: if {', '.join(theirs)} is there, mz-redis-sync wrote the keys of the view that exist",
+            "  already. They are taken over; the run reports how many had other content, and names some.",
         ]
     if len(theirs) < len(bare):
         lines += [

@@ -1,4 +1,4 @@
-"""What Redis holds about views, with the shards of a view taken together."""
+"""Read what Redis holds about views, with the shards of each view taken together."""
 
 from __future__ import annotations
 

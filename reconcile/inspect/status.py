@@ -50,7 +50,7 @@ def look(survey: Survey, settings: Settings, views: list[ViewSettings], max_age_
     named = [names_of(settings.redis, view) for view in views]
     now_ms = survey.now_ms()
     stored = survey.claims()
-    claims = None if stored is None else ClaimTable.read(stored)
+    claims = None if stored is None else ClaimTable.parse(stored)
     return [
         _status(settings, view, names, whole, claims, now_ms, max_age_s)
         for view, names, whole in zip(views, named, standings(survey, named), strict=True)

@@ -25,9 +25,7 @@ UNITS = {
 
 
 def lines(report: RunReport) -> list[dict[str, Any]]:
-    """Return one JSON-ready object per view. A failure before any view has View "-", since no
-    dimension may be empty.
-    """
+    """Return one JSON-ready object per view. A failure before any view has View "-": no dimension may be empty."""
     at_ms = report.finished_ms or time.time_ns() // 1_000_000
     if not report.views:
         return [_line(at_ms, "-", report.mode, {"Succeeded": 0, "ExitCode": int(report.exit_code)})]

@@ -51,9 +51,7 @@ def write_file(path: str, text: str, *, private: bool = False) -> None:
 
 
 def is_replaceable(path: str) -> bool:
-    """Whether the path is a regular file or absent, and not stdout or stderr, whose later output would go to the old
-    file.
-    """
+    """Whether the path is a regular file or absent. Not stdout or stderr: later output would go to the old file."""
     found = _stat(path)
     return found is None or (stat.S_ISREG(found.st_mode) and _standard_stream(found) is None)
 

@@ -54,7 +54,7 @@ def _least(times: list[int | None]) -> int | None:
 
 
 def _error(failed: list[ViewReport], whole: ViewReport) -> ErrorReport | None:
-    """The worst error; the others become warnings."""
+    """Return the worst error; the others become warnings."""
     if not failed:
         return None
     first = next((part for part in failed if part.exit_code == whole.exit_code), failed[0])
@@ -83,7 +83,7 @@ def _drift(parts: list[DriftReport], max_report: int) -> DriftReport:
 
 
 def _audit(parts: list[AuditReport]) -> AuditReport | None:
-    """The coverage of the shard compared longest ago, with what was found in all shards."""
+    """Return the audit of the shard compared longest ago, with what was found in all shards."""
     if not parts:
         return None
     surplus: dict[str | None, SurplusReport] = {}

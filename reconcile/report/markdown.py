@@ -20,7 +20,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&@:-])")
 
 
 def render(report: RunReport) -> str:
-    """Several lines, ending with one line break."""
+    """Return several lines, with one line break at the end."""
     return "\n".join(_lines(report)) + "\n"
 
 

@@ -32,7 +32,7 @@ Action = Literal["none", "snapshot", "delta", "verify"]
 
 @dataclass(slots=True)
 class DriftReport:
-    """The drift that `verify` found. At most max_report keys of each kind are named, as text."""
+    """The drift that `verify` found. At most max_report keys are named, as text."""
 
     missing: int = 0
     stale: int = 0
@@ -116,7 +116,7 @@ class ViewReport:
     dry_run: bool = False
     error: ErrorReport | None = None
     progress: Progress = field(default=SILENT, repr=False, compare=False)
-    """Told of every phase and of rows."""
+    """Receives every phase, and rows."""
     _phases: list[str] = field(default_factory=list, repr=False, compare=False)
     """The phases under way, innermost last."""
 

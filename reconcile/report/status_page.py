@@ -1,4 +1,4 @@
-"""All views side by side on one page, for writing after each run of cron.
+"""All views side by side on one page, to be written after each run.
 
 The page is made from the objects of `status --json` (docs/report.md), reloads every minute, and shows views that need
 attention first.

@@ -1,5 +1,5 @@
-"""A report for people: one line per view that a month later still says what, why, how much, how long and as of when;
-then what needs attention.
+"""A report for people: one line per view that still tells a month later what was done, why, how much, how long and as
+of when; then what needs attention.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _drift_lines(drift: DriftReport, *, fast: bool) -> Iterator[str]:
 
 
 def evidence(view: ViewReport) -> Iterator[str]:
-    """What an audit found beside the drift, a line each, plain text: names are as they came."""
+    """Yield what an audit found beside the drift, as lines of plain text; names in them are not escaped."""
     audit = view.audit
     if audit is None:
         return

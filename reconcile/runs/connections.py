@@ -85,9 +85,7 @@ class Connections:
 
 
 class _Refused:
-    """Remembers a server that could not be reached twice in a row, so that a hundred views need not
-    each wait for it.
-    """
+    """Remembers a server that could not be reached twice in a row: a hundred views need not each wait for it."""
 
     def __init__(self) -> None:
         self._times = 0

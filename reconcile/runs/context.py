@@ -164,7 +164,7 @@ def open_view(
         with report.phase("connect"):
             target = open_target(settings.redis, view, stop, nodes=connections.nodes(stop))
             closing.callback(_close_target, target, connections, report, stop)
-            target.pace(settings.limits, stop)
+            target.throttle(settings.limits, stop)
             if not request.reset_state:
                 target.state()  # a newer format or a corrupt state stops here
             session = connections.session(stop)
@@ -193,9 +193,7 @@ def _close_target(target: Target, connections: Connections, report: ViewReport, 
 
 
 def reported_as(run: ViewRun, error: ReconcileError) -> ReconcileError:
-    """Return the error to report. To an overtaken run, what the other run wrote may look like a safety stop; the real
-    reason is LeaseLost.
-    """
+    """Return the error to report: LeaseLost for an overtaken run, to which others' writes look like a safety stop."""
     if run.request.dry_run or not isinstance(error, SafetyStop | HistoryLost):
         return error
     try:
@@ -231,7 +229,7 @@ def leased(run: ViewRun, keeper: LeaseKeeper) -> Iterator[None]:
 
 
 def check_division(run: ViewRun) -> None:
-    """Raise Divided where the view is cut into shards, and none was asked for: each has a state of its own."""
+    """Raise Divided if the view is cut into shards and none was asked for: each has a state of its own."""
     if run.view.shard is None and (n := run.target.division()) != 1:
         raise Divided(n)
 

@@ -1,4 +1,4 @@
-"""Bounded delta: SUBSCRIBE from the checkpoint, commit closed ranges, stop on a closed time.
+"""Delta: SUBSCRIBE from the checkpoint, commit closed ranges, stop at a closed time.
 
 Every commit is one transaction {data, digests of the touched buckets, as_of}. A closed range too large for one is
 applied under `pending`; the run after a crash repeats exactly that range (UP TO its end), because a shorter or longer
@@ -31,11 +31,11 @@ PROGRESS_EVERY_S = 1.0
 """A range without changes moves the checkpoint no more often: every commit to any table may move all frontiers."""
 
 
-class TooLarge(Exception):  # noqa: N818 - not an error: another way is taken
+class TooLarge(Exception):  # noqa: N818 - no error: the caller takes another way
     """More changed at one time than memory can hold."""
 
 
-class Doubt(Exception):  # noqa: N818 - not an error: the run goes on in another way
+class Doubt(Exception):  # noqa: N818 - no error: the caller takes another way
     """The changes do not fit what Redis holds: a snapshot has to settle it.
 
     stop: the error to raise if no snapshot may be taken. withheld: number of deletes concerned.
@@ -92,12 +92,12 @@ class Follower:
     def turn(self, *, idle: bool) -> bool:
         """Receive available changes and commit closed ranges. Return whether the view has come to its end.
 
-        idle: nothing is known to have come; what closed without changes may be committed. Raises Doubt, TooLarge,
-        HistoryLost.
+        idle: nothing is known to have arrived, so a range that closed without changes may be committed. Raises Doubt,
+        TooLarge, HistoryLost.
         """
         subscription, stream = self.subscription, self.subscription.stream
         limit = self.run.settings.limits.memory_max_bytes
-        ends = self.ended  # before the last look: what has closed by now is committed
+        ends = self.ended  # before the last poll: what has closed by now is committed
         subscription.poll(limit)
         # A range that is repeated is committed whole: until then Redis may hold changes of any time in it.
         closed = subscription.finished or (stream.frontier > self.frontier and not self._repeat)
@@ -130,9 +130,7 @@ class Follower:
 
 
 def applier_for(run: ViewRun, as_of: int, forgotten: Records) -> Applier:
-    """Return an applier for the changes of (checkpoint, as_of]; if they do not fit one transaction,
-    it sets `pending`.
-    """
+    """Return an applier for the changes of (checkpoint, as_of]; it sets `pending` if they exceed one transaction."""
     marked = checkpoint.marked(run.state, "begin delta", as_of, run.state.updated_at_ms)
     mark = Write(state=marked, fingerprints=forgotten)
     return Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
@@ -177,9 +175,7 @@ def add_to_manifest(run: ViewRun, manifest: Manifest, digests: Mapping[int, int]
 
 
 def check_deletes(run: ViewRun, deletes: int, before: int, after: int) -> None:
-    """Raise Doubt if so many deletes need consent, before anything of the range is applied: a snapshot goes on with the
-    puts.
-    """
+    """Raise Doubt if so many deletes need consent, before any of the range is applied: a snapshot applies the puts."""
     if not run.guard().objects(deletes, before, after):
         return
     limit = run.view.max_delete_fraction

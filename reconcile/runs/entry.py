@@ -1,8 +1,8 @@
 """The one call that the command line and every function adapter make: all chosen views at once.
 
-workers            open, catch up, take snapshots; a view at a time each
-this thread        follows every view that has caught up, until the end of --for
-one more           renews all leases
+workers            open, catch up, take snapshots; each works on one view at a time
+this thread        follows every view that has caught up, until --for ends
+the lease keeper   renews all leases
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reconcile.compare.closely import Contents, Keys
+from reconcile.compare.contents import BucketContents, Keys
 from reconcile.core.changes import name_of
 from reconcile.core.drift import Cause
 from reconcile.core.ownership import Range, owner_of
@@ -42,7 +42,7 @@ class Evidence:
         others = self._others
         return lambda key: owner_of(key, others)
 
-    def add(self, seen: Contents, cause: Cause | None) -> None:
+    def add(self, seen: BucketContents, cause: Cause | None) -> None:
         """Add what was found in one bucket. cause: why it differs; None: it is equal or lags."""
         self.add_duplicates(seen.repeated)
         if cause not in _UNEXPLAINED:

@@ -15,9 +15,9 @@ from reconcile.core import schedule
 from reconcile.runs.delta import Follower
 
 LOOK_EVERY_S = 0.2
-"""How often each view's clock and signals are looked at, whether anything comes or not."""
+"""How often each view's clock and signals are checked, whether anything arrives or not."""
 LOOKS_S = 0.002
-"""No longer than this for one look after another while changes may be coming."""
+"""Time limit for such looks in a row, as changes may be waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Left:
 
 
 class Loop:
-    """The followed views. A pass costs what came, not how many views there are.
+    """The followed views. The cost of a pass depends on what arrived, not on the number of views.
 
-    idle: called for one view after the other that has been looked at, for a twentieth of the time at most.
+    idle: called for one view after another after its look, for at most a twentieth of the time.
     """
 
     def __init__(self, idle: Callable[[Follower], None] = lambda follower: None) -> None:
@@ -39,12 +39,12 @@ class Loop:
         self._numbers: dict[Follower, int] = {}
         """Follower → its socket's number, as the socket may be closed by the time it leaves."""
         self._looks: dict[Follower, float] = {}
-        """When each has to be looked at, the first one first."""
+        """When each is due for a look, the first one first."""
         self._busy: dict[Follower, None] = {}
         """Those whose last poll left data behind."""
         self._idle = idle
         self._idling: dict[Follower, None] = {}
-        """Those that wait for an idle moment, longest first."""
+        """Those that wait for an idle moment; the one that has waited longest is first."""
         self._idle_at = 0.0
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class Loop:
             kept.pop(follower, None)
 
     def turn(self, timeout_s: float = LOOK_EVERY_S) -> list[Left]:
-        """Wait for data, serve the views it came for, and return those that left."""
+        """Wait for data, serve the views that received some, and return those that left."""
         wait_s = 0.0 if self._busy else max(0.0, min(timeout_s, self._next_look() - time.monotonic()))
         came = dict.fromkeys([*self._busy, *(key.data for key, _ in self._selector.select(wait_s))])
         gone = [self._served(follower, lambda follower: follower.turn(idle=False)) for follower in came]

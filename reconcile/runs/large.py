@@ -43,7 +43,7 @@ def apply_range(run: ViewRun, until: int, still: Still, *, repeat: bool) -> None
             task.put(parts)
             break
         except (TooLarge, ResultTooLarge):
-            # What was put of this attempt is put again, equal: from here on this is a repeat.
+            # What this attempt has put will be put again, equal: from here on this is a repeat.
             repeat = repeat or task.applier.marked
             parts *= 4
             if parts > MAX_PARTS:
@@ -65,7 +65,7 @@ class _Range:
         self._repeat = repeat
         self._with_deletes: list[int] = []
         self.manifest = records.manifest_of(run.state)
-        # Which buckets are touched is known in the end only: until then no fingerprint is.
+        # Only in the end is it known which buckets are touched; until then no fingerprint is.
         self.applier = applier_for(run, until, Records(whole=b""))
         self.touched = bytearray(run.state.buckets)
         """1 for buckets whose rows have changed: most of them, and there may be 2^17."""
@@ -90,7 +90,7 @@ class _Range:
             for bucket in changes.touched:
                 self.touched[bucket] = 1
             self.applier.put_all(changes.puts.items())
-            del changes  # before the next part comes: each may be as large as memory_max
+            del changes  # before the next part arrives: each may be as large as memory_max
 
     def delete(self, parts: int) -> None:
         """Delete retracted keys, once the guard has allowed them."""

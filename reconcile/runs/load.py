@@ -63,9 +63,7 @@ def _note(run: ViewRun, digests: list[int], chunk: Rows) -> int:
 
 
 def _write(run: ViewRun, chunks: Iterator[Rows], digests: list[int], marked: State) -> None:
-    """Write rows. The first transaction also sets the pending mark: if the very first rows are refused, nothing is
-    written.
-    """
+    """Write rows. The first transaction also sets the pending mark, so nothing is written if its rows are refused."""
     mark: State | None = marked
     unsettled = 0
     for rows in _pieces(chunks, run.target):

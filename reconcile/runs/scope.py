@@ -53,7 +53,7 @@ class Scope:
         return [self.dirty] if self.rows <= largest else list(groups_of(self.dirty, self.rows_in, largest))
 
 
-def survey(
+def read_scope(
     run: ViewRun,
     reading: Reading,
     why: decide.Snapshot,

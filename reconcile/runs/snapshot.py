@@ -2,7 +2,7 @@
 
     load     Redis holds none of the view's keys: stream the rows and write them
     repair   find the buckets whose fingerprint is unknown or not the checkpoint's; read their rows, put what is missing
-             or stale, judge what is left over, and delete or withhold it
+             or stale, judge the surplus, and delete or withhold it
 
 First contact with existing keys, a snapshot that was cut short and `--deep` are repairs too, of more buckets. Buckets
 are repaired in parts if the run may be cut short, or if their names do not fit into memory.
@@ -29,7 +29,7 @@ from reconcile.core.state import Identity
 from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop
 from reconcile.runs import load
 from reconcile.runs.context import ViewRun
-from reconcile.runs.scope import Scope, choose_grain, fingerprints, salt_of, survey
+from reconcile.runs.scope import Scope, choose_grain, fingerprints, read_scope, salt_of
 from reconcile.source.companion import CompanionDefinition
 from reconcile.source.reading import Reading, check_still
 from reconcile.target.batch import Applier
@@ -47,8 +47,8 @@ def take(
 ) -> None:
     """Take the snapshot and commit as_of := T. The lease is held (or this is a dry run).
 
-    suspects: buckets to examine though their fingerprints are unchanged. Raises SafetyStop, after the puts, if keys are
-    left that need consent.
+    suspects: buckets to examine although their fingerprints are unchanged. Raises SafetyStop, after the puts, if keys
+    are left that need consent.
     """
     run.report.action, run.report.reason = "snapshot", why.reason
     identity = run.described.identity(reading.explained)
@@ -109,7 +109,7 @@ class _Snapshot:
         """Digest of the buckets that are not examined."""
         self._applier: Applier | None = None
         self._collided = False
-        """A load met an existing key: what it had written by then is this run's own."""
+        """Whether a load met an existing key; what it had written by then is this run's own."""
 
     @property
     def is_first(self) -> bool:
@@ -162,7 +162,7 @@ class _Snapshot:
     def repair(self) -> None:
         """Repair whatever differs, or may differ."""
         run, report = self._run, self._run.report
-        scope = survey(run, self._reading, self._why, self._companion, self._suspects)
+        scope = read_scope(run, self._reading, self._why, self._companion, self._suspects)
         report.buckets, report.buckets_read, report.deep = scope.grain, len(scope.dirty), scope.everything
         self._load_manifest(scope)
         marked = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
@@ -234,7 +234,7 @@ class _Snapshot:
         self._delete_early(scope, total, part, found)
         if not (len(found.explained_names) or len(found.unexplained_names)):
             total.parts.pop()
-        part.names = part.nulls = type(part.names)(0, 0)  # let go of before the next part comes
+        part.names = part.nulls = type(part.names)(0, 0)  # freed before the next part
         if scope.grain != scope.buckets or run.request.dry_run or self._applier is None:
             return
         left = {b for b in part.chosen if b in found.explained or b in found.unexplained}
@@ -319,7 +319,7 @@ class _Snapshot:
         if not unexplained:
             return None
         left = guard.handful_left(self._base.removed, self._now_ms) if self._rule() is Rule.MANIFEST else 0
-        asked = run.stored.surplus.keys() & total.unexplained().keys()  # what waits for consent never becomes a handful
+        asked = run.stored.surplus.keys() & total.unexplained().keys()  # keys that wait for consent are no handful
         if unexplained <= left and not asked:
             every = [name_of(name) for _, found in total.parts for name in found.unexplained_names]
             run.report.warnings.append(f"drift: removed keys that no run of this view wrote: {', '.join(every)}")

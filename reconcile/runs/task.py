@@ -1,5 +1,5 @@
-"""The work on one view in one invocation, from opening to closing its connections, in stages between which other views
-may be served. A failure ends in this view's report and does not affect the others.
+"""The work on one view in one invocation, from opening to closing its connections, in stages: other views may be served
+in between. A failure ends in this view's report and does not affect the others.
 
     advance() ─▶ a Follower for the loop; unfollowed(); advance() ─▶ …
              └▶ None: done, close(); or turned_away, cut_short: rest(), and advance() again later
@@ -206,9 +206,9 @@ class Task:
         work.finish(run)
 
     def _divide(self, n: int) -> None:
-        """The view is cut into n shards: each is a task of its own, and they share the report."""
+        """Make a task for each of the view's n shards; they share its report."""
         if self._view.shard is not None:
-            self.report.fail(Unavailable("the view was cut otherwise meanwhile", hint="the next run looks again"))
+            self.report.fail(Unavailable("the view's number of shards has just changed", hint="the next run continues"))
             return
         for shard in shards_of(n):
             view = dataclasses.replace(self._view, shard=shard)
@@ -216,7 +216,7 @@ class Task:
             self.parts.append(Task(self._settings, view, self._request, self._whole, report, self._started))
 
     def gather(self) -> None:
-        """Have the view's report out of those of its shards, if it has any."""
+        """Join the reports of the view's shards, if it has any."""
         if self.parts:
             verify, named = self._request.mode == "verify", self._request.max_report
             join(self.report, [part.report for part in self.parts], verify=verify, max_report=named)

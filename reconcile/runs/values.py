@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconcile.compare.closely import Difference
+from reconcile.compare.contents import Difference
 from reconcile.runs.context import ViewRun
 from reconcile.source.reading import Reading
 

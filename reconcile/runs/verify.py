@@ -15,8 +15,8 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from reconcile.compare import audits, closely, records
-from reconcile.compare.closely import Contents, Difference, Keys
+from reconcile.compare import audits, contents, records
+from reconcile.compare.contents import BucketContents, Difference, Keys
 from reconcile.compare.sides import add_both
 from reconcile.core import digest, drift, guard
 from reconcile.core.changes import name_of
@@ -113,7 +113,7 @@ class _Audit:
                     suspects, buckets = self._suspects(reading, exact)
                 self._confirm(suspects, buckets, reading, exact)
             except (Incomplete, Unavailable) as error:
-                if not self._has_drift:  # what was found counts, whatever ended the search
+                if not self._has_drift:  # drift that was found counts, whatever ended the search
                     raise
                 report.warnings.append(f"not everything was compared: {error.message}")
         if self._has_drift:
@@ -233,7 +233,7 @@ class _Audit:
             before = self._recorded(left)
             with self._again(run.stored.state, reading, exact) as current:
                 claimed_by = self.evidence.claimed_by()
-                found, unsettled = closely.look_at(
+                found, unsettled = contents.compare(
                     run.sides(current), buckets, before, run.state.commit, run.request.max_report, claimed_by
                 )
                 now = None if exact or run.stored.state is None else fingerprints_now(run, current, run.stored.state)
@@ -263,7 +263,7 @@ class _Audit:
 
     def _judge(
         self,
-        looked_at: dict[int, Contents],
+        looked_at: dict[int, BucketContents],
         buckets: int,
         recorded: dict[int, int | None],
         now: Fingerprints | None,
@@ -288,7 +288,7 @@ class _Audit:
                 self._note(bucket, buckets, seen, cause)
             self.evidence.add(seen, cause)
 
-    def _note(self, bucket: int, buckets: int, seen: Contents, cause: Cause) -> None:
+    def _note(self, bucket: int, buckets: int, seen: BucketContents, cause: Cause) -> None:
         found = self.run.report.drift
         assert found is not None
         found.note(bucket, buckets, cause.value, missing=seen.missing, stale=seen.stale, extra=seen.extra)
@@ -300,7 +300,7 @@ class _Audit:
     # -- afterwards ----------------------------------------------------------------------------------------------
 
     def ask_for_consent(self) -> None:
-        """What lags while deletes are withheld waits for a human: no drift, but not in sync either."""
+        """Fail if something lags while deletes are withheld: it waits for a human, so it is not in sync."""
         run, found = self.run, self.run.report.drift
         pending = run.state.pending
         lags = run.request.fast or (found is not None and found.lagging_buckets > 0)
@@ -308,7 +308,7 @@ class _Audit:
             run.report.fail(guard.still_withheld(run.view.name))
 
     def remember(self) -> None:
-        """Record the verdict beside the state; it does not depend on whether that is possible."""
+        """Record the verdict beside the state. If that is impossible, the verdict stands."""
         run, found = self.run, self.run.report.drift
         i, n = self.subset
         latest = PastAudit(

@@ -28,7 +28,7 @@ BUSY_LOOK_S = 0.02
 """How long the loop waits for changes while workers may hand over a view."""
 LEAST_SHARE_S = 1.0
 TURN_S = 2.0
-"""How long a view is followed before another view gets its connection, if there are too few connections."""
+"""How long a view is followed before another one gets its connection, if there are too few connections."""
 
 
 def work_on(tasks: list[Task], settings: Settings, stop: Stop) -> None:
@@ -99,7 +99,7 @@ class _Scheduled:
         self._waiting: deque[Task] = deque()
         self._advancing: dict[Future[Follower | None], Task] = {}
         self._followed: dict[Follower, tuple[Task, float]] = {}
-        """Each with the time since it is followed, longest first."""
+        """Each with the time since when it is followed, longest first."""
         self._turned_away: deque[Task] = deque()
         """Tasks for which Materialize had no connection."""
         self._look_for_room_at = 0.0
@@ -156,7 +156,7 @@ class _Scheduled:
             task.rest()
             if self._advancing or self._followed or self._turned_away or self._waiting:
                 self._turned_away.append(task)
-            else:  # others have the connections: no use to wait for our own
+            else:  # somebody else has the connections: waiting for ours is no use
                 task.give_up(refused)
         elif task.cut_short:
             task.rest()

@@ -37,7 +37,7 @@ MAX_TURNS = 4
 
 
 class Forced(Exception):  # noqa: N818 - no error: the caller takes a snapshot
-    """A delta cannot continue; why a snapshot is needed, and which buckets it must examine besides."""
+    """A delta cannot continue. why: the snapshot that is needed; suspects: more buckets that it must examine."""
 
     def __init__(self, why: Snapshot, suspects: frozenset[int] = frozenset()) -> None:
         super().__init__(why.reason)
@@ -214,8 +214,8 @@ def _decide(run: ViewRun, reading: Reading) -> decide.Decision:
 
 
 def _snapshot_is_cheaper(run: ViewRun, companion: CompanionDefinition | None) -> bool:
-    """Whether a snapshot is cheaper: starting a SUBSCRIBE makes the server read the whole view, an indexed companion
-    answers at once.
+    """Whether a snapshot is cheaper than a delta: a SUBSCRIBE makes the server read the whole view, while an indexed
+    companion view answers at once.
     """
     return companion is not None and run.follow_until is None and run.state.pending is None
 
@@ -270,7 +270,7 @@ def _subscribe(run: ViewRun, up_to: Frontier | None, still: Still) -> Subscripti
 
 
 def still_reading(run: ViewRun, ids: list[str]) -> Still:
-    """Return what asks, on another session than a subscription's, whether the query still reads these objects."""
+    """Return a check, on another session than a subscription's, that the query still reads these objects."""
     return lambda: still(run.session, run.described.mapping, ids)
 
 
@@ -336,7 +336,7 @@ def _note_end(run: ViewRun, now: int) -> None:
 
 
 def _note_stop(run: ViewRun, *, behind: bool) -> None:
-    if run.stop.share_over:  # it is not over: others have their turn
+    if run.stop.share_over:  # this view continues after the others' turns
         return
     if run.stop.requested and (behind or run.stop.reason != "deadline"):
         run.report.exit_code = ExitCode.INCOMPLETE

@@ -85,7 +85,7 @@ def count_rows(session: Session, mapping: Mapping) -> tuple[int, int]:
 
 
 def repeated_keys(mapping: Mapping, within: str = "") -> str:
-    """Return some keys with several rows: (key, rows)."""
+    """Return a query for the keys with several rows: (key, rows)."""
     return (
         f"SELECT {mapping.key_sql} AS key, count(*) AS rows FROM {mapping.source}{within} "
         "GROUP BY 1 HAVING count(*) > 1"
@@ -93,12 +93,12 @@ def repeated_keys(mapping: Mapping, within: str = "") -> str:
 
 
 def first_row(mapping: Mapping) -> str:
-    """Read one key, the cheapest test of whether the view can be read."""
+    """Return a query for one key, the cheapest test of whether the view can be read."""
     return f"SELECT {mapping.key_sql} AS key FROM {mapping.source} LIMIT 1"
 
 
 def rows_of_key(mapping: Mapping, key: bytes) -> str | None:
-    """Return the rows of one Redis key, in the mapping's form; None for bytes that no text key can be."""
+    """Return a query for the rows of one Redis key, in the mapping's form; None for bytes that no text key can be."""
     if mapping.keys[0].oid == BYTEA:
         wanted = bytes_literal(key)
     else:
@@ -117,7 +117,7 @@ def _text(value: bytes | None) -> str:
 
 
 STORABLE_KINDS = ("materialized-view", "view", "table", "source")
-"""Kinds of relations a view can be made of, likeliest first."""
+"""Kinds of relations that a view can be made of, likeliest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,5 +144,5 @@ def relations(session: Session) -> list[Relation]:
 
 
 def plain_identifier(name: str) -> str:
-    """Return a name as people write it: quoted only if it would mean something else without."""
+    """Return a name as people write it: quoted only if it would otherwise mean something else."""
     return name if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) else identifier(name)

@@ -44,9 +44,7 @@ def map_columns(
     expires_at: str | None = None,
     view: str,
 ) -> Mapping:
-    """Check the query's columns against the configuration. values: names, or ("*",) for all others.
-    Raises SchemaError.
-    """
+    """Check the query's columns against the configuration. values: names, or ("*",): all others. Raises SchemaError."""
     found = {column.name: column for column in columns}
     chosen = [*key.columns, *([expires_at] if expires_at is not None else [])]
     if tuple(values) == (EVERY,):
@@ -77,7 +75,7 @@ def _check_found(name: str, role: str, columns: list[Column], view: str) -> None
     """Raise SchemaError unless the query has exactly one column of this name."""
     times = sum(column.name == name for column in columns)
     if times > 1:
-        raise SchemaError(f"the query of view {view} has several columns {name!r}", hint="give them names")
+        raise SchemaError(f"the query of view {view} has several columns {name!r}", hint="give them different names")
     if not times:
         names = ", ".join(column.name for column in columns) or "none"
         raise SchemaError(
@@ -142,9 +140,7 @@ def _type_name(column: Column) -> str:
 
 
 def describe_mapping(session: Session, view: ViewSettings) -> Mapping:
-    """Return the columns of a view's query, checked against its settings. Reads no rows. Raises SchemaError,
-    UsageError.
-    """
+    """Return a view's columns, checked against its settings. Reads no rows. Raises SchemaError, UsageError."""
     key = KeyShape(view.key_prefix, view.key_columns, view.key_literals)
     columns = session.columns(query.describe(view.sql))
     mapping = map_columns(

@@ -69,7 +69,7 @@ def describe_companion(session: Session, name: str) -> CompanionDefinition:
     count = int(buckets[1])
     if not MIN_BUCKETS <= count <= MAX_BUCKETS or count & (count - 1):
         raise UsageError(
-            f"companion view {name} was made for {count} buckets; right are powers of two from {MIN_BUCKETS} to "
+            f"companion view {name} was made for {count} buckets, not a power of two from {MIN_BUCKETS} to "
             f"{MAX_BUCKETS}",
             hint=_AGAIN,
         )

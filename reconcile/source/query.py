@@ -18,7 +18,7 @@ from reconcile.core.digest import mask_of
 from reconcile.core.framing import RowForm
 from reconcile.core.keys import KeyShape
 from reconcile.core.shards import WHOLE, Shard
-from reconcile.core.sql import identifier as identifier  # one of the names this module gives
+from reconcile.core.sql import identifier as identifier  # exported from here too
 from reconcile.core.times import Frontier
 
 BYTEA, TEXT = 17, 25
@@ -53,11 +53,10 @@ def current_of(sql: str) -> str:
 
 
 def plan_of(sql: str) -> str:
-    """Return a statement for the query's plan, which shows what EXPLAIN TIMESTAMP does not: plain views, which are
-    inlined and have no frontier.
+    """Return a statement for the query's plan. Unlike EXPLAIN TIMESTAMP it shows plain views, which have no frontier.
 
-    As JSON: text may only count the rows of a constant relation (sqllogictest/explain/default.slt). Without fast path:
-    that has the present time in place of mz_now() (adapter/src/optimize/peek.rs).
+    As JSON, since the text may only count the rows of a constant relation (sqllogictest/explain/default.slt). Without
+    fast path, since that has the present time in place of mz_now() (adapter/src/optimize/peek.rs).
     """
     return f"EXPLAIN OPTIMIZED PLAN WITH (NO FAST PATH) AS JSON FOR SELECT * FROM ({sql}) AS q"
 
@@ -80,7 +79,7 @@ class Mapping:
 
     @property
     def source(self) -> str:
-        """What every statement reads rows of: the query, or its part."""
+        """What statements about rows read FROM: the query, limited to the shard."""
         if self.shard == WHOLE:
             return f"({self.sql}) AS q"
         return f"(SELECT * FROM ({self.sql}) AS q WHERE {self.part_sql(self.shard.i, self.shard.n)}) AS q"
@@ -91,8 +90,8 @@ class Mapping:
         return self._key_behind(self.key.prefix)
 
     def _key_behind(self, prefix: str) -> str:
-        """Return an expression for the Redis key with another prefix; the reader adds the real one (each || is paid per
-        row).
+        """Return an expression for the Redis key with another prefix. The reader adds the real one, as each || takes
+        time per row.
         """
         suffix = self.key.literals[-1]
         if self.keys[0].oid == BYTEA:

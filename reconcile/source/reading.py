@@ -96,7 +96,7 @@ class Reading:
         return fingerprint(int(total or 0))
 
     def repeated_keys(self, chosen: list[int], buckets: int, names: int) -> tuple[int, list[bytes]]:
-        """(how many keys of the chosen buckets have several rows, at most `names` of them)."""
+        """Return (how many keys of the chosen buckets have several rows, at most `names` of them)."""
         statement = catalog.repeated_keys(self.mapping, self.mapping.within(chosen, buckets))
         found = [key for key, _ in self._fetch(f"{statement} LIMIT {names + 1}") if key is not None]
         if len(found) <= names:
@@ -153,7 +153,7 @@ def open_reading(session: Session, mapping: Mapping, as_of: int | None) -> Itera
     try:
         yield reading
     except BaseException:
-        # A statement may be half read. COMMIT would wait for its end, which is never read: for ever.
+        # A statement may be half read. COMMIT would wait for ever for its end, which nobody reads.
         session.close()
         raise
     reading.end()
@@ -174,15 +174,13 @@ def still(session: Session, mapping: Mapping, ids: list[str], as_of: int | None 
 
 
 def check_still(still: Still) -> None:
-    """Raise Unavailable if the view was replaced: rows and fingerprints may be of two. Before whatever is kept."""
+    """Raise Unavailable if the view was replaced: what was read may belong to two views. Call before keeping any."""
     if not still():
         raise Unavailable("the view was replaced while it was read", hint="the next run reads it again")
 
 
 def rows_of_key(session: Session, mapping: Mapping, key: bytes, as_of: int | None) -> list[Row]:
-    """Return the rows of one Redis key, now or at a readable time; at most three, which is enough
-    to show duplicates.
-    """
+    """Return the rows of one Redis key, now or at a readable time; at most three, enough to show duplicates."""
     statement = catalog.rows_of_key(mapping, key)
     if statement is None:
         return []

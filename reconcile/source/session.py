@@ -136,9 +136,7 @@ class Session:
         self.fetch(statement)
 
     def columns(self, statement: str) -> list[Column]:
-        """Return names and type oids of a statement's result; the statement must not read anything.
-        Raises UsageError.
-        """
+        """Return names and type oids of a result. The statement must not read anything. Raises UsageError."""
         with self.bounded(planning=True), self._connection.cursor() as cursor:
             cursor.execute(statement.encode())
             return [Column(item.name, item.type_code) for item in cursor.description or []]
@@ -181,14 +179,14 @@ class Session:
                 try:
                     yield some
                 except GeneratorExit:
-                    # The caller gave up. psycopg cancels the statement and reads to its end: not without a bound.
+                    # The caller gave up. psycopg cancels the statement and reads to its end, which needs a bound.
                     self._answered_at = time.monotonic() - self._settings.read_timeout_s + GRACE_S
                     rows.close()  # type: ignore[attr-defined]
                     raise
                 self.note_answer()
 
     def environment_id(self) -> str:
-        """Id of this Materialize: timestamps of another one are meaningless here."""
+        """Return the id of this Materialize; timestamps of another one mean nothing here."""
         if self._environment_id is None:
             ((found,),) = self.fetch("SELECT mz_environment_id()")
             self._environment_id = str(found or b"", "utf-8")
@@ -246,7 +244,7 @@ def connect(settings: MaterializeSettings, stop: Stop) -> Session:
         conninfo = _conninfo(settings, stop.remaining_s())
     except psycopg.ProgrammingError as error:
         raise UsageError("materialize.url is not a connection string libpq understands") from error
-    # libpq bounds what it does with each address by connect_timeout, but not the look-up of the name before that.
+    # libpq applies connect_timeout to each address, but not to the name lookup before that.
     hosts = 1 + str(conninfo_to_dict(conninfo).get("host", "")).count(",")
     limit_s = hosts * settings.connect_timeout_s + LOOK_UP_S
     try:

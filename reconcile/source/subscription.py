@@ -201,12 +201,12 @@ class Subscription:
         limit = self._session.read_timeout_s
         if self.hydrated:
             limit = min(limit, PROGRESS_TIMEOUT_S)
-        # The progress of a view WITH (REFRESH …) is the time of its next refresh: until then there is nothing to say.
+        # A view WITH (REFRESH …) makes progress up to its next refresh; until then there is nothing to send.
         since_frontier_s = time.time() - self.stream.frontier / 1000
         if min(time.monotonic() - self._silent_since, since_frontier_s) > limit:
             raise Unavailable(
                 f"Materialize said nothing for {limit:g} s, not even progress",
-                hint="is the view's cluster running, has it replicas, and do its sources receive anything?",
+                hint="is the view's cluster running, does it have replicas, and do its sources receive anything?",
             )
 
 
@@ -241,9 +241,7 @@ def open_subscription(
     part: tuple[int, int] | None = None,
     salt: int = 0,
 ) -> Iterator[Subscription]:
-    """Yield a subscription that has started; it ends with the block. Raises HistoryLost at once if as_of can no longer
-    be read.
-    """
+    """Yield a subscription that has started; it ends with the block. Raises HistoryLost if as_of is not readable."""
     subscription = begin_subscription(session, mapping, buckets, as_of, up_to, part, salt)
     try:
         _await_start(subscription, session)

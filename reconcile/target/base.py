@@ -58,7 +58,7 @@ class Base(ABC):
         self._before = _used(nodes)
         """What views that had these connections before had sent."""
 
-    def pace(self, limits: LimitSettings, stop: Stop) -> None:
+    def throttle(self, limits: LimitSettings, stop: Stop) -> None:
         """See port."""
         self._throttle = Throttle(limits.writes_per_second, limits.latency_max_s, self._ping, stop.wait)
 
@@ -68,7 +68,7 @@ class Base(ABC):
         return time.monotonic() - began
 
     def _make_way(self, write: Write) -> None:
-        """Wait until a write may begin, and refuse what must not be written."""
+        """Refuse what must not be written, and wait until the write may begin."""
         self.admit(write.puts, write.deletes)
         if self._throttle is not None:
             self._throttle.before(len(write.puts) + len(write.deletes))
@@ -138,7 +138,7 @@ class Base(ABC):
             (reply,) = self._nodes.wire(self._nodes.owner_of(key)).send([("GET", key)]).replies()
             legacy = reply if isinstance(reply, bytes) else None
         replies = ticket.replies() if self._fence is not None else checked(ticket.replies())[-1]
-        found = stored.read(replies, self.view, legacy)
+        found = stored.parse(replies, self.view, legacy)
         self._read(found.state)
         return found
 
@@ -161,7 +161,7 @@ class Base(ABC):
         """See port."""
         wires = [self._nodes.wire(node) for node in range(self._nodes.count)]
         tickets = [wire.send([("INFO",), ("DBSIZE",)]) for wire in wires]
-        return counters.joined([counters.read(*ticket.replies()) for ticket in tickets])
+        return counters.joined([counters.parse(*ticket.replies()) for ticket in tickets])
 
     def now_ms(self) -> int:
         """See port."""
@@ -302,7 +302,7 @@ class Base(ABC):
             self._bulk_max_bytes = int(reply[1]) if known else DEFAULT_BULK_MAX_BYTES
         if len(value) > self._bulk_max_bytes:
             raise DataError(
-                f"the value of {name_of(key)} has {len(value)} bytes; this Redis takes at most {self._bulk_max_bytes}",
+                f"the value of {name_of(key)} has {len(value)} bytes; this Redis allows {self._bulk_max_bytes} at most",
                 hint="shorten it in the query, or raise proto-max-bulk-len",
             )
 
@@ -350,6 +350,6 @@ def _used(nodes: Nodes) -> tuple[int, int, int]:
 
 def _refused(key: bytes, view: str) -> DataError:
     return DataError(
-        f"the key {name_of(key)} has a name that reconcile keeps for itself; the view must not write it",
+        f"the key {name_of(key)} is reserved for reconcile's own state; the view must not write it",
         hint="set another redis.key_prefix for the view, or leave the row out in the query",
     )

@@ -8,7 +8,7 @@ from typing import Any
 from reconcile.target.port import Counters
 
 
-def read(info: Any, size: Any) -> Counters:
+def parse(info: Any, size: Any) -> Counters:
     """The counters of one server. info, size: the replies; an error where INFO or DBSIZE was refused."""
     text = info.decode("utf-8", "replace") if isinstance(info, bytes) else ""
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))

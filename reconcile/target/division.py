@@ -1,4 +1,4 @@
-"""Into how many shards a view is cut, and how that changes while runs of the old shards may still be alive.
+"""The number of shards a view is cut into, and how to change it while runs of the old shards may still be alive.
 
 `:shards` holds the number; without it the view is whole. A run that takes a shard's lease reads the number afterwards,
 and gives the lease back if the view is cut into another number. To change the division, a run first takes over every
@@ -58,11 +58,11 @@ def acquire(
                 continue
             except (LeaseHeld, LeaseLost) as error:
                 raise OldShardHeld(error.message) from error
-    raise OldShardHeld(f"other runs are changing into how many shards view {names.view} is cut")
+    raise OldShardHeld(f"other runs are changing the number of shards of view {names.view}")
 
 
 def blank_state(owned: Range) -> State:
-    """The state of a view of which nothing is kept: its claim and new salts."""
+    """The initial state of a view: its claim and new salts."""
     return State(salt=secrets.randbits(64), source_salt=secrets.token_hex(16), claim=owned.encode())
 
 
@@ -105,7 +105,7 @@ def _arm(wire: Wire, taken: Sequence[tuple[Names, Right]]) -> None:
 def _kept(wire: Wire, names: Names) -> Kept:
     """What is stored of a shard. Raises StateError."""
     *replies, manifest = wire.send([*stored.reading(names), ("GET", names.manifest)]).replies()
-    found = stored.read(replies, names.view, None)
+    found = stored.parse(replies, names.view, None)
     state = found.state
     if state is None:
         return Kept(None)

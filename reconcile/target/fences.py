@@ -1,9 +1,9 @@
 """Fences of a cluster, where no transaction spans the state's slot and the data: one on each primary, beside the data.
 
 A fence is a hash in some slot of the primary. It holds the token of the run that may write there, and a mark of what
-was last written under it. Data is written by a script that checks both first: each node by itself refuses a run that
-was overtaken, or a write to a node that is no longer what it was. A run that takes the lease raises all fences before
-it reads anything.
+was last written under it. A script checks both before it writes data: so each node by itself refuses a run that was
+overtaken, and writes planned on data that it no longer holds. A run that takes the lease raises all fences before it
+reads anything.
 
 From the marks the next run learns whether each node still holds what the state says was written. After a failover or a
 restart a node may have lost its last seconds while the state's node did not, or the other way round.
@@ -241,7 +241,7 @@ def raise_fences(primaries: Primaries, names: Names, right: Right) -> tuple[Righ
             commands.append(("DEL", names.fingerprints))
         commit, armed = _transact(primaries, names, token, commands)
         return Right(token, commit, armed), Fences(primaries, names, token, at, kept)
-    raise Unavailable("the fences of the Redis Cluster change while they are raised", hint="the next run tries again")
+    raise Unavailable("the fences of the Redis Cluster kept changing", hint="the next run tries again")
 
 
 def _under_way(state: Mapping[bytes, bytes]) -> bool:

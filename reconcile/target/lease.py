@@ -28,12 +28,12 @@ from reconcile.target.translation import checked, printable, translate
 from reconcile.target.wire import Command, Wire
 
 LONGEST_MS = 3_600_000
-"""Longer than any run's lease. One with more time left, without an expiry, or that is no string, counts as free."""
+"""Longer than any run's lease. One with more time left, without an expiry, or of another type counts as free."""
 
 ATTEMPTS = 3
 
 TOKEN_DIGITS = 15
-"""No counter of ours comes so far. Scripts can still tell such numbers apart."""
+"""No counter of ours gets that long, and scripts (with their floating point) can tell such numbers apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def new_owner() -> bytes:
 
 
 def number(stored: bytes | None) -> int:
-    """A token as stored; 0 where something else stands there, which must not count as one for ever after."""
+    """A stored token; 0 for anything else, since every later token would have to be larger."""
     return int(stored) if stored is not None and stored.isdigit() and len(stored) <= TOKEN_DIGITS else 0
 
 
@@ -87,7 +87,7 @@ def acquire(wire: Wire, names: Names, lease_s: float, *, owner: bytes, reset: bo
         right = _take(wire, names, max(1, round(lease_s * 1000)), owner, reset=reset)
         if right is not None:
             return right
-        # Another run has taken over, or, while the lease is still ours, cut the view and so written this state.
+        # Another run has taken over; or the lease is still ours, and it cut the view and so wrote this state.
         if wire.call("GET", names.lease) != owner:
             break
     raise held(wire, names)
@@ -135,7 +135,7 @@ def _take(wire: Wire, names: Names, lease_ms: int, owner: bytes, *, reset: bool)
 
 
 def division_of(reply: bytes | RedisError | None, view: str) -> int:
-    """Into how many shards a view is cut. Raises StateError for something that reconcile does not write."""
+    """The number of shards a view is cut into. Raises StateError for anything that reconcile does not write."""
     if isinstance(reply, RedisError) and not str(reply).startswith("WRONGTYPE"):
         raise translate(reply)
     if reply is None:

@@ -2,7 +2,7 @@
 
     reconcile:{<ns>.<view>}:state          all keys of a view have the same tag, so they share a slot of a cluster
     reconcile:{<ns>.<view>}:state:<i>/<n>  the state of one shard; token, lease, manifest … likewise
-    reconcile:{<ns>.<view>}:shards         into how many shards the view is cut now; absent: it is whole
+    reconcile:{<ns>.<view>}:shards         the number of shards the view is cut into now; absent: it is whole
     reconcile:{claims}                     the claims of every view in the database, whatever its namespace
     reconcile:{<number>}:fence:<tag>       in a cluster: a fence, in a slot of the primary that it guards
 

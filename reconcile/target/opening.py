@@ -1,4 +1,4 @@
-"""Opening a target: the kind, the connections and the layout that the settings ask for; others are not imported."""
+"""Open a target: the kind, connections and layout that the settings ask for; no others are imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many keys to ask for at once, so that no page gets large, whatever the sizes of the values. Pure.
+"""Decide how many keys to ask for at once, so that no page gets large, whatever the sizes of the values. Pure.
 
 Pages begin small and double while values are small. After a large value the reader asks for sizes first and cuts pages
 by them, until no large value has come for a while.

@@ -117,7 +117,7 @@ class Target(Protocol):
     atomic: bool
     """Whether a Write is one step: a reader sees all of it or nothing."""
     divided_from: int | None
-    """Into how many shards the view was cut before `acquire` changed that; None: it did not."""
+    """The number of shards the view was cut into before `acquire` changed it; None: it did not."""
 
     @property
     def batch_keys(self) -> int:
@@ -195,7 +195,7 @@ class Target(Protocol):
 
     # -- the right to write --------------------------------------------------------------------------------------
 
-    def pace(self, limits: LimitSettings, stop: Stop) -> None:
+    def throttle(self, limits: LimitSettings, stop: Stop) -> None:
         """Write no faster than the limits allow from now on."""
         ...
 
@@ -217,7 +217,7 @@ class Target(Protocol):
         ...
 
     def division(self) -> int:
-        """Into how many shards the view is cut; 1: it is whole. Raises StateError."""
+        """The number of shards the view is cut into; 1: it is whole. Raises StateError."""
         ...
 
     def acquire(self, lease_s: float, *, owner: bytes, reset: bool, divide: bool = False) -> None:

@@ -17,7 +17,7 @@ from reconcile.target.wire import Command
 
 
 def reading(names: Names) -> list[Command]:
-    """The commands whose replies go to `read`."""
+    """The commands whose replies go to `parse`."""
     return [
         ("HGETALL", names.state),
         ("STRLEN", names.manifest),
@@ -31,7 +31,7 @@ def at_once(some: list[Command]) -> list[Command]:
     return [("UNWATCH",), ("MULTI",), *some, ("EXEC",)]
 
 
-def read(replies: Sequence[Any], view: str, legacy: bytes | None) -> Stored:
+def parse(replies: Sequence[Any], view: str, legacy: bytes | None) -> Stored:
     """What the replies to `reading` mean. legacy: content of mz-redis-sync's timestamp key; ignored once there is a
     state, as reconcile writes that key then. Raises StateError."""
     fields, manifest_bytes, fingerprints, surplus = replies

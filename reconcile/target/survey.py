@@ -1,4 +1,4 @@
-"""What status, doctor and explain ask of Redis beyond a view's own reads, for all views over one connection.
+"""Read what status, doctor and explain need beyond a view's own reads, for all views over one connection.
 
 It only reads. Commands that have to be tried run on a scratch key, in one transaction that also deletes it.
 """
@@ -113,7 +113,7 @@ class Survey:
     # -- views ---------------------------------------------------------------------------------------------------
 
     def divisions(self, views: Sequence[Names]) -> list[int]:
-        """Into how many shards each view is cut. Raises StateError."""
+        """The number of shards each view is cut into. Raises StateError."""
         tickets = [self._home(names).send([("GET", names.shards)]) for names in views]
         replies = [ticket.replies()[0] for ticket in tickets]
         return [division_of(reply, names.view) for names, reply in zip(views, replies, strict=True)]

@@ -1,5 +1,5 @@
-"""What Redis' errors mean for the user. Nothing that a server quotes from our commands gets into a message: it may be a
-row's value or the password."""
+"""Translate Redis' errors. Nothing that a server quotes from our commands gets into a message: it may be a row's value
+or the password."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _known_command(match: re.Match[str]) -> str:
 
 
 def translate(error: Exception) -> ReconcileError:
-    """What a Redis error means for the user."""
+    """Translate a Redis error, or a failure of the connection."""
     text = own_words(error)
     upper = text.upper()
     if (access := _access(error, text, upper)) is not None:

@@ -147,7 +147,7 @@ class Wire:
         )
 
     def _with_outcome(self, error: ReconcileError) -> ReconcileError:
-        """The error, with a word about a transaction that was under way: it may have been applied."""
+        """The error; its message also says so if a transaction was under way, which may have been applied."""
         if any(ticket.transaction for ticket in self._under_way):
             error.message += " (the outcome of the last transaction is unknown; the next run finds out)"
         return error
@@ -239,7 +239,7 @@ def _moved(error: Exception) -> Unavailable:
 
 
 def _not_connected(error: Exception, connection: Connection, settings: RedisSettings, stop: Stop) -> Exception:
-    """The error to raise when connecting failed."""
+    """The error to raise when connecting fails."""
     translated: Exception = translate(error)
     if isinstance(error, builtins.TimeoutError):
         translated = Unavailable(

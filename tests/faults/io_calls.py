@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 
 import pytest
 
-from reconcile.compare import closely, early_scan, repair
+from reconcile.compare import contents, early_scan, repair
 from reconcile.errors import HistoryLost, Unavailable
 from reconcile.runs import delta as deltas
 from reconcile.runs import large, work
@@ -234,7 +234,7 @@ def small_pages() -> Iterator[None]:
         patch.setattr(Strings, "piece_keys", 10)
         patch.setattr(written, "MSET_PAIRS", 5)
         patch.setattr(repair, "COMPARE_ROWS", 15)
-        patch.setattr(closely, "LOOK_UP_KEYS", 15)
+        patch.setattr(contents, "LOOK_UP_KEYS", 15)
         patch.setattr(deltas, "EXISTS_KEYS", 3)
         patch.setattr(pace, "PAGE_KEYS", 20)
         patch.setattr(reader, "PAGE_KEYS", 20)

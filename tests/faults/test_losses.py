@@ -231,4 +231,4 @@ def test_a_verdict_does_not_depend_on_being_noted(why: str, rig: Rig) -> None:
     assert ended.code == 3, ended.told
     assert ended.view.drift is not None
     assert ended.view.drift.missing == 50
-    assert any("could not be noted" in warning for warning in ended.view.warnings)
+    assert any("could not be recorded" in warning for warning in ended.view.warnings)

@@ -1,4 +1,4 @@
-"""Runs end when told to: by signals, deadlines, --for, --until-current, in every phase, on a committed time."""
+"""Runs end when told to: by signals, deadlines, --for, --until-current, in every phase, at a committed time."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_for_ends_on_time(rig: Rig) -> None:
 
 
 def test_for_that_is_too_short(rig: Rig) -> None:
-    """--for ends before the present was reached: exit 4, on a committed time, and the next run goes on."""
+    """--for ends before the present was reached: exit 4, at a committed time, and the next run goes on."""
     phase = prepare(rig, "catch-up")
     before = state(rig.client)["as_of"]
     ended = rig.run("delta", follow_s=1.0)

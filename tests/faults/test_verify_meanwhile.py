@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from reconcile.compare import closely, sides
+from reconcile.compare import contents, sides
 from reconcile.runs import audit_fast, settled
 from reconcile.runs import verify as audits
 from tests.faults.history import TALLY, new_history
@@ -124,7 +124,7 @@ def test_verify_looks_again_when_overtaken(
             return reading
 
         monkeypatch.setattr(audits, "add_both", after_a_run("scan", sides.add_both))
-        monkeypatch.setattr(closely, "look_at", after_a_run("look", closely.look_at))
+        monkeypatch.setattr(contents, "compare", after_a_run("look", contents.compare))
         report = scene.execute("verify")
         assert left == {"scan": 0, "look": 0}
         assert report.exit_code == 0, (report.error, report.drift)
@@ -161,7 +161,7 @@ def test_a_row_that_comes_and_goes_is_no_drift(
             return reading
 
         monkeypatch.setattr(audits, "add_both", beside_a_row("scan", sides.add_both))
-        monkeypatch.setattr(closely._Comparison, "at_keys", beside_a_row("keys", closely._Comparison.at_keys))
+        monkeypatch.setattr(contents._Comparison, "at_keys", beside_a_row("keys", contents._Comparison.at_keys))
         report = scene.execute("verify")
         assert left == {"scan": 0, "keys": 0}
         assert report.exit_code == 0, (report.error, report.drift)

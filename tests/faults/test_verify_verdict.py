@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconcile.compare import closely
+from reconcile.compare import contents
 from reconcile.core import digest
 from reconcile.errors import Unavailable
 from reconcile.report.run_report import ViewReport
@@ -38,9 +38,9 @@ def elsewhere(names: Iterable[str]) -> list[str]:
 def beside(history: History, monkeypatch: pytest.MonkeyPatch, work: Callable[[int], None]) -> None:
     """Something happens before each close look; there are few of them."""
     looks = 0
-    really = closely.look_at
+    really = contents.compare
 
-    def look_at(*arguments: Any) -> Any:
+    def compare(*arguments: Any) -> Any:
         nonlocal looks
         looks += 1
         work(looks)
@@ -48,7 +48,7 @@ def beside(history: History, monkeypatch: pytest.MonkeyPatch, work: Callable[[in
 
     monkeypatch.setattr(audits, "MAX_LOOKS", 5)
     monkeypatch.setattr(audits, "LOOK_AGAIN_S", 0.001)
-    monkeypatch.setattr(closely, "look_at", look_at)
+    monkeypatch.setattr(contents, "compare", compare)
 
 
 def follows(history: History) -> Callable[[int], None]:

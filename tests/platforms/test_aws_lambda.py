@@ -197,7 +197,7 @@ def test_addresses_from_secrets_manager_and_their_rotation(
 
 
 def test_following_ends_before_lambda_would_kill(new_sandbox: Any, deployment: Deployment) -> None:
-    """Asked to follow for ten minutes with a limit of 8 s: it returns on a committed time, well inside the limit."""
+    """Asked to follow for ten minutes with a limit of 8 s: it returns at a committed time, well inside the limit."""
     sandbox = new_sandbox()
     deployment.put({"a": "1"})
     invocation = sandbox.start({"mode": "run", "follow_s": 600}, limit_s=8.0)

@@ -49,7 +49,7 @@ PLAIN = shaped("", "key", "")
         (columns(("key", TEXT)), "no column 'value', which `value:` names; its columns are: key", "`value:`"),
         (columns(), "no column 'value', which `value:` names; its columns are: none", 'AS "value"'),
         (columns(("Key", TEXT), ("value", TEXT)), "no column 'key'", 'AS "key"'),
-        (columns(("key", TEXT), ("key", TEXT), ("value", TEXT)), "several columns 'key'", "give them names"),
+        (columns(("key", TEXT), ("key", TEXT), ("value", TEXT)), "several columns 'key'", "give them different names"),
         (
             columns(("key", TEXT), ("value", TEXT), ("x", TEXT), ("y", INT8)),
             "unused columns: x, y",

@@ -21,7 +21,7 @@ STORED = {
 
 def test_overlaps_are_pairs() -> None:
     """A prefix within another overlaps it; what cannot be read is set apart."""
-    claims = ClaimTable.read(STORED)
+    claims = ClaimTable.parse(STORED)
     assert claims.overlapping() == [("a", "ab")]
     assert claims.unreadable == ["odd"]
 
@@ -49,12 +49,12 @@ def test_overlaps_are_those_of_the_rule(ranges: list[Range]) -> None:
 
 def test_orphans_have_neither_state_nor_view() -> None:
     """A claim is needed by a state or by a view of this configuration."""
-    assert ClaimTable.read(STORED).orphaned({"a", "kept"}, {"c"}) == ["ab"]
+    assert ClaimTable.parse(STORED).orphaned({"a", "kept"}, {"c"}) == ["ab"]
 
 
 def test_owner_of_a_key() -> None:
     """The longest prefix has the key; remembered keys cannot be told by name."""
-    claims = ClaimTable.read(STORED)
+    claims = ClaimTable.parse(STORED)
     assert claims.owner_of(b"a:b:1") == "ab"
     assert claims.owner_of(b"a:1") == "a"
     assert claims.owner_of(b"z") is None

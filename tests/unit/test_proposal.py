@@ -81,7 +81,7 @@ def test_migration_tells_of_first_contact() -> None:
     ]
     bare = dataclasses.replace(view, key_prefix="")
     adopted = migration.render(Settings(views=(bare,)), "old.yaml")
-    assert "where t is there" in adopted
+    assert "if t is there" in adopted
     assert "--adopt" not in adopted
     unproved = dataclasses.replace(bare, mz_timestamp_key=None)
     assert "--adopt" in migration.render(Settings(views=(unproved,)), "old.yaml")

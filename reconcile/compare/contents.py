@@ -1,4 +1,4 @@
-"""Compare some buckets exactly: every row of the source at T with every key that Redis holds there.
+"""Compare the contents of some buckets exactly: every row of the source at T with every key that Redis holds there.
 
 One statement reads the rows and one scan the keys, however many buckets there are. Read-only. Other runs may commit
 meanwhile, and a row may go and come back: each page of keys is read within one commit, and counts only if the records
@@ -47,7 +47,7 @@ class Difference:
 
 
 @dataclass(slots=True)
-class Contents:
+class BucketContents:
     """Digests (added-up form) of one bucket at the source and in Redis, and the keys that differ."""
 
     source: int = 0
@@ -60,19 +60,18 @@ class Contents:
     repeated: Keys = field(default_factory=Keys)
 
 
-def look_at(
+def compare(
     sides: Sides,
     buckets: int,
     recorded: Mapping[int, int | None],
     commit: str,
     max_examples: int,
     claimed_by: Callable[[bytes], str | None] = lambda _: None,
-) -> tuple[dict[int, Contents], set[int]]:
+) -> tuple[dict[int, BucketContents], set[int]]:
     """Compare buckets. At most max_examples keys are named per bucket, MAX_EXAMPLES over all.
 
-    recorded: the buckets with the manifest's records as of the reading, and `commit`; None: without a manifest. Returns
-    also the buckets whose records were others while their keys were read: their contents are of no one time.
-    Raises DataError for a key with several rows.
+    recorded: the buckets with the manifest's records as of the reading, and `commit`; None: without a manifest. Also
+    returns the buckets whose records were different while their keys were read: their contents are of no one time.
     """
     task = _Comparison(sides, buckets, recorded, commit, max_examples, claimed_by)
     task.at_rows()
@@ -90,7 +89,7 @@ class _Comparison:
         max_examples: int,
         claimed_by: Callable[[bytes], str | None],
     ) -> None:
-        self.contents = {bucket: Contents() for bucket in sorted(recorded)}
+        self.contents = {bucket: BucketContents() for bucket in sorted(recorded)}
         self.unsettled: set[int] = set()
         self._sides = sides
         self._buckets = buckets
@@ -189,7 +188,7 @@ class _Comparison:
             found.stale += 1
             self._name(found, key, "stale", bucket)
 
-    def _name(self, found: Contents, key: bytes, kind: str, bucket: int) -> None:
+    def _name(self, found: BucketContents, key: bytes, kind: str, bucket: int) -> None:
         if self._examples_left and len(found.examples) < self._max_examples:
             self._examples_left -= 1
             found.examples += (Difference(key, kind, bucket),)
