@@ -14,10 +14,11 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, get_args
 
 # Imported here because platforms give a whole CPU to a cold start, and a fraction of one to an invocation.
+from msgspec import Struct
+
 import reconcile.runs.verify
 import reconcile.runs.work  # noqa: F401
 from reconcile.config.load import load
@@ -43,8 +44,7 @@ _SYNONYMS = {"for": "follow_s", "seconds": "follow_s", "view": "views", "command
 EVENT_MAX_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """How an invocation ended: the report as JSON-ready values, its exit code, and whether a retry may help."""
 
     body: dict[str, Any]

@@ -13,8 +13,9 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from reconcile.errors import Incomplete
 
@@ -24,8 +25,7 @@ _LOOK_EVERY_S = 0.25
 _T = TypeVar("_T")
 
 
-@dataclass(slots=True, eq=False)
-class _Watch:
+class _Watch(Struct, eq=False):
     stop: Stop
     cancel: Callable[[], None] | None
     sever: Callable[[], None]

@@ -6,10 +6,10 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import Struct
 
 from reconcile.texts import argument, environment
 
@@ -76,8 +76,7 @@ VIEW_NAME = ViewName()
 FILE_NAME = FileName()
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
+class Common(Struct, frozen=True):
     """Options of every command that reads the configuration."""
 
     config_path: str | None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
 import click
 from click import shell_completion
+from msgspec.structs import replace
 
 from reconcile.cli.options import FILE_NAME, NAME, VIEW_NAME, Common, common_options, ended_in_time
 from reconcile.cli.output import is_terminal, print_json, say
@@ -131,7 +131,7 @@ def _print_migrated(common: Common, old_path: str) -> None:
 
     if common.config_path is not None:
         raise click.UsageError("--from and --config exclude each other: --from names the file to convert")
-    settings = dataclasses.replace(common, config_path=old_path).load_settings()
+    settings = replace(common, config_path=old_path).load_settings()
     _print_yaml(common, render(settings, old_path))
 
 

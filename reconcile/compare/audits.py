@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
+
+from msgspec import to_builtins
 
 from reconcile.compare.coverage import coverage
 from reconcile.core.state import State
@@ -31,7 +32,7 @@ def remembered(fields: Mapping[str, str]) -> list[PastAudit]:
 def noted(fields: Mapping[str, str], latest: PastAudit) -> dict[str, str]:
     """Return the fields with one more audit."""
     history = [latest, *remembered(fields)][:MAX_HISTORY]
-    return {LAST: json.dumps(asdict(latest)), HISTORY: json.dumps([asdict(audit) for audit in history])}
+    return {LAST: json.dumps(to_builtins(latest)), HISTORY: json.dumps([to_builtins(audit) for audit in history])}
 
 
 def note(

@@ -8,9 +8,10 @@ of its buckets were then those of T.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
+
+from msgspec import Struct, field
 
 from reconcile.compare import records
 from reconcile.compare.sides import Rows, Sides
@@ -28,8 +29,7 @@ MAX_READS = 10
 """Reads of one page of keys until no commit falls into one."""
 
 
-@dataclass(slots=True)
-class Keys:
+class Keys(Struct):
     """How many keys, and some of them by name."""
 
     count: int = 0
@@ -37,8 +37,7 @@ class Keys:
     """At most MAX_NAMES."""
 
 
-@dataclass(slots=True)
-class Difference:
+class Difference(Struct):
     """One key that differs. kind: missing, stale or extra, seen from Redis."""
 
     key: bytes
@@ -46,8 +45,7 @@ class Difference:
     bucket: int
 
 
-@dataclass(slots=True)
-class BucketContents:
+class BucketContents(Struct):
     """Digests (added-up form) of one bucket at the source and in Redis, and the keys that differ."""
 
     source: int = 0

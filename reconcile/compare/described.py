@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from reconcile.config.settings import ViewSettings
 from reconcile.core.ownership import Range
@@ -18,8 +18,7 @@ from reconcile.source.reading import Reading
 from reconcile.source.session import Session
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
+class Described(Struct, frozen=True):
     """One view's query. plan: empty if Materialize does not show it. companion: None without a usable one."""
 
     environment_id: str

@@ -11,7 +11,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from reconcile.compare.sides import Rows, Sides
 from reconcile.core import digest
@@ -38,8 +39,7 @@ class Permission(enum.Enum):
     REFUSED = "it exists and is not the view's"
 
 
-@dataclass(slots=True)
-class TakenOver:
+class TakenOver(Struct):
     """Keys of the view that existed at first contact, whoever wrote them."""
 
     adopted: int = 0
@@ -65,8 +65,7 @@ class TakenOver:
             )
 
 
-@dataclass(slots=True)
-class Repaired:
+class Repaired(Struct):
     """The buckets of one part after their rows were put. Digests are added-up."""
 
     buckets: int

@@ -8,33 +8,26 @@ snapshot that has them as suspects.
 from __future__ import annotations
 
 from binascii import crc32
-from collections.abc import Collection, Generator
-from dataclasses import dataclass, field
+from collections.abc import Collection
 
 from reconcile.compare import records
 from reconcile.compare.sides import add_page
 from reconcile.core import digest
 from reconcile.core.records import Manifest
 from reconcile.core.state import State
-from reconcile.target.port import Page, Target
+from reconcile.target.port import Target
 
 
-@dataclass(slots=True)
 class Slice:
     """One slice under way; `step` reads a page."""
 
-    target: Target
-    i: int
-    n: int
-    buckets: int
-    salt: int
-    held: list[int] = field(init=False)
-    _pages: Generator[Page, None, None] = field(init=False)
+    __slots__ = ("_pages", "buckets", "held", "i", "n", "salt", "target")
 
-    def __post_init__(self) -> None:
-        self.held = [0] * self.buckets
-        mask, i = self.n - 1, self.i
-        self._pages = self.target.rows(None if self.n == 1 else lambda key: crc32(key) & mask == i)
+    def __init__(self, target: Target, i: int, n: int, buckets: int, salt: int) -> None:
+        self.target, self.i, self.n, self.buckets, self.salt = target, i, n, buckets, salt
+        self.held = [0] * buckets
+        mask = n - 1
+        self._pages = target.rows(None if n == 1 else lambda key: crc32(key) & mask == i)
 
     def step(self) -> bool:
         """Read one page. Return False if none is left. Raises Unavailable if the server was replaced."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reconcile.core import digest
 from reconcile.core.digest import MAX_BUCKETS
@@ -21,8 +22,7 @@ CHUNKS_PER_PAGE = 2
 """A page of keys has about as many rows as this many chunks of the source."""
 
 
-@dataclass(slots=True)
-class Sides:
+class Sides(Struct):
     """The source at `reading.as_of` and the target, for one view. salt: the state's digest salt."""
 
     reading: Reading

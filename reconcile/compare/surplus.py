@@ -13,8 +13,9 @@ from __future__ import annotations
 import enum
 from binascii import crc32
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import chain
+
+from msgspec import Struct, field
 
 from reconcile.compare.early_scan import HELD_BYTES, HELD_NAMES, EarlyScan, names_within
 from reconcile.compare.repair import Repaired
@@ -36,8 +37,7 @@ class Rule(enum.Enum):
     NOTHING = "there is no manifest to tell"
 
 
-@dataclass(slots=True)
-class Candidates:
+class Candidates(Struct):
     """The candidates of one bucket.
 
     held: (name, hash) as far as they fit; count and total (Σ hashes mod 2^64): of all.
@@ -53,8 +53,7 @@ class Candidates:
         return self.count * digest.ONE + self.total
 
 
-@dataclass(slots=True)
-class Surplus:
+class Surplus(Struct):
     """The judged candidates of one part. explained, unexplained: bucket → digest (added-up)."""
 
     explained: dict[int, int] = field(default_factory=dict)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from reconcile.config import values
 from reconcile.config.settings import MaterializeSettings, RedisSettings, Secret
@@ -22,8 +23,7 @@ _FIELDS: Final = {
 """libpq's parameter → field. All others are passed to libpq unchanged."""
 
 
-@dataclass(slots=True)
-class Parts:
+class Parts(Struct):
     """The contents of a URL: field → value. `extra` are libpq's parameters without a field."""
 
     values: dict[str, object] = field(default_factory=dict)

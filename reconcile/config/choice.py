@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
+
+from msgspec.structs import replace
 
 from reconcile.config.ownership import place_of
 from reconcile.config.settings import Settings, ViewSettings
@@ -37,4 +38,4 @@ def restricted(settings: Settings, views: list[ViewSettings], shard: Shard) -> l
                 f"{place}: shards of view {view.name} reach different times, which one key cannot hold",
                 hint="leave out mz_timestamp_key or --shard",
             )
-    return [dataclasses.replace(view, shard=shard) for view in views]
+    return [replace(view, shard=shard) for view in views]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from reconcile.errors import ConfigError
 
@@ -26,12 +27,15 @@ _SCALARS = {_TAG + t for t in ("str", "int", "float", "bool", "null", "timestamp
 _TRUE = ("y", "yes", "true", "on")
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """A mapping (dict), a list, a scalar's text, a bool, or None for nothing at all."""
 
-    content: dict[str, Node] | list[Node] | str | bool | None = field(repr=False)
+    content: dict[str, Node] | list[Node] | str | bool | None
     place: str
+
+    def __repr__(self) -> str:
+        """Without the content: it may be a secret."""
+        return f"Node({self.place!r})"
 
     @property
     def found(self) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from msgspec import Struct, field
 
 from reconcile import texts
 from reconcile.config import document, schema
@@ -37,14 +38,13 @@ class Layer(enum.IntEnum):
     FLAG = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Struct, frozen=True):
     """A configured value before it is typed, with the place it came from.
 
     Only the value that wins over the other layers is expanded, fetched and parsed.
     """
 
-    raw: Raw = field(repr=False)
+    raw: Raw
     path: str
     """The name its author used: 'redis.port' in a file or flag, 'REDIS_URL' in the environment."""
     place: str
@@ -60,6 +60,10 @@ class Given:
             return f"{self.place}: {self.path}"
         return self.path if self.layer is Layer.ENVIRONMENT else f"flag {self.path}"
 
+    def __repr__(self) -> str:
+        """Without the value: it may be a secret."""
+        return f"Given({self.path!r}, {self.place!r})"
+
     def error(self, problem: str, hint: str) -> ConfigError:
         return ConfigError(f"{self.where}: {problem}", hint=hint)
 
@@ -71,8 +75,7 @@ def _sections() -> dict[str, Section]:
     return {section: {} for section in schema.SECTIONS}
 
 
-@dataclass(slots=True)
-class FileLayer:
+class FileLayer(Struct):
     """The file's sections and views. `views` is None without a views: list; the keys of mz-redis-sync are in
     sections['view'].
     """

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -70,16 +69,15 @@ def _build(
     """Build one settings object."""
     found: dict[str, object] = {}
     names = {key.field: key for key in schema.SECTIONS[section] if key.field}
-    for spec in fields(schema.CLASSES[section]):
-        key = names.get(spec.name)
-        name = spec.name if key is None else key.name
-        if spec.name in decided:
-            found[spec.name], origins[f"{path}.{name}"] = decided[spec.name]
+    for field in schema.CLASSES[section].__struct_fields__:
+        key = names.get(field)
+        name = field if key is None else key.name
+        if field in decided:
+            found[field], origins[f"{path}.{name}"] = decided[field]
         elif key is not None and name in merged:
-            found[spec.name] = reader.value(key, merged[name])
+            found[field] = reader.value(key, merged[name])
             origins[f"{path}.{name}"] = merged[name].place
         else:
-            assert spec.default is not MISSING or spec.default_factory is not MISSING, name
             origins[f"{path}.{name}"] = "default"
     return schema.CLASSES[section](**found)
 

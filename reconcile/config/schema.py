@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, dataclass
-from typing import Any, Final
+from typing import Final
+
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from reconcile.config import keyform, query, settings, values
-from reconcile.config.values import Key, Kind
+from reconcile.config.values import Configured, Key, Kind
 
-CLASSES: Final[dict[str, Any]] = {
+CLASSES: Final[dict[str, type[Configured]]] = {
     "materialize": settings.MaterializeSettings,
     "redis": settings.RedisSettings,
     "redis.sentinel": settings.SentinelSettings,
@@ -59,12 +60,10 @@ FORMS: Final = (
 def _declared(section: str) -> Iterator[Key]:
     if section in URLS:
         yield URLS[section]
-    for spec in dataclasses.fields(CLASSES[section]):
-        if "key" in spec.metadata:
-            key: Key = spec.metadata["key"]
-            default = None if spec.default is MISSING else spec.default
-            yield dataclasses.replace(key, name=key.name or spec.name, field=spec.name, default=default)
-        if section == VIEW and spec.name == "sql":
+    for field, key in CLASSES[section].KEYS.items():
+        default = None if key.default is UNSET else key.default
+        yield replace(key, name=key.name or field, field=field, default=default)
+        if section == VIEW and field == "sql":
             yield from FORMS
 
 
@@ -80,8 +79,7 @@ SHORT_NAMES: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Spelling:
+class Spelling(Struct, frozen=True):
     """The meaning of one spelling of a key: password_file is `password`, read from a file."""
 
     key: Key

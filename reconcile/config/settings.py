@@ -1,6 +1,6 @@
 """The settings of a run as frozen values, and the one declaration of each configuration key.
 
-A field's metadata (`key`) gives the key's name, kind, meaning and place. Files, variables, flags, `config show`, the
+A field's `key` gives the key's name, kind, meaning, place and default. Files, variables, flags, `config show`, the
 manual's tables and the suggestions in errors are derived from it (`schema`).
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec import Struct, field
+
 from reconcile.config import keyform, query, values
-from reconcile.config.values import Kind, key
+from reconcile.config.values import Configured, Kind, key
 from reconcile.core.shards import Shard
 
 
@@ -43,36 +44,27 @@ _PATIENCE = values.duration(0.1, 86_400)
 LOCAL_NAMES: Final = ("localhost", "localhost.localdomain")
 
 
-@dataclass(frozen=True, slots=True)
-class MaterializeSettings:
+class MaterializeSettings(Configured, frozen=True):
     """How to connect to the source. URLs and libpq services have been resolved into the fields."""
 
-    host: str = field(default="localhost", metadata=key(values.HOST_OR_FOLDER, "", absent="required without `url`"))
-    port: int = field(default=6875, metadata=key(values.PORT, ""))
-    user: str = field(default="materialize", metadata=key(values.LINE, ""))
-    password: Secret | None = field(
-        default=None, metadata=key(values.optional(values.SECRET), "an app password", secret=True)
-    )
-    database: str = field(default="materialize", metadata=key(values.LINE, ""))
-    sslmode: str | None = field(
+    host: str = key(values.HOST_OR_FOLDER, "", default="localhost", absent="required without `url`")
+    port: int = key(values.PORT, "", default=6875)
+    user: str = key(values.LINE, "", default="materialize")
+    password: Secret | None = key(values.optional(values.SECRET), "an app password", default=None, secret=True)
+    database: str = key(values.LINE, "", default="materialize")
+    sslmode: str | None = key(
+        values.choice("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+        "as in libpq; see [TLS](#tls)",
         default=None,
-        metadata=key(
-            values.choice("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
-            "as in libpq; see [TLS](#tls)",
-            absent="`prefer`",
-        ),
+        absent="`prefer`",
     )
-    sslrootcert: str | None = field(
-        default=None, metadata=key(values.optional(values.PATH), "file with certificate authorities")
+    sslrootcert: str | None = key(values.optional(values.PATH), "file with certificate authorities", default=None)
+    cluster: str | None = key(
+        values.optional(values.LINE), "cluster the queries run on", default=None, absent="the role's"
     )
-    cluster: str | None = field(
-        default=None,
-        metadata=key(values.optional(values.LINE), "cluster the queries run on", absent="the role's"),
-    )
-    connect_timeout_s: float = field(default=10.0, metadata=key(_PATIENCE, "", name="connect_timeout"))
-    read_timeout_s: float = field(
-        default=300.0,
-        metadata=key(_PATIENCE, "a read has failed if nothing arrives for this long", name="read_timeout"),
+    connect_timeout_s: float = key(_PATIENCE, "", default=10.0, name="connect_timeout")
+    read_timeout_s: float = key(
+        _PATIENCE, "a read has failed if nothing arrives for this long", default=300.0, name="read_timeout"
     )
     extra: Mapping[str, Secret] = field(default_factory=dict)
     """Other libpq parameters from the URL: sslcert, options, service, hostaddr, several ports, …"""
@@ -116,169 +108,138 @@ class MaterializeSettings:
         return "hostaddr" in self.extra
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelSettings:
+class SentinelSettings(Configured, frozen=True):
     """Sentinels that name the current primary."""
 
-    hosts: tuple[tuple[str, int], ...] = field(
-        metadata=key(values.ADDRESSES, "the Sentinels; without a port: 26379", absent="required")
+    hosts: tuple[tuple[str, int], ...] = key(
+        values.ADDRESSES, "the Sentinels; without a port: 26379", absent="required"
     )
-    master: str = field(metadata=key(values.LINE, "name of the primary, as the Sentinels know it", absent="required"))
-    username: str | None = field(
-        default=None, metadata=key(values.optional(values.LINE), "the Sentinels' own ACL user")
-    )
-    password: Secret | None = field(
-        default=None, metadata=key(values.optional(values.SECRET), "the Sentinels' own password", secret=True)
+    master: str = key(values.LINE, "name of the primary, as the Sentinels know it", absent="required")
+    username: str | None = key(values.optional(values.LINE), "the Sentinels' own ACL user", default=None)
+    password: Secret | None = key(
+        values.optional(values.SECRET), "the Sentinels' own password", default=None, secret=True
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RedisSettings:
+class RedisSettings(Configured, frozen=True):
     """How to connect to the target. URLs have been resolved into the fields, with Redis' defaults for the rest.
 
     The address is one of: unix_socket_path; sentinel; host and port.
     """
 
-    host: str = field(default="localhost", metadata=key(values.HOST, "", absent="required without `url`"))
-    port: int = field(default=6379, metadata=key(values.PORT, ""))
-    unix_socket_path: str | None = field(
-        default=None, metadata=key(values.optional(values.PATH), "in place of host and port")
-    )
-    db: int = field(default=0, metadata=key(values.whole(0, 1_000_000), ""))
-    username: str | None = field(default=None, metadata=key(values.optional(values.LINE), "ACL user"))
-    password: Secret | None = field(default=None, metadata=key(values.optional(values.SECRET), "", secret=True))
-    tls: bool = field(default=False, metadata=key(values.BOOLEAN, "see [TLS](#tls)"))
-    tls_verify: str = field(
+    host: str = key(values.HOST, "", default="localhost", absent="required without `url`")
+    port: int = key(values.PORT, "", default=6379)
+    unix_socket_path: str | None = key(values.optional(values.PATH), "in place of host and port", default=None)
+    db: int = key(values.whole(0, 1_000_000), "", default=0)
+    username: str | None = key(values.optional(values.LINE), "ACL user", default=None)
+    password: Secret | None = key(values.optional(values.SECRET), "", default=None, secret=True)
+    tls: bool = key(values.BOOLEAN, "see [TLS](#tls)", default=False)
+    tls_verify: str = key(
+        values.choice("full", "ca", "none"),
+        "`full`: check certificate and name; `ca`: the certificate only; `none`: nothing",
         default="full",
-        metadata=key(
-            values.choice("full", "ca", "none"),
-            "`full`: check certificate and name; `ca`: the certificate only; `none`: nothing",
-        ),
     )
-    tls_ca_cert: str | None = field(
+    tls_ca_cert: str | None = key(
+        values.optional(values.PATH),
+        "authorities to trust in addition to the system's",
         default=None,
-        metadata=key(
-            values.optional(values.PATH), "authorities to trust in addition to the system's", absent="the system's"
-        ),
+        absent="the system's",
     )
-    tls_cert: str | None = field(default=None, metadata=key(values.optional(values.PATH), "client certificate"))
-    tls_key: str | None = field(default=None, metadata=key(values.optional(values.PATH), "its key"))
-    dedicated: bool = field(
+    tls_cert: str | None = key(values.optional(values.PATH), "client certificate", default=None)
+    tls_key: str | None = key(values.optional(values.PATH), "its key", default=None)
+    dedicated: bool = key(
+        values.BOOLEAN,
+        "the whole database is ours: keys that the view does not have are **deleted**, whatever wrote them",
         default=False,
-        metadata=key(
-            values.BOOLEAN,
-            "the whole database is ours: keys that the view does not have are **deleted**, whatever wrote them",
-        ),
     )
-    cluster: bool = field(
+    cluster: bool = key(
+        values.BOOLEAN,
+        "a Redis Cluster; the address is that of any of its nodes. Only database 0, no sockets, and each view "
+        "needs a `key_prefix` (or `dedicated`). [What differs](operations.md#on-a-redis-cluster)",
         default=False,
-        metadata=key(
-            values.BOOLEAN,
-            "a Redis Cluster; the address is that of any of its nodes. Only database 0, no sockets, and each view "
-            "needs a `key_prefix` (or `dedicated`). [What differs](operations.md#on-a-redis-cluster)",
-        ),
     )
-    namespace: str = field(
+    namespace: str = key(
+        Kind("name", "a name", lambda raw: "" if raw == "" else values.name_of(raw), values.NAME.hint),
+        "part of the name of every state key: keeps two environments in one database apart",
         default="",
-        metadata=key(
-            Kind("name", "a name", lambda raw: "" if raw == "" else values.name_of(raw), values.NAME.hint),
-            "part of the name of every state key: keeps two environments in one database apart",
-            absent="none",
-        ),
+        absent="none",
     )
-    connect_timeout_s: float = field(default=5.0, metadata=key(_PATIENCE, "", name="connect_timeout"))
-    timeout_s: float = field(
-        default=30.0, metadata=key(_PATIENCE, "a command has failed if no answer comes for this long", name="timeout")
+    connect_timeout_s: float = key(_PATIENCE, "", default=5.0, name="connect_timeout")
+    timeout_s: float = key(
+        _PATIENCE, "a command has failed if no answer comes for this long", default=30.0, name="timeout"
     )
     sentinel: SentinelSettings | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ViewSettings:
+class ViewSettings(Configured, frozen=True):
     """One source query and its target mapping; a shard of a view is the view with `shard` set.
 
     The Redis key is key_prefix + column 0 + literal 0 + column 1 + literal 1 + …
     """
 
-    name: str = field(
-        metadata=key(
-            values.NAME, "names the view's state in Redis, logs and reports", common=False,
-            absent="`mz_timestamp_key`, else `default`",
-        )
-    )  # fmt: skip
-    sql: str = field(
-        metadata=key(
-            Kind("query", "a query", query.parse_sql, "quote it"),
-            "one `SELECT` or `WITH` query; a trailing `;` and comments are removed",
-            common=False,
-            place="materialize",
-        )
+    name: str = key(
+        values.NAME,
+        "names the view's state in Redis, logs and reports",
+        common=False,
+        absent="`mz_timestamp_key`, else `default`",
     )
-    key_columns: tuple[str, ...] = field(
-        default=("key",), metadata=key(values.names("a column"), "column or columns of the Redis key", name="key")
+    sql: str = key(
+        Kind("query", "a query", query.parse_sql, "quote it"),
+        "one `SELECT` or `WITH` query; a trailing `;` and comments are removed",
+        common=False,
+        place="materialize",
+    )
+    key_columns: tuple[str, ...] = key(
+        values.names("a column"), "column or columns of the Redis key", default=("key",), name="key"
     )
     key_literals: tuple[str, ...] = ("",)
     """The text after each of the key's columns; one per column."""
-    value_columns: tuple[str, ...] = field(
+    value_columns: tuple[str, ...] = key(
+        values.names("a column"),
+        'column or columns of the value; `"*"`: all but those of the key and `expires_at`',
         default=("value",),
-        metadata=key(
-            values.names("a column"),
-            'column or columns of the value; `"*"`: all but those of the key and `expires_at`',
-            name="value",
-        ),
+        name="value",
     )
-    layout: str = field(
+    layout: str = key(
+        values.choice("string", "json", "hash"),
+        "`string`: the one column's text; `json`: an object; `hash`: a field per column",
         default="string",
-        metadata=key(
-            values.choice("string", "json", "hash"),
-            "`string`: the one column's text; `json`: an object; `hash`: a field per column",
-        ),
     )
-    expires_at: str | None = field(
-        default=None,
-        metadata=key(values.optional(values.LINE), "column with the time at which the key expires; NULL: never"),
+    expires_at: str | None = key(
+        values.optional(values.LINE), "column with the time at which the key expires; NULL: never", default=None
     )
-    key_prefix: str = field(
+    key_prefix: str = key(
+        Kind("text", "text on one line", keyform.parse_prefix, "quote it"),
+        "`p` and `p:` both store `p:<key>`; `''`: none",
         default="",
-        metadata=key(
-            Kind("text", "text on one line", keyform.parse_prefix, "quote it"),
-            "`p` and `p:` both store `p:<key>`; `''`: none",
-            common=False,
-            place="redis",
-            absent="none",
-        ),
+        common=False,
+        place="redis",
+        absent="none",
     )
-    mz_timestamp_key: str | None = field(
+    mz_timestamp_key: str | None = key(
+        values.optional(values.LINE),
+        "Redis key that holds the frontier, as in mz-redis-sync",
         default=None,
-        metadata=key(
-            values.optional(values.LINE), "Redis key that holds the frontier, as in mz-redis-sync",
-            common=False, place="redis",
-        ),
-    )  # fmt: skip
-    companion: str | None = field(
+        common=False,
+        place="redis",
+    )
+    companion: str | None = key(
+        Kind("name", "the name of a view", query.parse_relation, "write database.schema.view"),
+        "companion view with maintained fingerprints (`reconcile init --companion`)",
         default=None,
-        metadata=key(
-            Kind("name", "the name of a view", query.parse_relation, "write database.schema.view"),
-            "companion view with maintained fingerprints (`reconcile init --companion`)",
-            older="digest_view",
-            common=False,
-        ),
+        older="digest_view",
+        common=False,
     )
-    buckets: int | None = field(
-        default=None, metadata=key(values.BUCKETS, "fixed number of buckets", absent="by row count")
+    buckets: int | None = key(values.BUCKETS, "fixed number of buckets", default=None, absent="by row count")
+    max_delete_fraction: float = key(
+        values.FRACTION, "deleting a larger share of the keys is a safety stop, exit code 5", default=0.3
     )
-    max_delete_fraction: float = field(
-        default=0.3,
-        metadata=key(values.FRACTION, "deleting a larger share of the keys is a safety stop, exit code 5"),
-    )
-    compare_every_s: float | None = field(
+    compare_every_s: float | None = key(
+        values.or_off(values.duration(1, 31_536_000)),
+        "all of Redis is compared with the manifest within this time, slice by slice",
         default=86_400.0,
-        metadata=key(
-            values.or_off(values.duration(1, 31_536_000)),
-            "all of Redis is compared with the manifest within this time, slice by slice",
-            name="compare_every",
-            older="deep_every",
-        ),
+        name="compare_every",
+        older="deep_every",
     )
     shard: Shard | None = None
     """Only the rows of this shard; None: all of them, in as many shards as the view is cut into. Never configured."""
@@ -289,96 +250,77 @@ class ViewSettings:
         return self.name if self.shard is None or self.shard.n == 1 else f"{self.name} shard {self.shard}"
 
 
-@dataclass(frozen=True, slots=True)
-class LoggingSettings:
+class LoggingSettings(Configured, frozen=True):
     """Logs go to stderr, or to `file`."""
 
-    level: str = field(default="INFO", metadata=key(values.LEVEL, "upper or lower case"))
-    format: str | None = field(default=None, metadata=key(values.FORMAT, "as in Python's `logging`", absent="our own"))
-    file: str | None = field(default=None, metadata=key(values.optional(values.PATH), "", absent="stderr"))
+    level: str = key(values.LEVEL, "upper or lower case", default="INFO")
+    format: str | None = key(values.FORMAT, "as in Python's `logging`", default=None, absent="our own")
+    file: str | None = key(values.optional(values.PATH), "", default=None, absent="stderr")
 
 
-@dataclass(frozen=True, slots=True)
-class LimitSettings:
+class LimitSettings(Configured, frozen=True):
     """Named maxima: memory and time are bounded whatever the view's size."""
 
-    memory_max_bytes: int = field(
-        default=48 * 1024 * 1024,
-        metadata=key(values.size(1 << 20, 1 << 36), "rows held in memory at once", name="memory_max"),
+    memory_max_bytes: int = key(
+        values.size(1 << 20, 1 << 36), "rows held in memory at once", default=48 * 1024 * 1024, name="memory_max"
     )
-    batch_max_bytes: int = field(
-        default=4 * 1024 * 1024,
-        metadata=key(values.size(1 << 10, 1 << 29), "largest Redis transaction"),
-    )
-    batch_max_keys: int = field(default=50_000, metadata=key(values.whole(1, 10_000_000), ""))
-    max_runtime_s: float | None = field(
+    batch_max_bytes: int = key(values.size(1 << 10, 1 << 29), "largest Redis transaction", default=4 * 1024 * 1024)
+    batch_max_keys: int = key(values.whole(1, 10_000_000), "", default=50_000)
+    max_runtime_s: float | None = key(
+        values.or_off(values.duration(1, 604_800)),
+        "the run stops after this, at a committed time",
         default=None,
-        metadata=key(
-            values.or_off(values.duration(1, 604_800)), "the run stops after this, at a committed time",
-            name="max_runtime", absent="off",
-        ),
-    )  # fmt: skip
-    lease_s: float = field(
-        default=15.0,
-        metadata=key(values.duration(1, 3_600), "how long a killed run can delay its successor", name="lease"),
+        name="max_runtime",
+        absent="off",
     )
-    jobs: int | None = field(
+    lease_s: float = key(
+        values.duration(1, 3_600), "how long a killed run can delay its successor", default=15.0, name="lease"
+    )
+    jobs: int | None = key(
+        values.whole(1, 64),
+        "how many views catch up or take snapshots at the same time",
         default=None,
-        metadata=key(
-            values.whole(1, 64), "how many views catch up or take snapshots at the same time", absent="by cores"
-        ),
+        absent="by cores",
     )
-    writes_per_second: int | None = field(
+    writes_per_second: int | None = key(
+        values.or_off(values.whole(1, 100_000_000)),
+        "most keys written or deleted per second, for each view",
         default=None,
-        metadata=key(
-            values.or_off(values.whole(1, 100_000_000)),
-            "most keys written or deleted per second, for each view",
-            absent="off",
-        ),
+        absent="off",
     )
-    latency_max_s: float | None = field(
+    latency_max_s: float | None = key(
+        values.or_off(values.duration(0.0001, 60)),
+        "writes pause while a PING takes this much longer than the quickest one",
         default=0.005,
-        metadata=key(
-            values.or_off(values.duration(0.0001, 60)),
-            "writes pause while a PING takes this much longer than the quickest one",
-            name="latency_max",
-        ),
+        name="latency_max",
     )
 
 
-@dataclass(frozen=True, slots=True)
-class MetricsSettings:
+class MetricsSettings(Configured, frozen=True):
     """Where a run's numbers go when it has ended; None: nowhere."""
 
-    file: str | None = field(
+    file: str | None = key(
+        values.optional(values.PATH),
+        "Prometheus metrics for node_exporter's textfile collector; also `--metrics-file`",
         default=None,
-        metadata=key(
-            values.optional(values.PATH),
-            "Prometheus metrics for node_exporter's textfile collector; also `--metrics-file`",
-        ),
     )
-    pushgateway: Secret | None = field(
-        default=None, metadata=key(values.optional(values.URL), "URL of a Prometheus Pushgateway", secret=True)
+    pushgateway: Secret | None = key(
+        values.optional(values.URL), "URL of a Prometheus Pushgateway", default=None, secret=True
     )
-    emf: str | None = field(
+    emf: str | None = key(
+        values.optional(values.PATH),
+        "lines in CloudWatch's embedded metric format are appended to this file; `-`: stderr",
         default=None,
-        metadata=key(
-            values.optional(values.PATH),
-            "lines in CloudWatch's embedded metric format are appended to this file; `-`: stderr",
-        ),
     )
-    ping: Secret | None = field(
+    ping: Secret | None = key(
+        values.optional(values.URL),
+        "URL that is fetched after each successful run: a dead man's switch",
         default=None,
-        metadata=key(
-            values.optional(values.URL),
-            "URL that is fetched after each successful run: a dead man's switch",
-            secret=True,
-        ),
+        secret=True,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """The whole configuration. `origins` maps a dotted path ('redis.host') to where its value came from."""
 
     materialize: MaterializeSettings = field(default_factory=MaterializeSettings)
@@ -387,4 +329,4 @@ class Settings:
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
-    origins: dict[str, str] = field(default_factory=dict, compare=False)
+    origins: dict[str, str] = field(default_factory=dict)

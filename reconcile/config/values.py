@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, dataclass_transform
+
+from msgspec import UNSET, Struct, StructMeta, field
 
 from reconcile.core.times import format_duration, parse_duration
 
@@ -22,8 +23,7 @@ class Wrong(ValueError):  # noqa: N818 - the caller knows the place and turns it
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """`parse` raises ValueError (the message is built from `expects`) or Wrong (with its own message)."""
 
     label: str
@@ -38,8 +38,7 @@ class Kind:
     """Whether it takes a list; a single text (in variables and flags: with commas) counts as one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """One key of the configuration. `field`: the settings' name for it; '' if it sets fields of other names."""
 
     kind: Kind
@@ -58,9 +57,26 @@ class Key:
     """Whether a view's key may stand in view_defaults."""
 
 
-def key(kind: Kind, doc: str, **rest: Any) -> dict[str, Key]:
-    """Return the metadata of a field that is a key; `rest` as in Key."""
-    return {"key": Key(kind, doc, **rest)}
+def key(kind: Kind, doc: str, *, default: Any = UNSET, **rest: Any) -> Any:
+    """Declare a field of a `Configured` class that is a key; without a default it is required. `rest` as in Key."""
+    return Key(kind, doc, default=default, **rest)
+
+
+class _Declared(StructMeta):
+    """Keeps the keys that a class declares; its fields have their defaults."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> _Declared:
+        keys = {field: one for field, one in namespace.items() if isinstance(one, Key)}
+        fields = {field: one for field, one in namespace.items() if field not in keys}
+        fields |= {field: one.default for field, one in keys.items() if one.default is not UNSET}
+        return super().__new__(cls, name, bases, fields | {"KEYS": keys}, **options)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(key, field))
+class Configured(Struct, metaclass=_Declared, frozen=True):
+    """Settings whose fields are keys of the configuration. KEYS: field → its key."""
+
+    KEYS: ClassVar[dict[str, Key]]
 
 
 def _text(raw: Raw) -> str:

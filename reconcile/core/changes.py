@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from binascii import crc32
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, field
 from itertools import repeat
 
+from msgspec import Struct, field
 from xxhash import xxh3_64_intdigest
 
 from reconcile.core.digest import ONE, bucket_of, row_digest
@@ -29,8 +29,7 @@ _NULL = hash(None)
 """Mark of a row whose value is NULL."""
 
 
-@dataclass(slots=True)
-class Changes:
+class Changes(Struct):
     """The net effect of a closed range. A row with a NULL value is a key that Redis does not hold."""
 
     puts: dict[bytes, bytes] = field(default_factory=dict)

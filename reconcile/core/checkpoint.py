@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from reconcile.core import digest, guard, pending
 from reconcile.core.decide import succession
@@ -11,8 +13,7 @@ from reconcile.core.records import total_text
 from reconcile.core.state import Identity, State
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """Content of Redis at the next commit.
 
     total: added-up digest over the manifest. surplus: bucket → digest of keys that wait for consent. surplus_names:

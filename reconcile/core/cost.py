@@ -7,8 +7,10 @@ were measured on one slow machine; `scaled` converts them to another, by one fig
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from reconcile.core.records import REWRITE_FRACTION
 
@@ -16,8 +18,7 @@ Way = Literal["fingerprints", "companion", "delta", "follow"]
 """How a run learns what changed: one GROUP BY, the companion view, a SUBSCRIBE per run, or one long SUBSCRIBE."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceCosts:
+class SourceCosts(Struct, frozen=True):
     """CPU seconds that Materialize takes, each per row, group or update."""
 
     row_read: float = 9.3e-6
@@ -37,7 +38,7 @@ class SourceCosts:
 
     def scaled(self, factor: float) -> SourceCosts:
         """Return the costs of a server that takes `factor` times as long."""
-        return replace(self, **{one.name: getattr(self, one.name) * factor for one in fields(self)})
+        return replace(self, **{name: getattr(self, name) * factor for name in self.__struct_fields__})
 
 
 # CPU seconds of the run.
@@ -68,8 +69,7 @@ RECORDS_BYTES = 24
 """A bucket's records of manifest and fingerprint, as stored in Redis."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(Struct, frozen=True):
     """The work of a run. row_bytes: mean size of key and value. updated, deleted: keys since the last run. shards: how
     many runs share the view."""
 
@@ -81,8 +81,7 @@ class Demand:
     shards: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """The cost of one run of one shard: CPU seconds, bytes from the source, bytes to and from Redis."""
 
     source_s: float
@@ -97,7 +96,7 @@ class Cost:
         return self.source_s + self.client_s + self.redis_s
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+        return Cost(*(getattr(self, name) + getattr(other, name) for name in self.__struct_fields__))
 
 
 def cost(way: Way, demand: Demand, source: SourceCosts, *, runs_per_start: float = 1.0) -> Cost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from reconcile.core.guard import DAY_MS
 from reconcile.core.state import Identity, State
@@ -14,8 +14,7 @@ AHEAD_TOLERANCE_MS = 60_000
 HISTORY_LOST = "history lost"
 
 
-@dataclass(frozen=True, slots=True)
-class Frontiers:
+class Frontiers(Struct, frozen=True):
     """The source is readable at t iff since <= t, without waiting iff t < upper.
 
     upper: None: complete, never changes. now: the time of a read of the present.
@@ -26,15 +25,13 @@ class Frontiers:
     now: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(Struct, frozen=True):
     """Continue by SUBSCRIBE from the checkpoint."""
 
     as_of: int
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """Read the view at one time. everything: compare every row with Redis, whatever the fingerprints say."""
 
     reason: str

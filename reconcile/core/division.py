@@ -9,7 +9,9 @@ In every division a bucket lies in exactly one shard, so its records pass on unc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from reconcile.core import digest
 from reconcile.core.digest import Fingerprints
@@ -38,8 +40,7 @@ def summed(states: Sequence[State | None]) -> State | None:
     )
 
 
-@dataclass(slots=True)
-class Kept:
+class Kept(Struct):
     """What Redis keeps of a shard beside its keys.
 
     manifest: one added-up digest per bucket; None: unknown. surplus: bucket → digest of the keys that wait for consent.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reconcile.core.digest import Normal
 
@@ -33,8 +34,7 @@ class Verdict(enum.Enum):
     """Redis matches the checkpoint; the source has changed since. Not drift."""
 
 
-@dataclass(frozen=True, slots=True)
-class Triple:
+class Triple(Struct, frozen=True):
     """Normal digests of one bucket at source, manifest and Redis.
 
     moved: the source was read later than the checkpoint, and this bucket's fingerprint differs or is unknown.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
 class KeyVerdict(enum.Enum):
@@ -30,8 +31,7 @@ class KeyVerdict(enum.Enum):
     """There is no checkpoint yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What was read of one key. Values are framed; None: absent, or a NULL value in the view.
 
     then: value in the view at the checkpoint's time; meaningful only if `then_known`.

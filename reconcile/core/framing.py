@@ -9,17 +9,18 @@ None is a row that Redis does not hold: a NULL value, or a hash of nothing but N
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from struct import Struct, error
+
+from msgspec import Struct
 
 from reconcile.core.changes import null_key
 
 EXPIRY_BYTES = 8
 EXPIRY_TOLERANCE_MS = 1000
 """A row that expires within this time may have gone before anybody looks for it."""
-_LENGTH, _NULL = Struct(">I"), b"\xff\xff\xff\xff"
-_MILLISECONDS, _NEVER = Struct(">Q"), b"\xff" * EXPIRY_BYTES
+_LENGTH, _NULL = struct.Struct(">I"), b"\xff\xff\xff\xff"
+_MILLISECONDS, _NEVER = struct.Struct(">Q"), b"\xff" * EXPIRY_BYTES
 
 Row = tuple[bytes, bytes | None]
 """(Redis key, framed value)."""
@@ -43,7 +44,7 @@ def unframe(framed: bytes) -> tuple[bytes | None, ...]:
             continue
         try:
             (length,) = _LENGTH.unpack(head)
-        except error as broken:
+        except struct.error as broken:
             raise ValueError("a framed value ends within a length") from broken
         if at + length > len(framed):
             raise ValueError("a framed value ends within a column")
@@ -65,8 +66,7 @@ def split_expiry(framed: bytes) -> tuple[int | None, bytes]:
     return None if head == _NEVER else _MILLISECONDS.unpack(head)[0], framed[EXPIRY_BYTES:]
 
 
-@dataclass(frozen=True, slots=True)
-class RowForm:
+class RowForm(Struct, frozen=True):
     """How received columns (key, values …, and milliseconds if rows expire) become rows."""
 
     prefix: bytes = b""

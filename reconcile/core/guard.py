@@ -6,7 +6,7 @@ below (1 − max_delete_fraction) of its largest size within the last hour.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from reconcile.core.state import Peak
 from reconcile.errors import SafetyStop
@@ -18,8 +18,7 @@ WINDOW_MS = 3_600_000
 DAY_MS = 86_400_000
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(Struct, frozen=True):
     """The facts by which deletes are judged. replaced: the checkpoint belongs to another source."""
 
     peak: int

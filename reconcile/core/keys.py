@@ -10,11 +10,11 @@ source does the same in SQL (reconcile.source.query).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class KeyShape:
+class KeyShape(Struct, frozen=True):
     """A Redis key made of columns: prefix + column 0 + literal 0 + column 1 + literal 1 … Raises ValueError.
 
     prefix: constant text in front. If empty, keys cannot be recognised by name: the view then owns only the keys

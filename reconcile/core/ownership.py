@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from reconcile.errors import SafetyStop
 
@@ -14,8 +15,7 @@ STATE_PREFIX = b"reconcile:{"
 """Prefix of all keys that reconcile keeps for itself; no view may write such a key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """The keys a view may write: those under a prefix, a whole database, or remembered ones.
 
     timestamp_key: mz-redis-sync's timestamp key, a range of one key beside it.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from reconcile.core import digest
 from reconcile.core.digest import Fingerprints, Words
@@ -14,8 +15,7 @@ bucket costs both sides as much as some hundred records.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
+class Records(Struct, frozen=True):
     """Records of one kind to write. whole: all of it, b'' removes it. some: bucket → record."""
 
     whole: bytes | None = None

@@ -6,7 +6,7 @@ twentieth of the run time: a run may go into debt by one slice, which is paid ba
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from reconcile.core.state import Turn
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from binascii import crc32
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reconcile.errors import UsageError
 
@@ -23,8 +24,7 @@ COUNT_VARIABLE = "RECONCILE_SHARDS"
 _COUNTS = "1, 2, 4, 8 or 16"
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(Struct, frozen=True):
     """The keys with crc32(key) mod n = i."""
 
     i: int

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
+
+from msgspec import Struct
 
 SLOTS = 16384
 
 UNSERVED = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Primary:
+class Primary(Struct, frozen=True):
     """A primary, by the address that clients use."""
 
     node_id: str
@@ -22,8 +22,7 @@ class Primary:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class SlotMap:
+class SlotMap(Struct, frozen=True):
     """The primaries, and owners[slot]: the index in `nodes` of the one that serves the slot, or UNSERVED."""
 
     nodes: tuple[Primary, ...]

@@ -6,8 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from msgspec import Struct, to_builtins
 
 from reconcile.core import digest
 from reconcile.core.times import MAX_TIMESTAMP
@@ -23,8 +24,7 @@ _SOURCE_SALT = re.compile(r"([0-9a-f]{32})?")
 PendingKind = Literal["snapshot", "delta", "withheld"]
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """The source and the mapping that a checkpoint belongs to.
 
     source: environment, ids of the objects read, query and plan; a delta needs all of it unchanged. mapping: columns,
@@ -35,8 +35,7 @@ class Identity:
     mapping: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(Struct, frozen=True):
     """A change that is not complete: Redis is between two times. core/pending.py has all transitions.
 
     delta: the changes of (as_of, until] are being applied. snapshot: the content at `until` is being applied. withheld:
@@ -55,8 +54,7 @@ class Pending:
         return f"a {self.kind} is under way, or was cut short: the next run completes it"
 
 
-@dataclass(frozen=True, slots=True)
-class Peak:
+class Peak(Struct, frozen=True):
     """The largest number of keys in the last hour or so, in two windows: the current one and the previous one."""
 
     since_ms: int = 0
@@ -64,8 +62,7 @@ class Peak:
     before: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """The rolling compare: one turn covers all slices i of n. Times in milliseconds by Redis' clock.
 
     began_ms: start of the turn under way. done_ms: end of the last whole turn, 0 if there was none. spent_ms, ran_ms:
@@ -88,8 +85,7 @@ class Turn:
     """Redis' process, its evicted_keys and expired_keys when a run last looked and noted it, and when that was."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """Stored state of one view. as_of: None before anything was completed."""
 
     token: int = 0
@@ -152,15 +148,15 @@ def encode(state: State) -> dict[str, str]:
         "digest": state.digest,
         "surplus": str(state.surplus),
         "surplus_names": json.dumps([name.decode("latin-1") for name in state.surplus_names]),
-        "pending": json.dumps(asdict(pending)) if pending else "",
+        "pending": json.dumps(to_builtins(pending)) if pending else "",
         "salt": f"{state.salt:016x}",
         "source_salt": state.source_salt,
         "fingerprint_salt": state.fingerprint_salt,
         "companion": state.companion,
         "claim": state.claim,
-        "peak": json.dumps(asdict(state.peak)),
+        "peak": json.dumps(to_builtins(state.peak)),
         "removed": json.dumps(state.removed),
-        "turn": json.dumps(asdict(state.turn)),
+        "turn": json.dumps(to_builtins(state.turn)),
         "updated_at_ms": str(state.updated_at_ms),
     }
 

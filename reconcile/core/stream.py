@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from reconcile.core.changes import Changes, Net
 from reconcile.core.framing import RowForm
@@ -22,6 +21,7 @@ from reconcile.errors import ReconcileError
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _UNESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"\\": b"\\", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 
+_PLAIN = RowForm()
 _BEFORE_KEY = 3
 """Number of fields before the row's columns."""
 
@@ -40,27 +40,20 @@ def unhex(value: bytes | None) -> bytes | None:
     return None if value is None else bytes.fromhex(value[2:].decode("ascii"))
 
 
-@dataclass(slots=True)
 class UpdateStream:
     """Updates, collected until a progress row closes them.
 
     frontier: exclusive; every update with a lower time has been returned by `take` or is held.
     """
 
-    as_of: int
-    buckets: int
-    form: RowForm = RowForm()  # noqa: RUF009 - frozen
-    salt: int = 0
-    """The digest salt."""
-    frontier: Frontier = field(init=False)
-    updates: int = field(init=False, default=0)
-    _open: Net = field(init=False)
-    _closed: Net = field(init=False)
-    _newest: int = field(init=False, default=0)
+    __slots__ = ("_closed", "_newest", "_open", "as_of", "buckets", "form", "frontier", "salt", "updates")
 
-    def __post_init__(self) -> None:
-        self.frontier = Frontier(self.as_of + 1)
-        self._open, self._closed = Net(self.buckets, self.salt), Net(self.buckets, self.salt)
+    def __init__(self, as_of: int, buckets: int, form: RowForm = _PLAIN, salt: int = 0) -> None:
+        """salt: of digests."""
+        self.as_of, self.buckets, self.form, self.salt = as_of, buckets, form, salt
+        self.frontier = Frontier(as_of + 1)
+        self.updates = self._newest = 0
+        self._open, self._closed = Net(buckets, salt), Net(buckets, salt)
 
     @property
     def size_bytes(self) -> int:

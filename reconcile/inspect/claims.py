@@ -7,7 +7,8 @@ lost. It still keeps every other view off its keys.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reconcile.core.ownership import Range, overlap, owner_of
 
@@ -15,8 +16,7 @@ _PREFIX, _KEY = 0, 1
 """A name that others begin with, or that of one key; prefixes come first among equal names."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimTable:
+class ClaimTable(Struct, frozen=True):
     """The claims in Redis. Tags name views: `view` or `namespace.view`."""
 
     ranges: dict[str, Range]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from reconcile.config import query as config_query
 from reconcile.config.choice import chosen_views
@@ -29,8 +30,7 @@ logger = logging.getLogger(__name__)
 SALT_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class CompanionStatements:
+class CompanionStatements(Struct, frozen=True):
     """Statements to run in Materialize, and the line to add to the configuration."""
 
     view: str

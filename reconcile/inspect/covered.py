@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import groupby
 from typing import Any
+
+from msgspec import to_builtins
 
 from reconcile.compare.audits import remembered
 from reconcile.compare.coverage import coverage
@@ -40,7 +41,7 @@ def read_coverage(settings: Settings, names: tuple[str, ...], stop: Stop) -> lis
         every_s = view.compare_every_s
         every_ms = None if every_s is None else round(every_s * 1000)
         state = standing.state
-        covered = None if state is None else asdict(coverage(state, remembered(standing.audit), every_ms))
+        covered = None if state is None else to_builtins(coverage(state, remembered(standing.audit), every_ms))
         covered_views.append({"view": view.name, "now_ms": now_ms, "coverage": covered})
     return covered_views
 

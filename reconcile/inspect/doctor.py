@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
+
+from msgspec.structs import replace
 
 from reconcile.compare.described import describe
 from reconcile.config.choice import chosen_views
@@ -146,7 +147,7 @@ class _ViewExamination:
         """The view, or its shards."""
         with self._findings.checking("state"):
             if (n := target.division()) > 1:
-                return [dataclasses.replace(self._view, shard=shard) for shard in shards_of(n)]
+                return [replace(self._view, shard=shard) for shard in shards_of(n)]
         return [self._view]
 
     def _shard(self, survey: Survey, source: tuple[Session, Mapping] | None, view: ViewSettings) -> State | None:
@@ -154,7 +155,7 @@ class _ViewExamination:
         findings, state = self._findings, None
         findings.view = view.label
         if source is not None:
-            source = source[0], dataclasses.replace(source[1], shard=view.shard or WHOLE)
+            source = source[0], replace(source[1], shard=view.shard or WHOLE)
         with contextlib.ExitStack() as closing, findings.checking("redis"):
             target = open_target(self._settings.redis, view, self._stop)
             closing.callback(target.close)

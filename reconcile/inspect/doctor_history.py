@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reconcile.config.settings import ViewSettings
 from reconcile.core.digest import choose_buckets
@@ -35,8 +36,7 @@ MEASURED_ONCE_S = 5.0
 _ALTERABLE = {"materialized-view": "MATERIALIZED VIEW", "table": "TABLE", "source": "SOURCE"}
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Struct, frozen=True):
     """The intended schedule of runs. quick: skip checks that read every row or every key name."""
 
     every_s: float | None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from reconcile.compare.described import Described, describe
 from reconcile.config.choice import chosen_views
@@ -46,7 +47,7 @@ def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> 
         closing.callback(session.close)
         (n,) = survey.divisions([names_of(settings.redis, whole)])
         for candidate in _candidates(whole, key):
-            view = dataclasses.replace(whole, shard=shard_of(candidate, n))
+            view = replace(whole, shard=shard_of(candidate, n))
             target = open_target(settings.redis, view, stop)
             closing.callback(target.close)
             described = describe(session, view, target.range, ViewReport(view.name))
@@ -76,8 +77,7 @@ def _anything(seen: Seen) -> bool:
     return seen.held_kind != "none" or seen.now is not None or seen.then is not None
 
 
-@dataclass(frozen=True, slots=True)
-class _Scene:
+class _Scene(Struct, frozen=True):
     """What an examination needs."""
 
     settings: Settings
@@ -102,8 +102,7 @@ def _look(scene: _Scene, key: bytes) -> Explanation:
     raise Unavailable("the checkpoint kept moving meanwhile", hint="try again when no run is following")
 
 
-@dataclass(slots=True)
-class _BucketRows:
+class _BucketRows(Struct):
     """One bucket's digests (added-up form): its rows in the view, and what Redis holds for them."""
 
     source: int = 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from xxhash import xxh3_64_intdigest
 
 from reconcile.core.changes import name_of
@@ -17,8 +17,7 @@ from reconcile.target.survey import KeyFacts
 from reconcile.texts import plural
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """Who may write the key, and when the view was last written. Times in milliseconds by Redis' clock.
 
     claim: the view whose claim covers the key; None: no view's, or unknown.
@@ -32,8 +31,7 @@ class Written:
     since_commit_ms: int | None
 
 
-@dataclass(slots=True)
-class Explanation:
+class Explanation(Struct):
     """Everything known about one key."""
 
     view: str

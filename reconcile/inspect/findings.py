@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from reconcile.errors import ExitCode, Incomplete, ReconcileError, SafetyStop, Unavailable, UsageError, worst
 
 Level = Literal["ok", "warn", "fail"]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """The result of one check.
 
     fix: SQL or a command, one or more lines, ready to use. exit_code: the exit code of a failed check; OK for other
@@ -37,8 +37,7 @@ class Finding:
         }
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(Struct):
     """Collects findings in the order of the checks."""
 
     view: str | None = None

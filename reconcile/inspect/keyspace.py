@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from reconcile.compare.counted import count_names, existing_names
 from reconcile.core import digest
@@ -33,8 +34,7 @@ MAX_ASKED = 200_000
 """Keys whose TTL is read."""
 
 
-@dataclass(slots=True)
-class Found:
+class Found(Struct):
     """Owned names in Redis compared with the manifest.
 
     keys: in the manifest. held: names in Redis. surplus: beyond the manifest and `waiting`, the keys known to wait for
@@ -152,8 +152,7 @@ def _names_in(target: Target, wanted: set[int], buckets: int, stop: Stop) -> set
     return {key for page in pages for key in page if digest.bucket_of(key, buckets) in wanted}
 
 
-@dataclass(frozen=True, slots=True)
-class _Named:
+class _Named(Struct, frozen=True):
     """Buckets to compare by name. should_have: their keys in the manifest. whole: these are all buckets."""
 
     buckets: list[int]

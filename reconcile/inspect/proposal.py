@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from reconcile.config.settings import MaterializeSettings, RedisSettings, Settings
 from reconcile.errors import UsageError
@@ -22,8 +23,7 @@ COMPANION_COLUMNS = ["bucket", "rows", "fingerprint"]
 _LIKELY_KEYS = ("key", "id")
 
 
-@dataclass(frozen=True, slots=True)
-class Proposed:
+class Proposed(Struct, frozen=True):
     """A proposed entry of `views:`. comments: what the reader should check."""
 
     name: str

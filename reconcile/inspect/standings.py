@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from reconcile.compare.audits import remembered
 from reconcile.core.division import summed
@@ -13,8 +14,7 @@ from reconcile.target.names import Names
 from reconcile.target.survey import Standing, Survey
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(Struct, frozen=True):
     """One view. standing: the view as a whole. shards: each shard; empty where the view is not cut."""
 
     standing: Standing
@@ -24,11 +24,7 @@ class Whole:
 def standings(survey: Survey, views: Sequence[Names]) -> list[Whole]:
     """Read what is stored about each view, in two round trips per node. Raises StateError."""
     divisions = [shards_of(n) for n in survey.divisions(views)]
-    named = [
-        dataclasses.replace(names, shard=shard)
-        for names, shards in zip(views, divisions, strict=True)
-        for shard in shards
-    ]
+    named = [replace(names, shard=shard) for names, shards in zip(views, divisions, strict=True) for shard in shards]
     found = iter(survey.standings(named))
     return [_whole([(shard, next(found)) for shard in shards]) for shards in divisions]
 

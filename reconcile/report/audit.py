@@ -6,8 +6,9 @@ Auditors fill them in; parts that were not examined stay None or empty, and the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 MAX_SLICES = 1024
 """Cells of a heat map, and slices that coverage lists; a power of two. With more, several share one."""
@@ -17,8 +18,7 @@ MAX_NAMES = 10
 """Keys named per claim's surplus, and of the duplicates."""
 
 
-@dataclass(slots=True)
-class HeatMap:
+class HeatMap(Struct):
     """Where the drift is. Cell i holds the buckets b with b mod slices = i, as does `verify --subset i/slices`."""
 
     slices: int = 0
@@ -36,8 +36,7 @@ class HeatMap:
         return {"slices": self.slices, "drift": {str(cell): keys for cell, keys in sorted(self.drift.items())}}
 
 
-@dataclass(slots=True)
-class RedisCounters:
+class RedisCounters(Struct):
     """Redis' counters since `since_ms`, for all its keys, not only this view's. None: not reported."""
 
     since_ms: int | None = None
@@ -50,8 +49,7 @@ class RedisCounters:
     """maxmemory-policy."""
 
 
-@dataclass(slots=True)
-class SurplusReport:
+class SurplusReport(Struct):
     """Keys in the view's range that neither the source nor the manifest accounts for, by who else claims them."""
 
     claim: str | None
@@ -70,8 +68,7 @@ class SurplusReport:
         return f"view {self.claim} claims {self.range}"
 
 
-@dataclass(slots=True)
-class Duplicates:
+class Duplicates(Struct):
     """Keys with several rows in the source, among the buckets that differ from Redis."""
 
     keys: int = 0
@@ -79,8 +76,7 @@ class Duplicates:
     """At most MAX_NAMES, as text."""
 
 
-@dataclass(slots=True)
-class SliceCompared:
+class SliceCompared(Struct):
     """When one slice was last compared."""
 
     slice: int
@@ -89,8 +85,7 @@ class SliceCompared:
     """`verify`, `compare`, `snapshot`."""
 
 
-@dataclass(slots=True)
-class Coverage:
+class Coverage(Struct):
     """When each slice of a view was last compared with what Redis really holds."""
 
     slices: int
@@ -111,8 +106,7 @@ class Coverage:
         return None if self.never or not self.compared else min(one.at_ms for one in self.compared)
 
 
-@dataclass(slots=True)
-class PastAudit:
+class PastAudit(Struct):
     """One verify, as recorded in Redis beside the state."""
 
     at_ms: int
@@ -126,8 +120,7 @@ class PastAudit:
     """Number of keys that differed."""
 
 
-@dataclass(slots=True)
-class AuditReport:
+class AuditReport(Struct):
     """What `verify` recorded beyond drift."""
 
     fast: bool = False

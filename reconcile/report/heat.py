@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reconcile.report.audit import MAX_SLICES
 from reconcile.report.page import ago, escaped, number
@@ -18,8 +19,7 @@ DRIFTS = ((1, "1 key differs"), (10, "2–10 keys differ"))
 _SIZE, _GAP = 12, 2
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(Struct, frozen=True):
     """The buckets b with b mod n = i, where n is the number of cells."""
 
     i: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from reconcile.errors import worst
 from reconcile.report.audit import MAX_NAMES, AuditReport, Duplicates, SurplusReport

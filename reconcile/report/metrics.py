@@ -10,7 +10,8 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reconcile.errors import ExitCode
 from reconcile.report.files import is_replaceable, write_file
@@ -47,8 +48,7 @@ _SERIES = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(Struct, frozen=True):
     """One line of the file; `rest` holds the labels after view and mode, as written."""
 
     metric: str

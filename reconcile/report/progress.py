@@ -10,7 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 MIN_RATE_S = 0.5
 """No rate is shown earlier in a phase, since it would mean nothing."""
@@ -35,8 +37,7 @@ class Progress:
 SILENT = Progress()
 
 
-@dataclass(slots=True)
-class Work:
+class Work(Struct):
     """One view under way; times are by the board's clock."""
 
     view: str

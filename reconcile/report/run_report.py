@@ -9,8 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
+
+from msgspec import Struct, field, to_builtins
 
 from reconcile import __version__
 from reconcile.core.times import format_time
@@ -30,8 +31,7 @@ _STATUS_OF: dict[ExitCode, Status] = {
 Action = Literal["none", "snapshot", "delta", "verify"]
 
 
-@dataclass(slots=True)
-class DriftReport:
+class DriftReport(Struct):
     """The drift that `verify` found. At most max_report keys are named, as text."""
 
     missing: int = 0
@@ -60,11 +60,10 @@ class DriftReport:
         self.heat.note(bucket, buckets, missing + stale + extra)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"heat": self.heat.to_dict()}
+        return {**to_builtins(self), "heat": self.heat.to_dict()}
 
 
-@dataclass(slots=True)
-class ErrorReport:
+class ErrorReport(Struct):
     """An error for people and programs: kind is stable."""
 
     kind: str
@@ -72,8 +71,7 @@ class ErrorReport:
     hint: str | None
 
 
-@dataclass(slots=True)
-class ViewReport:
+class ViewReport(Struct):
     """The result of a run for one view. Filled in as the run proceeds; complete on failure too."""
 
     view: str
@@ -115,9 +113,9 @@ class ViewReport:
     skipped: bool = False
     dry_run: bool = False
     error: ErrorReport | None = None
-    progress: Progress = field(default=SILENT, repr=False, compare=False)
+    progress: Progress = SILENT
     """Receives every phase, and rows."""
-    _phases: list[str] = field(default_factory=list, repr=False, compare=False)
+    _phases: list[str] = field(default_factory=list)
     """The phases under way, innermost last."""
 
     def fail(self, error: ReconcileError) -> None:
@@ -166,20 +164,19 @@ class ViewReport:
         self.progress.advance(self.view, rows)
 
     def to_dict(self) -> dict[str, Any]:
-        shown = {one.name: getattr(self, one.name) for one in fields(self)}
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
         del shown["progress"], shown["_phases"]
         return shown | {
             "status": self.status,
             "exit_code": int(self.exit_code),
             "as_of_text": None if self.as_of is None else format_time(self.as_of),
             "drift": self.drift.to_dict() if self.drift else None,
-            "audit": asdict(self.audit) if self.audit else None,
-            "error": asdict(self.error) if self.error else None,
+            "audit": to_builtins(self.audit) if self.audit else None,
+            "error": to_builtins(self.error) if self.error else None,
         }
 
 
-@dataclass(slots=True)
-class RunReport:
+class RunReport(Struct):
     """The result of one invocation."""
 
     run_id: str
@@ -228,7 +225,7 @@ class RunReport:
             "exit_code": int(self.exit_code),
             "started_ms": self.started_ms,
             "finished_ms": self.finished_ms,
-            "error": asdict(self.error) if self.error else None,
+            "error": to_builtins(self.error) if self.error else None,
             "views_by_exit_code": {str(code): n for code, n in self.views_by_code.items()},
             "views": [view.to_dict() for view in self.views],
         }

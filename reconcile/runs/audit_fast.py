@@ -6,7 +6,8 @@ It reads neither rows nor values, except of buckets that keep differing while ot
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reconcile.compare.counted import count_names, existing_names
 from reconcile.compare.described import companion_mark
@@ -75,8 +76,7 @@ def fingerprints_now(run: ViewRun, reading: Reading, state: State) -> Fingerprin
     return reading.fingerprints(state.buckets, state.fingerprint_salt, name)[0]
 
 
-@dataclass(frozen=True, slots=True)
-class _Recorded:
+class _Recorded(Struct, frozen=True):
     """What Redis should hold as of one commit: the keys that the manifest counts, and those that wait for consent."""
 
     commit: str

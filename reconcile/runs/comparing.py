@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
+
+from msgspec.structs import replace
 
 from reconcile.compare import records, rolling
 from reconcile.compare.rolling import Slice
@@ -120,12 +121,10 @@ class Comparing:
             run.report.warnings.append("Redis was restarted or has evicted keys: one slice is compared now")
             # Begun, and so stored as due: where this run cannot afford the slice, the next one can.
             state = run.state
-            turn = schedule.begun(dataclasses.replace(turn, hint_ms=now_ms), now_ms, state.keys, self._buckets)
+            turn = schedule.begun(replace(turn, hint_ms=now_ms), now_ms, state.keys, self._buckets)
         if hinted or counters.run_ids != turn.run_id or (counters.evicted or 0) != turn.evicted:
             evicted, expired = counters.evicted or 0, counters.expired or 0
-            self._set(
-                dataclasses.replace(turn, run_id=counters.run_ids, evicted=evicted, expired=expired, looked_ms=now_ms)
-            )
+            self._set(replace(turn, run_id=counters.run_ids, evicted=evicted, expired=expired, looked_ms=now_ms))
 
     def _note_overdue(self) -> None:
         run = self._run
@@ -185,7 +184,7 @@ class Comparing:
     # -- the ledger ----------------------------------------------------------------------------------------------
 
     def _set(self, turn: Turn) -> None:
-        state: State = dataclasses.replace(self._run.state, turn=turn)
+        state: State = replace(self._run.state, turn=turn)
         self._run.stored.state = state
         self._changed = True
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Iterator
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from reconcile.compare.described import Described, describe
 from reconcile.compare.sides import Sides
@@ -37,8 +39,7 @@ MAX_RESULTS = 512
 """The view is read in 8, 64 or 512 results if Materialize refuses one. Each is a pass over the view."""
 
 
-@dataclasses.dataclass(slots=True)
-class ViewRun:
+class ViewRun(Struct):
     """One view in one invocation. Made by `open_view`, and closed with it.
 
     stored: as of the lease, and kept up to date by every commit of this run.
@@ -63,7 +64,7 @@ class ViewRun:
     """The source's present when a delta began: if it is not reached, the run is incomplete."""
     _clock: tuple[int, float] | None = None
     """Redis' time when it was read, and the monotonic time then."""
-    touched: set[int] = dataclasses.field(default_factory=set)
+    touched: set[int] = field(default_factory=set)
     """Buckets changed by this run's deltas since the current slice of the rolling compare began."""
 
     @property
@@ -127,8 +128,8 @@ class ViewRun:
         results = self.described.mapping.parts * PARTS_STEP
         if results > MAX_RESULTS:
             raise refused
-        mapping = dataclasses.replace(self.described.mapping, parts=results)
-        self.described = dataclasses.replace(self.described, mapping=mapping)
+        mapping = replace(self.described.mapping, parts=results)
+        self.described = replace(self.described, mapping=mapping)
         self.release_session()
         self.read_stored()
         self.report.warnings.append(f"{refused.message}: the view is read in {results} parts")
@@ -139,7 +140,7 @@ class ViewRun:
         self.stored = Stored(None) if reset else self.target.stored()
         if self.request.allow_deletes and self.stored.state is not None:
             # Consent to fewer keys makes them the new measure; otherwise the guard would stop later runs.
-            self.stored.state = dataclasses.replace(self.stored.state, peak=Peak())
+            self.stored.state = replace(self.stored.state, peak=Peak())
 
 
 def _give_back(session: Session, connections: Connections, report: ViewReport) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from itertools import chain
+
+from msgspec import Struct
 
 from reconcile.compare import records
 from reconcile.core import checkpoint, digest
@@ -51,8 +52,7 @@ class Doubt(Exception):  # noqa: N818 - no error: the caller takes another way
         self.withheld = withheld
 
 
-@dataclass(frozen=True, slots=True)
-class Until:
+class Until(Struct, frozen=True):
     """When a delta ends: at the source's present (frontier), at a moment (monotonic seconds), or, with both unset,
     never.
     """

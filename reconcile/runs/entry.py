@@ -7,13 +7,14 @@ the lease keeper   renews all leases
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import gc
 import os
 import time
 import uuid
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from reconcile.config.choice import chosen_views, restricted
 from reconcile.config.settings import Settings
@@ -42,7 +43,7 @@ def execute(
     try:
         views = chosen_views(settings, request.views)
         if request.mode != "verify" and (shard := request.shard or shard_of_platform(os.environ)) is not None:
-            views, request = restricted(settings, views, shard), dataclasses.replace(request, shard=shard)
+            views, request = restricted(settings, views, shard), replace(request, shard=shard)
     except ReconcileError as error:
         report.fail(error)
         views = []

@@ -6,7 +6,8 @@ Evidence does not change the verdict; what cannot be read is left out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from reconcile.compare.contents import BucketContents, Keys
 from reconcile.core.changes import name_of
@@ -26,8 +27,7 @@ _UNEXPLAINED = (Cause.CHANGED_OUTSIDE, Cause.SURPLUS, Cause.NO_CHECKPOINT)
 """Causes of drift where the manifest does not count the bucket's extra keys."""
 
 
-@dataclass(slots=True)
-class Evidence:
+class Evidence(Struct):
     """Evidence collected while one view is audited."""
 
     run: ViewRun

@@ -9,7 +9,8 @@ import math
 import selectors
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reconcile.core import schedule
 from reconcile.runs.delta import Follower
@@ -20,8 +21,7 @@ LOOKS_S = 0.002
 """Time limit for such looks in a row, as changes may be waiting."""
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(Struct, frozen=True):
     """A view that is no longer followed. error: None if it has come to its end."""
 
     follower: Follower

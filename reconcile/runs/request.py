@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
+
+from msgspec import Struct
 
 from reconcile.core import times
 from reconcile.core.shards import Shard, parse_shard
@@ -27,8 +28,7 @@ _SNAPSHOT = frozenset({"snapshot"})
 _VERIFY = frozenset({"verify"})
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One invocation, all values parsed. Options of other modes have their default."""
 
     mode: Mode
@@ -81,8 +81,7 @@ def _parse_follow(seconds: float, _now_ms: int) -> float:
     return float(seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(Struct, frozen=True):
     """The modes to which one field of `Request` belongs, and who may set it."""
 
     kind: type

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from reconcile.compare import records
 from reconcile.core import decide, digest
@@ -20,8 +20,7 @@ FIRST_LOOK_BUCKETS = 1 << 14
 """Granularity of the first fingerprints of a view of unknown size."""
 
 
-@dataclass(slots=True)
-class Scope:
+class Scope(Struct):
     """The buckets to examine. Fingerprints and counts are of the source at T.
 
     buckets: number of buckets of the stored manifest, by which surplus is judged; grain: number to commit.

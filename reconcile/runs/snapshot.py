@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from reconcile.compare import records, surplus
 from reconcile.compare.described import companion_mark, usable
@@ -59,8 +61,7 @@ def take(
         task.repair()
 
 
-@dataclass(slots=True)
-class _Total:
+class _Total(Struct):
     """The sum over all parts. Digests are added-up."""
 
     wanted: dict[int, int] = field(default_factory=dict)

@@ -8,9 +8,10 @@ in between. A failure ends in this view's report and does not affect the others.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import time
+
+from msgspec.structs import replace
 
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core.shards import shards_of
@@ -211,7 +212,7 @@ class Task:
             self.report.fail(Unavailable("the view's number of shards has just changed", hint="the next run continues"))
             return
         for shard in shards_of(n):
-            view = dataclasses.replace(self._view, shard=shard)
+            view = replace(self._view, shard=shard)
             report = ViewReport(view.label, dry_run=self.report.dry_run, progress=self.report.progress)
             self.parts.append(Task(self._settings, view, self._request, self._whole, report, self._started))
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from reconcile.compare import audits, contents, records
 from reconcile.compare.contents import BucketContents, Difference, Keys
@@ -68,8 +69,7 @@ def _subset(run: ViewRun) -> tuple[int, int]:
     return subset
 
 
-@dataclass(slots=True)
-class _Audit:
+class _Audit(Struct):
     """One verify of one view."""
 
     run: ViewRun

@@ -6,15 +6,15 @@ Catalog relations are read one by one if possible: joins over them are what diff
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reconcile.source.frontiers import parse_explanation
 from reconcile.source.query import BYTEA, Mapping, bytes_literal, current_of, identifier, literal
 from reconcile.source.session import Session
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogObject:
+class CatalogObject(Struct, frozen=True):
     """One object of the catalog. window_ms: the history it keeps; None: unknown."""
 
     id: str
@@ -120,8 +120,7 @@ STORABLE_KINDS = ("materialized-view", "view", "table", "source")
 """Kinds of relations that a view can be made of, likeliest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(Struct, frozen=True):
     """A relation that can be read. name: as in the configuration, each part quoted only if necessary."""
 
     name: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from reconcile.config.settings import ViewSettings
 from reconcile.core.keys import KeyShape

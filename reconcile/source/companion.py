@@ -8,7 +8,9 @@ the fingerprint query we would send. Comparing the numbers themselves proves not
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from reconcile.core.digest import MAX_BUCKETS, MIN_BUCKETS
 from reconcile.core.shards import WHOLE
@@ -25,8 +27,7 @@ _SALT = re.compile(r"\bseahash\"?\s*\((?:[\w.\"\s]*\()?\s*'([0-9a-f]{32})'")
 _AGAIN = "create it again with the statements of: reconcile init --companion"
 
 
-@dataclass(frozen=True, slots=True)
-class CompanionDefinition:
+class CompanionDefinition(Struct, frozen=True):
     """The definition of a companion view.
 
     salt: 32 hexadecimal characters. identity: changes if the view is replaced, or made of other objects.

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from reconcile.core.decide import Frontiers
 from reconcile.core.times import MAX_TIMESTAMP
@@ -21,8 +22,7 @@ _SOURCE_NAME = re.compile(r"(?P<name>.*) \((?P<id>[a-z]+\d+), (?P<kind>storage|c
 """As written by adapter/src/coord/sequencer/inner/explain_timestamp.rs, which quotes nothing in the name."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceObject:
+class SourceObject(Struct, frozen=True):
     """An object that a query reads. kind 'compute': an index, which has its own history, usually one second."""
 
     name: str
@@ -30,8 +30,7 @@ class SourceObject:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Explained:
+class Explained(Struct, frozen=True):
     """Frontiers of a query and the objects it reads."""
 
     frontiers: Frontiers

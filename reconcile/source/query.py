@@ -12,7 +12,7 @@ statement and `t` in another.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from reconcile.core.digest import mask_of
 from reconcile.core.framing import RowForm
@@ -24,8 +24,7 @@ from reconcile.core.times import Frontier
 BYTEA, TEXT = 17, 25
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """One result column: name and type oid."""
 
     name: str
@@ -61,8 +60,7 @@ def plan_of(sql: str) -> str:
     return f"EXPLAIN OPTIMIZED PLAN WITH (NO FAST PATH) AS JSON FOR SELECT * FROM ({sql}) AS q"
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(Struct, frozen=True):
     """How the query's columns become Redis keys and values. Built by `map_columns`."""
 
     sql: str

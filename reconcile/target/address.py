@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+from msgspec.structs import replace
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
@@ -52,4 +52,4 @@ def _tls(settings: RedisSettings) -> dict[str, Any]:
 
 def at(settings: RedisSettings, host: str, port: int) -> RedisSettings:
     """The same settings with another server's address."""
-    return dataclasses.replace(settings, unix_socket_path=None, sentinel=None, host=host, port=port)
+    return replace(settings, unix_socket_path=None, sentinel=None, host=host, port=port)

@@ -11,10 +11,11 @@ Where a write is not atomic (a cluster), a change that touches data never fits.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from reconcile.config.settings import LimitSettings
 from reconcile.target.port import LARGE_VALUE_BYTES, Outcome, Target, Write
@@ -38,8 +39,7 @@ def pieces(rows: Iterable[tuple[bytes, bytes]], most: int) -> Iterator[dict[byte
         yield piece
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(Struct):
     """Puts and deletes waiting to be written."""
 
     puts: dict[bytes, bytes] = field(default_factory=dict)
@@ -156,7 +156,7 @@ class Applier:
         puts, deletes = {**batch.puts, **write.puts}, {**batch.deletes, **dict.fromkeys(write.deletes)}
         if (puts or deletes) and not self._target.atomic:
             self.mark()
-        return self._target.commit(dataclasses.replace(write, puts=puts, deletes=deletes.keys()))
+        return self._target.commit(replace(write, puts=puts, deletes=deletes.keys()))
 
     def _take(self) -> Batch:
         batch, self._batch = self._batch, Batch()

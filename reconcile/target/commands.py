@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, islice
+
+from msgspec.structs import replace
 
 from reconcile.core import state as states
 from reconcile.core.digest import FINGERPRINT_BYTES, RECORD_BYTES
@@ -77,7 +78,7 @@ def state(names: Names, new: State | None, token: int, commit: str) -> Command:
     """The command that stores `new` as the state; None: only the transaction's commit id."""
     if new is None:
         return ("HSET", names.state, "commit", commit)
-    fields = states.encode(dataclasses.replace(new, token=token, commit=commit))
+    fields = states.encode(replace(new, token=token, commit=commit))
     return ("HSET", names.state, *chain.from_iterable(fields.items()))
 
 

@@ -10,9 +10,10 @@ by what is kept of the new ones (core.division) and changes the number. docs/adr
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import secrets
 from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
 
 from reconcile.core import digest
 from reconcile.core.division import Kept, joined, split
@@ -69,8 +70,8 @@ def blank_state(owned: Range) -> State:
 def _change(nodes: Nodes, names: Names, owned: Range, take: Take, owner: bytes, before: int) -> None:
     """Change a view's division from `before` shards to the number in `names`. Raises LeaseHeld, StateError."""
     wire = nodes.wire(nodes.owner_of(names.state))
-    old = [dataclasses.replace(names, shard=shard) for shard in shards_of(before)]
-    new = [dataclasses.replace(names, shard=shard) for shard in shards_of(names.shard.n)]
+    old = [replace(names, shard=shard) for shard in shards_of(before)]
+    new = [replace(names, shard=shard) for shard in shards_of(names.shard.n)]
     taken: list[tuple[Names, Right]] = []
     try:
         for one in old:

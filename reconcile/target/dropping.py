@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from msgspec import Struct
 
 from reconcile.config.settings import RedisSettings
 from reconcile.core.ownership import Range
@@ -20,8 +20,7 @@ from reconcile.texts import plural
 MAX_NAMED = 20
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(Struct, frozen=True):
     """What was, or would be, forgotten. keys: how many were deleted; None: keys stay."""
 
     range: Range

@@ -14,10 +14,11 @@ and the next run reads the state to learn what happened.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from reconcile.core.state import Pending, State
@@ -30,8 +31,7 @@ from reconcile.target.translation import checked, translate
 from reconcile.target.wire import Command, Ticket, Wire
 
 
-@dataclasses.dataclass(slots=True)
-class _UnderWay:
+class _UnderWay(Struct):
     ticket: Ticket
     commands: int
     commit: str
@@ -114,7 +114,7 @@ class Fence:
         reason = translate(error)
         if self.state is not None and not self.lost:
             until = self.state.as_of if self.state.as_of is not None else 0
-            doubted = dataclasses.replace(self.state, pending=Pending("snapshot", until))
+            doubted = replace(self.state, pending=Pending("snapshot", until))
             self.transact([("DEL", self._names.fingerprints)], doubted)
             self.settle()
         return ReconcileError(

@@ -15,9 +15,9 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from redis.exceptions import ClusterCrossSlotError, RedisError
 
 from reconcile.core.slots import SLOTS, tags_for
@@ -89,8 +89,7 @@ return 1
 OVERTAKEN, CHANGED = -1, -2
 
 
-@dataclass(slots=True)
-class NodeWrite:
+class NodeWrite(Struct):
     """What one node has to write."""
 
     deletes: list[bytes]

@@ -16,9 +16,9 @@ import os
 import secrets
 import socket
 import uuid
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from redis.exceptions import RedisError
 
 from reconcile.core import state as states
@@ -36,8 +36,7 @@ TOKEN_DIGITS = 15
 """No counter of ours gets that long, and scripts (with their floating point) can tell such numbers apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Right:
+class Right(Struct, frozen=True):
     """The result of acquiring: the token, the id of the transaction that wrote it, and the replies to `arming`."""
 
     token: int

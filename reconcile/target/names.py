@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import re
 from binascii import crc32
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from reconcile.core.ownership import STATE_PREFIX
 from reconcile.core.shards import WHOLE, Shard
@@ -29,8 +30,7 @@ _ESCAPED = re.compile(r"[\x00-\x1f\x7f%.{}]")
 _STATE_NAME = re.compile(rb"reconcile:\{([^{}]+)\}:state(?::[0-9]+/[0-9]+)?")
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(Struct, frozen=True, dict=True):
     """Key names of one view, or of one shard of it."""
 
     view: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+
+from msgspec.structs import replace
 
 from reconcile.config.settings import RedisSettings, ViewSettings
 from reconcile.core.ownership import Range
@@ -37,7 +38,7 @@ def make_target(
     """Like `open_target`, for a view that need not be configured."""
 
     def again(seconds: float) -> Wire:
-        brief = dataclasses.replace(settings, connect_timeout_s=seconds, timeout_s=seconds)
+        brief = replace(settings, connect_timeout_s=seconds, timeout_s=seconds)
         nodes = open_nodes(brief, Stop())
         return nodes.wire(nodes.owner_of(names.state))
 

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from reconcile.config.settings import LimitSettings
 from reconcile.core.digest import Fingerprints
@@ -34,8 +35,7 @@ Page = list[tuple[bytes, bytes | None]]
 """Keys with their framed values. None: the key has gone, or holds something the layout cannot read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """One change of Redis: data, records, and the state after it.
 
     A single server applies it in one transaction. A cluster, or data too large for one transaction, needs several
@@ -54,15 +54,13 @@ class Write:
     """None: the state stays as it is. The target fills in token and commit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The result of a write. collided: with only_new, a key existed, and some puts did not happen."""
 
     collided: bool = False
 
 
-@dataclass(slots=True)
-class Stored:
+class Stored(Struct):
     """What Redis holds beside the data, read as one consistent set and kept up to date by the run.
 
     manifest_bytes: length of the stored manifest.
@@ -78,8 +76,7 @@ class Stored:
     legacy_frontier: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(Struct, frozen=True):
     """Redis' own statistics; None where it does not give one (managed services), or nodes differ.
 
     run_ids: of every process that serves the view, joined by spaces. policy: maxmemory_policy. uptime_s: of the process
@@ -98,8 +95,7 @@ class Counters:
     max_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """How much was sent to Redis so far."""
 
     round_trips: int

@@ -10,7 +10,8 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from reconcile.errors import ReconcileError
 from reconcile.target.names import Names
@@ -24,8 +25,7 @@ HANDOVER_S = 0.5
 ROUNDS_PER_LEASE = 3
 
 
-@dataclass(slots=True, eq=False)
-class Renewed:
+class Renewed(Struct, eq=False):
     """A lease that the keeper renews."""
 
     names: Names

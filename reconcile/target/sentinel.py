@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from msgspec.structs import replace
 
 from reconcile.config.settings import RedisSettings, SentinelSettings
 from reconcile.errors import AccessError, ReconcileError, Unavailable, UsageError
@@ -35,7 +35,7 @@ def dial_primary(settings: RedisSettings, stop: Stop) -> Wire:
 
 def _primary(settings: RedisSettings, sentinel: SentinelSettings, stop: Stop) -> tuple[str, int]:
     """The primary's host and port. A Sentinel that is down, or does not know it, is passed over."""
-    own = dataclasses.replace(settings, db=0, username=sentinel.username, password=sentinel.password)
+    own = replace(settings, db=0, username=sentinel.username, password=sentinel.password)
     silent: list[str] = []
     for host, port in sentinel.hosts:
         try:

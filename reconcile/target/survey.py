@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from redis.exceptions import NoPermissionError, RedisError
 
 from reconcile.config.settings import RedisSettings
@@ -36,8 +36,7 @@ Info = dict[str, str]
 """INFO of one server; empty where it is refused. Managed services leave fields out, so none can be relied on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """What Redis holds about one view. audit: the fields that audits left, not decoded yet."""
 
     state: State | None
@@ -48,8 +47,7 @@ class Standing:
     """Why the state cannot be read: it is corrupt, or of a newer format."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyFacts:
+class KeyFacts(Struct, frozen=True):
     """One key in Redis. kind: its type, 'none' when absent. ttl_ms None: it does not expire."""
 
     kind: str
@@ -60,8 +58,7 @@ class KeyFacts:
     """Memory it takes; None: Redis does not say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """What the ACL denies. commands: by name. keys: whether keys in the view's range may not be read or written."""
 
     commands: tuple[str, ...]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis
+from msgspec.structs import replace
 
 from reconcile.config.settings import Settings
 from tests.faults.scene import STATE, TIME_KEY, Scene, Seen
@@ -44,7 +44,7 @@ class ClusterScene(Scene):
     @property
     def settings(self) -> Settings:
         given = super().settings
-        return dataclasses.replace(given, redis=dataclasses.replace(given.redis, cluster=True))
+        return replace(given, redis=replace(given.redis, cluster=True))
 
     def see(self, *, fully: bool = True) -> Seen:
         self.looks += 1

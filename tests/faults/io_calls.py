@@ -12,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 import pytest
+from msgspec.structs import replace
 
 from reconcile.compare import contents, early_scan, repair
 from reconcile.errors import HistoryLost, Unavailable

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import redis
+from msgspec import Struct
+from msgspec.structs import replace
 
 from reconcile.config import address
 from reconcile.config.settings import LimitSettings, RedisSettings, ViewSettings
@@ -25,8 +26,7 @@ LIMITS = LimitSettings()
 SALT = 7
 
 
-@dataclasses.dataclass
-class Place:
+class Place(Struct):
     """Where the target under test keeps its keys."""
 
     kind: str
@@ -64,8 +64,8 @@ class Place:
     def target(self, stop: Stop | None = None, **changes: Any) -> Iterator[Target]:
         """A target for the view, or for another like it."""
         redis_changes = {name: changes.pop(name) for name in ("dedicated",) if name in changes}
-        settings = dataclasses.replace(self.settings, **redis_changes)
-        target = opening.open_target(settings, dataclasses.replace(self.view, **changes), stop or Stop())
+        settings = replace(self.settings, **redis_changes)
+        target = opening.open_target(settings, replace(self.view, **changes), stop or Stop())
         try:
             yield target
         finally:
@@ -84,7 +84,7 @@ def of_server(server: RedisServer) -> Place:
 
 
 def of_cluster(cluster: Cluster) -> Place:
-    return Place("cluster", dataclasses.replace(address.redis(cluster.url), cluster=True), nodes=cluster)
+    return Place("cluster", replace(address.redis(cluster.url), cluster=True), nodes=cluster)
 
 
 def content(rows: dict[bytes, bytes], as_of: int | None, buckets: int = 16) -> tuple[State, list[int]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from reconcile.config.settings import RedisSettings, SentinelSettings
 from reconcile.core.state import State
@@ -28,14 +28,14 @@ def test_a_unix_socket_and_a_database(tmp_path: Path) -> None:
     with start_redis(tmp_path, "--unixsocket", socket) as server:
         place = of_server(server)
         here = RedisSettings(unix_socket_path=socket, host="nowhere.invalid", db=3)
-        with dataclasses.replace(place, settings=here).armed() as target:
+        with replace(place, settings=here).armed() as target:
             target.commit(whole(ROWS, 100))
         assert redis.Redis(port=server.port, db=3).dbsize() > len(ROWS)
         assert server.client().dbsize() == 0
-        gone = dataclasses.replace(here, unix_socket_path=socket + "x")
-        with pytest.raises(Unavailable), dataclasses.replace(place, settings=gone).target():
+        gone = replace(here, unix_socket_path=socket + "x")
+        with pytest.raises(Unavailable), replace(place, settings=gone).target():
             pass
-        with pytest.raises(UsageError), dataclasses.replace(place, settings=dataclasses.replace(here, db=99)).target():
+        with pytest.raises(UsageError), replace(place, settings=replace(here, db=99)).target():
             pass
 
 
@@ -78,19 +78,19 @@ def test_sentinels_that_know_nothing(watched: Watched) -> None:
     """Another name is a mistake; silence is not, nor one that still names the primary of before."""
     settings = place_of(watched).settings
     assert settings.sentinel is not None
-    other = dataclasses.replace(settings, sentinel=dataclasses.replace(settings.sentinel, master="other"))
+    other = replace(settings, sentinel=replace(settings.sentinel, master="other"))
     with (
         pytest.raises(UsageError, match="called 'other'"),
-        dataclasses.replace(place_of(watched), settings=other).target(),
+        replace(place_of(watched), settings=other).target(),
     ):
         pass
-    late = dataclasses.replace(settings, sentinel=dataclasses.replace(settings.sentinel, master=OUTDATED))
-    with pytest.raises(Unavailable, match="no longer"), dataclasses.replace(place_of(watched), settings=late).target():
+    late = replace(settings, sentinel=replace(settings.sentinel, master=OUTDATED))
+    with pytest.raises(Unavailable, match="no longer"), replace(place_of(watched), settings=late).target():
         pass
     nobody = SentinelSettings((("127.0.0.1", free_port()),), MASTER)
-    silent = dataclasses.replace(settings, sentinel=nobody)
+    silent = replace(settings, sentinel=nobody)
     with (
         pytest.raises(Unavailable, match="no Sentinel"),
-        dataclasses.replace(place_of(watched), settings=silent).target(),
+        replace(place_of(watched), settings=silent).target(),
     ):
         pass

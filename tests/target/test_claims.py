@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from reconcile.config.settings import Secret
 from reconcile.core.ownership import Range
@@ -39,12 +39,12 @@ def kept(place: Place, owned: Range, view: str = "orders") -> None:
     """A view that has claimed its range and written."""
     with claims(place) as ours:
         ours.claim(Names(view), owned)
-    mine = dataclasses.replace(place, view=dataclasses.replace(place.view, name=view, key_prefix=owned.prefix.decode()))
+    mine = replace(place, view=replace(place.view, name=view, key_prefix=owned.prefix.decode()))
     with mine.armed(mz_timestamp_key=owned.timestamp_key.decode() or None) as target:
         rows = {owned.prefix + b"%d" % n: b"x" for n in range(100)}
         change = whole(rows, 100)
         assert change.state is not None
-        write(target, dataclasses.replace(change, state=dataclasses.replace(change.state, claim=owned.encode())))
+        write(target, replace(change, state=replace(change.state, claim=owned.encode())))
     place.do("DEL", f"reconcile:{{{view}}}:lease")
 
 
@@ -102,7 +102,7 @@ def test_remembered_names_may_move_into_a_range_that_has_them_all(single: Place)
     with claims(single) as ours:
         ours.claim(ORDERS, remembered)
         with single.armed(key_prefix="") as target:
-            state = dataclasses.replace(content({}, 1)[0], claim=remembered.encode())
+            state = replace(content({}, 1)[0], claim=remembered.encode())
             write(target, Write(puts={b"p:1": b"x", b"p:2": b"y"}, state=state))
         with pytest.raises(SafetyStop, match="has written"):
             ours.claim(ORDERS, Range("prefix", b"p:1"))
@@ -130,8 +130,8 @@ def test_two_views_that_claim_at_once(place: Place) -> None:
 def test_without_the_right_to_claims(single: Place) -> None:
     """A run that writes is told the rule that it lacks; one that looks lives without."""
     single.do("ACL", "SETUSER", "narrow", "on", ">pw", "~p:*", "+@all")
-    narrow = dataclasses.replace(single.settings, username="narrow", password=Secret("pw"))
-    mine = dataclasses.replace(single, settings=narrow)
+    narrow = replace(single.settings, username="narrow", password=Secret("pw"))
+    mine = replace(single, settings=narrow)
     with claims(mine) as ours:
         with pytest.raises(UsageError) as refused:
             ours.claim(ORDERS, PREFIX)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
 from reconcile.core.records import Records
 from reconcile.core.state import Pending, State
@@ -33,8 +33,8 @@ def fence_of(place: Place, key: bytes) -> bytes:
 def kept(place: Place, pending: Pending | None = None) -> None:
     """A view with a checkpoint and fingerprints."""
     with place.armed() as target:
-        state = dataclasses.replace(content(ROWS, 100)[0], pending=pending)
-        write(target, dataclasses.replace(whole(ROWS, 100), state=state, fingerprints=FINGERPRINTS))
+        state = replace(content(ROWS, 100)[0], pending=pending)
+        write(target, replace(whole(ROWS, 100), state=state, fingerprints=FINGERPRINTS))
     place.do("DEL", place.own("lease"))
 
 
@@ -95,7 +95,7 @@ def test_a_state_that_lost_its_tail_is_noticed(clustered: Place) -> None:
     names = [clustered.own(name) for name in ("state", "fences", "manifest")]
     saved = {name: clustered.client(name).dump(name) for name in names}
     with clustered.armed() as target:
-        target.commit(Write(state=dataclasses.replace(content(ROWS, 200)[0], pending=Pending("delta", 200))))
+        target.commit(Write(state=replace(content(ROWS, 200)[0], pending=Pending("delta", 200))))
         target.commit(Write(puts={b"p:1": b"newer"}, state=content(ROWS, 200)[0]))
     for name, dump in saved.items():
         clustered.client(name).restore(name, 0, dump, replace=True)  # type: ignore[arg-type]
@@ -107,7 +107,7 @@ def test_a_run_that_was_killed_while_it_wrote_is_no_loss(clustered: Place) -> No
     """What it left belongs to the mark that the state still has: that range is repeated exactly."""
     kept(clustered)
     with clustered.armed() as target:
-        target.commit(Write(state=dataclasses.replace(content(ROWS, 100)[0], pending=Pending("delta", 200))))
+        target.commit(Write(state=replace(content(ROWS, 100)[0], pending=Pending("delta", 200))))
         target.send(Write(puts={b"p:1": b"newer", b"p:2": b"newer", b"p:3": b"newer"}))
         target.settle()
     clustered.do("DEL", clustered.own("lease"))
@@ -122,7 +122,7 @@ def test_while_deletes_are_withheld_nothing_is_under_way(clustered: Place) -> No
     """What was written after the mark of withheld deletes is no range that could be repeated."""
     kept(clustered, Pending("withheld", 100))
     with clustered.armed() as target:
-        target.commit(Write(state=dataclasses.replace(content(ROWS, 100)[0], pending=Pending("withheld", 100))))
+        target.commit(Write(state=replace(content(ROWS, 100)[0], pending=Pending("withheld", 100))))
         target.commit(Write(puts={b"p:1": b"newer"}))
     clustered.do("DEL", clustered.own("lease"))
     assert doubted(clustered)
@@ -132,7 +132,7 @@ def test_a_node_that_is_not_what_it_was_takes_nothing(clustered: Place) -> None:
     """The script demands the mark that this run saw there last."""
     kept(clustered)
     with clustered.armed() as target:
-        target.commit(Write(state=dataclasses.replace(content(ROWS, 100)[0], pending=Pending("delta", 200))))
+        target.commit(Write(state=replace(content(ROWS, 100)[0], pending=Pending("delta", 200))))
         clustered.do("HSET", fence_of(clustered, b"p:1"), "mark", "another")
         with pytest.raises(Unavailable, match="does not hold what was last written"):
             target.commit(Write(puts={b"p:1": b"late"}))
@@ -143,7 +143,7 @@ def test_an_overtaken_run_is_refused_by_each_node(clustered: Place) -> None:
     """Though its state's transaction was before."""
     kept(clustered)
     with clustered.armed() as target:
-        target.commit(Write(state=dataclasses.replace(content(ROWS, 100)[0], pending=Pending("delta", 200))))
+        target.commit(Write(state=replace(content(ROWS, 100)[0], pending=Pending("delta", 200))))
         clustered.do("DEL", clustered.own("lease"))
         with clustered.armed():
             pass
@@ -192,7 +192,7 @@ def test_a_fence_that_something_else_wrote_to(clustered: Place, odd: str) -> Non
     clustered.do("DEL", clustered.own("lease"))
     with clustered.armed() as target:
         assert target.token < 100
-        write(target, dataclasses.replace(whole(ROWS, 200), state=content(ROWS, 200)[0], fingerprints=FINGERPRINTS))
+        write(target, replace(whole(ROWS, 200), state=content(ROWS, 200)[0], fingerprints=FINGERPRINTS))
 
 
 def test_an_as_of_that_is_no_number_while_a_node_is_in_doubt(clustered: Place) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from msgspec.structs import replace
 
 from reconcile.core.framing import frame, with_expiry
 from reconcile.core.state import Pending, State
@@ -33,10 +33,10 @@ class Case:
 
     @contextlib.contextmanager
     def armed(self) -> Iterator[Target]:
-        view = dataclasses.replace(
+        view = replace(
             self.place.view, layout=self.layout, expires_at="until" if self.expires else None, value_columns=("*",)
         )
-        with dataclasses.replace(self.place, view=view).target() as target:
+        with replace(self.place, view=view).target() as target:
             target.use_columns(["a", "b", "ç d"])
             target.acquire(30, owner=lease.new_owner(), reset=False)
             yield target

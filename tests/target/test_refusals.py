@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
 from reconcile.config.settings import Secret
@@ -100,8 +100,8 @@ def everything(target: Target) -> None:
 def test_without_the_right_to_a_command(single: Place) -> None:
     """The same for a user who may not use it."""
     single.do("ACL", "SETUSER", "u", "on", ">hunter2", "~*", "+@all", "-msetnx", "-watch")
-    settings = dataclasses.replace(single.settings, username="u", password=Secret("hunter2"))
-    with dataclasses.replace(single, settings=settings).target() as target:
+    settings = replace(single.settings, username="u", password=Secret("hunter2"))
+    with replace(single, settings=settings).target() as target:
         with pytest.raises(AccessError, match="'watch'") as refused:
             target.acquire(30, owner=b"o", reset=False)
         assert not re.search("hunter2|p:", refused.value.message)
@@ -117,7 +117,7 @@ def test_protected_mode(tmp_path: Path, single: Place) -> None:
         place = of_server(server)
         with pytest.raises(AccessError), place.target():
             pass
-        wrong = dataclasses.replace(place.settings, password=Secret("hunter2"))
-        with pytest.raises(AccessError) as refused, dataclasses.replace(place, settings=wrong).target():
+        wrong = replace(place.settings, password=Secret("hunter2"))
+        with pytest.raises(AccessError) as refused, replace(place, settings=wrong).target():
             pass
         assert "hunter2" not in refused.value.message

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
+from msgspec.structs import replace
 
 from reconcile.config.settings import LimitSettings
 from reconcile.core import digest
@@ -28,7 +27,7 @@ def write(target: Target, change: Write, until: int = 1) -> None:
 def applier_of(target: Target, pending: Pending, *, dry_run: bool = False, limits: LimitSettings = LIMITS) -> Applier:
     """One that marks the state as it is."""
     base = target.stored().state or State()
-    return Applier(target, limits, Write(state=dataclasses.replace(base, pending=pending)), dry_run=dry_run)
+    return Applier(target, limits, Write(state=replace(base, pending=pending)), dry_run=dry_run)
 
 
 def test_a_write_is_data_records_and_state(place: Place) -> None:
@@ -103,9 +102,9 @@ def test_a_put_replaces_a_key_of_another_type(place: Place) -> None:
 def test_the_timestamp_key_follows_the_checkpoint(place: Place) -> None:
     """It holds as_of + 1 when Redis equals a time, and does not move while it is between two."""
     with place.armed(mz_timestamp_key="mz") as target:
-        write(target, dataclasses.replace(whole(ROWS, 100), state=dataclasses.replace(content(ROWS, 100)[0])))
+        write(target, replace(whole(ROWS, 100), state=replace(content(ROWS, 100)[0])))
         assert place.do("GET", "mz") == b"101"
-        write(target, Write(state=dataclasses.replace(content(ROWS, 200)[0], pending=Pending("delta", 200))))
+        write(target, Write(state=replace(content(ROWS, 200)[0], pending=Pending("delta", 200))))
         assert place.do("GET", "mz") == b"101"
 
 
@@ -285,7 +284,7 @@ def test_a_state_of_another_type(place: Place) -> None:
 def test_a_command_that_fails_inside_a_transaction_leaves_no_checkpoint_that_lies(place: Place) -> None:
     """Redis applies the rest; the state says at once that every key has to be compared."""
     with place.armed() as target:
-        write(target, dataclasses.replace(whole(ROWS, 100), fingerprints=Records(whole=bytes(16 * 8))))
+        write(target, replace(whole(ROWS, 100), fingerprints=Records(whole=bytes(16 * 8))))
         place.do("DEL", place.own("manifest"))
         place.do("RPUSH", place.own("manifest"), "x")
         change = Write(puts={b"p:1": b"new"}, manifest=Records(some={3: bytes(16)}), state=content(ROWS, 200)[0])
@@ -342,7 +341,7 @@ def test_a_dry_run_writes_nothing(place: Place) -> None:
 
 def test_a_change_too_large_for_one_batch_is_marked(place: Place) -> None:
     """Until it is complete the state says so, and the keys of the last batch are known to be on the way."""
-    limits = dataclasses.replace(LIMITS, batch_max_keys=100)
+    limits = replace(LIMITS, batch_max_keys=100)
     with place.armed() as target:
         write(target, whole(ROWS, 100))
         applier = applier_of(target, Pending("delta", 200), limits=limits)

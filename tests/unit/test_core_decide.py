@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from reconcile.core import drift, guard
 from reconcile.core.decide import (
@@ -33,11 +33,11 @@ HISTORY = Frontiers(since=1_000, upper=9_000, now=8_999)
 
 
 def state(**changes: object) -> State:
-    return dataclasses.replace(CLEAN, **changes)  # type: ignore[arg-type]
+    return replace(CLEAN, **changes)  # type: ignore[arg-type]
 
 
 def frontiers(**changes: int | None) -> Frontiers:
-    return dataclasses.replace(HISTORY, **changes)  # type: ignore[arg-type]
+    return replace(HISTORY, **changes)  # type: ignore[arg-type]
 
 
 SNAPSHOT_PENDING = Pending("snapshot", 6_000)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 
 import pytest
+from msgspec.structs import replace
 
 from reconcile.core.explanation import KeyVerdict, Seen, explain_key
 
@@ -23,7 +23,7 @@ SAME = Seen(
 
 
 def verdict(**changes: object) -> KeyVerdict:
-    return explain_key(dataclasses.replace(SAME, **changes))[0]  # type: ignore[arg-type]
+    return explain_key(replace(SAME, **changes))[0]  # type: ignore[arg-type]
 
 
 GONE = {"held": None, "held_kind": "none"}
@@ -65,7 +65,7 @@ def test_lag_is_never_called_drift() -> None:
     """While Redis is as the last run left it and the source moved, nothing is said against Redis."""
     values = (None, b"1", b"2")
     for now, held in itertools.product(values, values):
-        seen = dataclasses.replace(
+        seen = replace(
             SAME,
             then_known=False,
             then=None,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from reconcile.config.settings import MaterializeSettings, RedisSettings, Secret, Settings, ViewSettings
 from reconcile.errors import UsageError
@@ -79,9 +78,9 @@ def test_migration_tells_of_first_contact() -> None:
     assert yaml.safe_load(told)["views"] == [
         {"name": "v", "sql": "SELECT key, value FROM v", "key_prefix": "v:", "mz_timestamp_key": "t"}
     ]
-    bare = dataclasses.replace(view, key_prefix="")
+    bare = replace(view, key_prefix="")
     adopted = migration.render(Settings(views=(bare,)), "old.yaml")
     assert "if t is there" in adopted
     assert "--adopt" not in adopted
-    unproved = dataclasses.replace(bare, mz_timestamp_key=None)
+    unproved = replace(bare, mz_timestamp_key=None)
     assert "--adopt" in migration.render(Settings(views=(unproved,)), "old.yaml")
