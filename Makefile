@@ -38,7 +38,7 @@ bench: $(STAMP) ## what it costs, as ratios; BENCH_ARGS="--help" (docs/performan
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 soak: $(STAMP) ## fault tests for hours
-	$(BIN)/pytest tests/faults --soak --timeout 0 $(PYTEST_ARGS)
+	$(BIN)/pytest tests/faults --soak --timeout 0 $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 lambda-zip: $(STAMP) ## dist/reconcile-aws-lambda.zip
 	$(MAKE) -C functions $@
