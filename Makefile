@@ -37,7 +37,7 @@ coverage: $(STAMP) ## the tests again, measured: lines and branches of core, com
 bench: $(STAMP) ## what it costs, as ratios; BENCH_ARGS="--help" (docs/performance.md)
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
-soak: $(STAMP) ## fault tests for hours
+soak: $(STAMP) ## fault tests for an hour or two
 	$(BIN)/pytest tests/faults --soak --timeout 0 $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 lambda-zip: $(STAMP) ## dist/reconcile-aws-lambda.zip

@@ -109,7 +109,7 @@ def changing(source: Source, random: Any) -> Iterator[None]:
 def test_killed_at_random_times(source: Source, redis_server: RedisServer, request: pytest.FixtureRequest) -> None:
     """However often runs are killed, every checkpoint is honest, and one clean run makes all right."""
     random = rng("kills")
-    kills = 10_000 if request.config.getoption("--soak") else 100
+    kills = 3_000 if request.config.getoption("--soak") else 100
     scene = Scene(source, redis_server, buckets=16)
     source.retain_history()
     scene.write("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 300) AS n")
