@@ -175,8 +175,7 @@ def _carry_out() -> int:
     try:
         main()
     except SystemExit as end:
-        assert isinstance(end.code, int)
-        return end.code
+        return int(end.code or 0)
 
 
 def _end(code: int) -> NoReturn:
