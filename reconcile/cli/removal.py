@@ -30,7 +30,7 @@ def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max
       reconcile drop orders --keys
       reconcile drop orders --yes                # from a script
     """
-    from reconcile.runs.dropping import Dropped, forget, look
+    from reconcile.runs.dropping import Dropped, forget, preview
 
     def confirm(found: Dropped) -> None:
         _confirm(f"{view}: forget {found}?", yes=yes)
@@ -38,7 +38,7 @@ def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max
     settings = common.load_settings({"limits.max_runtime_s": max_runtime})
     with ended_in_time(settings) as stop:
         if dry_run:
-            found = look(settings, view, stop, keys=keys)
+            found = preview(settings, view, stop, keys=keys)
         else:
             found = forget(settings, view, stop, keys=keys, confirm=confirm)
     if common.as_json:

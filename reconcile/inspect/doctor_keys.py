@@ -166,7 +166,7 @@ def check_keys(
 ) -> None:
     """Compare key names under the prefix with the manifest, and find TTLs that no run set."""
     session, mapping = source or (None, None)
-    found = keyspace.look(target, session, mapping, stop)
+    found = keyspace.examine(target, session, mapping, stop)
     where = f"under {target.range.prefix.decode()}" if target.range.prefix else "in this database"
     if target.range.ownership == "remembered":
         where = "that are remembered"

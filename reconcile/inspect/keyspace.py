@@ -54,7 +54,7 @@ class Found(Struct):
     some_names: list[bytes] = field(default_factory=list)
 
 
-def look(target: Target, session: Session | None, mapping: Mapping | None, stop: Stop) -> Found:
+def examine(target: Target, session: Session | None, mapping: Mapping | None, stop: Stop) -> Found:
     """Count until no commit comes in between, a few times at most. Without a session no names are compared."""
     for _ in range(LOOKS):
         stored = target.stored()

@@ -40,12 +40,14 @@ def read_status(settings: Settings, names: tuple[str, ...], max_age_s: float | N
     views = chosen_views(settings, names)
     survey = open_survey(settings.redis, stop)
     try:
-        return look(survey, settings, views, max_age_s)
+        return statuses_of(survey, settings, views, max_age_s)
     finally:
         survey.close()
 
 
-def look(survey: Survey, settings: Settings, views: list[ViewSettings], max_age_s: float | None) -> list[ViewStatus]:
+def statuses_of(
+    survey: Survey, settings: Settings, views: list[ViewSettings], max_age_s: float | None
+) -> list[ViewStatus]:
     """Return the same from an open survey."""
     named = [names_of(settings.redis, view) for view in views]
     now_ms = survey.now_ms()

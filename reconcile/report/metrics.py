@@ -1,7 +1,7 @@
 """A report as Prometheus metrics: a file for node_exporter's textfile collector, groups for a Pushgateway.
 
-Labels are `view` and `mode`: a file may be shared by several schedules (`run` every minute, `verify` every night), and
-files of several schedules may lie in one directory, where equal series would spoil the whole scrape.
+Labels are `view` and `mode`. Several schedules (`run` every minute, `verify` every night) may share a file, and their
+files may lie in one directory, where equal series would spoil the whole scrape.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 LAST_SUCCESS = "last_success_timestamp_seconds"
 DRIFT, SURPLUS, COMPARED = "drift_keys", "surplus_keys", "oldest_compare_timestamp_seconds"
 OUTLIVING = frozenset({LAST_SUCCESS, DRIFT, SURPLUS, COMPARED})
-"""Metrics that a run without a new value leaves as they were: an alert about drift is not over
-because Redis is away.
+"""Metrics that a run without a new value leaves as they were: an alert about drift must not end because Redis is away.
 """
 HELP = {
     LAST_SUCCESS: "When a run last ended with exit code 0 and was neither skipped nor a dry run.",
     "last_run_timestamp_seconds": "When a run last ended, however it did.",
     "last_duration_seconds": "How long the last run worked on this view.",
     "exit_code": "Exit code of the last run for this view.",
-    "rows": "Rows read and changed by the last run; withheld: deletes that the safety limit kept back.",
+    "rows": "Rows read and changed by the last run; withheld: deletes that the guard withheld.",
     "keys": "Keys of the view in Redis, as the last run left or found them.",
-    DRIFT: "Keys that differ, as found by the last verify that came to an end.",
+    DRIFT: "Keys that differ, as found by the last completed verify.",
     SURPLUS: "Keys in Redis that neither the source nor the manifest knows of, as found by the last verify.",
-    COMPARED: "When the part of the view that waits longest was compared with what Redis really holds.",
+    COMPARED: "When the slice that has waited longest was last compared with what Redis really holds.",
     "source_lag_seconds": "Wall clock minus the time of the content Redis holds, at the end of the last run.",
 }
 

@@ -39,16 +39,16 @@ class TooLarge(Exception):  # noqa: N818 - no error: the caller takes another wa
 class Doubt(Exception):  # noqa: N818 - no error: the caller takes another way
     """The changes do not fit what Redis holds: a snapshot has to settle it.
 
-    stop: the error to raise if no snapshot may be taken. withheld: number of deletes concerned.
+    refusal: the error to raise if no snapshot may be taken. withheld: number of deletes concerned.
     """
 
     def __init__(
-        self, reason: str, buckets: Collection[int] = (), stop: SafetyStop | None = None, withheld: int = 0
+        self, reason: str, buckets: Collection[int] = (), refusal: SafetyStop | None = None, withheld: int = 0
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.buckets = frozenset(buckets)
-        self.stop = stop
+        self.refusal = refusal
         self.withheld = withheld
 
 
@@ -179,8 +179,8 @@ def check_deletes(run: ViewRun, deletes: int, before: int, after: int) -> None:
     if not run.guard().objects(deletes, before, after):
         return
     limit = run.view.max_delete_fraction
-    stop = mass_delete(deletes, before, limit, run.view.name)
-    raise Doubt("too many deletes at once", stop=stop, withheld=deletes)
+    refusal = mass_delete(deletes, before, limit, run.view.name)
+    raise Doubt("too many deletes at once", refusal=refusal, withheld=deletes)
 
 
 def check_inserts(run: ViewRun, changes: Changes, *, repeat: bool) -> None:

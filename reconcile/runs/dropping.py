@@ -9,7 +9,7 @@ from reconcile.stop import Stop
 from reconcile.target import dropping
 from reconcile.target.dropping import Dropped
 
-__all__ = ["Dropped", "forget", "look"]
+__all__ = ["Dropped", "forget", "preview"]
 
 
 def forget(settings: Settings, view: str, stop: Stop, *, keys: bool, confirm: Callable[[Dropped], None]) -> Dropped:
@@ -18,10 +18,10 @@ def forget(settings: Settings, view: str, stop: Stop, *, keys: bool, confirm: Ca
     confirm: called with what would be deleted; raises to prevent it. Raises UsageError for an unknown view, LeaseHeld,
     Incomplete.
     """
-    confirm(look(settings, view, stop, keys=keys))
+    confirm(preview(settings, view, stop, keys=keys))
     return dropping.drop(settings.redis, view, stop, keys=keys, lease_s=settings.limits.lease_s)
 
 
-def look(settings: Settings, view: str, stop: Stop, *, keys: bool) -> Dropped:
+def preview(settings: Settings, view: str, stop: Stop, *, keys: bool) -> Dropped:
     """Return what `forget` would drop; writes nothing."""
-    return dropping.look(settings.redis, view, stop, keys=keys)
+    return dropping.preview(settings.redis, view, stop, keys=keys)

@@ -76,7 +76,7 @@ def _write(run: ViewRun, chunks: Iterator[Rows], digests: list[int], marked: Sta
 
 
 def _pieces(chunks: Iterator[Rows], target: Target) -> Iterator[Rows]:
-    """The rows in pieces as large as other clients of Redis can bear."""
+    """Yield the rows in pieces that other clients of Redis hardly notice."""
     waiting: list[Row] = []
     for chunk in chunks:
         waiting += chunk

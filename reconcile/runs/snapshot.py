@@ -54,8 +54,8 @@ def take(
     """
     run.report.action, run.report.reason = "snapshot", why.reason
     identity = run.described.identity(reading.explained)
-    if stop := decide.alternation(run.stored.state, identity, run.now_ms(), run.view.name):
-        raise stop
+    if refusal := decide.alternation(run.stored.state, identity, run.now_ms(), run.view.name):
+        raise refusal
     task = _Snapshot(run, reading, why, identity, usable(companion, reading), suspects)
     if not (task.is_first and not run.request.deep and load.nothing_there(run) and task.loaded()):
         task.repair()
@@ -303,8 +303,8 @@ class _Snapshot:
             unexplained if unconsented is not None else {},
             withheld=guarded is not None,
         )
-        if stop := guarded or unconsented:
-            raise stop
+        if refusal := guarded or unconsented:
+            raise refusal
 
     def _guarded(self, deletes: int, before: int, after: int) -> SafetyStop | None:
         """Return the error for deletes that the guard withholds, if it does."""

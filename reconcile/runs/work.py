@@ -143,7 +143,7 @@ def _delta_only(run: ViewRun) -> Follower | None:
 def settled_by_snapshot(run: ViewRun, doubt: Doubt) -> SafetyStop:
     """Return the error for a delta that only a snapshot could settle."""
     run.report.deletes_withheld = doubt.withheld
-    return doubt.stop or SafetyStop(
+    return doubt.refusal or SafetyStop(
         f"{doubt.reason}; a delta alone cannot resolve this",
         hint=f"run: reconcile snapshot --view {run.view.name}",
     )

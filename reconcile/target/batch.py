@@ -3,8 +3,8 @@
 fits        one write: data, records, state                                readers never see half a time
 does not    state (pending), data, data …, data with records and state     `pending` warns readers
 
-Whatever does not fit is written in small pieces: as `pending` warns anyway, the only readers to spare are the ones that
-wait for Redis.
+Whatever does not fit is written in small pieces: nobody needs to see it at once, as `pending` warns readers anyway, and
+Redis' other clients hardly have to wait.
 
 Where a write is not atomic (a cluster), a change that touches data never fits.
 """
@@ -25,7 +25,7 @@ PIECE_BYTES = 1 << 18
 
 
 def pieces(rows: Iterable[tuple[bytes, bytes]], most: int) -> Iterator[dict[bytes, bytes]]:
-    """Rows in dicts of at most `most` keys and PIECE_BYTES; a larger row comes alone."""
+    """Yield rows in dicts of at most `most` keys and PIECE_BYTES; a larger row comes alone."""
     piece: dict[bytes, bytes] = {}
     size_bytes = 0
     for key, value in rows:
@@ -58,7 +58,7 @@ class Batch(Struct):
         self.size_bytes += len(key)
 
     def pieces(self, most: int) -> Iterator[Write]:
-        """The same in writes of at most `most` keys and PIECE_BYTES, or of one key with a larger value."""
+        """Yield the batch in writes of at most `most` keys and PIECE_BYTES, or of one key with a larger value."""
         names = iter(self.deletes)
         while gone := list(islice(names, most)):
             yield Write(deletes=gone)

@@ -64,9 +64,9 @@ class Claims:
             settled = known.get(names.tag) == owned and of_state in (None, owned.encode())
             if not settled:
                 known |= self._of_states()
-            if (stop := self._contradiction(names, owned, known)) is not None:
+            if (refusal := self._contradiction(names, owned, known)) is not None:
                 self._home.call("UNWATCH")
-                raise stop
+                raise refusal
             if settled:
                 self._home.call("UNWATCH")
                 return
@@ -127,8 +127,8 @@ class Claims:
 
     def _contradiction(self, names: Names, owned: Range, known: Mapping[str, Range]) -> SafetyStop | None:
         own = known.get(names.tag)
-        if (stop := contradiction(names.tag, owned, known)) is not None or own is None or own == owned:
-            return stop
+        if (refusal := contradiction(names.tag, owned, known)) is not None or own is None or own == owned:
+            return refusal
         return self._outgrown(names, owned)
 
     def _outgrown(self, names: Names, owned: Range) -> SafetyStop | None:

@@ -33,7 +33,7 @@ class Dropped(Struct, frozen=True):
         return f"its state, its claim to {self.range} and {plural(self.keys, 'key')}"
 
 
-def look(settings: RedisSettings, view: str, stop: Stop, *, keys: bool) -> Dropped:
+def preview(settings: RedisSettings, view: str, stop: Stop, *, keys: bool) -> Dropped:
     """What `drop` would forget; writes nothing. Raises UsageError for an unknown view, Incomplete."""
     names = Names(view, settings.namespace)
     nodes = opening.open_nodes(settings, stop)

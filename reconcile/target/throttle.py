@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 LOOK_EVERY_KEYS = 4000
-"""After so many keys without a rest Redis is asked how quick it is."""
+"""After this many keys without a pause Redis is asked how quick it is."""
 REST_S = 0.1
 PIECE_S = 0.00025
 """A round trip of this length hides a piece: what Redis stores in 0.2 ms (Layout.piece_keys)."""
@@ -39,7 +39,7 @@ class Throttle:
         self._quickest_s = float("inf")
         self._pause_s = 0.0
         self._keys = 0
-        """Written since Redis was last asked, or had a rest."""
+        """Written since Redis was last asked, or since the last pause."""
         self._last_at = clock()
 
     @property

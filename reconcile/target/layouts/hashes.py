@@ -14,9 +14,9 @@ from reconcile.target.layouts.expiring import clamped, with_time
 from reconcile.target.wire import Command
 
 BATCH_FIELDS = 20_000
-"""Redis carries out this many commands and fields in less than 20 ms,"""
+"""Redis carries out this many commands and fields in less than 20 ms."""
 PIECE_FIELDS = 200
-"""and this many in about 0.2 ms."""
+"""Redis carries out this many in about 0.2 ms."""
 
 
 class Hashes:
