@@ -89,7 +89,7 @@ def figures(results: Results) -> list[Figure]:
         found += _latency(results)
     if results.cold:
         found += _cold(results)
-    found += [*_parallel(results), *_views(results), *_readers(results)]
+    found += [*_parallel(results), *_layouts(results), *_views(results), *_readers(results)]
     found += _memory(results)
     for one in found:
         one.rows = results.rows
@@ -188,6 +188,20 @@ def _parallel(results: Results) -> list[Figure]:
         ),
         _derived("shards_seconds", "first load in 4 shards at once, time", told["seconds"], whole),
     ]
+
+
+def _layouts(results: Results) -> list[Figure]:
+    told = results.layouts
+    if not told:
+        return []
+    found = []
+    for name, label in (("json", "JSON of two columns"), ("hash", "hashes of two fields")):
+        ratio = told[f"{name}_user_s"] / told["string_user_s"]  # the source's own part is not ours to show
+        load = _derived(f"{name}_load", f"first load, {label}: CPU", ratio, "× strings")
+        load.seconds, load.user_s = told[f"{name}_s"], told[f"{name}_user_s"]
+        size = told[f"{name}_bytes"] / told["string_bytes"]
+        found += [load, _derived(f"{name}_bytes", f"Redis' memory, {label}", size, "× strings")]
+    return found
 
 
 def _views(results: Results) -> list[Figure]:

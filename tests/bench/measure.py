@@ -86,6 +86,8 @@ class Results:
     cold: dict[str, float] = field(default_factory=dict)
     parallel: dict[str, float] = field(default_factory=dict)
     """Shards beside a whole view."""
+    layouts: dict[str, float] = field(default_factory=dict)
+    """The same bytes in each layout."""
     views: dict[str, float] = field(default_factory=dict)
     """Many views in one process."""
     readers: dict[str, Any] = field(default_factory=dict)

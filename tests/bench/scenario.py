@@ -10,6 +10,7 @@ import redis
 
 from tests.bench.coldstart import measure_cold_start
 from tests.bench.latency import measure_latency
+from tests.bench.layouts import measure_layouts
 from tests.bench.many import measure_views
 from tests.bench.measure import BenchError
 from tests.bench.parallel import measure_shards
@@ -198,11 +199,12 @@ STEPS: dict[str, Callable[[World, Turn], None]] = {
     "counters": _count,
     "cold": lambda world, _: measure_cold_start(world),
     "shards": lambda world, _: measure_shards(world),
+    "layouts": lambda world, _: measure_layouts(world),
     "views": lambda world, _: measure_views(world),
     "readers": lambda world, _: measure_readers(world),
 }
 """In an order in which each prepares the next."""
-ONCE = ("mass", "latency", "counters", "cold", "shards", "views", "readers")
+ONCE = ("mass", "latency", "counters", "cold", "shards", "layouts", "views", "readers")
 """Steps that are not repeated."""
 
 
