@@ -145,7 +145,7 @@ class Stop:
         return self._reason or ("share" if self.share_over else "deadline")
 
     def remaining_s(self) -> float | None:
-        """Seconds until the deadline (0 when stopping); None without one."""
+        """Return seconds until the deadline (0 when stopping); None without one."""
         if self._reason is not None:
             return 0.0
         ends_at = self._ends_at

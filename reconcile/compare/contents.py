@@ -110,7 +110,7 @@ class _Comparison:
                 self._note_row(key, value, old, unreadable=key in unreadable)
 
     def _held(self, rows: Rows) -> tuple[list[int | None], set[bytes]]:
-        """Digests of what Redis holds under these rows' keys, and which keys hold what the layout cannot read."""
+        """Return digests of what Redis holds under these rows' keys, and the keys whose content is unreadable."""
         held: list[int | None] = []
         for some, values in self._sides.held(rows):
             held += [self._digest_of(key, value) for (key, _), value in zip(some, values, strict=True)]
@@ -140,7 +140,7 @@ class _Comparison:
         return found
 
     def _records_now(self, state: State | None, buckets: set[int]) -> dict[int, int | None]:
-        """The records of these buckets; empty if they belong to no one time."""
+        """Return the records of these buckets; empty if they belong to no one time."""
         known = {bucket: self._recorded[bucket] for bucket in buckets}
         if _commit_of(state) == self._commit or all(one is None for one in known.values()):
             return known
@@ -152,7 +152,7 @@ class _Comparison:
         return {bucket: manifest[bucket] for bucket in buckets}
 
     def _rows(self, chunk: Rows) -> list[tuple[bytes, bytes]]:
-        """The first row of each key; the others are only added up."""
+        """Return the first row of each key; the others are only added up."""
         rows: list[tuple[bytes, bytes]] = []
         for key, value in chunk:
             if value is None:
@@ -223,5 +223,5 @@ class _Comparison:
 
 
 def _commit_of(state: State | None) -> str:
-    """The id of the last transaction; empty without a state."""
+    """Return the id of the last transaction; empty without a state."""
     return "" if state is None else state.commit

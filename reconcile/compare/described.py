@@ -28,7 +28,7 @@ class Described(Struct, frozen=True):
     companion: CompanionDefinition | None
 
     def identity(self, explained: Explained) -> Identity:
-        """The identity that stored content must have."""
+        """Return the identity that stored content must have."""
         signature = [*self.mapping.signature, self.ownership]
         parts = [self.environment_id, *explained.ids, self.mapping.sql, *self.mapping.columns, self.plan]
         return Identity(source=identity_hash([*parts, *signature]), mapping=identity_hash(signature))

@@ -56,7 +56,7 @@ class EarlyScan:
             self._error = problem
 
     def pages(self) -> Iterator[list[bytes]]:
-        """The pages found so far, then the rest of the scan. Iterate once."""
+        """Yield the pages found so far, then the rest of the scan. Iterate once."""
         while self._pages:
             yield self._pages.pop()
         yield from self._scan

@@ -114,7 +114,7 @@ def _gathered(sides: Sides, part: Repaired, within: set[int], pages: Iterator[li
 
 
 def _strange(page: list[bytes], names: NameTable) -> list[bytes]:
-    """Names that the source lacks, those whose value is NULL among them."""
+    """Return names that the source lacks, those whose value is NULL among them."""
     return [name for name in page if name not in names]
 
 

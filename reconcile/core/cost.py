@@ -141,14 +141,14 @@ def factor(demand: Demand, fingerprints_s: float) -> float:
 
 
 def _changed(changes: float, demand: Demand, source: SourceCosts) -> Cost:
-    """Changes whose keys are known: two updates each."""
+    """Return the cost of changes whose keys are known: two updates each."""
     size = demand.row_bytes + ROW_BYTES
     at_source = 2 * source.update * changes
     return Cost(at_source, CHANGE_S * changes, REDIS_PUT_S * changes, 2 * size * changes, size * changes)
 
 
 def _repaired(changes: float, demand: Demand, source: SourceCosts) -> Cost:
-    """Changes of which only the buckets are known: all rows in them are read, from the source and from Redis."""
+    """Return the cost of changes of which only the buckets are known: all rows in them are read, from both sides."""
     buckets = demand.buckets / demand.shards
     dirty = buckets * -math.expm1(-changes / buckets)
     rows = dirty * demand.rows / demand.buckets

@@ -35,7 +35,7 @@ class ClaimTable(Struct, frozen=True):
         return cls(ranges, unreadable)
 
     def overlapping(self) -> list[tuple[str, str]]:
-        """Pairs of tags that may write the same keys (core.ownership.overlap), without comparing all pairs."""
+        """Return pairs of tags that may write the same keys (core.ownership.overlap), without comparing all pairs."""
         pairs = {_pair(one, two) for one in self._dedicated() for two in self.ranges if one != two}
         names = [(owned.prefix, _PREFIX, tag) for tag, owned in self.ranges.items() if owned.ownership == "prefix"]
         names += [(owned.timestamp_key, _KEY, tag) for tag, owned in self.ranges.items() if owned.timestamp_key]

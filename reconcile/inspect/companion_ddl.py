@@ -43,7 +43,7 @@ class CompanionStatements(Struct, frozen=True):
     role: str
 
     def to_dict(self) -> dict[str, Any]:
-        """What `init --companion --json` prints."""
+        """Return what `init --companion --json` prints."""
         return {
             "status": "done",
             "exit_code": 0,

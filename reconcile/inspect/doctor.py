@@ -144,14 +144,14 @@ class _ViewExamination:
                     check_memory(*source, target, view, self._rows, state, findings)
 
     def _parts(self, target: Target) -> list[ViewSettings]:
-        """The view, or its shards."""
+        """Return the view, or its shards."""
         with self._findings.checking("state"):
             if (n := target.division()) > 1:
                 return [replace(self._view, shard=shard) for shard in shards_of(n)]
         return [self._view]
 
     def _shard(self, survey: Survey, source: tuple[Session, Mapping] | None, view: ViewSettings) -> State | None:
-        """What each shard has for itself."""
+        """Check what each shard has of its own. Return its state."""
         findings, state = self._findings, None
         findings.view = view.label
         if source is not None:

@@ -54,7 +54,7 @@ class Explanation(Struct):
     expired: int | None = None
 
     def to_dict(self, *, show_values: bool) -> dict[str, Any]:
-        """What `explain --json` prints."""
+        """Return what `explain --json` prints."""
         verdict, why = explain_key(self.seen)
         as_of = self.state.as_of if self.state is not None else None
         checkpoint = self._shown(self.seen.then, show_values) if self.seen.then_known else None

@@ -58,7 +58,7 @@ class Findings(Struct):
         return worst([finding.exit_code for finding in self.found])
 
     def to_dict(self) -> dict[str, Any]:
-        """What `doctor --json` prints."""
+        """Return what `doctor --json` prints."""
         return {
             "status": "failed" if self.exit_code else "done",
             "exit_code": int(self.exit_code),

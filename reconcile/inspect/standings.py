@@ -15,7 +15,7 @@ from reconcile.target.survey import Standing, Survey
 
 
 class Whole(Struct, frozen=True):
-    """One view. standing: the view as a whole. shards: each shard; empty where the view is not cut."""
+    """One view. standing: the view as a whole. shards: each shard; empty if the view is not cut."""
 
     standing: Standing
     shards: list[tuple[Shard, Standing]]

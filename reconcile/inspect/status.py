@@ -103,7 +103,7 @@ def _status(
 
 
 def _shard(shard: Shard, standing: Standing, now_ms: int) -> dict[str, Any]:
-    """One shard of a view that is cut into some."""
+    """Return one shard of a view that is cut into several."""
     state = standing.state
     as_of = None if state is None else state.as_of
     return {
@@ -218,7 +218,7 @@ def _lines(status: ViewStatus) -> Iterator[str]:
 
 
 def _shards_text(shards: list[dict[str, Any]]) -> str:
-    """The view's time is that of the shard furthest behind; how far apart they are."""
+    """Return how far the shards are apart; the view's time is that of the one furthest behind."""
     never = [one["shard"] for one in shards if one["as_of"] is None]
     if never:
         return f"{len(shards)} shards, of which never synchronised: {', '.join(never)}"

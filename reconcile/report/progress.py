@@ -25,10 +25,10 @@ class Progress:
         """Work on a view begins."""
 
     def phase(self, view: str, name: str, total_rows: int | None) -> None:
-        """The view enters a phase of this many rows; None: unknown."""
+        """Begin a phase of the view with this many rows; None: unknown."""
 
     def advance(self, view: str, rows: int) -> None:
-        """This many more rows went through the view's phase."""
+        """Count this many more rows in the view's phase."""
 
     def end(self, view: str) -> None:
         """Work on the view has ended."""
@@ -49,17 +49,17 @@ class Work(Struct):
     total_rows: int | None = None
 
     def rate(self, now_s: float) -> float | None:
-        """Rows per second in this phase; None: too early to say, or no rows pass."""
+        """Return rows per second in this phase; None: too early to say, or no rows pass."""
         spent_s = now_s - self.phase_began_s
         return self.rows / spent_s if self.rows and spent_s >= MIN_RATE_S else None
 
     def left_s(self, now_s: float) -> float | None:
-        """Seconds left in this phase at that rate; None if total or rate is unknown."""
+        """Return seconds left in this phase at that rate; None if total or rate is unknown."""
         rate = self.rate(now_s)
         return None if rate is None or self.total_rows is None else max(0, self.total_rows - self.rows) / rate
 
     def describe(self, now_s: float) -> str:
-        """`prices: read, 1,200,000 of 3,000,000 rows, 80,000 rows/s, 23 s left`."""
+        """Return `prices: read, 1,200,000 of 3,000,000 rows, 80,000 rows/s, 23 s left`."""
         parts = [self.phase or "connecting"]
         if self.rows or self.total_rows:
             total = "" if self.total_rows is None else f" of {self.total_rows:,}"

@@ -84,16 +84,16 @@ class _Recorded(Struct, frozen=True):
     surplus: dict[int, int]
 
     def waiting(self, bucket: int) -> int:
-        """Number of keys in the bucket that wait for consent."""
+        """Return the number of keys in the bucket that wait for consent."""
         return digest.count(self.surplus.get(bucket, 0))
 
     def names(self, bucket: int) -> int:
-        """Number of keys that the bucket should have."""
+        """Return the number of keys that the bucket should have."""
         return digest.count(self.manifest[bucket]) + self.waiting(bucket)
 
 
 def _recorded(run: ViewRun, chosen: range) -> _Recorded | None:
-    """What is recorded now; None if the manifest does not match the state. Raises Unavailable."""
+    """Return what is recorded now; None if the manifest does not match the state. Raises Unavailable."""
     manifest = settled_manifest(run, chosen)
     if manifest is not None and manifest.buckets != len(chosen) * chosen.step:
         raise Unavailable("another run has just changed the view's number of buckets", hint="verify again later")
@@ -130,7 +130,7 @@ def _count_names(run: ViewRun, chosen: range, before: _Recorded) -> list[int]:
 
 
 def _names(run: ViewRun, chosen: range, suspects: Collection[int], recorded: _Recorded) -> dict[int, int]:
-    """Suspected bucket → number of distinct names in Redis."""
+    """Return suspected bucket → number of distinct names in Redis."""
     scan, buckets = existing_names(run.target, run.stop), run.state.buckets
 
     def of_suspects() -> Iterator[list[bytes]]:

@@ -79,7 +79,7 @@ class Follower:
         self._committed_at = -PROGRESS_EVERY_S
 
     def fileno(self) -> int:
-        """The socket to select for reading."""
+        """Return the socket to select for reading."""
         return self.subscription.fileno()
 
     @property

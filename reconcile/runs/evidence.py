@@ -68,7 +68,7 @@ class Evidence(Struct):
         self.add_duplicates(Keys(count, names))
 
     def counters(self) -> RedisCounters | None:
-        """Redis' counters since a run last read them; None where it does not give any."""
+        """Return Redis' counters since a run last read them; None if it does not give any."""
         try:
             return since_last_look(self.run.target.counters(), self.run.state.turn, self.run.now_ms())
         except ReconcileError:
@@ -76,7 +76,7 @@ class Evidence(Struct):
 
 
 def since_last_look(counters: Counters, turn: Turn, now_ms: int) -> RedisCounters | None:
-    """Return Redis' counters since a run last noted them in `turn`; None where INFO gives none."""
+    """Return Redis' counters since a run last noted them in `turn`; None if INFO gives none."""
     if not counters.run_ids:
         return None
     started_ms = None if counters.uptime_s is None else max(0, now_ms - counters.uptime_s * 1000)
@@ -96,7 +96,7 @@ def since_last_look(counters: Counters, turn: Turn, now_ms: int) -> RedisCounter
 
 
 def _more(now: int | None, before: int) -> int | None:
-    """How much a counter has grown; after CONFIG RESETSTAT, all of it."""
+    """Return by how much a counter has grown; after CONFIG RESETSTAT, all of it."""
     return None if now is None else now - before if now >= before else now
 
 

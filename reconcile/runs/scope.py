@@ -41,7 +41,7 @@ class Scope(Struct):
         return self.rows_of(self.dirty)
 
     def rows_of(self, chosen: list[int]) -> int:
-        """Number of rows in some buckets."""
+        """Return the number of rows in some buckets."""
         return sum(self.rows_in[bucket] for bucket in chosen)
 
     def parts(self, run: ViewRun) -> list[list[int]]:

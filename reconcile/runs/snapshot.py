@@ -80,7 +80,7 @@ class _Total(Struct):
         return {bucket: one for _, found in self.parts for bucket, one in found.unexplained.items()}
 
     def some_unexplained(self) -> tuple[bytes, ...]:
-        """Some unexplained keys."""
+        """Return some unexplained keys."""
         names = (name for _, found in self.parts for name in found.unexplained_names)
         return tuple(itertools.islice(names, EXAMPLES))
 

@@ -120,7 +120,7 @@ class Task:
         self._stop.share(seconds)
 
     def time_left_s(self) -> float | None:
-        """Seconds until following, or the run, ends; None: no end is set."""
+        """Return seconds until following, or the run, ends; None: no end is set."""
         remaining_s = self._whole.remaining_s()
         follow_s = None if self._request.follow_s is None else self._started + self._request.follow_s - time.monotonic()
         left = [one for one in (remaining_s, follow_s) if one is not None and one > 0]

@@ -64,7 +64,7 @@ def bring(run: ViewRun, forced: Forced | None = None) -> Follower | None:
 
 
 def repair(run: ViewRun, doubt: Doubt) -> None:
-    """Repair drift that a compare found, by a snapshot. Raises SafetyStop where only a delta is allowed."""
+    """Repair drift that a compare found, by a snapshot. Raises SafetyStop if only a delta is allowed."""
     if run.request.mode == "delta":
         raise settled_by_snapshot(run, doubt)
     action, reason, before = run.report.action, run.report.reason, run.report.puts + run.report.deletes

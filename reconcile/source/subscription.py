@@ -64,7 +64,7 @@ class Subscription:
         """Whether the last poll left data behind: poll again without waiting for the socket."""
 
     def fileno(self) -> int:
-        """The socket to select for reading. Raises Unavailable if the connection is lost."""
+        """Return the socket to select for reading. Raises Unavailable if the connection is lost."""
         with translated(self._session.stop):
             return int(self._pgconn.socket)
 

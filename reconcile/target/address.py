@@ -13,7 +13,7 @@ from reconcile.config.settings import RedisSettings
 
 
 def new_connection(settings: RedisSettings) -> Connection:
-    """A connection, not opened yet, to the server that the settings name. Sentinels are asked elsewhere, before."""
+    """Return a connection, not opened yet, to the server that the settings name; Sentinels have been asked before."""
     options: dict[str, Any] = {
         "db": settings.db,
         "username": settings.username,
@@ -51,5 +51,5 @@ def _tls(settings: RedisSettings) -> dict[str, Any]:
 
 
 def at(settings: RedisSettings, host: str, port: int) -> RedisSettings:
-    """The same settings with another server's address."""
+    """Return the same settings with another server's address."""
     return replace(settings, unix_socket_path=None, sentinel=None, host=host, port=port)

@@ -291,11 +291,11 @@ class Base(ABC):
             self._nodes.wire(self._nodes.owner_of(key)).call("UNLINK", key)
 
     def _elsewhere(self, *, timestamp: bool) -> list[bytes]:
-        """Keys of the view that are neither rows nor in the state's slot."""
+        """Return keys of the view that are neither rows nor in the state's slot."""
         return [self.range.timestamp_key] if timestamp and self.range.timestamp_key else []
 
     def _check_size(self, key: bytes, value: bytes) -> None:
-        """Redis drops the connection at a value over its limit, so refuse it, naming the key, before writing."""
+        """Raise DataError for a value over Redis' limit, at which Redis would drop the connection without a word."""
         if self._bulk_max_bytes is None:
             (reply,) = self._home.send([("CONFIG", "GET", "proto-max-bulk-len")]).replies()
             known = isinstance(reply, list) and len(reply) == 2 and reply[1].isdigit()
@@ -339,7 +339,7 @@ class Base(ABC):
 
 
 def _used(nodes: Nodes) -> tuple[int, int, int]:
-    """Round trips, commands and bytes sent."""
+    """Return round trips, commands and bytes sent."""
     wires = nodes.opened()
     return (
         sum(wire.round_trips for wire in wires),

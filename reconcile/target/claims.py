@@ -32,14 +32,14 @@ class Claims:
         self._nodes = nodes
 
     def read(self) -> dict[str, Range]:
-        """Tag (names.tag_of) → range, from the hash and the states; where they differ the state is right.
+        """Return tag (names.tag_of) → range, from the hash and the states; where they differ the state is right.
 
-        Scans all keys of the database. Raises UsageError where the user may not read the hash."""
+        Scans all keys of the database. Raises UsageError if the user may not read the hash."""
         (reply,) = self._home.send([("HGETALL", CLAIMS)]).replies()
         return {**self._decoded(reply), **self._of_states()}
 
     def warning(self, names: Names, owned: Range) -> str | None:
-        """Why the view's claim would be refused, for a run that only warns; None where it would not be, or unknown."""
+        """Return why the view's claim would be refused, for runs that only warn; None: it would not be, or unknown."""
         (reply,) = self._home.send([("HGETALL", CLAIMS)]).replies()
         if isinstance(reply, NoPermissionError):
             return None
@@ -47,14 +47,14 @@ class Claims:
         return None if found is None else f"{found.message}; {found.hint}"
 
     def of_others(self, names: Names) -> dict[str, Range]:
-        """Tag → range of every other view in the hash; empty where the user may not read it."""
+        """Return tag → range of every other view in the hash; empty if the user may not read it."""
         (reply,) = self._home.send([("HGETALL", CLAIMS)]).replies()
         if isinstance(reply, NoPermissionError):
             return {}
         return {tag: one for tag, one in self._decoded(reply).items() if tag != names.tag}
 
     def claim(self, names: Names, owned: Range) -> None:
-        """Claim a range for a view. Raises SafetyStop where another claim is in the way, UsageError where the user may
+        """Claim a range for a view. Raises SafetyStop if another claim is in the way, UsageError if the user may
         not write the hash."""
         for _ in range(ATTEMPTS):
             watched, reply = self._home.send([("WATCH", CLAIMS), ("HGETALL", CLAIMS)]).replies()
@@ -89,7 +89,7 @@ class Claims:
         return self._nodes.wire(self._nodes.owner_of(key))
 
     def _of_state(self, names: Names) -> str | None:
-        """The claim in the view's state: None without a state, empty where the state has none."""
+        """Return the claim in the view's state: None without a state, empty if the state has none."""
         (reply,) = self._wire_of(names.state).send([("HMGET", names.state, "format", "claim")]).replies()
         if isinstance(reply, RedisError) or reply[0] is None:
             return None
@@ -108,7 +108,7 @@ class Claims:
         return found
 
     def _decoded(self, reply: Any) -> dict[str, Range]:
-        """The hash's claims, from its fields and values. Fields that hold something else are ignored."""
+        """Return the hash's claims, from its fields and values. Fields that hold something else are ignored."""
         if isinstance(reply, RedisError):
             if str(reply).startswith("WRONGTYPE"):
                 raise SafetyStop(
@@ -132,7 +132,7 @@ class Claims:
         return self._outgrown(names, owned)
 
     def _outgrown(self, names: Names, owned: Range) -> SafetyStop | None:
-        """The error where a view that remembers its keys would get a range that lacks one of them."""
+        """Return the error if a view that remembers its keys would get a range that lacks one of them."""
         wire = self._wire_of(names.state)
         for name in names.remembered_sets:
             for members in scan(wire, b"", SCAN_COUNT, ("SSCAN", name)):

@@ -73,7 +73,7 @@ class Cluster(Base):
         return "new" if write.only_new else "all"
 
     def _by_node(self, write: Write) -> dict[int, NodeWrite]:
-        """What each node has to write."""
+        """Return what each node has to write."""
         found: dict[int, NodeWrite] = {}
         for key in write.deletes:
             self._of_node(found, key).deletes.append(key)

@@ -21,14 +21,14 @@ MSET_BYTES = 1 << 20
 
 
 def unlinks(keys: Iterable[bytes]) -> Iterator[Command]:
-    """Deletes. They come first: a full Redis (noeviction) refuses other writes, but not these."""
+    """Yield deletes. They come first: a full Redis (noeviction) refuses other writes, but not these."""
     rest = iter(keys)
     while some := list(islice(rest, MSET_PAIRS)):
         yield ("UNLINK", *some)
 
 
 def msets(verb: str, puts: Mapping[bytes, bytes]) -> Iterator[Command]:
-    """MSET or MSETNX commands, each bounded in pairs and bytes."""
+    """Yield MSET or MSETNX commands, each bounded in pairs and bytes."""
     pairs = iter(puts.items())
     while some := list(chain.from_iterable(islice(pairs, MSET_PAIRS))):
         for arguments in _by_size(some):
@@ -36,7 +36,7 @@ def msets(verb: str, puts: Mapping[bytes, bytes]) -> Iterator[Command]:
 
 
 def _by_size(flat: list[bytes]) -> Iterator[list[bytes]]:
-    """Alternating keys and values, cut into pieces of at most MSET_BYTES; a larger pair stands alone."""
+    """Yield alternating keys and values in lists of at most MSET_BYTES, or of one larger pair."""
     if sum(map(len, flat)) <= MSET_BYTES:
         yield flat
         return
@@ -61,7 +61,7 @@ def remembering(names: Names, puts: Collection[bytes], deletes: Collection[bytes
 
 
 def records(names: Names, write: Write) -> Iterator[Command]:
-    """The commands that store manifest, fingerprints and surplus."""
+    """Yield the commands that store manifest, fingerprints and surplus."""
     yield from _record(names.manifest, write.manifest, RECORD_BYTES)
     yield from _record(names.fingerprints, write.fingerprints, FINGERPRINT_BYTES)
     yield from _record(names.surplus, write.surplus, 0)
@@ -75,7 +75,7 @@ def _record(name: bytes, some: Records, size: int) -> Iterator[Command]:
 
 
 def state(names: Names, new: State | None, token: int, commit: str) -> Command:
-    """The command that stores `new` as the state; None: only the transaction's commit id."""
+    """Return the command that stores `new` as the state; None: only the transaction's commit id."""
     if new is None:
         return ("HSET", names.state, "commit", commit)
     fields = states.encode(replace(new, token=token, commit=commit))
@@ -83,12 +83,12 @@ def state(names: Names, new: State | None, token: int, commit: str) -> Command:
 
 
 def pending_field(pending: Pending) -> str:
-    """`pending` as the state stores it."""
+    """Return `pending` as the state stores it."""
     return states.encode(State(pending=pending))["pending"]
 
 
 def timestamp(key: bytes, new: State | None, before: State | None) -> list[tuple[bytes, bytes]]:
-    """mz-redis-sync's timestamp key with its value, if the new state has another as_of than the one before."""
+    """Return mz-redis-sync's timestamp key with its value, if the new state has another as_of than the one before."""
     if not key or new is None or new.as_of is None or new.pending is not None:
         return []
     if before is not None and before.pending is None and before.as_of == new.as_of:
@@ -97,6 +97,6 @@ def timestamp(key: bytes, new: State | None, before: State | None) -> list[tuple
 
 
 def flat(command: Iterable[Arg]) -> list[Arg]:
-    """A command as a script receives it: the number of arguments, then the arguments."""
+    """Return a command as a script receives it: the number of arguments, then the arguments."""
     arguments = list(command)
     return [len(arguments), *arguments]

@@ -9,7 +9,7 @@ from reconcile.target.port import Counters
 
 
 def parse(info: Any, size: Any) -> Counters:
-    """The counters of one server. info, size: the replies; an error where INFO or DBSIZE was refused."""
+    """Return the counters of one server. info, size: the replies; an error if INFO or DBSIZE was refused."""
     text = info.decode("utf-8", "replace") if isinstance(info, bytes) else ""
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
 
@@ -31,7 +31,7 @@ def parse(info: Any, size: Any) -> Counters:
 
 
 def joined(nodes: list[Counters]) -> Counters:
-    """The counters of a cluster: sums over its nodes; None where one node does not give the number."""
+    """Return the counters of a cluster: sums over its nodes; None if one node does not give the number."""
     if len(nodes) == 1:
         return nodes[0]
 

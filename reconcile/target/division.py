@@ -63,7 +63,7 @@ def acquire(
 
 
 def blank_state(owned: Range) -> State:
-    """The initial state of a view: its claim and new salts."""
+    """Return the initial state of a view: its claim and new salts."""
     return State(salt=secrets.randbits(64), source_salt=secrets.token_hex(16), claim=owned.encode())
 
 
@@ -104,7 +104,7 @@ def _arm(wire: Wire, taken: Sequence[tuple[Names, Right]]) -> None:
 
 
 def _kept(wire: Wire, names: Names) -> Kept:
-    """What is stored of a shard. Raises StateError."""
+    """Return what is stored of a shard. Raises StateError."""
     *replies, manifest = wire.send([*stored.reading(names), ("GET", names.manifest)]).replies()
     found = stored.parse(replies, names.view, None)
     state = found.state
@@ -116,7 +116,7 @@ def _kept(wire: Wire, names: Names) -> Kept:
 
 
 def _keep(names: Names, kept: Kept) -> list[Command]:
-    """The commands that store it."""
+    """Return the commands that store it."""
     assert kept.state is not None
     found: list[Command] = [("DEL", *names.forgotten)]
     found.append(written.state(names, kept.state, 0, lease.new_commit()))

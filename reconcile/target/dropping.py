@@ -34,7 +34,7 @@ class Dropped(Struct, frozen=True):
 
 
 def preview(settings: RedisSettings, view: str, stop: Stop, *, keys: bool) -> Dropped:
-    """What `drop` would forget; writes nothing. Raises UsageError for an unknown view, Incomplete."""
+    """Return what `drop` would forget; writes nothing. Raises UsageError for an unknown view, Incomplete."""
     names = Names(view, settings.namespace)
     nodes = opening.open_nodes(settings, stop)
     try:

@@ -109,8 +109,8 @@ class Fence:
         self.lost = self.lost or known != [b"%d" % self.token, self.commit.encode()]
 
     def _half_applied(self, error: RedisError) -> ReconcileError:
-        """Redis does not roll back: the other commands of the transaction were applied. So the state may no longer say
-        that Redis equals a time, and fingerprints may not say that a bucket has not changed."""
+        """Return the error, after marking the state. Redis does not roll back: the other commands were applied. So the
+        state may no longer say that Redis equals a time, nor fingerprints that a bucket has not changed."""
         reason = translate(error)
         if self.state is not None and not self.lost:
             until = self.state.as_of if self.state.as_of is not None else 0

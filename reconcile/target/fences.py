@@ -118,7 +118,7 @@ class Fences:
         return [self._names.fence(tag) for tag in self._tags.values()]
 
     def note(self, commit: str) -> Command:
-        """The command by which the transaction `commit` on the state records the marks made since the one before."""
+        """Return the command with which the transaction `commit` records the marks made since the one before."""
         self.at = commit.encode()
         marks = [part for pair in self._new.items() for part in pair]
         self._new = {}
@@ -163,7 +163,7 @@ class Fences:
         return 0 not in replies
 
     def _tag(self, node: int) -> bytes:
-        """The tag of a node's fence. Each node got one when the lease was taken."""
+        """Return the tag of a node's fence. Each node got one when the lease was taken."""
         if node not in self._tags:
             raise Unavailable(
                 "the nodes of the Redis Cluster have changed since the run began", hint="the next run continues"
@@ -172,7 +172,7 @@ class Fences:
 
 
 def try_script(primaries: Primaries, names: Names) -> None:
-    """Try a script that uses keys as WRITE does, but writes nothing. Raises UsageError where it is refused."""
+    """Try a script that uses keys as WRITE does, but writes nothing. Raises UsageError if it is refused."""
     fence = names.fence(b"0")
     node = primaries.owner_of(fence)
     others = (names.fence(b"%d" % number) for number in range(1, SLOTS))
@@ -185,7 +185,7 @@ def try_script(primaries: Primaries, names: Names) -> None:
 
 
 def _refusal(reply: Any) -> UsageError | None:
-    """The error for a reply that says that scripts may not use keys of several slots; None for any other reply."""
+    """Return the error for a reply that forbids scripts to use keys of several slots; None for any other reply."""
     text = str(reply).lower()
     refused = isinstance(reply, RedisError) and ("undeclared" in text or "same slot" in text or "cross slot" in text)
     if not refused and not isinstance(reply, ClusterCrossSlotError):
@@ -250,7 +250,7 @@ def _under_way(state: Mapping[bytes, bytes]) -> bool:
 
 
 def _choose(primaries: Primaries, known: Mapping[bytes, bytes]) -> dict[int, bytes]:
-    """Node → tag of its fence: an existing one where possible."""
+    """Return node → tag of its fence: an existing one if possible."""
     chosen = {primaries.owner_of(tag): tag for tag in sorted(known, reverse=True)}
     chosen.update(tags_for(primaries.slots, set(range(primaries.count)) - chosen.keys()))
     return chosen
@@ -270,7 +270,7 @@ def _transact(primaries: Primaries, names: Names, token: int, some: list[Command
 
 
 def _fields(reply: Any) -> dict[bytes, bytes]:
-    """The fields of a hash; none where the key holds something else."""
+    """Return the fields of a hash; none if the key holds something else."""
     if isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE"):
         return {}
     checked([reply])

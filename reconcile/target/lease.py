@@ -57,22 +57,22 @@ class OldShardHeld(LeaseHeld):
 
 
 def new_owner() -> bytes:
-    """A unique name for the holder of a lease."""
+    """Return a unique name for the holder of a lease."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}".encode()
 
 
 def number(stored: bytes | None) -> int:
-    """A stored token; 0 for anything else, since every later token would have to be larger."""
+    """Return a stored token; 0 for anything else, since every later token would have to be larger."""
     return int(stored) if stored is not None and stored.isdigit() and len(stored) <= TOKEN_DIGITS else 0
 
 
 def new_commit() -> str:
-    """A random name for a transaction."""
+    """Return a random name for a transaction."""
     return secrets.token_hex(8)
 
 
 def arming(names: Names) -> list[Command]:
-    """Commands that make the next transaction fail if anybody writes the state, and that read whose state it is."""
+    """Return commands that read whose state it is, and make the next transaction fail if anybody writes it."""
     return [("WATCH", names.state), ("HMGET", names.state, "token", "commit")]
 
 
@@ -134,7 +134,7 @@ def _take(wire: Wire, names: Names, lease_ms: int, owner: bytes, *, reset: bool)
 
 
 def division_of(reply: bytes | RedisError | None, view: str) -> int:
-    """The number of shards a view is cut into. Raises StateError for anything that reconcile does not write."""
+    """Return the number of shards a view is cut into. Raises StateError for anything that reconcile does not write."""
     if isinstance(reply, RedisError) and not str(reply).startswith("WRONGTYPE"):
         raise translate(reply)
     if reply is None:
@@ -180,7 +180,7 @@ def release(wire: Wire, names: Names, owner: bytes) -> None:
 
 
 def holder(wire: Wire, names: Names) -> tuple[str, int] | None:
-    """The lease's (owner, milliseconds left); None when it is free, or no run can have made it."""
+    """Return the lease's (owner, milliseconds left); None when it is free, or no run can have made it."""
     owner, left_ms = wire.send([("GET", names.lease), ("PTTL", names.lease)]).replies()
     if isinstance(owner, RedisError) and str(owner).startswith("WRONGTYPE"):
         return None
@@ -191,7 +191,7 @@ def holder(wire: Wire, names: Names) -> tuple[str, int] | None:
 
 
 def held(wire: Wire, names: Names) -> LeaseHeld:
-    """The error of a run that finds another run at work."""
+    """Return the error of a run that finds another run at work."""
     found = holder(wire, names)
     return _held(names, found[0].encode(), found[1]) if found else _held(names, b"another run", -1)
 
@@ -203,7 +203,7 @@ def _held(names: Names, owner: bytes, left_ms: int) -> LeaseHeld:
 
 
 def lost(view: str) -> LeaseLost:
-    """The error of a run that was overtaken."""
+    """Return the error of a run that was overtaken."""
     return LeaseLost(
         f"another run took over view {view}; this one wrote nothing after that",
         hint="this process was paused for longer than its lease, or Redis was replaced by another; nothing to do",

@@ -81,11 +81,11 @@ class Names(Struct, frozen=True, dict=True):
         return self._sharded("fences")
 
     def fence(self, tag: bytes) -> bytes:
-        """In a cluster: the fence in the slot of this hash tag."""
+        """Return the fence in the slot of this hash tag, in a cluster."""
         return STATE_PREFIX + tag + b"}:fence:" + f"{self.tag}{self._ending}".encode()
 
     def remembered(self, key: bytes) -> bytes:
-        """The set that remembers this key as the view's."""
+        """Return the set that remembers this key as the view's."""
         return self._of_view(f"keys:{crc32(key) % REMEMBERED_SETS}")
 
     @property
@@ -110,12 +110,12 @@ class Names(Struct, frozen=True, dict=True):
 
 
 def tag_of(view: str, namespace: str = "") -> str:
-    """`ns.view`, or just `view` without a namespace; different for every pair."""
+    """Return `ns.view`, or just `view` without a namespace; different for every pair."""
     return ".".join(_ESCAPED.sub(_escape, name) for name in (namespace, view) if name)
 
 
 def tag_of_state(key: bytes) -> str | None:
-    """The tag in the name of a state; None for any other key."""
+    """Return the tag in the name of a state; None for any other key."""
     match = _STATE_NAME.fullmatch(key)
     return match[1].decode("utf-8", "replace") if match else None
 

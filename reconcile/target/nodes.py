@@ -20,19 +20,19 @@ class Nodes(Protocol):
         ...
 
     def wire(self, node: int) -> Wire:
-        """The connection to a node; opened on first use."""
+        """Return the connection to a node; opened on first use."""
         ...
 
     def opened(self) -> list[Wire]:
-        """The connections opened so far."""
+        """Return the connections opened so far."""
         ...
 
     def owner_of(self, key: bytes) -> int:
-        """The node that serves a key."""
+        """Return the node that serves a key."""
         ...
 
     def identity(self) -> bytes:
-        """Names the server processes and the slots each serves. Raises Unavailable while slots move."""
+        """Return the server processes and the slots each serves. Raises Unavailable while slots move."""
         ...
 
 
@@ -48,19 +48,19 @@ class OneNode:
         return ""
 
     def wire(self, node: int) -> Wire:
-        """The connection."""
+        """Return the connection."""
         return self._wire
 
     def opened(self) -> list[Wire]:
-        """The connection, in a list."""
+        """Return the connection, in a list."""
         return [self._wire]
 
     def owner_of(self, key: bytes) -> int:
-        """Always 0."""
+        """Return 0."""
         return 0
 
     def identity(self) -> bytes:
-        """The server's run id; empty where INFO does not give it (managed services)."""
+        """Return the server's run id; empty if INFO does not give it (managed services)."""
         (reply,) = self._wire.send([("INFO", "server")]).replies()
         match = None if isinstance(reply, RedisError) else re.search(rb"run_id:(\w+)", reply)
         return match[1] if match else b""

@@ -71,7 +71,7 @@ def _kind_of(settings: RedisSettings) -> type[Base]:
 
 
 def last_written(nodes: Nodes, settings: RedisSettings, views: Sequence[ViewSettings]) -> list[int]:
-    """When each view's state was last written, in milliseconds since 1970; 0: never, or unreadable."""
+    """Return when each view's state was last written, in milliseconds since 1970; 0: never, or unreadable."""
     keys = [names_of(settings, view).state for view in views]
     owners = [nodes.owner_of(key) for key in keys]
     tickets = {
@@ -86,12 +86,12 @@ def last_written(nodes: Nodes, settings: RedisSettings, views: Sequence[ViewSett
 
 
 def names_of(settings: RedisSettings, view: ViewSettings) -> Names:
-    """The names of the keys kept for a view, or for its shard."""
+    """Return the names of the keys kept for a view, or for its shard."""
     return Names(view.name, settings.namespace, view.shard or WHOLE)
 
 
 def range_of(settings: RedisSettings, view: ViewSettings) -> Range:
-    """The keys a view may write, as configured."""
+    """Return the keys a view may write, as configured."""
     prefix, timestamp_key = view.key_prefix.encode(), (view.mz_timestamp_key or "").encode()
     if prefix:
         return Range("prefix", prefix, timestamp_key)
@@ -99,7 +99,7 @@ def range_of(settings: RedisSettings, view: ViewSettings) -> Range:
 
 
 def layout_of(view: ViewSettings) -> Layout:
-    """How the view's rows are stored. A json row arrives as canonical text, so Redis stores it as a string."""
+    """Return how the view's rows are stored. A json row arrives as canonical text, so Redis stores it as a string."""
     if view.layout == "hash":
         from reconcile.target.layouts.hashes import Hashes
 

@@ -43,7 +43,7 @@ class Pace:
 
 
 def cut(keys: Sequence[bytes], sizes: Sequence[int]) -> list[list[bytes]]:
-    """Keys in pages of at most PAGE_BYTES; a larger value gets a page of its own."""
+    """Return keys in pages of at most PAGE_BYTES; a larger value gets a page of its own."""
     pages: list[list[bytes]] = []
     room = 0
     for key, size in zip(keys, sizes, strict=True):

@@ -77,7 +77,7 @@ class Stored(Struct):
 
 
 class Counters(Struct, frozen=True):
-    """Redis' own statistics; None where it does not give one (managed services), or nodes differ.
+    """Redis' own statistics; None if it does not give one (managed services), or nodes differ.
 
     run_ids: of every process that serves the view, joined by spaces. policy: maxmemory_policy. uptime_s: of the process
     started last.
@@ -134,12 +134,12 @@ class Target(Protocol):
     # -- reading -------------------------------------------------------------------------------------------------
 
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The framed value of each key, in order. None: absent, or something the layout cannot read. For few keys:
-        nobody knows how large their values are."""
+        """Return the framed value of each key, in order. None: absent, or something the layout cannot read. Only for a
+        few keys, as their values may be large."""
         ...
 
     def pages(self, keys: Sequence[bytes]) -> Iterator[Page]:
-        """The same in pages bounded in bytes."""
+        """Yield the same in pages bounded in bytes."""
         ...
 
     def exist(self, keys: Sequence[bytes]) -> list[bool]:
@@ -151,38 +151,38 @@ class Target(Protocol):
         ...
 
     def names(self) -> Iterator[list[bytes]]:
-        """Owned keys in pages. As with any SCAN, a key may come twice, and one that comes and goes may be missed.
+        """Yield owned keys in pages. As with any SCAN, a key may come twice, and one that comes and goes may be missed.
 
         Raises Unavailable when the server was replaced, or slots moved, during the scan."""
         ...
 
     def rows(self, wanted: Callable[[bytes], bool] | None = None) -> Generator[Page, None, None]:
-        """Owned keys (only those `wanted`) with their values, in pages bounded in bytes. The next page is fetched while
-        the caller works on this one. Other calls may be made in between."""
+        """Yield owned keys (only those `wanted`) with their values, in pages bounded in bytes. The next page is fetched
+        while the caller works on this one. Other calls may be made in between."""
         ...
 
     def state(self) -> State | None:
-        """The state; None: nothing is stored of this view. Raises StateError."""
+        """Return the state; None: nothing is stored of this view. Raises StateError."""
         ...
 
     def stored(self) -> Stored:
-        """The state with what is stored beside it. Raises StateError."""
+        """Return the state with what is stored beside it. Raises StateError."""
         ...
 
     def manifest(self, buckets: Sequence[int] | None) -> dict[int, bytes] | bytes:
-        """The manifest's records of these buckets (b'' where there is none), or with None the whole manifest."""
+        """Return the manifest's records of these buckets (b'' where there is none), or with None the whole manifest."""
         ...
 
     def counters(self) -> Counters:
-        """Statistics of all servers, in one round trip each."""
+        """Return statistics of all servers, in one round trip each."""
         ...
 
     def now_ms(self) -> int:
-        """Redis' TIME."""
+        """Return Redis' TIME."""
         ...
 
     def audit(self) -> dict[str, str]:
-        """The note that the last audit left, as fields."""
+        """Return the note that the last audit left, as fields."""
         ...
 
     def note_audit(self, fields: Mapping[str, str]) -> None:
@@ -196,24 +196,24 @@ class Target(Protocol):
         ...
 
     def claim(self) -> None:
-        """Claim the view's range of keys, before anything else is written. Raises SafetyStop where another view's claim
-        is in the way, UsageError where the user may not write claims."""
+        """Claim the view's range of keys, before anything else is written. Raises SafetyStop if another view's claim
+        is in the way, UsageError if the user may not write claims."""
         ...
 
     def claim_warning(self) -> str | None:
-        """For callers that do not write: why a claim would be refused. None: it would not be, or that is unknown."""
+        """Return why a claim would be refused, for callers that do not write. None: it would not be, or unknown."""
         ...
 
     def claims_of_others(self) -> dict[str, Range]:
-        """View (with its namespace) → range, of all other views; empty where the user may not read claims."""
+        """Return view (with its namespace) → range of all other views; empty if the user may not read claims."""
         ...
 
     def kept_alive(self, keeper: LeaseKeeper, owner: bytes, lease_s: float) -> AbstractContextManager[None]:
-        """A context in which the keeper renews the acquired lease."""
+        """Return a context in which the keeper renews the acquired lease."""
         ...
 
     def division(self) -> int:
-        """The number of shards the view is cut into; 1: it is whole. Raises StateError."""
+        """Return the number of shards the view is cut into; 1: it is whole. Raises StateError."""
         ...
 
     def acquire(self, lease_s: float, *, owner: bytes, reset: bool, divide: bool = False) -> None:
@@ -228,7 +228,7 @@ class Target(Protocol):
         ...
 
     def holder(self) -> tuple[str, int] | None:
-        """The lease's (owner, milliseconds left); None when free. A lease without an expiry counts as free."""
+        """Return the lease's (owner, milliseconds left); None when free. A lease without an expiry counts as free."""
         ...
 
     @property
@@ -249,7 +249,7 @@ class Target(Protocol):
         ...
 
     def commit(self, write: Write) -> Outcome:
-        """send and settle."""
+        """Send the write and wait for its outcome."""
         ...
 
     def admit(self, puts: Mapping[bytes, bytes], deletes: Collection[bytes] = ()) -> None:
@@ -257,7 +257,7 @@ class Target(Protocol):
         ...
 
     def fileno(self) -> int:
-        """The socket to select on: readable when the write under way can be settled without waiting (single server)."""
+        """Return the socket to select on: readable when the write under way can be settled at once (single server)."""
         ...
 
     def ready(self) -> bool:

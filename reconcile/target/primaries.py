@@ -36,23 +36,23 @@ class Primaries:
         return f"cluster of {plural(self.count, 'primary', 'primaries')}, all {SLOTS:,} slots served"
 
     def wire(self, node: int) -> Wire:
-        """The connection to a node; opened on first use."""
+        """Return the connection to a node; opened on first use."""
         if node not in self._known:
             address = self.slots.nodes[node]
             self._known[node] = dial(at(self._settings, address.host, address.port), self._stop, node=True)
         return self._known[node]
 
     def opened(self) -> list[Wire]:
-        """The connections opened so far."""
+        """Return the connections opened so far."""
         return list(self._known.values())
 
     def owner_of(self, key: bytes) -> int:
-        """The node that serves a key."""
+        """Return the node that serves a key."""
         return self.slots.owner_of(key)
 
     def identity(self) -> bytes:
-        """The server processes, and the slots each says it serves. Raises Unavailable while slots move: a scan would
-        miss a key that moves from a node not yet scanned to one that has been."""
+        """Return the server processes, and the slots each says it serves. Raises Unavailable while slots move: a scan
+        would miss a key that moves from a node not yet scanned to one that was."""
         tickets = [self.wire(node).send([("INFO", "server"), ("CLUSTER", "NODES")]) for node in range(self.count)]
         found = []
         for ticket in tickets:
@@ -93,7 +93,7 @@ def _read(reply: Any, asked: str) -> SlotMap:
 
 
 def _own_slots(nodes: Any) -> bytes:
-    """A node's own id and slots, from its CLUSTER NODES. Raises Unavailable while slots move from or to it."""
+    """Return a node's own id and slots, from its CLUSTER NODES. Raises Unavailable while slots move from or to it."""
     text = checked([nodes])[0]
     lines = [line.split() for line in text.splitlines()]
     own = next(words for words in lines if b"myself" in words[2])

@@ -43,11 +43,11 @@ class Reader:
     # -- values --------------------------------------------------------------------------------------------------
 
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Framed values, in order."""
+        """Return framed values, in order."""
         return [value for page in self.pages([keys]) for _, value in page]
 
     def pages(self, many: Iterable[Sequence[bytes]]) -> Generator[Page, None, None]:
-        """Keys with their values, in pages. Each page is asked for before the one before it is handed out."""
+        """Yield keys with their values, in pages. Each page is asked for before the one before it is handed out."""
         before: tuple[Sequence[bytes], Asked] | None = None
         for keys in many:
             for some in self._paged(keys):
@@ -104,7 +104,7 @@ class Reader:
         return asked
 
     def _each(self, keys: Sequence[bytes], commands: Callable[[Sequence[bytes]], list[Command]]) -> list[list[Any]]:
-        """The replies for each key, errors among them."""
+        """Return the replies for each key, errors among them."""
         found: list[list[Any]] = [[]] * len(keys)
         for places, some, ticket in self._send(keys, commands):
             replies = ticket.replies()
@@ -144,11 +144,11 @@ class Reader:
     # -- names ---------------------------------------------------------------------------------------------------
 
     def names(self) -> Iterator[list[bytes]]:
-        """Owned keys in pages."""
+        """Yield owned keys in pages."""
         return self._owned(None, NAMES_COUNT)
 
     def rows(self, wanted: Callable[[bytes], bool] | None = None) -> Generator[Page, None, None]:
-        """Owned and wanted keys with their values, in pages."""
+        """Yield owned and wanted keys with their values, in pages."""
         return self.pages(self._owned(wanted, PAGE_KEYS))
 
     def _owned(self, wanted: Callable[[bytes], bool] | None, count: int) -> Iterator[list[bytes]]:
@@ -183,7 +183,7 @@ class Reader:
 
 
 def scan(wire: Wire, pattern: bytes, count: int, verb: Command = ("SCAN",)) -> Iterator[list[bytes]]:
-    """Pages of names, or with SSCAN of members. The next page is asked for before one is handed out."""
+    """Yield pages of names, or with SSCAN of members. The next page is asked for before one is handed out."""
     options: Command = ("MATCH", pattern, "COUNT", count) if pattern else ("COUNT", count)
     ticket: Ticket | None = wire.send([(*verb, b"0", *options)])
     while ticket is not None:
@@ -193,7 +193,7 @@ def scan(wire: Wire, pattern: bytes, count: int, verb: Command = ("SCAN",)) -> I
 
 
 def pattern_of(prefix: bytes) -> bytes:
-    """The MATCH pattern for a prefix; empty without one."""
+    """Return the MATCH pattern for a prefix; empty without one."""
     return re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*" if prefix else b""
 
 

@@ -106,7 +106,7 @@ class LeaseKeeper:
         self._hang_up()
 
     def _due(self, last: float) -> float:
-        """When the next round is due: a third of the shortest lease after the last one."""
+        """Return when the next round is due: a third of the shortest lease after the last one."""
         shortest_ms = min((one.lease_ms for one in self._kept), default=math.inf)
         return last + shortest_ms / 1000 / ROUNDS_PER_LEASE
 

@@ -34,7 +34,7 @@ def dial_primary(settings: RedisSettings, stop: Stop) -> Wire:
 
 
 def _primary(settings: RedisSettings, sentinel: SentinelSettings, stop: Stop) -> tuple[str, int]:
-    """The primary's host and port. A Sentinel that is down, or does not know it, is passed over."""
+    """Return the primary's host and port. A Sentinel that is down, or does not know it, is passed over."""
     own = replace(settings, db=0, username=sentinel.username, password=sentinel.password)
     silent: list[str] = []
     for host, port in sentinel.hosts:

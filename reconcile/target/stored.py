@@ -17,7 +17,7 @@ from reconcile.target.wire import Command
 
 
 def reading(names: Names) -> list[Command]:
-    """The commands whose replies go to `parse`."""
+    """Return the commands whose replies go to `parse`."""
     return [
         ("HGETALL", names.state),
         ("STRLEN", names.manifest),
@@ -27,13 +27,15 @@ def reading(names: Names) -> list[Command]:
 
 
 def at_once(some: list[Command]) -> list[Command]:
-    """The commands as one transaction, whose result is the last reply. Not under a fence: EXEC would end its WATCH."""
+    """Return the commands as one transaction; the last reply is its result. Not under a fence: EXEC ends a WATCH."""
     return [("UNWATCH",), ("MULTI",), *some, ("EXEC",)]
 
 
 def parse(replies: Sequence[Any], view: str, legacy: bytes | None) -> Stored:
-    """What the replies to `reading` mean. legacy: content of mz-redis-sync's timestamp key; ignored once there is a
-    state, as reconcile writes that key then. Raises StateError."""
+    """Return what the replies to `reading` mean. Raises StateError.
+
+    legacy: content of mz-redis-sync's timestamp key; ignored once there is a state, as reconcile then writes that key.
+    """
     fields, manifest_bytes, fingerprints, surplus = replies
     known = decoded(fields, view)
     if known is None:
@@ -43,7 +45,7 @@ def parse(replies: Sequence[Any], view: str, legacy: bytes | None) -> Stored:
 
 
 def decoded(reply: Any, view: str) -> State | None:
-    """The state, from the reply to HGETALL. Raises StateError."""
+    """Return the state, from the reply to HGETALL. Raises StateError."""
     if isinstance(reply, RedisError):
         if str(reply).startswith("WRONGTYPE"):
             raise state.corrupt(view, "it is not a hash")
@@ -59,7 +61,7 @@ def _fingerprints(known: State, stored: Any) -> Fingerprints | None:
 
 
 def _surplus(known: State, stored: Any) -> dict[int, int]:
-    """Bucket → digest. Empty if it is damaged: surplus is no part of the manifest, so the next run finds it again."""
+    """Return bucket → digest. Empty if damaged: surplus is no part of the manifest, so the next run finds it again."""
     try:
         found = records.decode_surplus(stored) if isinstance(stored, bytes) else {}
     except ValueError:

@@ -33,7 +33,7 @@ SCAN_COUNT = 4000
 MAX_CLAIMS = 100_000
 
 Info = dict[str, str]
-"""INFO of one server; empty where it is refused. Managed services leave fields out, so none can be relied on."""
+"""INFO of one server; empty if it is refused. Managed services leave fields out, so none can be relied on."""
 
 
 class Standing(Struct, frozen=True):
@@ -92,7 +92,7 @@ class Survey:
     # -- servers -------------------------------------------------------------------------------------------------
 
     def info(self) -> list[Info]:
-        """INFO of every node."""
+        """Return INFO of every node."""
         return [_parsed(self._wire(node).send([("INFO",)]).replies()[0]) for node in range(self._nodes.count)]
 
     def _wire(self, node: int) -> Wire:
@@ -103,20 +103,20 @@ class Survey:
         self._nodes.identity()
 
     def now_ms(self) -> int:
-        """Redis' TIME, in milliseconds."""
+        """Return Redis' TIME, in milliseconds."""
         seconds, microseconds = self._wire(0).call("TIME")
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     # -- views ---------------------------------------------------------------------------------------------------
 
     def divisions(self, views: Sequence[Names]) -> list[int]:
-        """The number of shards each view is cut into. Raises StateError."""
+        """Return the number of shards each view is cut into. Raises StateError."""
         tickets = [self._home(names).send([("GET", names.shards)]) for names in views]
         replies = [ticket.replies()[0] for ticket in tickets]
         return [division_of(reply, names.view) for names, reply in zip(views, replies, strict=True)]
 
     def standings(self, views: Sequence[Names]) -> list[Standing]:
-        """What is stored of each view, in one round trip per node."""
+        """Return what is stored of each view, in one round trip per node."""
         tickets = [
             self._home(names).send(
                 [
@@ -131,7 +131,7 @@ class Survey:
         return [_standing(names, ticket.replies()) for names, ticket in zip(views, tickets, strict=True)]
 
     def claims(self) -> dict[str, str] | None:
-        """Tag → range as stored, of every view in the database; None where the user may not read claims."""
+        """Return tag → range as stored, of every view in the database; None if the user may not read claims."""
         wire = self._nodes.wire(self._nodes.owner_of(CLAIMS))
         (reply,) = wire.send([("HGETALL", CLAIMS)]).replies()
         if isinstance(reply, NoPermissionError):
@@ -144,7 +144,7 @@ class Survey:
         return _fields(found[: 2 * MAX_CLAIMS])
 
     def states(self) -> set[str]:
-        """Tags of the views that have a state. Scans the whole database."""
+        """Return tags of the views that have a state. Scans the whole database."""
         found: set[str] = set()
         for node in range(self._nodes.count):
             for page in scan(self._wire(node), ANY_STATE, SCAN_COUNT):
@@ -154,7 +154,7 @@ class Survey:
     # -- keys ----------------------------------------------------------------------------------------------------
 
     def key(self, key: bytes) -> KeyFacts:
-        """Facts about one key. Call it before reading the key, which would reset its idle time."""
+        """Return facts about one key. Call it before reading the key, which would reset its idle time."""
         wire = self._nodes.wire(self._nodes.owner_of(key))
         idle, kind, ttl_ms, size = wire.send(
             [("OBJECT", "IDLETIME", key), ("TYPE", key), ("PTTL", key), ("MEMORY", "USAGE", key)]
@@ -168,7 +168,7 @@ class Survey:
         )
 
     def expiring(self, keys: Sequence[bytes]) -> list[bytes]:
-        """The keys that have a TTL."""
+        """Return the keys that have a TTL."""
         by_node: dict[int, list[bytes]] = {}
         for key in keys:
             by_node.setdefault(self._nodes.owner_of(key), []).append(key)
@@ -178,7 +178,7 @@ class Survey:
         ]
 
     def text(self, key: bytes) -> bytes | ReconcileError | None:
-        """A key's string; None: absent; the translated error where it is no string or may not be read."""
+        """Return a key's string; None: absent; the translated error if it is no string or may not be read."""
         (reply,) = self._nodes.wire(self._nodes.owner_of(key)).send([("GET", key)]).replies()
         return translate(reply) if isinstance(reply, RedisError) else reply
 
@@ -250,7 +250,7 @@ def _standing(names: Names, replies: Sequence[Any]) -> Standing:
 
 
 def _fields(reply: Any) -> dict[str, str]:
-    """The fields of a hash; empty where the key holds something else."""
+    """Return the fields of a hash; empty if the key holds something else."""
     if not isinstance(reply, list):
         return {}
     texts = [part.decode("utf-8", "replace") for part in reply]
@@ -263,7 +263,7 @@ def _is_denied(error: RedisError) -> bool:
 
 
 def _scratch_commands(key: bytes, *, hashes: bool, expiring: bool) -> list[Command]:
-    """The commands that runs send, all on the scratch key, which the last one deletes."""
+    """Return the commands that runs send, all on the scratch key, which the last one deletes."""
     strings: list[Command] = [("SET", key, "1", "PX", SCRATCH_MS), ("SETRANGE", key, 0, "1"), ("INCR", key)]
     strings += [("GETRANGE", key, 0, 1), ("MSETNX", key, "1"), ("MSET", key, "1"), ("PEXPIRE", key, SCRATCH_MS)]
     strings += [(name, key) for name in ("GET", "MGET", "STRLEN", "EXISTS", "PTTL", "TYPE", "UNLINK")]
@@ -276,7 +276,7 @@ def _scratch_commands(key: bytes, *, hashes: bool, expiring: bool) -> list[Comma
 
 
 def _harmless_commands(key: bytes) -> list[Command]:
-    """Commands that cannot be tried inside a transaction, and reading the claims."""
+    """Return commands that cannot be tried inside a transaction, and reading the claims."""
     some: list[Command] = [("SCAN", 0, "COUNT", 1), ("DBSIZE",), ("INFO", "server"), ("TIME",)]
     claims: list[Command] = [("HGETALL", CLAIMS)]
     assert CLAIMS.startswith(STATE_PREFIX)

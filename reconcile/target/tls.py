@@ -34,7 +34,7 @@ _DISAGREED = re.compile("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|NO_SHARED_CIPHER|
 
 
 def reason(error: Exception, connection: Connection) -> UsageError | None:
-    """What is wrong with TLS when connecting failed with this error; None: nothing found.
+    """Return what is wrong with TLS when connecting failed with this error; None: nothing found.
 
     May probe the server, for a little over 2 * PROBE_S.
     """
@@ -49,7 +49,7 @@ def reason(error: Exception, connection: Connection) -> UsageError | None:
 
 
 def _wrong_files(connection: SSLConnection) -> UsageError | None:
-    """What is wrong with our own certificate files, if anything."""
+    """Return what is wrong with our own certificate files, if anything."""
     authorities, cert, key = connection.ca_certs, connection.certfile, connection.keyfile
     password = connection.certificate_password or ""  # without one OpenSSL would ask the terminal
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -74,7 +74,7 @@ def _wrong_files(connection: SSLConnection) -> UsageError | None:
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """The TLS error that caused redis-py's."""
+    """Return the TLS error that caused redis-py's."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     return error
@@ -103,7 +103,7 @@ def _explained(error: ssl.SSLError | None) -> UsageError | None:
 
 
 def _text(error: ssl.SSLError) -> str:
-    """OpenSSL's message without its codes."""
+    """Return OpenSSL's message without its codes."""
     return re.sub(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$", "", str(error.args[-1]))
 
 
@@ -143,7 +143,7 @@ def _speaks_plainly(host: str, port: int) -> bool:
 
 
 def _refusal(connection: SSLConnection) -> ssl.SSLError | None:
-    """Why the server refuses our certificate, or a client without one; None: it does not.
+    """Return why the server refuses our certificate, or a client without one; None: it does not.
 
     In TLS 1.3 it says so only after the handshake is over for us. A client that writes next may find the connection
     reset before it has read the reason; so this one only reads.

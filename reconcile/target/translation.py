@@ -45,7 +45,7 @@ COMMANDS = frozenset(
 
 
 def checked(replies: Sequence[Any]) -> list[Any]:
-    """The same replies; raises the first error among them, translated."""
+    """Return the same replies; raises the first error among them, translated."""
     for reply in replies:
         if isinstance(reply, RedisError):
             raise translate(reply)
@@ -53,12 +53,12 @@ def checked(replies: Sequence[Any]) -> list[Any]:
 
 
 def printable(text: str) -> str:
-    """Text from a server without control characters, which would act on the terminal; at most MAX_TEXT characters."""
+    """Return text from a server without control characters, which would act on the terminal, cut at MAX_TEXT."""
     return _CONTROL.sub("?", text)[:MAX_TEXT]
 
 
 def own_words(error: Exception) -> str:
-    """The error's own words; of what it quotes, only names of commands."""
+    """Return the error's own words; of what it quotes, only names of commands."""
     text = str(error)
     text = text.splitlines()[0] if text.strip() else type(error).__name__
     text = _ARGUMENTS.sub("", text)
@@ -99,7 +99,7 @@ def translate(error: Exception) -> ReconcileError:
 
 
 def _access(error: Exception, text: str, upper: str) -> ReconcileError | None:
-    """The error where the server refuses access, or lacks a command that we need; None for any other error."""
+    """Return the error if the server refuses access, or lacks a command that we need; None for any other error."""
     if "UNKNOWN COMMAND" in upper or "UNKNOWN SUBCOMMAND" in upper:
         return UsageError(
             f"this Redis lacks a command that reconcile needs: {text}",

@@ -126,7 +126,7 @@ class Wire:
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:
-        """An error inside breaks the connection. If the run is being stopped, that is the reason: Incomplete."""
+        """Mark the connection broken if an error occurs inside. While the run is being stopped, that is Incomplete."""
         if self.broken:
             raise Unavailable("the connection to Redis is lost", hint="the next run opens a new one")
         try:
@@ -147,7 +147,7 @@ class Wire:
         )
 
     def _with_outcome(self, error: ReconcileError) -> ReconcileError:
-        """The error; its message also says so if a transaction was under way, which may have been applied."""
+        """Return the error; its message also says so if a transaction was under way, which may have been applied."""
         if any(ticket.transaction for ticket in self._under_way):
             error.message += " (the outcome of the last transaction is unknown; the next run finds out)"
         return error
@@ -158,7 +158,7 @@ class Wire:
             return bool(self._connection.can_read(0))
 
     def fileno(self) -> int:
-        """The socket's file descriptor."""
+        """Return the socket's file descriptor."""
         with self._in_use():
             return int(self._connection._sock.fileno())  # type: ignore[attr-defined]
 
@@ -192,7 +192,7 @@ class Wire:
 
 
 def _joined(packed: list[bytes]) -> list[bytes]:
-    """The same bytes in buffers of up to JOIN_BYTES: redis-py sends each item by itself, a system call and a packet."""
+    """Return the same bytes in buffers of up to JOIN_BYTES: redis-py spends a system call and a packet on each item."""
     buffers: list[bytes] = []
     waiting: list[bytes] = []
     size = 0
@@ -239,7 +239,7 @@ def _moved(error: Exception) -> Unavailable:
 
 
 def _not_connected(error: Exception, connection: Connection, settings: RedisSettings, stop: Stop) -> Exception:
-    """The error to raise when connecting fails."""
+    """Return the error to raise when connecting fails."""
     translated: Exception = translate(error)
     if isinstance(error, builtins.TimeoutError):
         translated = Unavailable(

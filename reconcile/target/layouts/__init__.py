@@ -21,21 +21,21 @@ class Layout(Protocol):
     """Whether the commands of `write` with only_new spare existing keys; otherwise the caller has to look first."""
 
     def with_columns(self, columns: Sequence[str]) -> Layout:
-        """The layout for these value columns, once the query has been described."""
+        """Return the layout for these value columns, once the query has been described."""
         ...
 
     def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
-        """Commands that store these rows."""
+        """Return commands that store these rows."""
         ...
 
     def ask(self, keys: Sequence[bytes]) -> list[Command]:
-        """Commands that read these keys, the same number for each key."""
+        """Return commands that read these keys, the same number for each key."""
         ...
 
     def found(self, keys: Sequence[bytes], replies: Sequence[Any]) -> list[bytes | None]:
-        """Framed values from the replies to `ask`. None: absent, or not something that `write` makes."""
+        """Return framed values from the replies to `ask`. None: absent, or not something that `write` makes."""
         ...
 
     def sizes(self, keys: Sequence[bytes]) -> list[Command]:
-        """Commands that return lengths, the same number for each key; their sum is about the size of the value."""
+        """Return commands that give lengths, the same number for each key; their sum is about the size of the value."""
         ...

@@ -24,11 +24,11 @@ class ExpiringStrings:
     new_by_itself = True
 
     def with_columns(self, columns: Sequence[str]) -> ExpiringStrings:
-        """The same: strings have no column names."""
+        """Return the same: strings have no column names."""
         return self
 
     def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
-        """SET commands, which drop an earlier expiry and overwrite a key of any type."""
+        """Return SET commands, which drop an earlier expiry and overwrite a key of any type."""
         new: Command = ("NX",) if only_new else ()
         commands: list[Command] = []
         for key, framed in puts.items():
@@ -38,7 +38,7 @@ class ExpiringStrings:
         return commands
 
     def ask(self, keys: Sequence[bytes]) -> list[Command]:
-        """GET and PEXPIRETIME of each key."""
+        """Return GET and PEXPIRETIME of each key."""
         return [command for key in keys for command in (("GET", key), ("PEXPIRETIME", key))]
 
     def found(self, keys: Sequence[bytes], replies: Sequence[Any]) -> list[bytes | None]:
@@ -46,17 +46,17 @@ class ExpiringStrings:
         return [with_time(value, at) for value, at in zip(replies[::2], replies[1::2], strict=True)]
 
     def sizes(self, keys: Sequence[bytes]) -> list[Command]:
-        """STRLEN of each key."""
+        """Return STRLEN of each key."""
         return [("STRLEN", key) for key in keys]
 
 
 def clamped(at_ms: int) -> int:
-    """The time in milliseconds, as Redis accepts it. Times before 1970 have expired anyway."""
+    """Return the time in milliseconds, as Redis accepts it. Times before 1970 have expired anyway."""
     return max(1, min(at_ms, LATEST_MS))
 
 
 def with_time(value: Any, at_ms: Any) -> bytes | None:
-    """A frame from a value and the reply to PEXPIRETIME: −1 is never, −2 means that the key has gone."""
+    """Return a frame from a value and the reply to PEXPIRETIME: −1 is never, −2 means that the key has gone."""
     if not isinstance(value, bytes) or not isinstance(at_ms, int) or at_ms < -1:
         return None
     return with_expiry(value, None if at_ms == -1 else at_ms)

@@ -33,11 +33,11 @@ class Hashes:
         self.piece_keys = max(1, PIECE_FIELDS // (2 + len(columns)))
 
     def with_columns(self, columns: Sequence[str]) -> Hashes:
-        """The layout with these columns as fields."""
+        """Return the layout with these columns as fields."""
         return Hashes(columns, expires=self._expires)
 
     def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
-        """UNLINK and HSET of each key. With only_new the caller has made sure that none exists."""
+        """Return UNLINK and HSET of each key. With only_new the caller has made sure that none exists."""
         commands: list[Command] = []
         for key, framed in puts.items():
             at_ms, values = split_expiry(framed) if self._expires else (None, framed)
@@ -49,7 +49,7 @@ class Hashes:
         return commands
 
     def ask(self, keys: Sequence[bytes]) -> list[Command]:
-        """HMGET of our fields, and HLEN, which shows whether there are others."""
+        """Return HMGET of our fields, and HLEN, which shows whether there are others."""
         commands: list[Command] = []
         for key in keys:
             commands += [("HMGET", key, *self._fields), ("HLEN", key)]
@@ -71,5 +71,5 @@ class Hashes:
         return with_time(framed, at_ms) if self._expires else framed
 
     def sizes(self, keys: Sequence[bytes]) -> list[Command]:
-        """HSTRLEN of each field."""
+        """Return HSTRLEN of each field."""
         return [("HSTRLEN", key, field) for key in keys for field in self._fields]

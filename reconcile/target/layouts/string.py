@@ -18,15 +18,15 @@ class Strings:
     new_by_itself = True
 
     def with_columns(self, columns: Sequence[str]) -> Strings:
-        """The same: strings have no column names."""
+        """Return the same: strings have no column names."""
         return self
 
     def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
-        """MSET commands, which overwrite a key of any type and drop its expiry."""
+        """Return MSET commands, which overwrite a key of any type and drop its expiry."""
         return list(msets("MSETNX" if only_new else "MSET", puts))
 
     def ask(self, keys: Sequence[bytes]) -> list[Command]:
-        """GET of each key; used in a cluster, where MGET takes keys of one slot only."""
+        """Return GET of each key; used in a cluster, where MGET takes keys of one slot only."""
         return [("GET", key) for key in keys]
 
     def found(self, keys: Sequence[bytes], replies: Sequence[Any]) -> list[bytes | None]:
@@ -34,5 +34,5 @@ class Strings:
         return [reply if isinstance(reply, bytes) else None for reply in replies]
 
     def sizes(self, keys: Sequence[bytes]) -> list[Command]:
-        """STRLEN of each key."""
+        """Return STRLEN of each key."""
         return [("STRLEN", key) for key in keys]
