@@ -97,8 +97,8 @@ def _gathered(sides: Sides, part: Repaired, within: set[int], pages: Iterator[li
     names_left, bytes_left = HELD_NAMES, HELD_BYTES
     mask = part.buckets - 1
     for page in pages:
-        strange = _strange(page, part.names)
-        fresh = [name for name in strange if crc32(name) & mask in within and seen.add(name)]
+        lacked = _lacked(page, part.names)
+        fresh = [name for name in lacked if crc32(name) & mask in within and seen.add(name)]
         if not fresh:
             continue
         for name, value in chain.from_iterable(sides.target.pages(fresh)):
@@ -113,7 +113,7 @@ def _gathered(sides: Sides, part: Repaired, within: set[int], pages: Iterator[li
     return found
 
 
-def _strange(page: list[bytes], names: NameTable) -> list[bytes]:
+def _lacked(page: list[bytes], names: NameTable) -> list[bytes]:
     """Return names that the source lacks, those whose value is NULL among them."""
     return [name for name in page if name not in names]
 
@@ -167,7 +167,7 @@ def delete(
     for name in (*found.explained_names, *found.unexplained_names):
         seen.add(name)
     for page in names_within(sides, part.buckets, within):
-        _delete_names(applier, [name for name in _strange(page, names) if seen.add(name)])
+        _delete_names(applier, [name for name in _lacked(page, names) if seen.add(name)])
 
 
 def _delete_names(applier: Applier, names: list[bytes]) -> None:
