@@ -1,4 +1,4 @@
-"""doctor against real servers: what is wrong is found, named, and mended by what it prints."""
+"""doctor against real servers: what is wrong is found, named, and fixed by what it prints."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 
 def test_healthy_servers_have_only_short_history_to_report(command: Command, source: Source) -> None:
-    """Without RETAIN HISTORY a warning with the statement that mends it, and exit 0."""
+    """Without RETAIN HISTORY a warning with the statement that fixes it, and exit 0."""
     source.put(a="1", b="2")
     found = checks(command, "--every", "1m")
     assert [name for name, finding in found.items() if finding["level"] != "ok"] == ["history"]
@@ -112,7 +112,7 @@ def test_unknown_cluster(name: str, command: Command, source: Source) -> None:
 
 
 def test_wrong_columns(command: Command, source: Source) -> None:
-    """A query that cannot be mapped is what a user has to mend."""
+    """A query that cannot be mapped is what a user has to fix."""
     command.config["materialize"]["sql"] = f"SELECT key AS k, value FROM {source.relation}"
     assert "no column 'key'" in checks(command, expect=2)["columns"]["message"]
 
@@ -138,7 +138,7 @@ def test_eviction_policy(command: Command, source: Source, tmp_path: Path) -> No
 
 
 def test_rights(command: Command, source: Source, tmp_path: Path) -> None:
-    """Refused commands and refused keys are named with the rule that allows them; following them mends it."""
+    """Refused commands and refused keys are named with the rule that allows them; following it helps."""
     with start_redis(tmp_path, "--maxmemory", "0") as server:
         admin = server.client()
         allowed = ["+multi", "+exec", "+info", "+select", "+get", "+client|setname"]
@@ -233,7 +233,7 @@ def test_time_to_live_on_our_keys(command: Command, source: Source, client: redi
 
 
 def test_claims(command: Command, source: Source, client: redis.Redis) -> None:
-    """An overlap fails, an orphan and a lost claim are warned of; following the advice mends it."""
+    """An overlap fails, an orphan and a lost claim are warned of; following the advice helps."""
     command("snapshot")
     assert checks(command)["claims"]["level"] == "ok"
     client.hset("reconcile:{claims}", "gone", f"prefix {b'other:'.hex()} ")
@@ -372,7 +372,7 @@ def test_state_that_something_else_wrote(command: Command, source: Source, clien
 
 
 def test_text_for_people(command: Command, source: Source) -> None:
-    """One line per finding, the mending indented below, a count at the end."""
+    """One line per finding, the fix indented below, a count at the end."""
     command.write_config()
     done = subprocess.run(
         [PROGRAM, "doctor", "--config", str(command.config_path)], capture_output=True, text=True, check=True

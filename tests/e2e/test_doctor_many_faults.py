@@ -1,4 +1,4 @@
-"""doctor on a set-up with twelve faults at once: each is found, none hides another, each line says what mends it."""
+"""doctor on a set-up with twelve faults at once: each is found, none hides another, each line has its fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layout × mode × server: rows of several columns through load, snapshot, delta, audit, mending and expiry.
+"""Layout × mode × server: rows of several columns through load, snapshot, delta, audit, repair and expiry.
 
 A server is reached directly, by a Unix socket or by Sentinels; or it is a cluster of three primaries.
 """
@@ -147,7 +147,7 @@ def configured(
 @every_layout
 @every_server
 def test_every_mode(configured: Command, source: Source, place: Place, layout: str, expires: bool) -> None:
-    """Exactly the view's rows after each run; drift of each kind is found, named and mended."""
+    """Exactly the view's rows after each run; drift of each kind is found, named and repaired."""
     assert configured("run").view["puts"] == ROWS
     assert held(place, layout) == expected(source, layout)
     configured("verify")

@@ -119,7 +119,7 @@ def test_run_follows_after_a_snapshot_without_history(
     assert int(state(client)["as_of"]) > 0
 
 
-def test_lost_history_fails_delta_and_is_mended_by_run(
+def test_lost_history_fails_delta_and_is_repaired_by_run(
     source: Source, redis_server: RedisServer, command: Command
 ) -> None:
     """Without history `delta` exits 8 and changes nothing; `run` takes a snapshot and says why."""

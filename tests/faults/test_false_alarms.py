@@ -147,7 +147,7 @@ def test_audits_beside_a_writer_and_a_follower(
     drifting = max(2, quiet // 5)
     if history:
         source.retain_history()
-    command.config["view_defaults"] = {"compare_every": "off"}  # it would mend what is spoilt here
+    command.config["view_defaults"] = {"compare_every": "off"}  # it would repair what is spoilt here
     source.execute(f"INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, {rows}) AS n")
     command("run", timeout_s=VERIFY_S)
     took_s: list[float] = []

@@ -277,7 +277,7 @@ class Others(RuleBasedStateMachine):
 def test_others_write_too(
     source_server: SourceServer, redis_process: RedisServer, request: pytest.FixtureRequest
 ) -> None:
-    """Whoever else writes: foreign keys survive, verify is right, a deep snapshot mends."""
+    """Whoever else writes: foreign keys survive, verify is right, a deep snapshot repairs."""
     rng("others")
     soak = request.config.getoption("--soak")
     Others.source_server, Others.server = source_server, redis_process

@@ -30,7 +30,7 @@ def told_of_drift(warnings: list[str]) -> bool:
 
 @pytest.mark.parametrize("changing", [True, False])
 def test_deleted_keys_are_put_back_while_deltas_go_on(changing: bool, rig: Rig) -> None:
-    """900 of 1,000 keys go; runs that have something to do, or nothing, notice and mend it, and say so."""
+    """900 of 1,000 keys go; runs that have something to do, or nothing, notice and repair it, and say so."""
     rig.view = {"compare_every": "1s"}
     rig.source.retain_history()
     rig.fill(1000)
@@ -80,7 +80,7 @@ def test_while_following(rig: Rig) -> None:
     rig.in_sync()
 
 
-def test_a_delta_alone_says_what_it_must_not_mend(rig: Rig) -> None:
+def test_a_delta_alone_says_what_it_must_not_repair(rig: Rig) -> None:
     """The command delta takes no snapshots: exit 5 names the one that helps."""
     rig.view = {"compare_every": "1s"}
     rig.source.retain_history()

@@ -1,4 +1,4 @@
-"""Connections cut, reset and half-closed after exactly N bytes, in every kind of run: bounded, told, mended."""
+"""Connections cut, reset and half-closed after exactly N bytes, in every kind of run: bounded, reported, repaired."""
 
 from __future__ import annotations
 

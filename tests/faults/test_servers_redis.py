@@ -226,7 +226,7 @@ def test_loading(new: MakeRig, tmp_path: Path) -> None:
 
 
 def test_eviction_is_found_and_repaired(new: MakeRig) -> None:
-    """allkeys-lru drops keys silently: verify names the drift and its cause, a deep snapshot mends it."""
+    """allkeys-lru drops keys silently: verify names the drift and its cause, a deep snapshot repairs it."""
     rig = new("--maxmemory-samples", "10")
     rig.fill(2000, 500)
     assert rig.run().code == 0

@@ -268,7 +268,7 @@ def test_a_column_changes_its_type(rig: Rig) -> None:
 
 @pytest.mark.parametrize("history", [True, False])
 def test_an_evaluation_error_comes_and_goes(history: bool, rig: Rig) -> None:
-    """Division by zero in the view: exit 5 with the server's words, Redis untouched; mended, the next run converges."""
+    """Division by zero in the view: exit 5, Redis untouched; once it is corrected, the next run converges."""
     source = rig.source
     source.execute("DROP MATERIALIZED VIEW v")
     source.execute("CREATE MATERIALIZED VIEW v AS SELECT key, (100 / value::int)::text AS value FROM t")

@@ -88,7 +88,7 @@ def test_a_slow_hour_does_not_end_all_compares(rig: Rig) -> None:
 def test_what_a_compare_found_outlives_the_run(
     follow_s: float | None, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run that found a loss cannot mend it, as the source is away just then: the next run finds it again."""
+    """The run that found a loss cannot repair it, as the source is away just then: the next run finds it again."""
     rig.source.retain_history()
     rig.fill(100)
     assert rig.run().code == 0

@@ -145,7 +145,7 @@ def test_deletes_without_limit_need_the_function_s_environment(new_sandbox: Any,
 
 
 def test_an_unreachable_source_raises_for_the_retry_and_names_no_secret(new_sandbox: Any) -> None:
-    """Exit code 6 is what a retry can mend; the password is in neither the error nor the log."""
+    """Exit code 6 is what a retry may cure; the password is in neither the error nor the log."""
     url = "postgres://someone:hunter2@127.0.0.1:1/materialize?sslmode=disable"
     sandbox = new_sandbox(MATERIALIZE_URL=url)
     invocation = sandbox.invoke({})

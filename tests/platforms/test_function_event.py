@@ -218,7 +218,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     ],
 )
 @pytest.mark.usefixtures("configured")
-def test_only_what_a_retry_can_mend_raises(
+def test_only_what_a_retry_may_cure_raises(
     monkeypatch: pytest.MonkeyPatch, report: FakeReport, fine: bool, raises: bool
 ) -> None:
     """A partial result is returned: the next tick goes on."""

@@ -126,7 +126,7 @@ def test_what_the_schemas_do_not_see(build: str) -> None:
 
 
 @builds
-def test_exit_codes_a_retry_cannot_mend_fail_the_job(build: str) -> None:
+def test_exit_codes_that_no_retry_cures_fail_the_job(build: str) -> None:
     """2, 3 and 5 at once, of several shards only their own; evictions do not count; everything else is retried."""
     for job in cron_jobs(build).values():
         ignore, fail = job["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
