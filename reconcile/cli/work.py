@@ -36,7 +36,7 @@ FLAGS: dict[str, tuple[str, dict[str, Any]]] = {
     "dry_run": ("--dry-run", {"is_flag": True, "help": "Same output, no writes."}),
     "allow_deletes": (
         "--allow-deletes",
-        {"is_flag": True, "help": "Carry out deletes that max_delete_fraction withholds."},
+        {"is_flag": True, "help": "Carry out deletes that need consent."},
     ),
     "if_leased": (
         "--if-leased",

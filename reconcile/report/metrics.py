@@ -31,7 +31,7 @@ HELP = {
     "last_run_timestamp_seconds": "When a run last ended, however it did.",
     "last_duration_seconds": "How long the last run worked on this view.",
     "exit_code": "Exit code of the last run for this view.",
-    "rows": "Rows read and changed by the last run; withheld: deletes that the guard withheld.",
+    "rows": "Rows read and changed by the last run; withheld: deletes that need consent.",
     "keys": "Keys of the view in Redis, as the last run left or found them.",
     DRIFT: "Keys that differ, as found by the last completed verify.",
     SURPLUS: "Keys in Redis that neither the source nor the manifest knows of, as found by the last verify.",

@@ -48,7 +48,7 @@ class Request(Struct, frozen=True):
     """Audit one slice of the buckets; None: all."""
     dry_run: bool = False
     allow_deletes: bool = False
-    """Carry out deletes that the guard would withhold."""
+    """Carry out deletes that need consent."""
     adopt: bool = False
     """Without prefix and `dedicated`: take over existing keys of the view that it does not remember."""
     reset_state: bool = False
