@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from binascii import crc32
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 
 from msgspec import Struct, field
@@ -32,7 +32,7 @@ class Rule(enum.Enum):
     """How candidates are judged."""
 
     CONSENT = "a human, or redis.dedicated, has agreed to delete whatever the source lacks"
-    OWN = "nothing else can be there: the view remembers its keys, or began into nothing"
+    OWN = "nothing else can be there: the view remembers its keys"
     MANIFEST = "the view's own are those that the manifest counts"
     NOTHING = "there is no manifest to tell"
 
@@ -75,19 +75,22 @@ def find(
     within: set[int],
     beyond: Mapping[int, int],
     rule: Rule,
+    own: Collection[int],
     early: EarlyScan | None = None,
 ) -> Surplus:
     """Find candidates in the buckets `within`, and judge them.
 
-    beyond: bucket → what the manifest counts beyond the source's keys as Redis held them (rule MANIFEST). early: a scan
-    of the part's buckets that has already begun.
+    beyond: bucket → what the manifest counts beyond the source's keys as Redis held them (rule MANIFEST). own: buckets
+    in which every candidate is the view's, whatever the rule. early: a scan of the part's buckets that has already
+    begun.
     """
     found = Surplus()
     if not within:
         return found
     pages = names_within(sides, part.buckets, within) if early is None else early.pages()
     for bucket, candidates in _gathered(sides, part, within, pages).items():
-        _judge(found, bucket, candidates, _own(part, bucket, candidates, beyond.get(bucket), rule))
+        its_own = None if bucket in own else _own(part, bucket, candidates, beyond.get(bucket), rule)
+        _judge(found, bucket, candidates, its_own)
     return found
 
 

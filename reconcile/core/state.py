@@ -120,11 +120,6 @@ class State(Struct, frozen=True):
     turn: Turn = Turn()
     updated_at_ms: int = 0
 
-    @property
-    def is_blank(self) -> bool:
-        """Whether no run has come to anything yet: a shard of a new view has a state before its first run."""
-        return self.identity is None and self.pending is None
-
 
 def identity_hash(parts: Iterable[str]) -> str:
     """Return a short, stable hash of a sequence of strings."""

@@ -29,6 +29,9 @@ class Scope(Struct):
     buckets: int
     grain: int
     dirty: list[int]
+    changed: list[int]
+    """Those of them that have changed at the source since the checkpoint, or of which that is not known. What a run
+    that is cut short may have left beside the view's rows lies in these."""
     now: Fingerprints
     """Fingerprints, per bucket of the grain."""
     rows_in: list[int]
@@ -70,15 +73,15 @@ def read_scope(
     buckets = known or grain
     comparable = state.fingerprint_salt == salt_of(run, companion) and grain == buckets
     everything = why.everything or run.request.deep or not known
-    if everything or stored is None or not comparable:
-        dirty = list(range(buckets))
-    else:
-        changed = {b for b, (x, y) in enumerate(zip(now, stored, strict=True)) if x != y}
-        dirty = sorted(changed | suspects | run.stored.surplus.keys())
+    dirty = changed = list(range(buckets))
+    if stored is not None and comparable:
+        changed = [b for b, (x, y) in enumerate(zip(now, stored, strict=True)) if x != y]
+        if not everything:
+            dirty = sorted({*changed, *suspects, *run.stored.surplus})
     counts = digest.fold(rows_in, min(buckets, len(rows_in)))
     if len(counts) < buckets:  # larger buckets are to be committed: parts are cut by what the rows average
         counts = [sum(counts) // buckets + 1] * buckets
-    return Scope(buckets, grain, dirty, digest.fold_fingerprints(now, grain), counts, everything)
+    return Scope(buckets, grain, dirty, changed, digest.fold_fingerprints(now, grain), counts, everything)
 
 
 def salt_of(run: ViewRun, companion: CompanionDefinition | None) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Container
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -25,7 +26,7 @@ from reconcile.compare.surplus import Rule, Surplus
 from reconcile.core import checkpoint, decide, digest, guard, pending, schedule
 from reconcile.core.changes import name_of
 from reconcile.core.checkpoint import Content
-from reconcile.core.digest import UNKNOWN, Fingerprints
+from reconcile.core.digest import MAX_BUCKETS, UNKNOWN, Fingerprints
 from reconcile.core.records import Manifest, Records, fingerprint_records, forget, surplus_records, whole_manifest
 from reconcile.core.state import Identity
 from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop
@@ -35,7 +36,7 @@ from reconcile.runs.scope import Scope, choose_grain, fingerprints, read_scope, 
 from reconcile.source.companion import CompanionDefinition
 from reconcile.source.reading import Reading, check_still
 from reconcile.target.batch import Applier
-from reconcile.target.port import Write
+from reconcile.target.port import Stored, Write
 
 EXAMPLES = 5
 
@@ -110,7 +111,11 @@ class _Snapshot:
         """Digest of the buckets that are not examined."""
         self._applier: Applier | None = None
         self._collided = False
-        """Whether a load met an existing key; what it had written by then is this run's own."""
+        """Whether a load met an existing key, which something else is writing."""
+        self._asked = frozenset(run.stored.surplus)
+        """Buckets that have keys which wait for consent."""
+        self._own: Container[int] = _left_behind(run.stored) if self._continues_clean else frozenset()
+        """Buckets in which all that is left over is the view's own."""
 
     @property
     def is_first(self) -> bool:
@@ -118,8 +123,21 @@ class _Snapshot:
         return self._run.stored.state is None or self._base.as_of is None
 
     @property
+    def _takes_over(self) -> bool:
+        """Whether existing keys may be others'. Then they are written anew, which takes away their expiry. A first
+        contact that was cut short goes on with the keys that it had not come to; of a load all keys are its own."""
+        return self.is_first and not self._continues_clean
+
+    @property
+    def _continues_clean(self) -> bool:
+        """Whether it continues a change that began clean, under the same mapping."""
+        state = self._run.stored.state
+        same = state is not None and state.identity is not None and state.identity.mapping == self._identity.mapping
+        return same and pending.began_clean(state) and not self._collided
+
+    @property
     def _event(self) -> pending.Event:
-        return "begin snapshot" if self._why.trusted else "begin anew"
+        return "begin snapshot" if self._why.trusted or self._continues_clean else "begin anew"
 
     def _content(self, buckets: int, total: int, left: dict[int, int], names: tuple[bytes, ...]) -> Content:
         run = self._run
@@ -136,7 +154,10 @@ class _Snapshot:
             with report.phase("load"):
                 digests = load.load(run, self._reading, replace(marked, identity=self._identity))
         except load.Collision:
-            self._collided = True
+            self._collided, self._own = True, frozenset()
+            # From here on, neither this run nor the next takes for its own whatever it finds there.
+            anew = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
+            run.target.commit(Write(state=replace(anew, identity=self._identity)))
             report.warnings.append("a key of the view already exists: every row is compared instead")
             return False
         total = sum(digests)
@@ -154,8 +175,6 @@ class _Snapshot:
             return Rule.CONSENT
         if run.target.range.ownership == "remembered":
             return Rule.OWN
-        if pending.began_clean(run.stored.state) and not run.stored.surplus:  # others' keys wait in its buckets
-            return Rule.OWN
         return Rule.MANIFEST if self._why.trusted and self._manifest is not None else Rule.NOTHING
 
     # -- repair --------------------------------------------------------------------------------------------------
@@ -167,7 +186,7 @@ class _Snapshot:
         report.buckets, report.buckets_read, report.deep = scope.grain, len(scope.dirty), scope.everything
         self._load_manifest(scope)
         marked = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
-        mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.dirty))
+        mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.changed))
         self._applier = Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
         parts = scope.parts(run)
         total = _Total(fine=[0] * scope.grain if scope.grain > scope.buckets else None)
@@ -182,7 +201,8 @@ class _Snapshot:
             self._keep_puts()
             raise
         finally:
-            report.puts += self._applier.puts
+            written = self._applier.puts  # after a collision, the keys that the load had written are among them
+            report.puts = max(report.puts, written) if self._collided else report.puts + written
             report.deletes += self._applier.deletes
 
     def _load_manifest(self, scope: Scope) -> None:
@@ -202,13 +222,12 @@ class _Snapshot:
         run, sides = self._run, self._run.sides(self._reading)
         assert self._applier is not None
         rows = scope.rows_of(chosen)
-        first = self._base.is_blank and not self._collided
-        legacy = run.stored.legacy_frontier is not None and first
+        legacy = run.stored.legacy_frontier is not None
         counted = scope.rows_in if scope.grain >= scope.buckets else None
         early = scan_early(sides, self._manifest, counted, chosen)
         part = put_rows(
             sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows,
-            anew=first, adopt=run.request.adopt or legacy, meanwhile=early or contextlib.nullcontext(),
+            anew=self._takes_over, adopt=run.request.adopt or legacy, meanwhile=early or contextlib.nullcontext(),
             taken=total.taken,
         )  # fmt: skip
         folded = digest.fold(part.wanted, scope.buckets)
@@ -221,12 +240,13 @@ class _Snapshot:
         """Return the surplus in these buckets."""
         rule, beyond = self._rule(), {}
         within = set(part.chosen)
+        own = {b for b in part.chosen if b in self._own and b not in self._asked}
         if self._manifest is not None and rule in (Rule.MANIFEST, Rule.CONSENT):
             beyond = {b: self._manifest[b] - part.found[b] for b in part.chosen}
             if not scope.everything and not pending.in_doubt(self._base):
-                always = self._run.stored.surplus.keys() | self._suspects
-                within = {b for b, more in beyond.items() if digest.normal(more)} | (always & within)
-        return surplus.find(sides, part, within, beyond, rule, early)
+                always = self._asked | self._suspects
+                within = {b for b, more in beyond.items() if digest.normal(more)} | (always & within) | own
+        return surplus.find(sides, part, within, beyond, rule, own, early)
 
     def _save(self, scope: Scope, total: _Total) -> None:
         """Store the progress so far under the pending mark: the next run continues from it, at its own time."""
@@ -248,13 +268,16 @@ class _Snapshot:
         written = self._manifest.change(changed)
         for bucket in part.chosen:
             known[bucket] = UNKNOWN if bucket in left else scope.now[bucket]
-        content = self._content(scope.buckets, self._manifest.total, run.stored.surplus, self._base.surplus_names)
+        # The next run must not take for its own what this one could not explain.
+        waiting = {b: one for b, one in run.stored.surplus.items() if b not in total.wanted} | total.unexplained()
+        names = total.some_unexplained() or self._base.surplus_names
+        content = self._content(scope.buckets, self._manifest.total, waiting, names if waiting else ())
         new = checkpoint.partly(self._base, self._event, self._reading.as_of, content, self._now_ms)
         self._applier.mark()
         check_still(self._reading.still)
-        self._applier.finish(
-            Write(manifest=written, fingerprints=Records(whole=digest.encode_fingerprints(known)), state=new)
-        )
+        prints, left_over = Records(whole=digest.encode_fingerprints(known)), self._surplus_records(waiting)
+        self._applier.finish(Write(manifest=written, fingerprints=prints, surplus=left_over, state=new))
+        run.stored.surplus = waiting
 
     def _delete_early(self, scope: Scope, total: _Total, part: Repaired, found: Surplus) -> None:
         """Delete a part's explained keys at once, unless the guard could object, so that short runs make progress."""
@@ -320,7 +343,7 @@ class _Snapshot:
         if not unexplained:
             return None
         left = guard.handful_left(self._base.removed, self._now_ms) if self._rule() is Rule.MANIFEST else 0
-        asked = run.stored.surplus.keys() & total.unexplained().keys()  # keys that wait for consent are no handful
+        asked = self._asked & total.unexplained().keys()  # keys that wait for consent are no handful
         if unexplained <= left and not asked:
             every = [name_of(name) for _, found in total.parts for name in found.unexplained_names]
             run.report.warnings.append(f"drift: removed keys that no run of this view wrote: {', '.join(every)}")
@@ -353,9 +376,12 @@ class _Snapshot:
         write = Write(
             manifest=manifest,
             fingerprints=fingerprint_records(now, run.stored.fingerprints),
-            surplus=surplus_records(surplus_left) if surplus_left != run.stored.surplus else Records(),
+            surplus=self._surplus_records(surplus_left),
         )
         self._commit(write, buckets, whole, surplus_left, now, names=total.some_unexplained(), withheld=withheld)
+
+    def _surplus_records(self, waiting: dict[int, int]) -> Records:
+        return surplus_records(waiting) if waiting != self._run.stored.surplus else Records()
 
     def _commit(
         self,
@@ -385,6 +411,16 @@ class _Snapshot:
         report.commits += 1
         run.stored.state, run.stored.fingerprints, run.stored.surplus = new, now, left
         run.stored.manifest_bytes = buckets * digest.RECORD_BYTES
+
+
+def _left_behind(stored: Stored) -> Container[int]:
+    """Return the buckets that an unfinished change may have touched: those whose fingerprints are unknown; none, if the
+    manifest that went with them is gone."""
+    if stored.fingerprints is None:
+        return range(MAX_BUCKETS)
+    if not records.is_there(stored):
+        return frozenset()
+    return frozenset(b for b, one in enumerate(stored.fingerprints) if one == UNKNOWN)
 
 
 def _empty_manifest(buckets: int) -> Manifest:

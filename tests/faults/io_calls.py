@@ -1,5 +1,8 @@
 """Runs in this process whose every I/O call is numbered, and can be made the last one, or a failure.
 
+How often a run polls its source differs from run to run, and with it the number of every later call. What a run writes
+does not: its writes have numbers of their own.
+
 dies_before   the process is gone before the call: nothing of it took effect, and no later I/O happens either
 dies_after    the process is gone after the call took effect; the answer was never read
 torn          as before, but only the first half of the commands reached the server
@@ -36,6 +39,7 @@ from reconcile.target.wire import Command, Ticket, Wire
 How = Literal["dies_before", "dies_after", "torn", "times_out", "freezes"]
 
 PATIENCE_S = 60.0
+WRITE = "redis.write"
 READS = frozenset(
     ["EXISTS", "GET", "GETRANGE", "HGET", "HGETALL", "HMGET", "INFO", "MGET", "PTTL", "SCAN", "SMISMEMBER", "SSCAN",
      "STRLEN", "DBSIZE", "TIME", "CONFIG", "CLUSTER", "WATCH", "UNWATCH", "MULTI", "EXEC"]
@@ -55,16 +59,24 @@ class Io:
     at: int = 0
     """The call (from 1) to which `how` happens; 0: none."""
     how: How = "dies_before"
+    among: str = ""
+    """`at` counts only calls of this kind; empty: all."""
     calls: list[str] = field(default_factory=list)
     leased_at: int = 0
     """The call that asked for the lease."""
-    fired: bool = False
+    fired_at: int = 0
+    """The call, of all, to which it happened; 0: to none yet."""
     dead: bool = False
     failure: BaseException | None = None
     _written: bool = True
     thread: int = field(default_factory=threading.get_ident)
     frozen: threading.Event = field(default_factory=threading.Event)
     thaw: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def fired(self) -> bool:
+        """Whether there was such a call."""
+        return self.fired_at > 0
 
     def gate(self, kind: str) -> How | None:
         """Count a call. Returns what is to happen to it when that is not over yet."""
@@ -74,9 +86,10 @@ class Io:
             raise Died
         self._look(kind)
         self.calls.append(kind)
-        if len(self.calls) != self.at:
+        number = self.calls.count(self.among) if self.among else len(self.calls)
+        if self.fired or number != self.at:
             return None
-        self.fired = True
+        self.fired_at = len(self.calls)
         if self.how == "dies_before":
             self.die()
         if self.how == "freezes":
@@ -87,9 +100,9 @@ class Io:
 
     def _look(self, kind: str) -> None:
         # While a transaction is under way every call is a chance to see it half done.
-        if not self._written and kind != "redis.write":
+        if not self._written and kind != WRITE:
             return
-        self._written = kind == "redis.write" or (self._written and kind != "redis.receive")
+        self._written = kind == WRITE or (self._written and kind != "redis.receive")
         try:
             self.look()
         except BaseException as error:
@@ -126,7 +139,7 @@ class Io:
             if not self.leased_at and commands[0][0] == "SET" and "NX" in commands[0]:
                 self.leased_at = len(self.calls) + 1
             reads = all(command[0] in READS for command in commands)
-            how = self.gate("redis.read" if reads else "redis.write")
+            how = self.gate("redis.read" if reads else WRITE)
             if how == "times_out":
                 _hang_up(wire)
             if how is not None:

@@ -11,6 +11,7 @@ from reconcile.source import session as sessions
 from reconcile.target.layouts.string import Strings
 from tests.faults import test_crash as crash
 from tests.faults.cluster_scene import ClusterScene
+from tests.faults.io_calls import WRITE
 from tests.support.redis_cluster import Cluster
 from tests.support.sources import Source
 
@@ -39,7 +40,6 @@ CASES = [
     ("repeat", 2), ("delta", 2), ("deep", 2), ("run that follows", 50_000), ("slices", 2), ("deep after snapshot", 2),
 ]  # fmt: skip
 IN_CI = CASES[:3]
-TRIES = 5
 
 
 @pytest.mark.parametrize(("name", "size"), CASES)
@@ -51,17 +51,12 @@ def test_every_io_call(name: str, size: int, source: Source, cluster: Cluster, r
     kind = KINDS[name]
     scene = make_scene(source, cluster, kind, size)
     calls = crash.clean_run(scene, kind)
-    fired: list[bool] = []
-    for n in range(1, len(calls) + 1):
-        writes = calls[n - 1] == "redis.write"
-        some = crash.EVERY if soak else crash.EVERY[n % 4 : n % 4 + 1]
-        if not writes:
-            some = ("times_out",) if soak or n % 8 == 0 else ()
-        for how in some:
-            # How often a run polls the source differs, so not every run has a call with this number.
-            happened = any(crash.crash_at(scene, kind, n, how) for _ in range(TRIES))
-            fired += [happened] if writes else []
-    assert sum(fired) > 0.7 * len(fired), "hardly anything went wrong: this proves nothing"
+    for n in range(1, calls.count(WRITE) + 1):
+        for how in crash.EVERY if soak else crash.EVERY[n % 4 : n % 4 + 1]:
+            assert crash.crash_at(scene, kind, n, how, among=WRITE), f"there is no write {n}"
+    for n, call in enumerate(calls, 1):
+        if call != WRITE and (soak or n % 8 == 0):
+            crash.crash_at(scene, kind, n, "times_out")
 
 
 @pytest.mark.parametrize(("name", "size"), [("load", 50_000), ("delta", 50_000), ("deep", 2), ("repeat", 2)])
@@ -76,8 +71,8 @@ def test_frozen_at_every_write(
     kind = KINDS[name]
     scene = make_scene(source, cluster, kind, size)
     calls = crash.clean_run(scene, kind)
-    codes: Counter[int | None] = Counter()
-    for n in range(1, len(calls) + 1):
-        if soak or calls[n - 1] == "redis.write":
-            codes[crash.freeze_at(scene, kind, n)] += 1
+    codes = Counter(crash.freeze_at(scene, kind, n, among=WRITE) for n in range(1, calls.count(WRITE) + 1))
+    assert None not in codes, "not every write was slept before"
+    if soak:
+        codes.update(crash.freeze_at(scene, kind, n) for n, call in enumerate(calls, 1) if call != WRITE)
     assert codes[6] >= 3, "no run was stopped from writing"

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from reconcile.report.run_report import ViewReport
-from tests.faults.io_calls import Died, How, Io, forgetful, one_time_a_read, small_pages, vanishing
+from tests.faults.io_calls import WRITE, Died, How, Io, forgetful, one_time_a_read, small_pages, vanishing
 from tests.faults.scene import STATE, Scene
 from tests.support.redis_servers import RedisServer
 from tests.support.seed import rng
@@ -32,7 +32,8 @@ EVERY: tuple[How, ...] = ("dies_before", "dies_after", "torn", "times_out")
 """What can happen to a write. Death at a call that writes nothing is death after the last one that did."""
 SPARSE = 5
 """Without --soak every fifth call that writes nothing is lost, and two of the four happen to each write, in turn; which
-they are depends on the kind and the seed."""
+they are depends on the kind and the seed. Every write must have its turn; the number of another call may be another
+call's by then, as runs poll more or less often."""
 SOAK_READS: dict[str, tuple[How, ...]] = {"redis.read": ("dies_before", "torn", "times_out")}
 SOAK_OTHERWISE: tuple[How, ...] = ("dies_before", "dies_after", "times_out")
 
@@ -40,10 +41,10 @@ SOAK_OTHERWISE: tuple[How, ...] = ("dies_before", "dies_after", "times_out")
 def hows_of(call: str | None, turn: int, *, soak: bool) -> tuple[How, ...]:
     """What is to happen to a call. None: there may be no such call. turn: counts calls, from anywhere."""
     if soak:
-        return EVERY if call == "redis.write" else SOAK_READS.get(call or "", SOAK_OTHERWISE)
+        return EVERY if call == WRITE else SOAK_READS.get(call or "", SOAK_OTHERWISE)
     if call is None:
         return ("times_out",)
-    if call == "redis.write":
+    if call == WRITE:
         return EVERY[turn % 4], EVERY[(turn + 1) % 4]
     return ("times_out",) if call != "redis.read" and turn % SPARSE == 0 else ()
 
@@ -202,10 +203,15 @@ def test_every_io_call(
     calls = clean_run(scene, kind)
     TALLY["runs"] += 1
     first = rng("calls of", kind.name).randrange(4 * SPARSE)
+    for n in range(1, calls.count(WRITE) + 1):
+        for how in hows_of(WRITE, n + first, soak=soak):
+            assert crash_at(scene, kind, n, how, soak=soak, among=WRITE), f"there is no write {n}"
     n = 0
     while True:
         n += 1
         call = calls[n - 1] if n <= len(calls) else None
+        if call == WRITE:
+            continue
         fired = [crash_at(scene, kind, n, how, soak=soak) for how in hows_of(call, n + first, soak=soak)]
         if not any(fired) and call is None:
             break
@@ -223,14 +229,14 @@ def clean_run(scene: Scene, kind: Kind) -> list[str]:
     return io.calls
 
 
-def crash_at(scene: Scene, kind: Kind, n: int, how: How, *, soak: bool = False) -> bool:
-    """Let call n fail, then run again. False when there was no call n."""
+def crash_at(scene: Scene, kind: Kind, n: int, how: How, *, soak: bool = False, among: str = "") -> bool:
+    """Let call n fail, then run again. False when there was no call n. among: of this kind."""
     scene.restore()
-    io = Io(scene.look, n, how)
+    io = Io(scene.look, n, how, among)
     report = None
     with io.installed(), contextlib.suppress(Died):
         report = kind.run(scene)
-    where = f"{how} at call {n} ({io.calls[-1]})"
+    where = f"{how} at {among or 'call'} {n} ({io.calls[-1]})"
     try:
         assert_looked(io)
         if not io.fired:
@@ -299,17 +305,21 @@ def test_frozen_at_every_io_call(
     scene = make_scene(source, redis_server, kind, size, prefix)
     first = rng("sleeps of", kind.name).randrange(SPARSE)
     codes: Counter[int | None] = Counter()
-    for n, call in enumerate(clean_run(scene, kind), 1):
-        if soak or call == "redis.write" or (n + first) % SPARSE == 0:
+    calls = clean_run(scene, kind)
+    for n in range(1, calls.count(WRITE) + 1):
+        codes[freeze_at(scene, kind, n, among=WRITE)] += 1
+    assert None not in codes, "not every write was slept before"
+    for n, call in enumerate(calls, 1):
+        if call != WRITE and (soak or (n + first) % SPARSE == 0):
             codes[freeze_at(scene, kind, n)] += 1
     assert codes[6] >= 3, "no run was stopped from writing"
     TALLY["freezes"] += codes.total()
 
 
-def freeze_at(scene: Scene, kind: Kind, n: int) -> int | None:
-    """The sleeper's exit code; None when there was no call n."""
+def freeze_at(scene: Scene, kind: Kind, n: int, *, among: str = "") -> int | None:
+    """The sleeper's exit code; None when there was no call n. among: of this kind."""
     scene.restore()
-    io = Io(lambda: None, n, "freezes")
+    io = Io(lambda: None, n, "freezes", among)
     reports: list[ViewReport] = []
 
     def sleeper() -> None:
@@ -334,8 +344,8 @@ def freeze_at(scene: Scene, kind: Kind, n: int) -> int | None:
     if not io.fired:
         return None
     (report,) = reports
-    where = f"frozen at call {n} of {io.calls}, leased at {io.leased_at}: exit {report.exit_code} {report.error}"
-    if n <= io.leased_at:  # it had not begun: now it is its turn
+    where = f"frozen at call {io.fired_at} of {io.calls}, leased at {io.leased_at}: {report.exit_code} {report.error}"
+    if io.fired_at <= io.leased_at:  # it had not begun: now it is its turn
         assert report.exit_code == 0, where
         scene.check()
         return 0

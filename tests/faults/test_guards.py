@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests.faults.io_calls import one_time_a_read
 from tests.faults.proxy import Fault
 from tests.faults.rig import Ended, Rig
 from tests.support.command import Command
@@ -131,6 +132,23 @@ def test_a_delta_stops_before_the_batch(rows: int, batch: int, rig: Rig) -> None
     rig.in_sync()
     ended = rig.run("delta")
     assert (ended.code, ended.view.puts, ended.view.deletes) == (0, 0, 0)
+
+
+def test_a_dry_run_takes_no_time_for_reached(rig: Rig) -> None:
+    """It has come past a first change when the next one meets the guard: the snapshot that would follow starts from
+    what Redis holds, not from what the dry run has in memory."""
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    before = state(rig.client)["as_of"]
+    rig.source.put(k1="changed")
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 60")
+    with one_time_a_read():
+        ended = rig.run(dry_run=True)
+    withheld(ended, 40, 100)
+    assert (ended.view.action, ended.view.deep) == ("snapshot", False)
+    assert not any("does not match the state" in warning for warning in ended.view.warnings)
+    assert state(rig.client)["as_of"] == before
 
 
 def test_a_delta_may_be_allowed_too(rig: Rig) -> None:

@@ -234,6 +234,23 @@ def test_a_handful_a_day() -> None:
     assert guard.handful_left(removed, DAY_MS + 2_000) == 7
 
 
+def test_a_peak_noted_by_a_clock_that_was_ahead() -> None:
+    """It counts for its two windows, which begin now: else it would count until that time has come."""
+    peak = guard.seen(guard.seen(Peak(), 900, 10 * WINDOW_MS), 100, 1_000)
+    assert guard.largest(peak) == 900
+    for hours in (1, 2):
+        peak = guard.seen(peak, 100, 1_000 + hours * WINDOW_MS)
+    assert guard.largest(peak) == 100
+
+
+def test_a_handful_that_went_by_a_clock_that_was_ahead() -> None:
+    """A day, not until that time has come."""
+    ahead = ((10 * DAY_MS, 10),)
+    assert guard.handful_left(ahead, 1_000) == 10
+    assert guard.note_removed(ahead, 0, 1_000) == ()
+    assert guard.note_removed(((5_000, 3),), 0, 1_000) == ((1_000, 3),)
+
+
 def test_the_refusal_says_how_to_allow_it() -> None:
     """Exit 5, with the numbers and the command to run."""
     error = mass_delete(900, 1_000, 0.3, "orders")

@@ -52,6 +52,15 @@ def test_an_end_in_the_future_says_nothing() -> None:
     assert not schedule.overdue(turn, 5 * HOUR_MS, HOUR_MS)
 
 
+def test_a_hint_noted_by_a_clock_that_was_ahead() -> None:
+    """It is no reason to let hints pass until that time has come."""
+    turn = Turn(hint_ms=10 * HOUR_MS)
+    assert schedule.hint_counts(turn, HOUR_MS)
+    assert not schedule.hint_counts(turn, 10 * HOUR_MS)
+    assert not schedule.hint_counts(turn, 10 * HOUR_MS + schedule.HINT_EVERY_MS - 1)
+    assert schedule.hint_counts(turn, 10 * HOUR_MS + schedule.HINT_EVERY_MS)
+
+
 @pytest.mark.parametrize(
     ("turn", "every_ms", "is_due"),
     [(Turn(), None, False), (Turn(began_ms=1), None, True), (Turn(), HOUR_MS, True), (Turn(done_ms=1), HOUR_MS, True),

@@ -1,0 +1,182 @@
+"""First contact in pieces: cut short, or with others who write at the same time. Whose a key is stays the same."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from reconcile.errors import Unavailable
+from reconcile.runs import load as loads
+from reconcile.runs import scope
+from reconcile.source import session as sessions
+from reconcile.source.reading import Reading
+from tests.faults.rig import Rig
+from tests.support.redis_state import owned, state
+
+STATE = "reconcile:{default}:state"
+CONTENT = {f"p:k{n}": f"v{n}" for n in range(1, 61)}
+
+
+def fill(rig: Rig) -> None:
+    rig.source.put(**{key[2:]: value for key, value in CONTENT.items()})
+
+
+def ends_at_part(nth: int, patch: pytest.MonkeyPatch) -> None:
+    """The source is away when a run asks for its n-th part."""
+    asked, really = 0, Reading.rows_of
+
+    def rows_of(self: Reading, *arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == nth:
+            raise Unavailable("made to be away")
+        return really(self, *arguments)
+
+    patch.setattr(scope, "PART_ROWS", 1)
+    patch.setattr(Reading, "rows_of", rows_of)
+
+
+def test_what_a_cut_first_contact_had_not_come_to_is_taken_over_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next run takes away the expiry of the other keys, and says which ones it has overwritten."""
+    rig.view = {"buckets": 16}
+    fill(rig)
+    for key, value in CONTENT.items():
+        rig.client.set(key, "theirs" if key.endswith("7") else value, px=600_000)
+    with monkeypatch.context() as patch:
+        ends_at_part(4, patch)
+        assert rig.run("snapshot", max_runtime=600).code == 6
+    left = {key for key in CONTENT if rig.client.ttl(key) > 0}
+    assert 0 < len(left) < len(CONTENT), "it was not cut short in the middle: this proves nothing"
+    ended = rig.run()
+    assert ended.code == 0, ended.told
+    assert {key for key in CONTENT if rig.client.ttl(key) > 0} == set()
+    theirs = sum(key.endswith("7") for key in left)
+    assert any(f"{theirs} key" in warning and "overwritten" in warning for warning in ended.view.warnings)
+    rig.in_sync()
+
+
+def collides(rig: Rig, patch: pytest.MonkeyPatch, keys: dict[str, str]) -> None:
+    """Somebody else writes these keys, which expire, as soon as a load has begun."""
+    really, begun = loads._send, False
+
+    def send(*arguments: Any) -> int:
+        nonlocal begun
+        if not begun:
+            begun = True
+            for key, value in keys.items():
+                rig.client.set(key, value, px=600_000)
+        return really(*arguments)
+
+    patch.setattr(loads, "_send", send)
+    patch.setattr(loads, "TRANSACTION_ROWS", 10)
+    patch.setattr(sessions, "CHUNK_ROWS", 10)
+    patch.setattr(sessions, "ROWS_AT_ONCE", 5)
+
+
+def test_keys_that_come_during_a_load_are_taken_over(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their expiry goes, whatever their value; what had another value is told."""
+    fill(rig)
+    with monkeypatch.context() as patch:
+        collides(rig, patch, {"p:k57": "theirs", "p:k58": "v58"})
+        ended = rig.run()
+    assert ended.code == 0, ended.told
+    assert (rig.client.ttl("p:k57"), rig.client.ttl("p:k58")) == (-1, -1)
+    assert any("overwritten: p:k57" in warning for warning in ended.view.warnings), ended.view.warnings
+    assert ended.view.puts == len(CONTENT)
+    rig.in_sync()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_others_that_write_during_a_load_keep_their_keys(
+    before: bool, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The load meets one of their keys and goes on by repair, which dies: what they wrote is not the view's to the next
+    run. before: an earlier load had died, and nothing of it is left."""
+    fill(rig)
+    theirs = {f"p:foreign{n}": "x" for n in range(50)} | {"p:k57": "theirs"}
+    if before:
+        cut_load(rig, monkeypatch)
+        rig.client.delete(*owned(rig.client))
+    with monkeypatch.context() as patch:
+        collides(rig, patch, theirs)
+        if not before:
+            patch.setattr(scope, "fingerprints", gone)
+        ended = rig.run()
+        assert ended.code == (5 if before else 6), ended.told
+    ended = rig.run()
+    assert ended.code == 5, ended.told
+    assert "50 keys in the range" in ended.told
+    assert len(owned(rig.client)) == len(CONTENT) + 50
+
+
+def cut_load(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load that dies when all but its end is written."""
+    with monkeypatch.context() as patch:
+        collides(rig, patch, {})
+        patch.setattr(loads, "_settle", gone)
+        assert rig.run().code == 6
+    assert len(owned(rig.client)) > 20
+
+
+def gone(*_: object) -> Any:
+    raise Unavailable("made to be away")
+
+
+def test_a_load_that_is_cut_short_twice(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that go meanwhile were its own all the time: nobody is asked."""
+    rig.view = {"buckets": 16}
+    fill(rig)
+    cut_load(rig, monkeypatch)
+    with monkeypatch.context() as patch:
+        ends_at_part(2, patch)
+        assert rig.run("snapshot", max_runtime=600).code == 6
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int <= 20")
+    ended = rig.run()
+    assert ended.code == 0, ended.told
+    rig.in_sync()
+
+
+@pytest.mark.parametrize("kind", ["delta", "snapshot"])
+def test_a_change_that_died_explains_only_its_own_buckets(kind: str, rig: Rig) -> None:
+    """Others' keys in buckets that it had not touched are no leftovers of it."""
+    rig.fill(1000)
+    rig.view = {"buckets": 64}
+    assert rig.run().code == 0
+    rig.client.mset({f"p:foreign{n}": "x" for n in range(640)})
+    rig.client.hset(STATE, "pending", json.dumps({"kind": kind, "until": int(time.time() * 1000), "clean": True}))
+    rig.client.setrange("reconcile:{default}:fingerprints", 8 * 3, bytes(8))
+    time.sleep(4)
+    ended = rig.run("snapshot", deep=True)
+    assert ended.code == 5, ended.told
+    kept = sum(b"foreign" in key for key in owned(rig.client))
+    assert kept >= 600, kept
+    assert state(rig.client)["surplus"] == str(kept)
+
+
+@pytest.mark.parametrize("nth", [2, 5])
+def test_a_deep_snapshot_that_is_cut_short_explains_nothing(
+    nth: int, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others' keys, in parts that it had done and in parts that it had not, wait for consent in the next run too."""
+    rig.source.retain_history()
+    rig.view = {"buckets": 16}
+    fill(rig)
+    assert rig.run().code == 0
+    rig.client.mset({f"p:foreign{n}": "x" for n in range(640)})
+    rig.source.put(k1="changed")
+    with monkeypatch.context() as patch:
+        ends_at_part(nth, patch)
+        assert rig.run("snapshot", deep=True, max_runtime=600).code == 6
+    assert json.loads(state(rig.client)["pending"])["kind"] == "snapshot"
+    changed_bucket = 640 / 16
+    for mode, options in (("run", {}), ("snapshot", {"deep": True})):
+        ended = rig.run(mode, **options)
+        assert ended.code == 5 or mode == "run", ended.told
+        kept = sum(b"foreign" in key for key in owned(rig.client))
+        assert kept > 640 - 2 * changed_bucket, kept
+    assert "keys in the range" in ended.told
+    assert rig.run("snapshot", allow_deletes=True).code == 0
+    rig.in_sync()
