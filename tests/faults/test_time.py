@@ -342,7 +342,7 @@ def test_a_comparison_cut_short_is_not_lost(rig: Rig) -> None:
     there = len(owned(rig.client))
     assert ROWS // 2 < there < ROWS
     ended = rig.run(direct=True)
-    assert (ended.code, ended.view.puts) == (0, ROWS - there)
+    assert (ended.code, ended.view.puts) == (0, ROWS)  # it is first contact still: keys of others may have an expiry
     rig.in_sync()
 
 

@@ -108,6 +108,21 @@ def test_the_timestamp_key_follows_the_checkpoint(place: Place) -> None:
         assert place.do("GET", "mz") == b"101"
 
 
+def test_what_counts_is_the_state_read_under_the_lease(place: Place) -> None:
+    """Another run has moved on between a first look and the lease; to go back to what was seen is a change."""
+    with place.armed(mz_timestamp_key="mz") as target:
+        write(target, whole(ROWS, 100))
+    place.do("DEL", place.own("lease"))
+    with place.target(mz_timestamp_key="mz") as target:
+        target.state()
+        with place.armed(mz_timestamp_key="mz") as other:
+            write(other, whole(ROWS, 200))
+        place.do("DEL", place.own("lease"))
+        target.acquire(30, owner=lease.new_owner(), reset=False)
+        write(target, whole(ROWS, 100))
+        assert place.do("GET", "mz") == b"101"
+
+
 def test_what_mz_redis_sync_left_is_told_until_there_is_a_state(place: Place) -> None:
     """Afterwards the timestamp key is our own writing."""
     place.do("SET", "mz", "77")
