@@ -13,6 +13,7 @@ from reconcile.runs import load as loads
 from reconcile.runs import scope
 from reconcile.source import session as sessions
 from reconcile.source.reading import Reading
+from reconcile.target.layouts.string import Strings
 from tests.faults.rig import Rig
 from tests.support.redis_state import owned, state
 
@@ -71,7 +72,7 @@ def collides(rig: Rig, patch: pytest.MonkeyPatch, keys: dict[str, str]) -> None:
         return really(*arguments)
 
     patch.setattr(loads, "_send", send)
-    patch.setattr(loads, "TRANSACTION_ROWS", 10)
+    patch.setattr(Strings, "piece_keys", 10)
     patch.setattr(sessions, "CHUNK_ROWS", 10)
     patch.setattr(sessions, "ROWS_AT_ONCE", 5)
 
