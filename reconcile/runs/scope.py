@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from msgspec import Struct
 
 from reconcile.compare import records
 from reconcile.core import decide, digest
-from reconcile.core.digest import Fingerprints
+from reconcile.core.digest import MAX_BUCKETS, UNKNOWN, Fingerprints
 from reconcile.core.drift import groups_of
 from reconcile.core.nametable import BYTES_PER_NAME
 from reconcile.runs.context import ViewRun
 from reconcile.source.companion import CompanionDefinition
 from reconcile.source.reading import Reading
+from reconcile.target.port import Stored
 
 PARTS = 8
 PART_ROWS = 10_000
@@ -106,3 +109,13 @@ def choose_grain(run: ViewRun, companion: CompanionDefinition | None, rows: int,
         return run.view.buckets
     rows *= run.described.mapping.shard.n  # all shards have their share of the same buckets
     return known if known and not digest.outgrown(rows, known) else digest.choose_buckets(rows)
+
+
+def left_behind(stored: Stored) -> Container[int]:
+    """Return the buckets that an unfinished change may have touched: those whose fingerprints are unknown; none, if the
+    manifest that went with them is gone."""
+    if stored.fingerprints is None:
+        return range(MAX_BUCKETS)
+    if not records.is_there(stored):
+        return frozenset()
+    return frozenset(b for b, one in enumerate(stored.fingerprints) if one == UNKNOWN)

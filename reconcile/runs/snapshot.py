@@ -11,34 +11,31 @@ are repaired in parts if the run may be cut short, or if their names do not fit 
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Container
 
-from msgspec import Struct, field
 from msgspec.structs import replace
 
 from reconcile.compare import records, surplus
 from reconcile.compare.described import companion_mark, usable
 from reconcile.compare.early_scan import EarlyScan, scan_early
-from reconcile.compare.repair import Repaired, TakenOver, put_rows
+from reconcile.compare.repair import Repaired, put_rows
 from reconcile.compare.sides import Sides
 from reconcile.compare.surplus import Rule, Surplus
 from reconcile.core import checkpoint, decide, digest, guard, pending, schedule
 from reconcile.core.changes import name_of
 from reconcile.core.checkpoint import Content
-from reconcile.core.digest import MAX_BUCKETS, UNKNOWN, Fingerprints
+from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.records import Manifest, Records, fingerprint_records, forget, surplus_records, whole_manifest
 from reconcile.core.state import Identity
 from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop
 from reconcile.runs import load
 from reconcile.runs.context import ViewRun
-from reconcile.runs.scope import Scope, choose_grain, fingerprints, read_scope, salt_of
+from reconcile.runs.scope import Scope, choose_grain, fingerprints, left_behind, read_scope, salt_of
+from reconcile.runs.total import Total
 from reconcile.source.companion import CompanionDefinition
 from reconcile.source.reading import Reading, check_still
 from reconcile.target.batch import Applier
-from reconcile.target.port import Stored, Write
-
-EXAMPLES = 5
+from reconcile.target.port import Write
 
 
 def take(
@@ -60,30 +57,6 @@ def take(
     task = _Snapshot(run, reading, why, identity, usable(companion, reading), suspects)
     if not (task.is_first and not run.request.deep and load.nothing_there(run) and task.loaded()):
         task.repair()
-
-
-class _Total(Struct):
-    """The sum over all parts. Digests are added-up."""
-
-    wanted: dict[int, int] = field(default_factory=dict)
-    """Bucket → digest, for dirty buckets."""
-    fine: list[int] | None = None
-    """The same for all rows in finer buckets, if those are to be committed."""
-    parts: list[tuple[Repaired, Surplus]] = field(default_factory=list)
-    taken: TakenOver = field(default_factory=TakenOver)
-    deleted: int = 0
-    """Explained keys deleted before all parts were done."""
-
-    def explained(self) -> dict[int, int]:
-        return {bucket: one for _, found in self.parts for bucket, one in found.explained.items()}
-
-    def unexplained(self) -> dict[int, int]:
-        return {bucket: one for _, found in self.parts for bucket, one in found.unexplained.items()}
-
-    def some_unexplained(self) -> tuple[bytes, ...]:
-        """Return some unexplained keys."""
-        names = (name for _, found in self.parts for name in found.unexplained_names)
-        return tuple(itertools.islice(names, EXAMPLES))
 
 
 class _Snapshot:
@@ -114,7 +87,7 @@ class _Snapshot:
         """Whether a load met an existing key, which something else is writing."""
         self._asked = frozenset(run.stored.surplus)
         """Buckets that have keys which wait for consent."""
-        self._own: Container[int] = _left_behind(run.stored) if self._continues_clean else frozenset()
+        self._own: Container[int] = left_behind(run.stored) if self._continues_clean else frozenset()
         """Buckets in which all that is left over is the view's own."""
 
     @property
@@ -189,7 +162,7 @@ class _Snapshot:
         mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.changed))
         self._applier = Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
         parts = scope.parts(run)
-        total = _Total(fine=[0] * scope.grain if scope.grain > scope.buckets else None)
+        total = Total(fine=[0] * scope.grain if scope.grain > scope.buckets else None)
         try:
             with report.phase("repair", scope.rows):
                 for part in parts:
@@ -218,7 +191,7 @@ class _Snapshot:
         run.report.warnings.append("the stored manifest does not match the state: every row is compared instead")
         scope.dirty, scope.everything = list(range(scope.buckets)), True
 
-    def _put_part(self, scope: Scope, total: _Total, chosen: list[int]) -> None:
+    def _put_part(self, scope: Scope, total: Total, chosen: list[int]) -> None:
         run, sides = self._run, self._run.sides(self._reading)
         assert self._applier is not None
         rows = scope.rows_of(chosen)
@@ -248,7 +221,7 @@ class _Snapshot:
                 within = {b for b, more in beyond.items() if digest.normal(more)} | (always & within) | own
         return surplus.find(sides, part, within, beyond, rule, own, early)
 
-    def _save(self, scope: Scope, total: _Total) -> None:
+    def _save(self, scope: Scope, total: Total) -> None:
         """Store the progress so far under the pending mark: the next run continues from it, at its own time."""
         run = self._run
         part, found = total.parts[-1]
@@ -279,7 +252,7 @@ class _Snapshot:
         self._applier.finish(Write(manifest=written, fingerprints=prints, surplus=left_over, state=new))
         run.stored.surplus = waiting
 
-    def _delete_early(self, scope: Scope, total: _Total, part: Repaired, found: Surplus) -> None:
+    def _delete_early(self, scope: Scope, total: Total, part: Repaired, found: Surplus) -> None:
         """Delete a part's explained keys at once, unless the guard could object, so that short runs make progress."""
         guarding, before = self._run.guard(self._identity), self._base.keys
         deletes = total.deleted + found.explained_count
@@ -306,7 +279,7 @@ class _Snapshot:
 
     # -- deletes and commit --------------------------------------------------------------------------------------
 
-    def _finish(self, scope: Scope, total: _Total) -> None:
+    def _finish(self, scope: Scope, total: Total) -> None:
         run, report = self._run, self._run.report
         assert self._applier is not None
         explained, unexplained = total.explained(), total.unexplained()
@@ -337,7 +310,7 @@ class _Snapshot:
         run.report.deletes_withheld = deletes
         return guard.mass_delete(deletes, before, run.view.max_delete_fraction, run.view.name)
 
-    def _unexplained(self, total: _Total, unexplained: int) -> SafetyStop | None:
+    def _unexplained(self, total: Total, unexplained: int) -> SafetyStop | None:
         """Return the error for unexplained keys that need consent; a handful does not."""
         run = self._run
         if not unexplained:
@@ -353,7 +326,7 @@ class _Snapshot:
         return guard.consent_needed(unexplained, [name_of(name) for name in total.some_unexplained()], run.view.name)
 
     def _commit_repair(
-        self, scope: Scope, total: _Total, kept: dict[int, int], left: dict[int, int], *, withheld: bool
+        self, scope: Scope, total: Total, kept: dict[int, int], left: dict[int, int], *, withheld: bool
     ) -> None:
         """Commit the repair. kept: own keys whose deletes are withheld; left: unexplained ones. Bucket → digest."""
         run, now = self._run, scope.now
@@ -411,16 +384,6 @@ class _Snapshot:
         report.commits += 1
         run.stored.state, run.stored.fingerprints, run.stored.surplus = new, now, left
         run.stored.manifest_bytes = buckets * digest.RECORD_BYTES
-
-
-def _left_behind(stored: Stored) -> Container[int]:
-    """Return the buckets that an unfinished change may have touched: those whose fingerprints are unknown; none, if the
-    manifest that went with them is gone."""
-    if stored.fingerprints is None:
-        return range(MAX_BUCKETS)
-    if not records.is_there(stored):
-        return frozenset()
-    return frozenset(b for b, one in enumerate(stored.fingerprints) if one == UNKNOWN)
 
 
 def _empty_manifest(buckets: int) -> Manifest:
