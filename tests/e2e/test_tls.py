@@ -269,6 +269,16 @@ def test_modes_that_the_other_side_does_not_share(
     command("run")
 
 
+def test_a_password_that_may_be_read_on_the_way(command: Command, source: Source) -> None:
+    """Every report says so, until sslmode forbids it."""
+    if "@127.0.0.1" not in source.url:
+        pytest.skip("the source is on another host")
+    command.config["materialize"] = {"url": source.url.replace("@127.0.0.1", ":pw@0.0.0.0"), "sql": source.sql}
+    for mode in ("run", "snapshot", "verify"):
+        warnings = command(mode).view["warnings"]
+        assert [text for text in warnings if "may cross the network unencrypted: set materialize.sslmode" in text]
+
+
 def test_a_client_certificate_for_materialize(
     command: Command, source: Source, serve_source: ServeSource, wallet: Wallet
 ) -> None:

@@ -12,9 +12,9 @@ from tests.support.sources import Source
 
 VALUE_BYTES = 1 << 20
 MAX_RSS_MB = 120
-ROWS, SOAK_ROWS = 50, 400
-OTHERS = 120
-"""Keys of others, at least: holding all of their values at once would show."""
+ROWS, SOAK_ROWS = 100, 400
+SMALL_ROWS = 3000
+"""Rows that teach a run how large a page may be, before it meets the values of others."""
 
 
 @pytest.fixture
@@ -47,20 +47,20 @@ def test_values_of_others_under_our_prefix(
     rows: int, source: Source, redis_server: RedisServer, command: Command
 ) -> None:
     """Nobody knows how large they are, nor of what type, before they are read."""
-    edited, others = rows // 2, max(rows, OTHERS)
-    source.execute(f"INSERT INTO t SELECT 'k' || n, 'small' FROM generate_series(1, {edited}) AS n")
+    edited = rows // 2
+    source.execute(f"INSERT INTO t SELECT 'k' || n, 'small' FROM generate_series(1, {SMALL_ROWS}) AS n")
     command("run")
     client = redis_server.client()
-    for name in [f"p:k{n + 1}" for n in range(edited)] + [f"p:theirs{n}" for n in range(others)]:
+    for name in [f"p:k{n + 1}" for n in range(edited)] + [f"p:theirs{n}" for n in range(rows)]:
         client.set(name, b"z" * VALUE_BYTES)
     client.rpush("p:list", *[b"z" * VALUE_BYTES] * 20)
     view, peak = measured(command, "verify", expect=3)
-    assert (view["drift"]["extra"], view["drift"]["stale"]) == (others + 1, edited)
+    assert (view["drift"]["extra"], view["drift"]["stale"]) == (rows + 1, edited)
     peaks = {"verify": peak}
     peaks["verify --fast"] = measured(command, "verify", "--fast", expect=3)[1]
     view, peaks["deep"] = measured(command, "snapshot", "--deep", expect=5)
-    assert (view["puts"], view["deletes_withheld"]) == (edited, others + 1)
+    assert (view["puts"], view["deletes_withheld"]) == (edited, rows + 1)
     view, peaks["consent"] = measured(command, "snapshot", "--allow-deletes")
-    assert view["deletes"] == others + 1
+    assert view["deletes"] == rows + 1
     print(peaks)
     assert max(peaks.values()) <= MAX_RSS_MB, peaks

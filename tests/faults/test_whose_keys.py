@@ -118,6 +118,20 @@ def test_a_handful_is_named(rig: Rig) -> None:
     refused(rig.run("snapshot", deep=True), "8 keys in the range")
 
 
+def test_what_waits_for_consent_never_becomes_a_handful(rig: Rig) -> None:
+    """Twelve were too many to go without asking; when somebody has removed five of them, the others wait all the
+    same."""
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    plant(rig, 12)
+    refused(rig.run("snapshot", deep=True), "12 keys in the range")
+    rig.client.delete(*[f"p:foreign{n}" for n in range(5)])
+    for deep in (False, True):
+        refused(rig.run("snapshot", deep=deep), "7 keys in the range")
+    assert sum(b"foreign" in key for key in owned(rig.client)) == 7
+
+
 def test_lost_keys_are_no_surplus(rig: Rig) -> None:
     """95 % evicted and half of the rows changed: nothing is to be deleted, so nothing is withheld."""
     rig.fill(1000)

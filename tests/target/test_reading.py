@@ -7,8 +7,11 @@ import tracemalloc
 import pytest
 
 from reconcile.core.ownership import Range
+from reconcile.errors import Unavailable
+from reconcile.target import reader
 from reconcile.target.pace import PAGE_BYTES, PAGE_KEYS, Pace, cut
-from tests.target.place import Place
+from tests.support.redis_cluster import Cluster, slot_of
+from tests.target.place import Place, of_cluster
 
 MB = 1 << 20
 
@@ -115,3 +118,22 @@ def test_counters_tell_what_info_has(place: Place) -> None:
         assert found.max_bytes == 0
         assert abs(target.now_ms() / 1000 - int(place.clients()[0].time()[0])) < 60
         assert target.usage.commands > 0
+
+
+def test_a_scan_over_slots_that_have_moved(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a node that was not looked at yet to one that was: its keys were missed, and that is said."""
+    monkeypatch.setattr(reader, "NAMES_COUNT", 10)
+    place = of_cluster(cluster)
+    for n in range(300):
+        place.do("SET", f"p:{n}", "x")
+    first, *_, last = cluster.primaries()
+    key = next(b"p:%d" % n for n in range(300) if cluster.owner(b"p:%d" % n) is last)
+    with place.target() as target:
+        names = target.names()
+        next(names)
+        cluster.move_slot(slot_of(key), last, first)
+        try:
+            with pytest.raises(Unavailable, match="moved"):
+                list(names)
+        finally:
+            cluster.move_slot(slot_of(key), first, last)

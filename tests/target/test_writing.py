@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -9,11 +12,12 @@ from reconcile.config.settings import LimitSettings
 from reconcile.core import digest
 from reconcile.core.records import Records, surplus_records
 from reconcile.core.state import Pending, State
-from reconcile.errors import DataError, LeaseHeld, LeaseLost, ReconcileError, StateError
+from reconcile.errors import DataError, LeaseHeld, LeaseLost, ReconcileError, StateError, Unavailable
 from reconcile.target import lease
 from reconcile.target.base import Base
 from reconcile.target.batch import Applier
 from reconcile.target.port import Target, Write
+from reconcile.target.wire import Command, Ticket, Wire
 from tests.target.place import LIMITS, VIEW, Place, content, whole
 
 ROWS = {b"p:%d" % n: b"value %d" % n for n in range(500)}
@@ -188,6 +192,25 @@ def test_a_state_that_is_written_as_the_lease_is_taken(
         write(target, whole(ROWS, 100))
 
 
+def test_a_lease_that_ended_between_two_looks(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never ended, and was removed by another run, which has taken its own by now: that one is left alone."""
+    place.do("SET", place.own("lease"), "strange")
+    really, key, looks = Wire.send, place.own("lease"), 0
+
+    def sending(wire: Wire, commands: Sequence[Command], **options: Any) -> Ticket:
+        nonlocal looks
+        looks += ("WATCH", key) in commands
+        if looks == 2:
+            looks += 1
+            place.do("SET", key, "another", "PX", 10_000)
+        return really(wire, commands, **options)
+
+    monkeypatch.setattr(Wire, "send", sending)
+    with place.target() as target, pytest.raises(LeaseHeld, match="another"):
+        target.acquire(30, owner=b"me", reset=False)
+    assert place.do("GET", key) == b"another"
+
+
 @pytest.mark.parametrize("command", [("SET", "x"), ("SET", "x", "EX", 7200), ("RPUSH", "x")])
 def test_a_lease_that_never_ends_is_nobodys(place: Place, command: tuple[object, ...]) -> None:
     """Without expiry, with hours to go, or of another type: no run of ours has written it."""
@@ -238,6 +261,18 @@ def test_nobody_commits_between_two_transactions_unnoticed(place: Place) -> None
         with pytest.raises(LeaseLost):
             target.commit(Write(state=content(ROWS, 200)[0]))
         assert place.state()[b"as_of"] == b"100"
+
+
+def test_a_connection_that_broke_is_not_opened_again(place: Place) -> None:
+    """Another one would not be under the WATCH: whatever is sent after that reaches nobody."""
+    with place.armed() as target:
+        write(target, whole(ROWS, 100))
+        place.client(place.own("state")).execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                write(target, Write(puts={b"p:1": b"late"}, state=content(ROWS, 200)[0]))
+    assert place.do("GET", "p:1") == b"value 1"
+    assert place.state()[b"as_of"] == b"100"
 
 
 def test_commit_ids_are_new_with_every_transaction(place: Place) -> None:
