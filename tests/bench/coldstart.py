@@ -72,7 +72,7 @@ def measure_cold_start(world: World) -> None:
 
     imports = [sys.executable, "-c", "import psycopg, redis"]
     with _unencrypted(world) as url:
-        for _ in range(STARTS):
+        for _ in range(world.few(STARTS)):
             note("python", world.launcher.run([sys.executable, "-c", "pass"]).seconds)
             note("imports", world.launcher.run(imports).seconds)
             redis_s, statement_s = _first_statement(world, url)

@@ -11,8 +11,6 @@ from tests.bench.measure import ROOT, BenchError
 from tests.bench.world import PLAIN, World
 
 SAMPLES = 240
-SMALL_ROWS = 10_000
-SMALL_SAMPLES = 20
 LEAST_SAMPLES = 20
 SAMPLING_S = 90
 """No more samples after this long: an INSERT takes a stand-in a few milliseconds, a real Materialize up to 200."""
@@ -26,7 +24,7 @@ PATIENCE_S = 120
 
 def measure_latency(world: World) -> None:
     """While `run --for` follows, insert rows at a modest rate."""
-    samples = SAMPLES if world.rows >= SMALL_ROWS else SMALL_SAMPLES
+    samples = world.few(SAMPLES, LEAST_SAMPLES)
     with (
         subprocess.Popen(
             [sys.executable, "-m", "tests.bench.programs", "progress", world.source.url, world.source.sql],

@@ -20,8 +20,6 @@ from tests.support.command import PROGRAM
 
 VIEWS = 100
 FEW = 4
-SMALL_ROWS = 10_000
-"""Where the one view has less, these are few too: the bench itself is tried out."""
 ROWS = 100
 TURNS = 3
 SAMPLING_S = 20
@@ -32,7 +30,7 @@ DATABASE = 2
 
 def measure_views(world: World) -> None:
     """Each view has a table of its own, which changes once a second while it is followed."""
-    many = VIEWS if world.rows >= SMALL_ROWS else FEW
+    many = world.few(VIEWS, FEW)
     source, directory = world.source, Path(world.command("plain")[-2]).parent
     for n in range(many):
         source.execute(f"CREATE TABLE many{n} (key text, value text)")
@@ -57,7 +55,7 @@ def measure_views(world: World) -> None:
         command = [PROGRAM, "run", "--config", str(config), "--json"]
         world.launcher.run(command)
         time.sleep(3)  # what the source kept is forgotten
-        unchanged = [world.launcher.run(command) for _ in range(TURNS)]
+        unchanged = [world.launcher.run(command) for _ in range(world.few(TURNS))]
         world.results.views |= {
             "views": many,
             "unchanged_s": median(one.seconds for one in unchanged),
@@ -127,9 +125,10 @@ def _change_and_look(
     """Insert a row into each view a second; (view, key) → when the INSERT returned, and when a GET saw it."""
     returned: dict[tuple[int, str], float] = {}
     seen: dict[tuple[int, str], float] = {}
+    sampling_s = world.few(SAMPLING_S, FEW)
     began, number = time.monotonic(), 0
-    while (now := time.monotonic()) < began + SAMPLING_S or len(seen) < len(returned):
-        if began + SAMPLING_S > now >= began + number / many:
+    while (now := time.monotonic()) < began + sampling_s or len(seen) < len(returned):
+        if began + sampling_s > now >= began + number / many:
             turn, n = divmod(number, many)
             world.source.execute(f"INSERT INTO many{n} VALUES ('row{turn}', 'x')")
             returned[n, f"row{turn}"] = time.monotonic()
@@ -139,7 +138,7 @@ def _change_and_look(
             found = client.mget([f"v{n}:{key}" for n, key in waiting])
             at = time.monotonic()
             seen |= {one: at for one, value in zip(waiting, found, strict=True) if value is not None}  # type: ignore[arg-type]
-        if now > began + SAMPLING_S + PATIENCE_S:
+        if now > began + sampling_s + PATIENCE_S:
             raise BenchError("rows did not arrive")
         time.sleep(LOOK_EVERY_S)
     return returned, seen

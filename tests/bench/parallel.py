@@ -20,7 +20,7 @@ def measure_shards(world: World) -> None:
     begun = " ".join(f'{shlex.join(command)} > /dev/null & all="$all $!";' for command in commands)
     together = f"{begun} for one in $all; do wait $one || exit 1; done"
     cut = []
-    for _ in range(TURNS):
+    for _ in range(world.few(TURNS)):
         cut.append(_load(world, ["bash", "-c", together]))
         whole.append(_load(world, world.command(PLAIN, "run")))
     whole_s, cut_s = median(map(_cpu_s, whole)), median(map(_cpu_s, cut))

@@ -23,9 +23,7 @@ from tests.bench.measure import ROOT
 from tests.bench.world import PLAIN, World
 
 KEYS = 1000
-QUIET_S = 10.0
-SMALL_ROWS = 10_000
-SMALL_QUIET_S = 1.0
+QUIET_S = 10
 TURNS = 3
 WINDOW_S = 0.25
 DATABASE = 3
@@ -44,14 +42,14 @@ def measure_readers(world: World) -> None:
     _keep_on(apart[0], info["process_id"])
     plain = world.command(PLAIN, "run")
     free = _without_throttle(world, plain)
-    quiet_s = QUIET_S if world.rows >= SMALL_ROWS else SMALL_QUIET_S
+    quiet_s = world.few(QUIET_S)
     phases: dict[str, list[_Seen]] = {"quiet": [], "copy": [], "load": [], "free": []}
 
     def copy() -> None:
         world.launcher.run(world.copy_command(world.source.sql))
 
     try:
-        for _ in range(TURNS):
+        for _ in range(world.few(TURNS)):
             phases["quiet"].append(_seen(url, apart[0], lambda: time.sleep(quiet_s)))
             phases["copy"].append(_seen(url, apart[0], copy))
             for name, command in (("load", plain), ("free", free)):

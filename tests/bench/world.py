@@ -22,6 +22,8 @@ from tests.support.sources import Source
 TEXT = 25
 INSERT_ROWS = 1_000_000
 PATIENCE_S = 120
+SMALL_ROWS = 10_000
+"""With fewer rows the bench itself is tried out: of everything as little as gives each figure."""
 COMPACTED_PER_S = 100_000
 MARKED = 5 * 10**18
 PLAIN, COMPANION = "plain", "companion"
@@ -58,6 +60,10 @@ class World:
             client.flushdb()
         self.configure(PLAIN, source.url, self.redis_urls[PLAIN])
         self.configure(COMPANION, source.url, self.redis_urls[COMPANION])
+
+    def few(self, many: int, least: int = 1) -> int:
+        """How many turns, samples, seconds or views: as many as a figure needs to be worth something, or the least."""
+        return many if self.rows >= SMALL_ROWS else least
 
     def progress(self, what: str) -> None:
         """What is being done, on stderr."""

@@ -22,7 +22,7 @@ def loaded(source: Source, redis_server: RedisServer, command: Command) -> Comma
         f"FROM generate_series(1, {ROWS}) AS n"
     )
     command("run")
-    time.sleep(3)
+    source.await_oblivion()
     return command
 
 
@@ -71,13 +71,13 @@ def test_buckets_follow_the_size_of_the_view(source: Source, redis_server: Redis
     command("run")
     assert state(redis_server.client())["buckets"] == "16"
     source.execute("INSERT INTO t SELECT 'more' || n, 'v' || n FROM generate_series(1, 5000) AS n")
-    time.sleep(3)
+    source.await_oblivion()
     command("run")
     assert state(redis_server.client())["buckets"] == "128"
     check_manifest(redis_server.client())
     source.execute("DELETE FROM t WHERE key = 'more77'")
     source.execute("UPDATE t SET value = 'changed' WHERE key = 'k3'")
-    time.sleep(3)
+    source.await_oblivion()
     view = command("run").view
     assert (view["puts"], view["deletes"]) == (1, 1)
     assert view["buckets_read"] <= 2

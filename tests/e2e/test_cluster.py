@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -59,7 +58,7 @@ def test_without_history(command: Command, source: Source, cluster: Cluster) -> 
     """An update, an insert and a delete cost two puts and one delete, and few buckets are read."""
     fill(source)
     command("run")
-    time.sleep(3)
+    source.await_oblivion()
     source.put(k7="new", more="x")
     source.execute("DELETE FROM t WHERE key = 'k8'")
     view = command("run").view

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -50,7 +48,7 @@ def test_what_was_changed_is_read_in_parts_too(large: Source, redis_server: Redi
     """Many changed buckets may be more than one result."""
     command("run")
     bound(command, "20kB")
-    time.sleep(3)
+    large.await_oblivion()
     large.execute("UPDATE t SET value = value || '!' WHERE key LIKE 'key 1%'")
     view = command("run").view
     assert view["puts"] == 612

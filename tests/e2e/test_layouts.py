@@ -154,7 +154,7 @@ def test_every_mode(configured: Command, source: Source, place: Place, layout: s
     source.execute("UPDATE orders SET amount = 0.10 WHERE id <= 3")
     source.execute("DELETE FROM orders WHERE id = 7")
     source.execute("INSERT INTO orders VALUES ('new%', 1000, 5, '', NULL)")
-    time.sleep(2.5)  # the history of a plain view is gone
+    source.await_oblivion("orders")
     view = configured("run").view
     assert (view["action"], view["puts"], view["deletes"]) == ("snapshot", 4, 1)
     assert held(place, layout) == expected(source, layout)
@@ -204,8 +204,10 @@ def test_expiry(configured: Command, source: Source, place: Place, layout: str, 
     assert place.do("PEXPIRETIME", "o:a%3A0:2") == later * 1000
     assert place.do("PEXPIRETIME", "o:a%3A1:3") == -1
     source.execute(f"UPDATE orders SET until = to_timestamp({later + 60}) WHERE id = 2")
-    time.sleep(5)
-    assert not place.do("EXISTS", "o:a%3A1:1")
+    source.await_oblivion("orders")
+    while time.time() < soon or place.do("EXISTS", "o:a%3A1:1"):
+        assert time.time() < soon + 5
+        time.sleep(0.1)
     assert configured("run").view["puts"] == 1
     assert place.do("PEXPIRETIME", "o:a%3A0:2") == (later + 60) * 1000
     configured("verify")

@@ -32,7 +32,7 @@ def test_second_run_with_nothing_changed_writes_nothing(
     """With no change and no history the next run reads no rows and writes no keys."""
     source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 1000) AS n")
     command("run")
-    time.sleep(3)
+    source.await_oblivion()
     view = command("run").view
     assert (view["action"], view["reason"]) == ("snapshot", "history lost")
     assert (view["rows_read"], view["puts"], view["deletes"], view["buckets_read"]) == (0, 0, 0, 0)
@@ -45,7 +45,7 @@ def test_changes_without_history_touch_only_what_changed(
     """An update, an insert and a delete cost two puts and one delete, and few buckets are read."""
     source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 1000) AS n")
     command("run")
-    time.sleep(3)
+    source.await_oblivion()
     source.execute("UPDATE t SET value = 'new' WHERE key = 'k7'")
     source.execute("DELETE FROM t WHERE key = 'k8'")
     source.execute("INSERT INTO t VALUES ('k1001', 'more')")
@@ -76,7 +76,7 @@ def test_run_continues_by_delta_though_its_neighbours_forget(
     source.retain_history()
     source.put(a="1", b="2")
     command("run")
-    time.sleep(3)
+    source.await_oblivion("t")
     source.put(a="1b")
     view = command("run").view
     assert (view["action"], view["puts"], view["rows_read"]) == ("delta", 1, 0)
@@ -125,7 +125,7 @@ def test_lost_history_fails_delta_and_is_repaired_by_run(
     """Without history `delta` exits 8 and changes nothing; `run` takes a snapshot and says why."""
     source.put(a="1", b="2")
     command("run")
-    time.sleep(3)
+    source.await_oblivion()
     source.put(a="9")
     result = command("delta", expect=8)
     assert result.view["error"]["kind"] == "history_lost"

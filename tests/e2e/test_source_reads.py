@@ -191,7 +191,7 @@ def test_the_bound_ends_a_subscription_that_is_only_polled(source: Source, conne
 def test_lost_history_is_told_when_the_start_is_awaited(source: Source, connect: Open) -> None:
     """By `started` as by `poll`: nothing has been waited for before."""
     source.put(a="1")
-    time.sleep(3)
+    source.await_oblivion()
     session, other = connect(), connect()
     mapping = mapped(session, source)
     past = now(session, mapping) - 100_000

@@ -114,7 +114,7 @@ def test_keys_with_several_rows(command: Command, source: Source, redis_server: 
     command("run")
     assert audit(command, expect=0)["duplicates"] == {"keys": 0, "names": []}
     source.execute("INSERT INTO t SELECT 'k' || n, 'w' FROM generate_series(1, 13) AS n")
-    time.sleep(3)
+    source.await_oblivion()
     command("run", expect=5)
     with redis_server.client() as client:
         client.delete("p:k100")

@@ -31,7 +31,7 @@ def withheld(ended: Ended, deletes: int, owned: int) -> None:
 def lose_history(rig: Rig, history: bool) -> None:
     """Retained or not: what a run finds."""
     if not history:
-        time.sleep(4)
+        rig.source.await_oblivion()
 
 
 @pytest.mark.parametrize("rows", [0, 60])
@@ -47,7 +47,7 @@ def test_a_snapshot_applies_puts_and_withholds_deletes(rows: int, mode: str, rig
     if rows:
         rig.source.put(k1="changed", more="added")
     if mode == "run":
-        time.sleep(4)
+        rig.source.await_oblivion()
     options: dict[str, Any] = {"deep": True} if mode == "deep" else {}
     kind = "snapshot" if mode == "deep" else mode
     ended = rig.run(kind, **options)
@@ -94,7 +94,7 @@ def test_rows_that_come_back_need_no_human(mode: str, batch: int, rig: Rig) -> N
     rig.fill(100)
     assert rig.run().code == 0
     rig.source.execute("DELETE FROM t")
-    time.sleep(4)
+    rig.source.await_oblivion()
     withheld(rig.run(mode), 100, 100)
     rig.fill(100, 61)
     ended = rig.run(mode)

@@ -278,7 +278,7 @@ def test_an_evaluation_error_comes_and_goes(history: bool, rig: Rig) -> None:
     assert rig.run().code == 0
     source.put(bad="0")
     if not history:
-        time.sleep(4)
+        source.await_oblivion()
     for mode in ("run", "snapshot"):
         failed(unchanged(rig, lambda mode=mode: rig.run(mode)), 5, "division by zero")  # type: ignore[misc]
     source.put(bad="50")

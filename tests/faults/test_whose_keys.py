@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,7 @@ def test_many_foreign_keys_and_a_few_deletes(history: bool, rig: Rig) -> None:
     plant(rig, 6000)
     rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 980")
     if not history:
-        time.sleep(4)
+        rig.source.await_oblivion()
     rig.run("snapshot") if history else rig.run()
     content = owned(rig.client)
     assert sum(b"foreign" in key for key in content) == 6000
@@ -138,7 +137,7 @@ def test_lost_keys_are_no_surplus(rig: Rig) -> None:
     assert rig.run().code == 0
     rig.client.delete(*[f"p:k{n}" for n in range(1, 951)])
     rig.source.execute("UPDATE t SET value = value || '!' WHERE substring(key, 2)::int % 2 = 0")
-    time.sleep(4)
+    rig.source.await_oblivion()
     ended = rig.run()
     assert (ended.code, ended.view.deletes) == (0, 0), ended.told
     ended = rig.run("snapshot", deep=True)
@@ -170,7 +169,7 @@ def test_lost_keys_without_prefix(deep: bool, rig: Rig) -> None:
     assert rig.run().code == 0
     rig.client.delete(*[f"k{n}" for n in range(1, 951)])
     rig.source.execute("UPDATE t SET value = value || '!' WHERE substring(key, 2)::int % 2 = 0")
-    time.sleep(4)
+    rig.source.await_oblivion()
     ended = rig.run("snapshot", deep=deep)
     assert (ended.code, ended.view.deletes) == (0, 0), ended.told
     if not deep:

@@ -13,7 +13,11 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from reconcile.core.decide import Frontiers
+from reconcile.source.frontiers import parse_explanation
 from reconcile_standin import StandIn
+
+OBLIVION_S = 60
 
 
 @dataclass
@@ -64,7 +68,19 @@ class Source:
     def forget_history(self) -> None:
         """Let the view remember a second, and wait until the past is gone."""
         self.execute("ALTER MATERIALIZED VIEW v RESET (RETAIN HISTORY)")
-        time.sleep(4)
+        self.await_oblivion()
+
+    def await_oblivion(self, relation: str = "v") -> None:
+        """Wait until it no longer knows what it holds now: a second, and what compaction takes to come round."""
+        present = self._frontiers(relation).now
+        until = time.monotonic() + OBLIVION_S
+        while self._frontiers(relation).since <= present:
+            assert time.monotonic() < until, f"{relation} still remembers"
+            time.sleep(0.1)
+
+    def _frontiers(self, relation: str) -> Frontiers:
+        ((text,),) = self.execute(f"EXPLAIN TIMESTAMP AS JSON FOR SELECT * FROM {relation}")
+        return parse_explanation(text).frontiers
 
 
 @dataclass
