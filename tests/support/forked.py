@@ -35,13 +35,9 @@ NUMBER = struct.Struct("=i")
 
 
 def suits(env: Mapping[str, str]) -> bool:
-    """Whether a fork sees this environment as a process that is started would; coverage measures only the latter."""
+    """Whether a fork sees this environment as a process that is started would."""
     changed = {name for name in env.keys() | os.environ.keys() if env.get(name) != os.environ.get(name)}
-    return (
-        hasattr(os, "pidfd_open")
-        and not any(name.startswith(READ_WHEN_PYTHON_STARTS) for name in changed)
-        and not any(name.startswith("COVERAGE") for name in env)
-    )
+    return hasattr(os, "pidfd_open") and not any(name.startswith(READ_WHEN_PYTHON_STARTS) for name in changed)
 
 
 class Forked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -73,9 +74,13 @@ class RedisServer:
             self.process.wait(20)
             self.process = None
 
-    def client(self, **options: object) -> redis.Redis:
-        """A client that returns bytes."""
-        return redis.Redis.from_url(self.url, **options)  # type: ignore[no-any-return,arg-type]
+    def client(self) -> redis.Redis:
+        """A client that returns bytes: always the same, which keeps its connections."""
+        return self._client
+
+    @functools.cached_property
+    def _client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
 
 
 @contextlib.contextmanager
