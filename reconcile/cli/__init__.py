@@ -4,6 +4,16 @@ Results go to stdout, logs to stderr; the exit code is an interface (README). Dr
 that `--help`, usage errors and configuration errors are quick.
 """
 
-from reconcile.cli.entry import cli, main
+from __future__ import annotations
 
-__all__ = ["cli", "main"]
+from typing import NoReturn
+
+from reconcile import collector
+
+
+def main() -> NoReturn:
+    """The `reconcile` command."""
+    collector.calm()  # before anything else is imported
+    from reconcile.cli import entry
+
+    entry.main()

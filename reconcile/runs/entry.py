@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from reconcile import collector
 from reconcile.config.choice import chosen_views, restricted
 from reconcile.config.settings import Settings
 from reconcile.core.shards import shard_of_platform
@@ -28,8 +29,6 @@ from reconcile.stop import Stop
 if TYPE_CHECKING:
     from reconcile.runs.task import Task
 
-COLLECT_AFTER = 50_000
-"""New container objects between two passes of the cyclic collector; Python's default is 700."""
 _RUN_ID_VARIABLES = ("RECONCILE_RUN_ID", "INVOCATION_ID", "CLOUD_RUN_EXECUTION")
 
 
@@ -38,7 +37,8 @@ def execute(
 ) -> RunReport:
     """Work on the requested views. Never raises for an expected failure, which is in the report instead."""
     started = time.monotonic()
-    _calm_collector()
+    collector.calm()
+    _freeze_imports()
     report = RunReport(run_id or _run_id(), request.mode, time.time_ns() // 1_000_000)
     try:
         views = chosen_views(settings, request.views)
@@ -62,14 +62,12 @@ def execute(
 
 
 @functools.cache
-def _calm_collector() -> None:
-    """Run the cyclic collector less often: millions of short-lived row tuples trigger it in vain, at a tenth of a
-    load's CPU (measured). Imported objects are frozen.
+def _freeze_imports() -> None:
+    """Keep what has been imported out of the collector's passes.
 
     Once: in a process that runs again, what a run left behind would be kept for good.
     """
     gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 50)
 
 
 def _run_id() -> str:

@@ -20,30 +20,29 @@ from reconcile.errors import (
 )
 from reconcile.stop import Stop
 
-_HISTORY_LOST = re.compile(
+# Patterns as text: most runs need none of them, and compiling them all would take half a millisecond of each start.
+_HISTORY_LOST = (
     r"is not valid for all inputs|could not find a valid timestamp"
     # Compaction between choosing the time and starting to read at it (compute-client/src/controller/error.rs).
     r"|not beyond the since|insufficient read holds"
 )
-_DROPPED = re.compile(
+_DROPPED = (
     r"subscribe has been terminated because|dependency was removed|was dropped|has been dropped"
     r"|is not readable at any time"
 )
-_MISSING = re.compile(r"unknown (catalog item|schema|database|cluster|function)|does not exist|invalid id")
-_NO_COLUMN = re.compile(r"^column .* does not exist$")
-_REFUSED = re.compile(
+_MISSING = r"unknown (catalog item|schema|database|cluster|function)|does not exist|invalid id"
+_NO_COLUMN = r"^column .* does not exist$"
+_REFUSED = (
     r"invalid password|password authentication failed|authentication|role \".*\" does not exist|pg_hba"
     # blocked organisations and network policies (adapter/src/error.rs), and libpq without any password
     r"|login blocked|session denied|no password supplied"
 )
-_TLS = re.compile(
-    r"certificate|private key|does not support SSL|TLS encryption is required|alert (unknown ca|handshake)"
-)
-_MISUSED = re.compile(r"connection is bad: (invalid|weak)|could not match")
+_TLS = r"certificate|private key|does not support SSL|TLS encryption is required|alert (unknown ca|handshake)"
+_MISUSED = r"connection is bad: (invalid|weak)|could not match"
 """libpq's words for a connection string it rejects without connecting."""
-_DATA = re.compile(r"(Evaluation|Decode|Source|Envelope) error: ")
+_DATA = r"(Evaluation|Decode|Source|Envelope) error: "
 """Errors caused by a row (storage-types/src/errors.rs: DataflowError)."""
-_VALUES = re.compile(r" ?\(original (?:text|bytes): .*|\"(?:.*\"|.*$)", re.DOTALL)
+_VALUES = r"(?s) ?\(original (?:text|bytes): .*|\"(?:.*\"|.*$)"
 """Where such a text quotes the row: what could not be decoded or parsed."""
 _ACCESS_STATES = {"28P01", "28000", "42501", "MZ010", "MZ011"}
 _RETRY_STATES = {"57014", "25P03", "53000", "53200", "25006", "57P01", "57P02", "57P03"}
@@ -74,7 +73,7 @@ def translate(error: psycopg.Error) -> ReconcileError:
     """Translate a psycopg error. Row values that a server quotes are left out."""
     state = error.sqlstate or ""
     text = _first_line(error)
-    if _HISTORY_LOST.search(text):
+    if re.search(_HISTORY_LOST, text):
         return HistoryLost(f"Materialize no longer has the requested time: {text}")
     if state.startswith("53300") or "max_connections limit" in text:
         return ConnectionLimit(
@@ -85,9 +84,11 @@ def translate(error: psycopg.Error) -> ReconcileError:
         meant = _about_connecting(error, state, text)
         if meant is not None:
             return meant
-    if _DATA.match(text) or (state.startswith("22") and state != "22023" and not text.startswith("subscription lower")):
+    if re.match(_DATA, text) or (
+        state.startswith("22") and state != "22023" and not text.startswith("subscription lower")
+    ):
         return EvaluationFailed(
-            f"the view cannot be evaluated at the moment: {_VALUES.sub(_left_out, text)}",
+            f"the view cannot be evaluated at the moment: {re.sub(_VALUES, _left_out, text)}",
             hint="fix the data or the view; the checkpoint stays, the next run tries again",
         )
     return _about_reading(error, state, text)
@@ -102,11 +103,11 @@ def _about_connecting(error: psycopg.Error, state: str, text: str) -> ReconcileE
             f"Materialize speaks version 3.0 of the protocol only: {text}",
             hint="remove max_protocol_version from materialize.url",
         )
-    if not state and _MISUSED.search(text):
+    if not state and re.search(_MISUSED, text):
         return UsageError(f"materialize.url is not usable: {text}", hint="see libpq's connection parameters")
-    if (not state or state.startswith("08")) and _TLS.search(text):
+    if (not state or state.startswith("08")) and re.search(_TLS, text):
         return UsageError(f"TLS to Materialize fails: {text}", hint=_tls_hint(text))
-    if state in _ACCESS_STATES or (not state and _REFUSED.search(text)):
+    if state in _ACCESS_STATES or (not state and re.search(_REFUSED, text)):
         return AccessError(
             f"Materialize refused access: {text}",
             hint=error.diag.message_detail or "check user, password and database in the configuration",
@@ -123,7 +124,7 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
         )
     if "no replicas available" in text or "target replica failed" in text or "fell behind" in text:
         return Unavailable(f"Materialize cannot run the query: {text}", hint=hint)
-    if _DROPPED.search(text):
+    if re.search(_DROPPED, text):
         return Unavailable(
             f"the view, or what it is read from, was dropped or replaced: {text}",
             hint="the next run looks the view up again",
@@ -138,10 +139,10 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
             f"Materialize refuses the query: {text}",
             hint="check `cluster` in the configuration; SHOW CLUSTERS lists the existing ones",
         )
-    usage = _MISSING.search(text) or state.startswith((*_USAGE_CLASSES, "22"))
+    usage = re.search(_MISSING, text) or state.startswith((*_USAGE_CLASSES, "22"))
     if state not in _RETRY_STATES and usage:
         where = "`sql`"
-        if _NO_COLUMN.search(text):
+        if re.search(_NO_COLUMN, text):
             where += ", or with `relation` what key, key_template, value and expires_at name,"
         return UsageError(f"Materialize refuses the query: {text}", hint=hint or f"check {where} in the configuration")
     if not state or state in _RETRY_STATES or isinstance(error, psycopg.OperationalError):

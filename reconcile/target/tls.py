@@ -28,9 +28,9 @@ _NAME = "connect by a name that the server's certificate was made for (its subje
 _DATES = "renew the server's certificate; or is the clock of this host wrong?"
 _VERIFY_HINTS = {62: _NAME, 64: _NAME, 9: _DATES, 10: _DATES}
 """By OpenSSL's X509_V_ERR_…: HOSTNAME_MISMATCH, IP_ADDRESS_MISMATCH, CERT_NOT_YET_VALID, CERT_HAS_EXPIRED."""
-_NO_TLS = re.compile("WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|RECORD_LAYER_FAILURE")
-_CLIENT_REFUSED = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE|ACCESS_DENIED)")
-_DISAGREED = re.compile("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|NO_SHARED_CIPHER|UNRECOGNIZED_NAME")
+_NO_TLS = "WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|RECORD_LAYER_FAILURE"
+_CLIENT_REFUSED = "ALERT.*(CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE|ACCESS_DENIED)"
+_DISAGREED = "PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|NO_SHARED_CIPHER|UNRECOGNIZED_NAME"
 
 
 def reason(error: Exception, connection: Connection) -> UsageError | None:
@@ -87,15 +87,15 @@ def _explained(error: ssl.SSLError | None) -> UsageError | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         hint = _VERIFY_HINTS.get(error.verify_code, _TRUST)
         return UsageError(f"TLS to Redis fails: {_text(error)}", hint=hint)
-    if _NO_TLS.search(what):
+    if re.search(_NO_TLS, what):
         return _no_tls_here()
-    if _CLIENT_REFUSED.search(what):
+    if re.search(_CLIENT_REFUSED, what):
         return UsageError(
             f"TLS to Redis fails: the server says: {_text(error)}",
             hint="it seems to ask for a client certificate, signed by an authority it trusts: "
             "redis.tls_cert and redis.tls_key",
         )
-    if _DISAGREED.search(what):
+    if re.search(_DISAGREED, what):
         return UsageError(
             f"TLS to Redis fails: {_text(error)}", hint="versions, ciphers or the host name that the server supports"
         )

@@ -28,10 +28,10 @@ ELSEWHERE = {MovedError: "MOVED", AskError: "ASK", TryAgainError: "TRYAGAIN", Cl
 """Errors about slots that a node does not serve; redis-py removes the name from the text."""
 
 MAX_TEXT = 200
-_QUOTED = re.compile(r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?")
-_COMMAND = re.compile(r"['`]([a-z]{2,16}(?:\|[a-z]{2,16})?)['`]", re.IGNORECASE)
-_ARGUMENTS = re.compile(r",? ?with args beginning.*", re.IGNORECASE | re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_QUOTED = r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?"
+_COMMAND = r"(?i)['`]([a-z]{2,16}(?:\|[a-z]{2,16})?)['`]"
+_ARGUMENTS = r"(?is),? ?with args beginning.*"
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 
 COMMANDS = frozenset(
     re.findall(
@@ -54,19 +54,19 @@ def checked(replies: Sequence[Any]) -> list[Any]:
 
 def printable(text: str) -> str:
     """Return text from a server without control characters, which would act on the terminal, cut at MAX_TEXT."""
-    return _CONTROL.sub("?", text)[:MAX_TEXT]
+    return re.sub(_CONTROL, "?", text)[:MAX_TEXT]
 
 
 def own_words(error: Exception) -> str:
     """Return the error's own words; of what it quotes, only names of commands."""
     text = str(error)
     text = text.splitlines()[0] if text.strip() else type(error).__name__
-    text = _ARGUMENTS.sub("", text)
-    return printable(_QUOTED.sub(_known_command, text))
+    text = re.sub(_ARGUMENTS, "", text)
+    return printable(re.sub(_QUOTED, _known_command, text))
 
 
 def _known_command(match: re.Match[str]) -> str:
-    name = _COMMAND.fullmatch(match[0])
+    name = re.fullmatch(_COMMAND, match[0])
     return match[0] if name and name[1].lower().split("|")[0] in COMMANDS else "'…'"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from reconcile.cli import cli
+from reconcile.cli.entry import cli
 from tests.platforms import kustomize, shipped
 
 

@@ -8,8 +8,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from reconcile.cli import cli
 from reconcile.cli.development import COMMANDS, ENTRY_POINTS
+from reconcile.cli.entry import cli
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from reconcile.cli import cli
+from reconcile.cli.entry import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(

@@ -21,6 +21,7 @@ MAX_BODY_LINES = 60
 LAYERS = {
     "errors": set(),
     "texts": set(),
+    "collector": set(),
     "stop": {"errors"},
     "core": {"errors", "texts"},
     "config": {"errors", "texts", "core.times", "core.sql", "core.keys", "core.shards"},
@@ -29,9 +30,9 @@ LAYERS = {
     "target": {"errors", "stop", "texts", "core", "config.settings"},
     "report": {"errors", "texts", "core", "config.settings"},
     "compare": {"errors", "stop", "texts", "core", "config.settings", "source", "target", "report"},
-    "runs": {"errors", "stop", "texts", "core", "config", "source", "target", "report", "compare"},
+    "runs": {"errors", "collector", "stop", "texts", "core", "config", "source", "target", "report", "compare"},
     "inspect": {"errors", "stop", "texts", "core", "config", "source", "target", "report", "compare"},
-    "cli": {"errors", "stop", "logs", "texts", "core", "config", "report", "runs", "inspect"},
+    "cli": {"errors", "collector", "stop", "logs", "texts", "core", "config", "report", "runs", "inspect"},
 }
 """Room → what it may import of ours, beside itself and the package's version."""
 VALUES = "msgspec"

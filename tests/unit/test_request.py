@@ -6,7 +6,8 @@ from typing import Any, get_args
 
 import pytest
 
-from reconcile.cli import cli, work
+from reconcile.cli import work
+from reconcile.cli.entry import cli
 from reconcile.config.load import load
 from reconcile.errors import UsageError
 from reconcile.runs.request import OPTIONS, Mode, Request, parse
