@@ -206,7 +206,7 @@ class _Comparison:
         target, salt = self._sides.target, self._sides.salt
 
         def read() -> tuple[list[int | None], dict[bytes, bool]]:
-            held = [self._digest_of(key, value) for page in target.pages(keys) for key, value in page]
+            held = [self._digest_of(key, value) for page in target.pages(keys, unknown=True) for key, value in page]
             unreadable = [key for key, one in zip(keys, held, strict=True) if one is None]
             return held, dict(zip(unreadable, target.exist(unreadable), strict=True)) if unreadable else {}
 

@@ -104,7 +104,7 @@ def _gathered(sides: Sides, part: Repaired, within: set[int], pages: Iterator[li
         fresh = [name for name in lacked if crc32(name) & mask in within and seen.add(name)]
         if not fresh:
             continue
-        for name, value in chain.from_iterable(sides.target.pages(fresh)):
+        for name, value in chain.from_iterable(sides.target.pages(fresh, unknown=True)):
             one = _hash_of(name, value, sides.salt)
             candidates = found.setdefault(digest.bucket_of(name, part.buckets), Candidates())
             candidates.count += 1

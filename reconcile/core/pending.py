@@ -45,8 +45,9 @@ def _stays_clean(state: State | None, event: Event) -> bool:
 
 
 def began_clean(state: State | None) -> bool:
-    """Whether an unfinished change began clean, so that leftovers in its buckets are the view's own."""
-    return state is not None and state.pending is not None and state.pending.kind != "withheld" and state.pending.clean
+    """Whether an unfinished change began clean, so that leftovers in its buckets are the view's own. Withheld
+    deletes are no such change: their mark is never clean."""
+    return state is not None and state.pending is not None and state.pending.clean
 
 
 def in_doubt(state: State | None) -> bool:

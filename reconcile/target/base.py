@@ -103,9 +103,9 @@ class Base(ABC):
         """See port."""
         return self._reader.values(keys)
 
-    def pages(self, keys: Sequence[bytes]) -> Iterator[Page]:
+    def pages(self, keys: Sequence[bytes], *, unknown: bool = False) -> Iterator[Page]:
         """See port."""
-        return self._reader.pages([keys])
+        return self._reader.pages([keys], unknown=unknown)
 
     def exist(self, keys: Sequence[bytes]) -> list[bool]:
         """See port."""

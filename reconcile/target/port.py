@@ -138,8 +138,9 @@ class Target(Protocol):
         few keys, as their values may be large."""
         ...
 
-    def pages(self, keys: Sequence[bytes]) -> Iterator[Page]:
-        """Yield the same in pages bounded in bytes."""
+    def pages(self, keys: Sequence[bytes], *, unknown: bool = False) -> Iterator[Page]:
+        """Yield the same in pages bounded in bytes. unknown: they are not the view's rows, so the size of the values
+        read before says nothing about theirs."""
         ...
 
     def exist(self, keys: Sequence[bytes]) -> list[bool]:

@@ -46,8 +46,10 @@ class Reader:
         """Return framed values, in order."""
         return [value for page in self.pages([keys]) for _, value in page]
 
-    def pages(self, many: Iterable[Sequence[bytes]]) -> Generator[Page, None, None]:
+    def pages(self, many: Iterable[Sequence[bytes]], *, unknown: bool = False) -> Generator[Page, None, None]:
         """Yield keys with their values, in pages. Each page is asked for before the one before it is handed out."""
+        if unknown:
+            self._pace = Pace()
         before: tuple[Sequence[bytes], Asked] | None = None
         for keys in many:
             for some in self._paged(keys):
@@ -149,7 +151,7 @@ class Reader:
 
     def rows(self, wanted: Callable[[bytes], bool] | None = None) -> Generator[Page, None, None]:
         """Yield owned and wanted keys with their values, in pages."""
-        return self.pages(self._owned(wanted, PAGE_KEYS))
+        return self.pages(self._owned(wanted, PAGE_KEYS), unknown=True)
 
     def _owned(self, wanted: Callable[[bytes], bool] | None, count: int) -> Iterator[list[bytes]]:
         found = self._remembered_names() if self._range.ownership == "remembered" else self._scanned(count)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from reconcile.compare import repair
+from tests.faults.rig import Rig
 from tests.faults.test_values import measured
 from tests.support.command import Command
 from tests.support.redis_servers import RedisServer
@@ -41,6 +43,24 @@ def test_rows_of_a_megabyte(rows: int, source: Source, redis_server: RedisServer
     check_manifest(client)
     print(peaks)
     assert max(peaks.values()) <= MAX_RSS_MB, peaks
+
+
+def test_lists_of_keys_in_errors_are_short(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys of the view are somebody else's, or have two rows: all are counted, few are held."""
+    held: list[int] = []
+    not_ours, duplicates = repair._not_ours, repair.duplicate_keys
+    monkeypatch.setattr(repair, "MAX_NAMED", 20)
+    monkeypatch.setattr(repair, "_not_ours", lambda part, view: held.append(len(part.foreign)) or not_ours(part, view))
+    monkeypatch.setattr(repair, "duplicate_keys", lambda keys: held.append(len(keys)) or duplicates(keys))
+    rig.view = {"key_prefix": ""}
+    rig.fill(200)
+    rig.client.mset({f"k{n}": "theirs" for n in range(1, 201)})
+    ended = rig.run()
+    assert (ended.code, "(200)" in ended.told) == (5, True), ended.told
+    rig.source.execute("INSERT INTO t SELECT key, 'again' FROM t")
+    ended = rig.run()
+    assert (ended.code, "several rows" in ended.told) == (5, True), ended.told
+    assert held == [20, 20]
 
 
 def test_values_of_others_under_our_prefix(

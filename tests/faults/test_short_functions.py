@@ -110,6 +110,35 @@ def test_what_a_compare_found_outlives_the_run(
     rig.in_sync()
 
 
+def test_a_commit_in_between_is_no_drift(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of a slice was read, then the follower changes all of its buckets: they wait for the next turn."""
+    rig.view = {"compare_every": "1s"}
+    rig.source.retain_history()
+    rig.fill(1000)
+    assert rig.run().code == 0
+    really, changed, whole = Slice.step, False, 0
+
+    def step(self: Slice) -> bool:
+        nonlocal changed, whole
+        if changed and not str(rig.client.get("p:k1")).endswith("!'"):
+            return True  # not before the commit
+        more = really(self)
+        if not changed:
+            changed = True
+            rig.source.execute("UPDATE t SET value = value || '!'")
+        whole += not more
+        return more
+
+    monkeypatch.setattr(Slice, "step", step)
+    time.sleep(1.2)
+    rig.source.put(k7="changed")
+    ended = rig.run(follow_s=8)
+    assert ended.code == 0, ended.told
+    assert whole, "no slice was read to its end: this proves nothing"
+    assert ended.view.action == "delta", ended.view.reason
+    rig.in_sync()
+
+
 def test_a_snapshot_in_between_is_no_drift(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a slice was read while following, then a snapshot changed other buckets: what was read is not used."""
     rig.source.retain_history()
