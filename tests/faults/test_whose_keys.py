@@ -13,6 +13,7 @@ from reconcile.errors import ConfigError
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
+from reconcile.target import reader
 from tests.faults.rig import Ended, Rig
 from tests.support.redis_state import owned, state
 
@@ -129,6 +130,41 @@ def test_what_waits_for_consent_never_becomes_a_handful(rig: Rig) -> None:
     for deep in (False, True):
         refused(rig.run("snapshot", deep=deep), "7 keys in the range")
     assert sum(b"foreign" in key for key in owned(rig.client)) == 7
+
+
+def test_what_waits_for_consent_is_no_drift(rig: Rig) -> None:
+    """The rolling compare knows of these keys: it looks at them again and again, and finds nothing."""
+    rig.view = {"compare_every": "1s"}
+    rig.source.retain_history()
+    rig.fill(100)
+    assert rig.run().code == 0
+    plant(rig, 20)
+    refused(rig.run("snapshot", deep=True), "20 keys in the range")
+    before = json.loads(state(rig.client)["turn"])["done_ms"]
+    time.sleep(1.2)
+    ended = rig.run()
+    refused(ended, "20 keys in the range")
+    assert json.loads(state(rig.client)["turn"])["done_ms"] > before, "nothing was compared: this proves nothing"
+    assert ended.view.action != "snapshot", ended.view.reason
+
+
+def test_a_scan_that_names_keys_twice(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SCAN may while the server changes its table: each key is counted once, and judged by that."""
+    really = reader.scan
+    monkeypatch.setattr(reader, "scan", lambda *given: (page for found in really(*given) for page in (found, found)))
+    rig.source.retain_history()
+    rig.view = {"buckets": 16}
+    rig.fill(200)
+    assert rig.run().code == 0
+    plant(rig, 15)
+    rig.source.execute("DELETE FROM t WHERE substring(key, 2)::int > 180")
+    ended = rig.run("snapshot", deep=True)
+    refused(ended, "15 keys in the range")
+    assert ended.view.deletes == 20
+    for fast in (False, True):
+        audit = rig.run("verify", fast=fast)
+        assert audit.view.drift is not None
+        assert (audit.code, audit.view.drift.extra) == (3, 15), audit.told
 
 
 def test_lost_keys_are_no_surplus(rig: Rig) -> None:

@@ -195,6 +195,7 @@ def test_the_normal_form_keeps_count_and_sum_apart() -> None:
         (1_000, 1_000, 0, 0, 1.0, False),
         (1_000, 1_000, 0, 0, 0.999, True),
         (1_000, 1_000, 1_000, 1_000, 0.3, False),  # a session table that replaces its keys
+        (12, 25, 16, 25, 0.3, False),  # a third of few is a handful
         (25, 100, 75, 133, 0.3, True),  # a quarter, and a quarter before that
         (0, 100, 5, 100, 0.3, False),  # nothing to delete: Redis had lost them
     ],
