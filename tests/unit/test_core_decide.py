@@ -212,6 +212,7 @@ def test_a_replaced_source_may_not_exchange_everything() -> None:
     """Where the source is another than the checkpoint's, even deletes that puts make up for are suspicious."""
     assert Guard(0, 0.3, replaced=True).objects(1_000, 1_000, 1_000)
     assert not Guard(0, 0.3, replaced=True).objects(300, 1_000, 1_000)
+    assert not Guard(0, 0.3, replaced=True).objects(HANDFUL, HANDFUL, HANDFUL)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2 * WINDOW_MS), st.integers(0, 1_000)), min_size=1, max_size=30))
