@@ -40,10 +40,11 @@ _REFUSED = (
 _TLS = r"certificate|private key|does not support SSL|TLS encryption is required|alert (unknown ca|handshake)"
 _MISUSED = r"connection is bad: (invalid|weak)|could not match"
 """libpq's words for a connection string it rejects without connecting."""
-_DATA = r"(Evaluation|Decode|Source|Envelope) error: "
-"""Errors caused by a row (storage-types/src/errors.rs: DataflowError)."""
-_VALUES = r"(?s) ?\(original (?:text|bytes): .*|\"(?:.*\"|.*$)"
-"""Where such a text quotes the row: what could not be decoded or parsed."""
+_DATA = r"(Evaluation|Decode|Source|Envelope) error: |Invalid data in source|negative record multiplicity"
+"""Errors caused by a row (storage-types/src/errors.rs: DataflowError), or by one that was retracted more often than it
+was there (compute/src/compute_state.rs and peek_result_iterator.rs; from 26.23 on in the last words)."""
+_VALUES = r"(?s) ?\(original (?:text|bytes): .*|(?<=does not exist): .*|\[.*|(?:\"|(?<!\w)')(?:.*[\"']|.*$)"
+"""Where such a text quotes the row: what could not be decoded or parsed, or the whole of it."""
 _ACCESS_STATES = {"28P01", "28000", "42501", "MZ010", "MZ011"}
 _RETRY_STATES = {"57014", "25P03", "53000", "53200", "25006", "57P01", "57P02", "57P03"}
 _USAGE_CLASSES = ("42", "0A", "2F", "54", "08P")
@@ -84,11 +85,10 @@ def translate(error: psycopg.Error) -> ReconcileError:
         meant = _about_connecting(error, state, text)
         if meant is not None:
             return meant
-    if re.match(_DATA, text) or (
-        state.startswith("22") and state != "22023" and not text.startswith("subscription lower")
-    ):
+    of_data = state.startswith("22") and state != "22023" and not text.startswith("subscription lower")
+    if of_data or re.search(_DATA, text):
         return EvaluationFailed(
-            f"the view cannot be evaluated at the moment: {re.sub(_VALUES, _left_out, text)}",
+            f"the view cannot be evaluated at the moment: {_without_values(text)}",
             hint="fix the data or the view; the checkpoint stays, the next run tries again",
         )
     return _about_reading(error, state, text)
@@ -147,11 +147,11 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
         return UsageError(f"Materialize refuses the query: {text}", hint=hint or f"check {where} in the configuration")
     if not state or state in _RETRY_STATES or isinstance(error, psycopg.OperationalError):
         return Unavailable(f"Materialize is not available: {text}", hint="is it running, and reachable from here?")
-    return ReconcileError(f"Materialize reports {state}: {text}", hint=hint)
+    return ReconcileError(f"Materialize reports {state}: {_without_values(text)}", hint=hint)
 
 
-def _left_out(quoted: re.Match[str]) -> str:
-    return "…" if quoted[0].startswith('"') else ""
+def _without_values(text: str) -> str:
+    return re.sub(_VALUES, lambda quoted: "…" if quoted[0][0] in "\"'[" else "", text)
 
 
 def _tls_hint(text: str) -> str:

@@ -27,8 +27,16 @@ from reconcile.errors import AccessError, ReconcileError, Unavailable, UsageErro
 ELSEWHERE = {MovedError: "MOVED", AskError: "ASK", TryAgainError: "TRYAGAIN", ClusterDownError: "CLUSTERDOWN"}
 """Errors about slots that a node does not serve; redis-py removes the name from the text."""
 
+_CAUSES: dict[str, type[RedisError]] = {
+    "NOPERM": NoPermissionError,
+    "OOM": OutOfMemoryError,
+    "READONLY": ReadOnlyError,
+    "LOADING": BusyLoadingError,
+}
+"""The classes of errors for which EXEC may be refused as a whole; redis-py makes only one of the reply itself."""
+
 MAX_TEXT = 200
-_QUOTED = r"'[^']*'?|\"[^\"]*\"?|`[^`]*`?"
+_QUOTED = r"(?<!\w)'[^']*'?|\"[^\"]*\"?|`[^`]*`?"
 _COMMAND = r"(?i)['`]([a-z]{2,16}(?:\|[a-z]{2,16})?)['`]"
 _ARGUMENTS = r"(?is),? ?with args beginning.*"
 _CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
@@ -72,6 +80,7 @@ def _known_command(match: re.Match[str]) -> str:
 
 def translate(error: Exception) -> ReconcileError:
     """Translate a Redis error, or a failure of the connection."""
+    error = _cause(error)
     text = own_words(error)
     upper = text.upper()
     if (access := _access(error, text, upper)) is not None:
@@ -96,6 +105,15 @@ def translate(error: Exception) -> ReconcileError:
     if isinstance(error, ResponseError):
         return ReconcileError(f"Redis refuses a command: {text}")
     return Unavailable(f"Redis is not available: {text}", hint="is it running, and reachable from here?")
+
+
+def _cause(error: Exception) -> Exception:
+    """Return the error that refused EXEC, if the server quotes it: it became a replica, or full, since MULTI."""
+    _, discarded, cause = str(error).partition("Transaction discarded because of: ")
+    code, _, text = cause.partition(" ")
+    if not discarded or not code.isupper():  # "previous errors", which came as replies of their own
+        return error
+    return _CAUSES[code](text) if code in _CAUSES else ResponseError(cause)
 
 
 def _access(error: Exception, text: str, upper: str) -> ReconcileError | None:

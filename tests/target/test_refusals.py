@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from redis.exceptions import AuthenticationError, ExecAbortError, NoPermissionError, ResponseError
 
 from reconcile.config.settings import Secret
 from reconcile.core.state import Pending, State
-from reconcile.errors import AccessError, ReconcileError, UsageError
+from reconcile.errors import AccessError, ReconcileError, Unavailable, UsageError
 from reconcile.target import lease
 from reconcile.target.port import Target, Write
 from reconcile.target.translation import translate
@@ -106,6 +106,42 @@ def test_without_the_right_to_a_command(single: Place) -> None:
             target.acquire(30, owner=b"o", reset=False)
         assert not re.search("hunter2|p:", refused.value.message)
     assert single.do("EXISTS", single.own("lease")) == 0
+    single.do("ACL", "DELUSER", "u")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("min-replicas-to-write", "1", "Redis cannot write now: NOREPLICAS"),
+        ("maxmemory", "1", "Redis is out of memory"),
+        ("replicaof", "127.0.0.1 1", "this Redis is a read-only replica: You can't write"),
+    ],
+)
+def test_exec_is_refused_for_what_happened_since_multi(setting: str, value: str, told: str, tmp_path: Path) -> None:
+    """The server quotes the reason in EXEC's own error. It is for the next run to try again, and no bug of ours."""
+    with start_redis(tmp_path, "--appendonly", "no") as server, server.client(single_connection_client=True) as client:
+        for words in (("MULTI",), ("SET", "k", "v")):
+            client.execute_command(*words)
+        if setting == "replicaof":
+            server.client().replicaof(*value.split())
+        else:
+            server.client().config_set(setting, value)
+        with pytest.raises(ExecAbortError) as refused:
+            client.execute_command("EXEC")
+    meant = translate(refused.value)
+    assert isinstance(meant, Unavailable)
+    assert meant.message.startswith(told)
+
+
+def test_without_the_right_to_exec(single: Place) -> None:
+    """Exit 2, as for any other command."""
+    single.do("ACL", "SETUSER", "u", "on", ">hunter2", "~*", "+@all", "-exec")
+    settings = replace(single.settings, username="u", password=Secret("hunter2"))
+    with (
+        replace(single, settings=settings).target() as target,
+        pytest.raises(AccessError, match="'exec'"),
+    ):
+        target.acquire(30, owner=b"o", reset=False)
     single.do("ACL", "DELUSER", "u")
 
 
