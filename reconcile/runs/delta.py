@@ -156,7 +156,7 @@ def commit_range(
         base.fingerprint_salt,
         base.companion,
     )
-    new: State = checkpoint.reached(base, as_of, content, _now_ms())
+    new: State = checkpoint.reached(base, as_of, content, run.now_ms())
     applier.finish(Write(manifest=changed, fingerprints=forget_of(run, touched), state=new))
     run.stored.state = new
     run.touched.update(touched)
@@ -200,7 +200,3 @@ def check_inserts(run: ViewRun, changes: Changes, *, repeat: bool) -> None:
         suspects |= {digest.bucket_of(key, buckets) for key in unexpected}
     if suspects:
         raise Doubt("a key is new in the view but exists in Redis already", suspects)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

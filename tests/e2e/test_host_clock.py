@@ -1,0 +1,58 @@
+"""The clock of the host that runs reconcile may be wrong, or step: what is stored of times is Redis' own."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import Command
+from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import state
+from tests.support.sources import Source
+
+HOUR_S = 3600
+SITE = """
+import os, time
+now, now_ns, ahead_s = time.time, time.time_ns, int(os.environ["AHEAD_S"])
+time.time = lambda: now() + ahead_s
+time.time_ns = lambda: now_ns() + ahead_s * 10**9
+"""
+
+
+@pytest.fixture
+def skewed(command: Command, source: Source, tmp_path: Path) -> Command:
+    """200 rows in Redis; commands that are given AHEAD_S start with that clock."""
+    (tmp_path / "sitecustomize.py").write_text(SITE)
+    source.retain_history()
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 200) AS n")
+    command("run")
+    return command
+
+
+def ahead(tmp_path: Path, seconds: int) -> dict[str, str]:
+    """The environment of a host whose clock is ahead."""
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]), "AHEAD_S": str(seconds)}
+
+
+def test_the_guard_s_hour_is_not_that_of_the_host(skewed: Command, source: Source, tmp_path: Path) -> None:
+    """A quarter of the keys goes with every run: the second one stops, though its host believes that hours have passed."""
+    source.execute("DELETE FROM t WHERE substring(key, 2)::int > 150")
+    skewed("run", **ahead(tmp_path, 3 * HOUR_S))
+    source.execute("DELETE FROM t WHERE substring(key, 2)::int > 112")
+    skewed("run", expect=5, **ahead(tmp_path, 6 * HOUR_S))
+
+
+@pytest.mark.parametrize("years", [-70, 100])
+def test_a_clock_that_is_decades_off(years: int, skewed: Command, source: Source, redis_server: RedisServer,
+                                     tmp_path: Path) -> None:  # fmt: skip
+    """As on a board without a battery: the run works, and what it stored is no riddle to the next."""
+    clock = ahead(tmp_path, years * 365 * 24 * HOUR_S)
+    source.put(k1="new")
+    assert skewed("run", **clock).view["action"] == "delta"
+    assert abs(int(state(redis_server.client())["updated_at_ms"]) / 1000 - time.time()) < HOUR_S
+    for words in (("verify",), ("status",), ("snapshot",), ("run", "--for", "1s")):
+        skewed(*words, **clock)
+    skewed("verify")
