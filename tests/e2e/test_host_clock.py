@@ -38,7 +38,7 @@ def ahead(tmp_path: Path, seconds: int) -> dict[str, str]:
 
 
 def test_the_guard_s_hour_is_not_that_of_the_host(skewed: Command, source: Source, tmp_path: Path) -> None:
-    """A quarter of the keys goes with every run: the second one stops, though its host thinks that hours have passed."""
+    """A quarter of the keys goes with every run: the second one stops, though its host thinks hours have passed."""
     source.execute("DELETE FROM t WHERE substring(key, 2)::int > 150")
     skewed("run", **ahead(tmp_path, 3 * HOUR_S))
     source.execute("DELETE FROM t WHERE substring(key, 2)::int > 112")

@@ -119,7 +119,7 @@ def test_without_the_right_to_a_command(single: Place) -> None:
 )
 def test_exec_is_refused_for_what_happened_since_multi(setting: str, value: str, told: str, tmp_path: Path) -> None:
     """The server quotes the reason in EXEC's own error. It is for the next run to try again, and no bug of ours."""
-    with start_redis(tmp_path, "--appendonly", "no") as server, server.client(single_connection_client=True) as client:
+    with start_redis(tmp_path, "--appendonly", "no") as server, server.client().client() as client:  # one connection
         for words in (("MULTI",), ("SET", "k", "v")):
             client.execute_command(*words)
         if setting == "replicaof":
