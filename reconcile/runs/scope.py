@@ -74,7 +74,7 @@ def read_scope(
     if grain > asked:
         now, rows_in = fingerprints(run, reading, companion, grain)
     buckets = known or grain
-    comparable = state.fingerprint_salt == salt_of(run, companion) and grain == buckets
+    comparable = bool(known) and state.fingerprint_salt == salt_of(run, companion) and grain == known
     everything = why.everything or run.request.deep or not known
     dirty = changed = list(range(buckets))
     if stored is not None and comparable:
