@@ -77,7 +77,7 @@ def read_scope(
     comparable = bool(known) and state.fingerprint_salt == salt_of(run, companion) and grain == known
     everything = why.everything or run.request.deep or not known
     dirty = changed = list(range(buckets))
-    if stored is not None and comparable:
+    if stored is not None and comparable and known and not why.everything:
         changed = [b for b, (x, y) in enumerate(zip(now, stored, strict=True)) if x != y]
         if not everything:
             dirty = sorted({*changed, *suspects, *run.stored.surplus})

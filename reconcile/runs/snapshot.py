@@ -189,7 +189,8 @@ class _Snapshot:
             self._outside = manifest.total - sum(manifest[bucket] for bucket in scope.dirty)
             return
         run.report.warnings.append("the stored manifest does not match the state: every row is compared instead")
-        scope.dirty, scope.everything = list(range(scope.buckets)), True
+        scope.dirty = scope.changed = list(range(scope.buckets))
+        scope.everything = True
 
     def _put_part(self, scope: Scope, total: Total, chosen: list[int]) -> None:
         run, sides = self._run, self._run.sides(self._reading)
