@@ -6,12 +6,11 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,6 +18,7 @@ import pytest
 
 from tests.faults.scene import TIME_KEY, Scene
 from tests.support.command import Command
+from tests.support.forked import Forked
 from tests.support.redis_servers import RedisServer
 from tests.support.seed import rng
 from tests.support.sources import Source
@@ -34,46 +34,13 @@ RUNS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-class Zygote:
-    """Starts runs as processes of their own."""
-
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.zygote"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def start(self, mode: str, options: dict[str, Any], limits: dict[str, Any]) -> int:
-        """Process id of a run that has just begun."""
-        assert self.process.stdin is not None
-        view = {"name": "default", "sql": self._scene.source.sql, "key_prefix": "p:", "buckets": self._scene.buckets,
-                "mz_timestamp_key": TIME_KEY.decode()}  # fmt: skip
-        order = {"source": self._scene.source.url, "redis": self._scene.server.url, "view": view, "mode": mode,
-                 "options": {"allow_deletes": True, **options}, "limits": limits}  # fmt: skip
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return self._line()
-
-    def wait(self) -> int:
-        """How the run ended: its exit code, or minus the signal."""
-        return self._line()
-
-    def _line(self) -> int:
-        assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
-
-
-@contextlib.contextmanager
-def zygote(scene: Scene) -> Iterator[Zygote]:
-    made = Zygote(scene)
-    try:
-        yield made
-    finally:
-        assert made.process.stdin is not None
-        made.process.stdin.close()
-        made.process.wait(60)
-        assert made.process.stdout is not None
-        made.process.stdout.close()
+def start(scene: Scene, mode: str, options: dict[str, Any], limits: dict[str, Any]) -> Forked:
+    """A run that has just begun."""
+    view = {"name": "default", "sql": scene.source.sql, "key_prefix": "p:", "buckets": scene.buckets,
+            "mz_timestamp_key": TIME_KEY.decode()}  # fmt: skip
+    order = {"source": scene.source.url, "redis": scene.server.url, "view": view, "mode": mode,
+             "options": {"allow_deletes": True, **options}, "limits": limits}  # fmt: skip
+    return Forked(["one_run", json.dumps(order)], Path.cwd(), os.environ, main="tests.faults.one_run:main")
 
 
 @contextlib.contextmanager
@@ -114,20 +81,20 @@ def test_killed_at_random_times(source: Source, redis_server: RedisServer, reque
     source.retain_history()
     scene.write("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 300) AS n")
     ended: Counter[int] = Counter()
-    with changing(source, random), zygote(scene) as runs:
+    with changing(source, random):
         usual_s = 0.05
         while ended[-signal.SIGKILL] < kills:
             mode, options, limits = random.choice(RUNS)
-            pid = runs.start(mode, options, limits)
+            run = start(scene, mode, options, limits)
             time.sleep(random.random() * usual_s)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            code = runs.wait()
+            run.kill()
+            _, told = run.communicate(60)
+            code = run.wait()
             # A third of the runs is to come to its end: then the others die in all of their phases.
             usual_s *= 1.05 if code == -signal.SIGKILL else 0.9
             if code != -signal.SIGKILL:
                 too_short = code == 4 and "follow_s" in options  # over before the present was reached
-                assert code == 0 or too_short or (code, mode) == (8, "delta"), (code, mode)
+                assert code == 0 or too_short or (code, mode) == (8, "delta"), (code, mode, told)
             ended[code] += 1
             scene.expire_lease()
             scene.write()

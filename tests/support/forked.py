@@ -43,14 +43,17 @@ def suits(env: Mapping[str, str]) -> bool:
 class Forked:
     """One such process, to be used like a subprocess.Popen[str] whose output is piped."""
 
-    def __init__(self, args: list[str], cwd: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, args: list[str], cwd: Path, env: Mapping[str, str], main: str = "reconcile.cli.entry:main"
+    ) -> None:
+        """main: what it calls, as module:function; ends by sys.exit."""
         self.args = args
         self.returncode: int | None = None
         out, theirs_out = os.pipe()
         err, theirs_err = os.pipe()
         self._status, theirs_status = socket.socketpair()
         self._pipes: dict[BinaryIO, list[bytes]] = {os.fdopen(out, "rb"): [], os.fdopen(err, "rb"): []}
-        order = json.dumps({"args": args, "cwd": str(cwd), "env": dict(env)}).encode()
+        order = json.dumps({"args": args, "cwd": str(cwd), "env": dict(env), "main": main}).encode()
         with theirs_status:
             socket.send_fds(_parent()[0], [order], [theirs_out, theirs_err, theirs_status.fileno()])
         os.close(theirs_out)
@@ -124,8 +127,8 @@ def _parent() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     return ours, process
 
 
-def _take_orders(control: socket.socket) -> bool:
-    """Fork for each order. True: this is the fork, ready to run; False: no more orders."""
+def _take_orders(control: socket.socket) -> str | None:
+    """Fork for each order. In the fork, ready to run: what it is to call; None: no more orders."""
     running: dict[int, tuple[int, socket.socket]] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
@@ -134,11 +137,11 @@ def _take_orders(control: socket.socket) -> bool:
                 if key.fileobj is control:
                     text, fds, _, _ = socket.recv_fds(control, ORDER_MAX_BYTES, 3)
                     if not text:
-                        return False
+                        return None
                     pid = os.fork()
                     if pid == 0:
-                        _become(json.loads(text), *fds)
-                        return True
+                        _become(order := json.loads(text), *fds)
+                        return str(order["main"])
                     out, err, status = fds
                     os.close(out)
                     os.close(err)
@@ -165,13 +168,13 @@ def _become(order: dict[str, Any], out: int, err: int, status: int) -> None:
     time.tzset()
 
 
-def _carry_out() -> int:
-    from reconcile.cli.entry import main
-
+def _carry_out(main: str) -> int:
+    module, _, function = main.partition(":")
     try:
-        main()
+        getattr(importlib.import_module(module), function)()
     except SystemExit as end:
         return int(end.code or 0)
+    raise AssertionError(f"{main} has returned")
 
 
 def _end(code: int) -> NoReturn:
@@ -194,7 +197,7 @@ if __name__ == "__main__":
     _import_everything()
     gc.freeze()
     control = socket.socket(fileno=int(sys.argv[1]))
-    if _take_orders(control):
+    if (main := _take_orders(control)) is not None:
         control.detach()
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        _end(_carry_out())
+        _end(_carry_out(main))
