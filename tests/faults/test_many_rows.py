@@ -30,6 +30,32 @@ def test_surplus_keys_are_removed(
     scene.check()
 
 
+STRAYS = 60
+
+
+@pytest.mark.parametrize("mode", ["snapshot", "deep"])
+@pytest.mark.parametrize("strays", [0, STRAYS])
+def test_keys_without_names_are_judged_by_their_sum(
+    strays: int, mode: str, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of candidates whose names are not held all of a bucket are the view's, or none is known to be: those stay."""
+    monkeypatch.setattr(surplus, "HELD_NAMES", 0)
+    scene = history.scene
+    if strays and not scene.prefix:
+        pytest.skip("what a view remembers is its own")
+    names = [scene.prefix + f"stray{n}".encode() for n in range(strays)]
+    for name in names:
+        scene.client.set(name, "x")
+    scene.write("DELETE FROM t WHERE substring(key, 2)::int <= 60")
+    report = scene.execute("snapshot", deep=mode == "deep")
+    if not strays:
+        assert (report.exit_code, report.deletes) == (0, 60), report.error
+        scene.check()
+        return
+    assert (report.exit_code, report.deletes) == (5, 0), report.error
+    assert scene.client.exists(*names, scene.prefix + b"k1", scene.prefix + b"k60") == strays + 2
+
+
 @pytest.mark.parametrize("gone", [0, 100, FILLED_ROWS])
 def test_drift_of_many_keys_is_counted_exactly(gone: int, history: History) -> None:
     """Others have removed, edited and added more keys than names can be held: verify counts each, and names some."""

@@ -28,7 +28,7 @@ def imported(arguments: list[str], folder: Path, config: str | None = None) -> t
     environ = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("RECONCILE_", "REDIS_", "MATERIALIZE_"))
+        if not name.startswith(("RECONCILE_", "REDIS_", "MATERIALIZE_", "COVERAGE_"))
     }
     result = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "reconcile.cli", *arguments],
