@@ -89,7 +89,7 @@ class Follower:
         due = moment is not None and time.monotonic() >= moment
         return self.subscription.finished or due or self.run.stop.requested
 
-    def turn(self, *, idle: bool) -> bool:
+    def step(self, *, idle: bool) -> bool:
         """Receive available changes and commit closed ranges. Return whether the view has come to its end.
 
         idle: nothing is known to have arrived, so a range that closed without changes may be committed. Raises Doubt,

@@ -64,11 +64,11 @@ class Loop:
         for kept in (self._looks, self._busy, self._idling):
             kept.pop(follower, None)
 
-    def turn(self, timeout_s: float = LOOK_EVERY_S) -> list[Left]:
+    def step(self, timeout_s: float = LOOK_EVERY_S) -> list[Left]:
         """Wait for data, serve the views that received some, and return those that left."""
         wait_s = 0.0 if self._busy else max(0.0, min(timeout_s, self._next_look() - time.monotonic()))
         came = dict.fromkeys([*self._busy, *(key.data for key, _ in self._selector.select(wait_s))])
-        gone = [self._served(follower, lambda follower: follower.turn(idle=False)) for follower in came]
+        gone = [self._served(follower, lambda follower: follower.step(idle=False)) for follower in came]
         until = time.monotonic() + LOOKS_S
         while self._looks and self._next_look() <= time.monotonic() < until:
             gone.append(self._served(next(iter(self._looks)), self._look))
@@ -108,7 +108,7 @@ class Loop:
     def _look(self, follower: Follower) -> bool:
         self._line_up(follower)
         self._idling[follower] = None
-        return follower.turn(idle=True)
+        return follower.step(idle=True)
 
     def _use_idle_moment(self, follower: Follower) -> bool:
         del self._idling[follower]
@@ -124,7 +124,7 @@ def follow(follower: Follower) -> None:
     loop = Loop()
     loop.add(follower)
     try:
-        while not (left := loop.turn()):
+        while not (left := loop.step()):
             pass
     finally:
         loop.close()

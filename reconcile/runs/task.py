@@ -30,7 +30,7 @@ from reconcile.target.renewal import LeaseKeeper
 
 logger = logging.getLogger(__name__)
 
-TURNS = "Materialize takes no more connections: views take turns; raise its max_connections"
+TOO_FEW_CONNECTIONS = "Materialize takes no more connections: views take turns; raise its max_connections"
 MAX_RESUMED = 100
 """How often one invocation takes a snapshot for a view that can no longer be followed."""
 
@@ -133,8 +133,8 @@ class Task:
 
     def rest(self) -> None:
         """Close connections for others to use; the next `advance` starts again from what is committed."""
-        if self.turned_away is not None and TURNS not in self.report.warnings:
-            self.report.warnings.append(TURNS)
+        if self.turned_away is not None and TOO_FEW_CONNECTIONS not in self.report.warnings:
+            self.report.warnings.append(TOO_FEW_CONNECTIONS)
         self.close()
         self._closing = contextlib.ExitStack()
         self._run = self._comparing = None

@@ -27,7 +27,7 @@ from reconcile.target.renewal import LeaseKeeper
 BUSY_LOOK_S = 0.02
 """How long the loop waits for changes while workers may hand over a view."""
 LEAST_SHARE_S = 1.0
-TURN_S = 2.0
+FOLLOWED_S = 2.0
 """How long a view is followed before another one gets its connection, if there are too few connections."""
 
 
@@ -121,7 +121,7 @@ class _Scheduled:
                     self._settle(self._advancing.pop(future), future.result())
             if self._followed:
                 busy = bool(self._advancing or self._waiting)
-                for left in self._loop.turn(BUSY_LOOK_S if busy else LOOK_EVERY_S):
+                for left in self._loop.step(BUSY_LOOK_S if busy else LOOK_EVERY_S):
                     left.follower.subscription.cancel()
                     task, _ = self._followed.pop(left.follower)
                     task.unfollowed(left.error)
@@ -174,9 +174,9 @@ class _Scheduled:
         idle = not (self._waiting or self._advancing or self._followed)
         if now < self._look_for_room_at and not idle:
             return
-        self._look_for_room_at = now + TURN_S / max(1, len(self._followed))
+        self._look_for_room_at = now + FOLLOWED_S / max(1, len(self._followed))
         follower, (task, since) = next(iter(self._followed.items()), (None, (None, 0.0)))
-        if follower is not None and task is not None and now - since >= TURN_S:
+        if follower is not None and task is not None and now - since >= FOLLOWED_S:
             self._loop.remove(follower)
             del self._followed[follower]
             follower.subscription.cancel()

@@ -32,7 +32,7 @@ from reconcile.source.companion import CompanionDefinition
 from reconcile.source.reading import Reading, Still, check_still, explain, open_reading, still
 from reconcile.source.subscription import Subscription, open_subscription
 
-MAX_TURNS = 4
+MAX_ATTEMPTS = 4
 """How often one run may switch from delta to snapshot."""
 
 
@@ -151,9 +151,9 @@ def settled_by_snapshot(run: ViewRun, doubt: Doubt) -> SafetyStop:
 
 def _run(run: ViewRun, forced: Forced | None) -> Follower | None:
     """Run a delta if possible, else a snapshot; then follow. A snapshot settles what a delta cannot."""
-    for _ in range(MAX_TURNS):
+    for _ in range(MAX_ATTEMPTS):
         try:
-            return _turn(run, forced)
+            return _attempt(run, forced)
         except (HistoryLost, TooLarge, Doubt, EvaluationFailed) as error:
             forced = forced_by(run, error)
             run.release_session()
@@ -178,7 +178,7 @@ def forced_by(run: ViewRun, error: Exception) -> Forced:
     return Forced(Snapshot(why), suspects)
 
 
-def _turn(run: ViewRun, forced: Forced | None) -> Follower | None:
+def _attempt(run: ViewRun, forced: Forced | None) -> Follower | None:
     if forced is not None:
         return _snapshot_at_present(run, forced)
     companion = proved(run.session, run.described, run.state, run.report)

@@ -26,7 +26,7 @@ class Followed:
     def fileno(self) -> int:
         return self.here.fileno()
 
-    def turn(self, *, idle: bool) -> bool:
+    def step(self, *, idle: bool) -> bool:
         self.turns.append(idle)
         try:
             byte = self.here.recv(1)
@@ -55,7 +55,7 @@ def settled(loop: Loop, *followed: Any) -> None:
     """Add views, and let the first pass over them be done."""
     for one in followed:
         loop.add(one)
-    assert loop.turn(0) == []
+    assert loop.step(0) == []
     for one in followed:
         one.turns.clear()
 
@@ -66,7 +66,7 @@ def test_a_pass_serves_those_to_whom_something_came_and_nobody_else(make: Callab
     settled(loop, *views)
     for _ in range(20):
         views[7].there.send(b"-")
-        loop.turn()
+        loop.step()
     assert len(views[7].turns) >= 20
     assert sum(len(one.turns) for one in views) < 20 + 100 * 2
     loop.close()
@@ -79,7 +79,7 @@ def test_all_are_looked_at_in_time_however_busy_one_of_them_is(make: Callable[..
     until = time.monotonic() + 3 * LOOK_EVERY_S
     while time.monotonic() < until:
         views[0].there.send(b"-")
-        loop.turn()
+        loop.step()
     assert all(one.turns.count(True) >= 1 for one in views)
     loop.close()
 
@@ -90,9 +90,9 @@ def test_what_was_left_behind_is_taken_without_waiting(make: Callable[..., Any])
     settled(loop, view)
     view.subscription.has_more = True
     view.there.send(b"-")
-    loop.turn()
+    loop.step()
     began = time.monotonic()
-    loop.turn()
+    loop.step()
     assert time.monotonic() - began < LOOK_EVERY_S / 2
     assert len(view.turns) == 2
     loop.close()
@@ -110,7 +110,7 @@ def test_a_view_leaves_at_its_end_at_its_moment_or_with_its_error(make: Callable
     left: dict[Any, Exception | None] = {}
     until = time.monotonic() + 5
     while len(left) < 3 and time.monotonic() < until:
-        left |= {one.follower: one.error for one in loop.turn()}
+        left |= {one.follower: one.error for one in loop.step()}
     assert left.keys() == {ending, failing, timed}
     assert isinstance(left[failing], RuntimeError)
     assert left[ending] is left[timed] is None
@@ -131,7 +131,7 @@ def test_idle_moments_go_round_and_take_a_twentieth(make: Callable[..., Any]) ->
     used.clear()
     began = time.monotonic()
     while len(used) < 10 and time.monotonic() < began + 10:
-        loop.turn()
+        loop.step()
     assert time.monotonic() - began >= 9 * 20 * 0.002
     assert set(used[:5]) == set(views)
     loop.close()
