@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import threading
 import time
@@ -328,6 +329,22 @@ def test_without_prefix_nothing_of_others_is_touched(rig: Rig) -> None:
     assert rig.run("snapshot", allow_deletes=True).code == 0
     after = {key: (rig.client.dump(key), rig.client.pexpiretime(key)) for key in (b"k5", b"k6", b"unrelated")}
     assert after == before
+
+
+def test_a_range_that_is_repeated_overwrites_nothing_of_others(rig: Rig) -> None:
+    """An earlier run may have written its new keys, with the same value; another value is somebody else's."""
+    rig.view = {"key_prefix": ""}
+    rig.source.retain_history()
+    rig.fill(5)
+    assert rig.run().code == 0
+    rig.source.put(k6="ours")
+    rig.client.set("k6", "theirs")
+    pending = {"kind": "delta", "until": int(time.time() * 1000), "clean": True}
+    rig.client.hset("reconcile:{default}:state", "pending", json.dumps(pending))
+    ended = rig.run()
+    assert ended.code == 5, ended.told
+    assert "--adopt" in ended.told
+    assert rig.client.get("k6") == b"theirs"
 
 
 def test_a_double_key_in_a_large_first_load(rig: Rig) -> None:

@@ -67,7 +67,7 @@ def test_values_of_others_under_our_prefix(
     rows: int, source: Source, redis_server: RedisServer, command: Command
 ) -> None:
     """Nobody knows how large they are, nor of what type, before they are read."""
-    edited = rows // 2
+    edited = rows
     source.execute(f"INSERT INTO t SELECT 'k' || n, 'small' FROM generate_series(1, {SMALL_ROWS}) AS n")
     command("run")
     client = redis_server.client()

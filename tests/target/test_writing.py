@@ -192,6 +192,22 @@ def test_a_state_that_is_written_as_the_lease_is_taken(
         write(target, whole(ROWS, 100))
 
 
+def test_a_lease_that_another_run_takes_first(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was free a moment ago: nothing is written, and no token raised over the other's head."""
+    really, key = Wire.send, place.own("lease")
+
+    def sending(wire: Wire, commands: Sequence[Command], **options: Any) -> Ticket:
+        if commands[0][:2] == ("SET", key):
+            place.do("SET", key, "another", "PX", 10_000)
+        return really(wire, commands, **options)
+
+    monkeypatch.setattr(Wire, "send", sending)
+    with place.target() as target, pytest.raises(LeaseHeld, match="another"):
+        target.acquire(30, owner=b"me", reset=False)
+    assert place.do("GET", key) == b"another"
+    assert place.state() in ({}, [])
+
+
 def test_a_lease_that_ended_between_two_looks(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """It never ended, and was removed by another run, which has taken its own by now: that one is left alone."""
     place.do("SET", place.own("lease"), "strange")
