@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from reconcile.runs import delta
 from tests.faults.io_calls import one_time_a_read
 from tests.faults.proxy import Fault
 from tests.faults.rig import Ended, Rig
@@ -345,6 +346,21 @@ def test_a_range_that_is_repeated_overwrites_nothing_of_others(rig: Rig) -> None
     assert ended.code == 5, ended.told
     assert "--adopt" in ended.told
     assert rig.client.get("k6") == b"theirs"
+
+
+def test_every_new_key_is_looked_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of many new keys is somebody else's: it is asked for too, and not overwritten."""
+    monkeypatch.setattr(delta, "EXISTS_KEYS", 3)
+    rig.view = {"key_prefix": ""}
+    rig.source.retain_history()
+    rig.fill(5)
+    assert rig.run().code == 0
+    for n in range(10):
+        rig.source.put(**{f"n{n}": "ours"})
+    rig.client.set("n9", "theirs")
+    ended = rig.run()
+    assert ended.code == 5, ended.told
+    assert rig.client.get("n9") == b"theirs"
 
 
 def test_a_double_key_in_a_large_first_load(rig: Rig) -> None:
