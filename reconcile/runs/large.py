@@ -22,6 +22,7 @@ from reconcile.runs.delta import (
     check_inserts,
     commit_range,
 )
+from reconcile.source.frontiers import SourceClock
 from reconcile.source.reading import Still, check_still
 from reconcile.source.subscription import open_subscription
 
@@ -31,14 +32,14 @@ READ_AT_MOST_S = 0.2
 """How long a read may wait before clock and signals are checked."""
 
 
-def apply_range(run: ViewRun, until: int, still: Still, *, repeat: bool) -> None:
+def apply_range(run: ViewRun, until: int, still: Still, clock: SourceClock, *, repeat: bool) -> None:
     """Apply the changes of (checkpoint, until] and move the checkpoint there.
 
     still: asked for each part. repeat: parts of it may be in Redis from an earlier attempt. Raises Doubt, UsageError.
     """
     parts = FIRST_PARTS
     while True:
-        task = _Range(run, until, still, repeat=repeat)
+        task = _Range(run, until, still, clock, repeat=repeat)
         try:
             task.put(parts)
             break
@@ -58,7 +59,8 @@ def apply_range(run: ViewRun, until: int, still: Still, *, repeat: bool) -> None
 class _Range:
     """One attempt."""
 
-    def __init__(self, run: ViewRun, until: int, still: Still, *, repeat: bool) -> None:
+    def __init__(self, run: ViewRun, until: int, still: Still, clock: SourceClock, *, repeat: bool) -> None:
+        self._clock = clock
         self._run = run
         self._still = still
         self._until = until
@@ -105,7 +107,7 @@ class _Range:
         assert state.as_of is not None
         session, bound = run.open_session(), frontier_after(self._until)
         with open_subscription(
-            session, run.described.mapping, state.buckets, state.as_of, bound, part, salt=state.salt
+            session, run.described.mapping, self._clock, state.buckets, state.as_of, bound, part, salt=state.salt
         ) as subscription:
             check_still(self._still)
             while not subscription.finished:

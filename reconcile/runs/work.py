@@ -29,6 +29,7 @@ from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import Doubt, Follower, TooLarge, Until
 from reconcile.runs.follow import follow
 from reconcile.source.companion import CompanionDefinition
+from reconcile.source.frontiers import Explained, SourceClock
 from reconcile.source.reading import Reading, Still, check_still, explain, open_reading, still
 from reconcile.source.subscription import Subscription, open_subscription
 
@@ -135,7 +136,7 @@ def _delta_only(run: ViewRun) -> Follower | None:
             hint=f"run: reconcile run --view {run.view.name} (it takes a snapshot where that is needed)",
         )
     try:
-        return _delta(run, decision.as_of, explained.frontiers.now, explained.ids)
+        return _delta(run, decision.as_of, explained)
     except Doubt as doubt:
         raise settled_by_snapshot(run, doubt) from doubt
 
@@ -190,7 +191,7 @@ def _attempt(run: ViewRun, forced: Forced | None) -> Follower | None:
             decision = Snapshot("keys that waited for consent are gone")
         if isinstance(decision, Snapshot):
             return _snapshot(run, reading, Forced(decision), companion)
-    return _delta(run, decision.as_of, reading.explained.frontiers.now, reading.explained.ids)
+    return _delta(run, decision.as_of, reading.explained)
 
 
 def _snapshot_at_present(run: ViewRun, forced: Forced) -> Follower | None:
@@ -229,15 +230,15 @@ def _waiting_keys_are_gone(run: ViewRun) -> bool:
 # -- deltas -----------------------------------------------------------------------------------------------------------
 
 
-def _delta(run: ViewRun, as_of: int, now: int, ids: list[str]) -> Follower | None:
+def _delta(run: ViewRun, as_of: int, explained: Explained) -> Follower | None:
     """Catch up with the present. Return a follower if there is more to follow."""
     run.report.action = "delta"
     pending = run.state.pending
     if pending is not None:
-        _repeat_pending(run, pending.until, ids)
+        _repeat_pending(run, pending.until, explained)
     if as_of == MAX_TIMESTAMP:
         return None
-    run.present = now
+    run.present = now = explained.frontiers.now
     moment = run.follow_until
     # A view whose turn comes only when --for is over is brought to the present all the same.
     following = moment is not None and time.monotonic() < moment
@@ -245,7 +246,7 @@ def _delta(run: ViewRun, as_of: int, now: int, ids: list[str]) -> Follower | Non
     if until.up_to is not None and frontier_after(run.state.as_of or 0) >= until.up_to:
         run.report.action = "none"
         return None
-    follower = Follower(run, _subscribe(run, until.up_to, still_reading(run, ids)), until)
+    follower = Follower(run, _subscribe(run, until.up_to, still_reading(run, explained.ids), explained.clock), until)
     if until.moment is not None:
         return follower
     with run.report.phase("delta"):
@@ -254,7 +255,7 @@ def _delta(run: ViewRun, as_of: int, now: int, ids: list[str]) -> Follower | Non
     return None
 
 
-def _subscribe(run: ViewRun, up_to: Frontier | None, still: Still) -> Subscription:
+def _subscribe(run: ViewRun, up_to: Frontier | None, still: Still, clock: SourceClock) -> Subscription:
     """SUBSCRIBE from the checkpoint; its read hold is in place on return.
 
     still: whether the query reads the objects of the checkpoint, asked once the subscription has begun: a view that was
@@ -263,7 +264,9 @@ def _subscribe(run: ViewRun, up_to: Frontier | None, still: Still) -> Subscripti
     state = run.state
     session = run.open_session()
     subscription = run.closing.enter_context(
-        open_subscription(session, run.described.mapping, state.buckets, state.as_of or 0, up_to, salt=state.salt)
+        open_subscription(
+            session, run.described.mapping, clock, state.buckets, state.as_of or 0, up_to, salt=state.salt
+        )
     )
     check_still(still)
     return subscription
@@ -293,19 +296,20 @@ def _past_too_large(run: ViewRun) -> None:
     check_still(lambda: run.described.identity(explained) == run.state.identity)
     present = max(explained.frontiers.now, (run.state.as_of or 0) + 1)
     with run.report.phase("parts"):
-        large.apply_range(run, present, still_reading(run, explained.ids), repeat=False)
+        large.apply_range(run, present, still_reading(run, explained.ids), explained.clock, repeat=False)
 
 
-def _repeat_pending(run: ViewRun, until: int, ids: list[str]) -> None:
+def _repeat_pending(run: ViewRun, until: int, explained: Explained) -> None:
     """Repeat exactly the range (as_of, until] that an earlier run was applying when it died."""
     bound = Until(up_to=frontier_after(until))
-    follower = Follower(run, _subscribe(run, bound.up_to, still_reading(run, ids)), bound, repeat=True)
+    subscription = _subscribe(run, bound.up_to, still_reading(run, explained.ids), explained.clock)
+    follower = Follower(run, subscription, bound, repeat=True)
     try:
         follow(follower)
     except (TooLarge, ResultTooLarge):
         follower.subscription.cancel()
         with run.report.phase("parts"):
-            large.apply_range(run, until, still_reading(run, ids), repeat=True)
+            large.apply_range(run, until, still_reading(run, explained.ids), explained.clock, repeat=True)
     run.stop.check()
 
 
@@ -318,7 +322,7 @@ def _follow_after(run: ViewRun, reading: Reading) -> Follower | None:
         _note_stop(run, behind=False)
         return None
     run.present = reading.as_of
-    follower = Follower(run, _subscribe(run, None, reading.still), Until(moment=moment))
+    follower = Follower(run, _subscribe(run, None, reading.still, reading.explained.clock), Until(moment=moment))
     reading.end()
     return follower
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from reconcile.core.decide import Frontiers
 from reconcile.core.times import MAX_TIMESTAMP
@@ -30,11 +31,24 @@ class SourceObject(Struct, frozen=True):
     kind: str
 
 
+class SourceClock(Struct, frozen=True):
+    """Materialize's time, whatever the clock of this host says."""
+
+    told_ms: int
+    told_at_s: float = field(default_factory=time.monotonic)
+    """Monotonic time when it was told."""
+
+    def now_s(self) -> float:
+        """Return Materialize's time in seconds since the epoch."""
+        return self.told_ms / 1000 + time.monotonic() - self.told_at_s
+
+
 class Explained(Struct, frozen=True):
-    """Frontiers of a query and the objects it reads."""
+    """Frontiers of a query, the objects it reads, and the time by which they were told."""
 
     frontiers: Frontiers
     objects: tuple[SourceObject, ...]
+    clock: SourceClock
 
     @property
     def ids(self) -> list[str]:
@@ -70,4 +84,4 @@ def _parse(explained: dict[str, Any]) -> Explained:
         since = max(since, int(read[0]) if read else MAX_TIMESTAMP)
         uppers += [int(written[0])] if written else []
     frontiers = Frontiers(since=since, upper=min(uppers, default=None), now=int(chosen))
-    return Explained(frontiers, tuple(objects))
+    return Explained(frontiers, tuple(objects), SourceClock(frontiers.now))

@@ -19,6 +19,7 @@ from reconcile.core.times import Frontier
 from reconcile.errors import ReconcileError, Unavailable
 from reconcile.source import query
 from reconcile.source.errors import translated
+from reconcile.source.frontiers import SourceClock
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
 
@@ -52,8 +53,16 @@ class Subscription:
     """Changes of the view after `as_of`; `stream` holds those received."""
 
     def __init__(
-        self, session: Session, mapping: Mapping, buckets: int, as_of: int, up_to: Frontier | None, salt: int = 0
+        self,
+        session: Session,
+        mapping: Mapping,
+        clock: SourceClock,
+        buckets: int,
+        as_of: int,
+        up_to: Frontier | None,
+        salt: int = 0,
     ) -> None:
+        self._clock = clock
         self._session = session
         self._pgconn = session.connection.pgconn
         self._up_to = up_to
@@ -202,7 +211,7 @@ class Subscription:
         if self.hydrated:
             limit = min(limit, PROGRESS_TIMEOUT_S)
         # A view WITH (REFRESH …) makes progress up to its next refresh; until then there is nothing to send.
-        since_frontier_s = time.time() - self.stream.frontier / 1000
+        since_frontier_s = self._clock.now_s() - self.stream.frontier / 1000
         if min(time.monotonic() - self._silent_since, since_frontier_s) > limit:
             raise Unavailable(
                 f"Materialize said nothing for {limit:g} s, not even progress",
@@ -213,6 +222,7 @@ class Subscription:
 def begin_subscription(
     session: Session,
     mapping: Mapping,
+    clock: SourceClock,
     buckets: int,
     as_of: int,
     up_to: Frontier | None = None,
@@ -228,13 +238,14 @@ def begin_subscription(
     session.stop.check()
     with translated(session.stop):
         session.connection.pgconn.send_query(query.subscribe(mapping, as_of, up_to, part).encode())
-    return Subscription(session, mapping, buckets, as_of, up_to, salt)
+    return Subscription(session, mapping, clock, buckets, as_of, up_to, salt)
 
 
 @contextlib.contextmanager
 def open_subscription(
     session: Session,
     mapping: Mapping,
+    clock: SourceClock,
     buckets: int,
     as_of: int,
     up_to: Frontier | None = None,
@@ -242,7 +253,7 @@ def open_subscription(
     salt: int = 0,
 ) -> Iterator[Subscription]:
     """Yield a subscription that has started; it ends with the block. Raises HistoryLost if as_of is not readable."""
-    subscription = begin_subscription(session, mapping, buckets, as_of, up_to, part, salt)
+    subscription = begin_subscription(session, mapping, clock, buckets, as_of, up_to, part, salt)
     try:
         _await_start(subscription, session)
         yield subscription

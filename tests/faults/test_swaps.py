@@ -92,7 +92,7 @@ def test_between_explain_and_subscribe(
         mode, options = "snapshot", {"follow_s": 0.5}
     with monkeypatch.context() as patch:
         if "part" in kind:
-            patch.setattr(Follower, "turn", too_large)
+            patch.setattr(Follower, "step", too_large)
         if kind == "before parts":
             really = work._past_too_large
             patch.setattr(work, "_past_too_large", lambda run: (swap(), really(run)))

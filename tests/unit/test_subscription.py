@@ -14,6 +14,7 @@ from psycopg import pq
 
 from reconcile.errors import Unavailable
 from reconcile.source import subscription as subscriptions
+from reconcile.source.frontiers import SourceClock
 from reconcile.source.subscription import Subscription
 from reconcile.stop import Stop
 from tests.support.mappings import string_mapping
@@ -79,7 +80,7 @@ def subscribed(server: Server, as_of: int, read_timeout_s: float) -> Subscriptio
     session: Any = SimpleNamespace(
         connection=SimpleNamespace(pgconn=server), stop=Stop(), view="v", read_timeout_s=read_timeout_s
     )
-    return Subscription(session, MAPPING, 16, as_of, None)
+    return Subscription(session, MAPPING, SourceClock(time.time_ns() // 1_000_000), 16, as_of, None)
 
 
 def past() -> int:
@@ -130,6 +131,23 @@ def test_progress_ahead_of_time_is_a_promise_of_silence(server: Server, monkeypa
     server.say(progress(next_refresh))
     assert subscription.read(0.3, LIMIT)
     assert not subscription.read(0.4, LIMIT)
+    with pytest.raises(Unavailable, match="said nothing"):
+        subscription.read(0.8, LIMIT)
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_silence_is_noticed_whatever_the_clock_of_this_host_says(
+    seconds: int, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that is an hour behind would take progress for a promise, and one ahead a promise for silence."""
+    monkeypatch.setattr(subscriptions, "PROGRESS_TIMEOUT_S", 0.1)
+    as_of = past()
+    subscription = subscribed(server, as_of, read_timeout_s=30.0)
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + seconds)
+    server.say(progress(int(now_s * 1000) + 500))
+    assert subscription.read(0.3, LIMIT)
+    assert not subscription.read(0.3, LIMIT)
     with pytest.raises(Unavailable, match="said nothing"):
         subscription.read(0.8, LIMIT)
 
