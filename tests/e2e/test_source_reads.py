@@ -16,6 +16,7 @@ from reconcile.errors import DataError, HistoryLost, Unavailable
 from reconcile.source import query, reading
 from reconcile.source import session as sessions
 from reconcile.source.columns import map_columns
+from reconcile.source.frontiers import SourceClock
 from reconcile.source.query import Mapping
 from reconcile.source.reading import open_reading
 from reconcile.source.session import Session
@@ -24,6 +25,8 @@ from reconcile.stop import Stop
 from tests.support.sources import Source
 
 LIMIT = 1 << 20
+CLOCK = SourceClock(0)
+"""Nothing here waits for a promise of silence to be over."""
 SALT = "0123456789abcdef" * 2
 Open = Callable[[], Session]
 
@@ -137,7 +140,7 @@ def test_one_thread_follows_several_views(source: Source, connect: Open) -> None
     asking = connect()
     mapping = mapped(asking, source)
     as_of = now(asking, mapping)
-    following = [begin_subscription(connect(), mapping, 16, as_of) for _ in range(5)]
+    following = [begin_subscription(connect(), mapping, CLOCK, 16, as_of) for _ in range(5)]
     for i in range(20):
         source.put(**{f"k{i}": str(i)})
     until = now(asking, mapping)
@@ -162,7 +165,7 @@ def test_a_poll_of_a_silent_view_returns_at_once(source: Source, connect: Open) 
     source.retain_history()
     session = connect()
     mapping = mapped(session, source)
-    subscription = begin_subscription(session, mapping, 16, now(session, mapping))
+    subscription = begin_subscription(session, mapping, CLOCK, 16, now(session, mapping))
     began = time.monotonic()
     for _ in range(100):
         subscription.poll(LIMIT)
@@ -178,7 +181,7 @@ def test_the_bound_ends_a_subscription_that_is_only_polled(source: Source, conne
     as_of = now(session, mapping)
     source.put(a="1")
     up_to = now(connect(), mapping) + 1
-    subscription = begun(begin_subscription(session, mapping, 16, as_of, up_to))
+    subscription = begun(begin_subscription(session, mapping, CLOCK, 16, as_of, up_to))
     give_up_at = time.monotonic() + 10
     while not subscription.finished and time.monotonic() < give_up_at:
         if not subscription.poll(LIMIT):
@@ -196,8 +199,8 @@ def test_lost_history_is_told_when_the_start_is_awaited(source: Source, connect:
     mapping = mapped(session, source)
     past = now(session, mapping) - 100_000
     with pytest.raises(HistoryLost):
-        begun(begin_subscription(session, mapping, 16, past))
-    polled = begin_subscription(other, mapping, 16, past)
+        begun(begin_subscription(session, mapping, CLOCK, 16, past))
+    polled = begin_subscription(other, mapping, CLOCK, 16, past)
     select.select([polled], [], [], 10.0)
     with pytest.raises(HistoryLost):
         polled.poll(LIMIT)

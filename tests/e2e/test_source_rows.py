@@ -104,7 +104,7 @@ def test_rows_are_the_same_on_every_path(
         for key, value in expected.items():
             assert reading.rows_of_key(session, mapping, key, None) == [(key, value)]
     up_to = reads.as_of + 1
-    with open_subscription(connected(source), mapping, 16, as_of, up_to) as subscription:
+    with open_subscription(connected(source), mapping, reads.explained.clock, 16, as_of, up_to) as subscription:
         while not subscription.finished:
             subscription.read(1.0, 1 << 20)
     assert subscription.stream.take().puts == {key: value for key, value in expected.items() if value is not None}

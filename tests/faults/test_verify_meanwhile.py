@@ -233,8 +233,7 @@ def test_verify_while_another_applies(
             def half_done(applying: Io = applying, n: int = n) -> None:
                 seen = scene.see()
                 done = list(seen.data.values()).count(f"at {n}".encode())
-                if not applying.fired and seen.state["pending"] and 0 < done < len(seen.data):
-                    applying.fired = True
+                if not applying.frozen.is_set() and seen.state["pending"] and 0 < done < len(seen.data):
                     applying.frozen.set()
                     assert applying.thaw.wait(60)
 
