@@ -122,6 +122,10 @@ class UpdateStream:
         """Note that the stream ended by itself, the only proof that everything below UP TO has arrived."""
         self._close(up_to)
 
+    def drop(self) -> None:
+        """Forget what is held: it is too much, and another way is taken, which needs the memory."""
+        self._open, self._closed = Net(self.buckets, self.salt), Net(self.buckets, self.salt)
+
     def take(self) -> Changes:
         """Return the net changes below the frontier; later updates are kept. Raises DataError."""
         closed, self._closed = self._closed, Net(self.buckets, self.salt)

@@ -106,6 +106,7 @@ class Follower:
             self.commit(stream.take(), stream.frontier)
             self.run.report.updates = stream.updates
         elif stream.size_bytes > limit:
+            stream.drop()
             raise TooLarge
         return ends or subscription.finished
 

@@ -114,6 +114,7 @@ class _Range:
                 subscription.read(READ_AT_MOST_S, limit)
                 run.stop.check()
                 if subscription.stream.size_bytes > limit and not subscription.finished:
+                    subscription.stream.drop()
                     raise TooLarge
         session.close()
         run.report.updates += subscription.stream.updates

@@ -11,9 +11,9 @@ from collections.abc import Callable
 LOOK_EVERY_KEYS = 4000
 """After this many keys without a pause Redis is asked how quick it is."""
 REST_S = 0.1
-PIECE_S = 0.00025
-"""A round trip of this length hides a piece: what Redis stores in 0.2 ms (Layout.piece_keys)."""
-MOST_PIECES = 16
+PIECE_S = 0.00015
+"""A round trip of this length hides a piece: what Redis stores in 0.1 ms (Layout.piece_keys)."""
+MOST_PIECES = 32
 FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 1.0
 

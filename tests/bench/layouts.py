@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from tests.bench.measure import Sample
 from tests.bench.world import PLAIN, World
 
 LAYOUTS: dict[str, dict[str, object]] = {
@@ -15,26 +13,20 @@ LAYOUTS: dict[str, dict[str, object]] = {
     "json": {"value": ["a", "b"], "layout": "json"},
     "hash": {"value": ["a", "b"], "layout": "hash"},
 }
-TURNS = 3
 
 
 def measure_layouts(world: World) -> None:
-    """First loads in turn, each into nothing."""
+    """A first load of each into nothing."""
     plain = world.command(PLAIN, "run")
     commands = {name: _configured(plain, name, world.source.relation, keys) for name, keys in LAYOUTS.items()}
-    samples: dict[str, list[Sample]] = {name: [] for name in LAYOUTS}
-    sizes: dict[str, float] = {}
-    for _ in range(TURNS):
-        for name, command in commands.items():
-            world.clients[PLAIN].execute_command("FLUSHDB", "SYNC")
-            before = _used_bytes(world)
-            samples[name].append(world.launcher.run(command))
-            sizes[name] = (_used_bytes(world) - before) / world.rows
+    for name, command in commands.items():
+        world.clients[PLAIN].execute_command("FLUSHDB", "SYNC")
+        before = _used_bytes(world)
+        sample = world.launcher.run(command)
+        world.results.layouts[f"{name}_s"] = sample.seconds
+        world.results.layouts[f"{name}_user_s"] = sample.user_s
+        world.results.layouts[f"{name}_bytes"] = (_used_bytes(world) - before) / world.rows
     world.clients[PLAIN].execute_command("FLUSHDB", "SYNC")
-    for name, some in samples.items():
-        world.results.layouts[f"{name}_s"] = median(one.seconds for one in some)
-        world.results.layouts[f"{name}_user_s"] = median(one.user_s for one in some)
-        world.results.layouts[f"{name}_bytes"] = sizes[name]
 
 
 def _configured(command: list[str], name: str, relation: str, keys: dict[str, object]) -> list[str]:

@@ -277,3 +277,13 @@ def test_bad_rows_are_refused_at_the_first_closed_range_where_they_exist(history
         target.apply(changes)
         target.check(content)
         values = dict(content.keys())
+
+
+def test_what_is_dropped_takes_no_memory() -> None:
+    """When more changed than may be held, another way is taken, and needs the memory."""
+    stream = UpdateStream(10, 16)
+    stream.feed([b"12\tf\t1\ta\t1\n", b"13\tt\t\\N\t\\N\t\\N\n", b"14\tf\t1\tb\t1\n"])
+    assert stream.size_bytes > 0
+    stream.drop()
+    assert stream.size_bytes == 0
+    assert not stream.has_changes

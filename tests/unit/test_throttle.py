@@ -96,7 +96,7 @@ def test_small_writes_with_a_rest_between_are_not_measured() -> None:
     assert world.pings == 0
 
 
-@pytest.mark.parametrize(("latency_s", "pieces"), [(0.0001, 1), (0.0005, 2), (0.003, 12), (0.08, MOST_PIECES)])
+@pytest.mark.parametrize(("latency_s", "pieces"), [(0.0001, 1), (0.0004, 2), (0.0031, 20), (0.08, MOST_PIECES)])
 def test_the_further_away_the_larger_the_writes(latency_s: float, pieces: int) -> None:
     """Other clients wait for a round trip anyway."""
     world = World()
