@@ -13,6 +13,7 @@ freezes       the call waits until `thaw` is set
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -132,7 +133,11 @@ class Io:
             patch.setattr(sessions, "connect", self._connecting("source.connect", sessions.connect, Session.close))
             # An early scan is another thread's: how many of its calls come before the rows differs from run to run.
             patch.setattr(early_scan, "HELD_NAMES", 0)
-            yield self
+            try:
+                yield self
+            finally:
+                if self.dead:
+                    gc.collect()  # what the dead run had open dies too, here; later it would talk to the server
 
     def _sending(self, send: Any, read_until: Any) -> Any:
         def sending(wire: Wire, commands: Sequence[Command], **options: Any) -> Ticket:
