@@ -22,6 +22,8 @@ from reconcile.target.port import Counters
 
 MAX_GROUPED_ROWS = 100_000
 """The most rows that Materialize groups by key to find keys with several rows: it holds them in memory."""
+UPTIME_UNIT_MS = 1000
+"""Redis tells its uptime in whole seconds, so a server may seem to have started up to a second too early."""
 
 _UNEXPLAINED = (Cause.CHANGED_OUTSIDE, Cause.SURPLUS, Cause.NO_CHECKPOINT)
 """Causes of drift where the manifest does not count the bucket's extra keys."""
@@ -81,11 +83,13 @@ def since_last_look(counters: Counters, turn: Turn, now_ms: int) -> RedisCounter
         return None
     started_ms = None if counters.uptime_s is None else max(0, now_ms - counters.uptime_s * 1000)
     same = counters.run_ids == turn.run_id
+    restarted = False
+    if started_ms is not None and turn.run_id and not same and started_ms + UPTIME_UNIT_MS > turn.looked_ms:
+        restarted, started_ms = True, max(started_ms, turn.looked_ms)
     before = turn if same else Turn()
     since_ms = turn.looked_ms or None if same else started_ms
     if " " in counters.run_ids and not same:
         since_ms = None  # several servers, and each counts since its own start
-    restarted = bool(turn.run_id) and not same and started_ms is not None and started_ms >= turn.looked_ms
     return RedisCounters(
         since_ms=since_ms,
         restarted_ms=started_ms if restarted else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from reconcile.core.state import Turn
 from reconcile.report.audit import RedisCounters
@@ -27,6 +28,7 @@ def told(since: int | None, restarted: int | None, evicted: int | None, expired:
         (counters(), LOOKED, told(900_000, None, 2, 4)),
         (counters(evicted=3), LOOKED, told(900_000, None, 3, 4)),
         (counters("b", uptime_s=50), LOOKED, told(950_000, 950_000, 12, 9)),
+        (counters("b", uptime_s=100), replace(LOOKED, looked_ms=900_700), told(900_700, 900_700, 12, 9)),
         (counters("b"), LOOKED, told(600_000, None, 12, 9)),
         (counters("b", uptime_s=None), LOOKED, told(None, None, 12, 9)),
         (counters(), Turn(), told(600_000, None, 12, 9)),
@@ -34,7 +36,18 @@ def told(since: int | None, restarted: int | None, evicted: int | None, expired:
         (counters(evicted=None), LOOKED, told(900_000, None, None, 4)),
         (counters(""), LOOKED, None),
     ],
-    ids=["same", "reset", "restart", "failover", "no uptime", "first", "one of two", "not told", "refused"],
+    ids=[
+        "same",
+        "reset",
+        "restart",
+        "restart in the same second",
+        "failover",
+        "no uptime",
+        "first",
+        "one of two",
+        "not told",
+        "refused",
+    ],
 )
 def test_since_the_last_look(seen: Counters, turn: Turn, expected: RedisCounters | None) -> None:
     """The same process: what came since. Another one: what it counted since its start, which may have been before."""
