@@ -80,8 +80,8 @@ def _pieces(chunks: Iterator[Rows], target: Target) -> Iterator[Rows]:
     waiting: list[Row] = []
     for chunk in chunks:
         waiting += chunk
-        size_bytes = sum([len(row[0]) + len(row[1] or b"") for row in waiting])
-        most = max(1, min(target.piece_keys, len(waiting) * PIECE_BYTES // max(1, size_bytes)))
+        size_bytes = sum([len(row[0]) + len(row[1] or b"") for row in chunk])
+        most = max(1, min(target.piece_keys, len(chunk) * PIECE_BYTES // max(1, size_bytes)))
         whole = len(waiting) // most * most
         for start in range(0, whole, most):
             yield waiting[start : start + most]

@@ -74,10 +74,10 @@ def read_scope(
     if grain > asked:
         now, rows_in = fingerprints(run, reading, companion, grain)
     buckets = known or grain
-    comparable = bool(known) and state.fingerprint_salt == salt_of(run, companion) and grain == known
+    comparable = grain == known and state.fingerprint_salt == salt_of(run, companion)
     everything = why.everything or run.request.deep or not known
     dirty = changed = list(range(buckets))
-    if stored is not None and comparable and known and not why.everything:
+    if stored is not None and comparable and not why.everything:
         changed = [b for b, (x, y) in enumerate(zip(now, stored, strict=True)) if x != y]
         if not everything:
             dirty = sorted({*changed, *suspects, *run.stored.surplus})

@@ -151,7 +151,7 @@ def test_a_change_that_died_explains_only_its_own_buckets(kind: str, rig: Rig) -
     rig.client.mset({f"p:foreign{n}": "x" for n in range(640)})
     rig.client.hset(STATE, "pending", json.dumps({"kind": kind, "until": int(time.time() * 1000), "clean": True}))
     rig.client.setrange("reconcile:{default}:fingerprints", 8 * 3, bytes(8))
-    time.sleep(4)
+    rig.source.await_oblivion()
     ended = rig.run("snapshot", deep=True)
     assert ended.code == 5, ended.told
     kept = sum(b"foreign" in key for key in owned(rig.client))

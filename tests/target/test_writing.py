@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -192,39 +192,38 @@ def test_a_state_that_is_written_as_the_lease_is_taken(
         write(target, whole(ROWS, 100))
 
 
-def test_a_lease_that_another_run_takes_first(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was free a moment ago: nothing is written, and no token raised over the other's head."""
-    really, key = Wire.send, place.own("lease")
+def overtaken(
+    place: Place, monkeypatch: pytest.MonkeyPatch, due: Callable[[Sequence[Command]], bool], nth: int = 1
+) -> None:
+    """Another run takes the lease just before the nth send that is `due`; acquiring is refused, and the lease stays."""
+    really, key, seen = Wire.send, place.own("lease"), 0
 
     def sending(wire: Wire, commands: Sequence[Command], **options: Any) -> Ticket:
-        if commands[0][:2] == ("SET", key):
-            place.do("SET", key, "another", "PX", 10_000)
+        nonlocal seen
+        if due(commands):
+            seen += 1
+            if seen == nth:
+                place.do("SET", key, "another", "PX", 10_000)
         return really(wire, commands, **options)
 
     monkeypatch.setattr(Wire, "send", sending)
     with place.target() as target, pytest.raises(LeaseHeld, match="another"):
         target.acquire(30, owner=b"me", reset=False)
     assert place.do("GET", key) == b"another"
+
+
+def test_a_lease_that_another_run_takes_first(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was free a moment ago: nothing is written, and no token raised over the other's head."""
+    key = place.own("lease")
+    overtaken(place, monkeypatch, lambda commands: commands[0][:2] == ("SET", key))
     assert place.state() in ({}, [])
 
 
 def test_a_lease_that_ended_between_two_looks(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """It never ended, and was removed by another run, which has taken its own by now: that one is left alone."""
-    place.do("SET", place.own("lease"), "strange")
-    really, key, looks = Wire.send, place.own("lease"), 0
-
-    def sending(wire: Wire, commands: Sequence[Command], **options: Any) -> Ticket:
-        nonlocal looks
-        looks += ("WATCH", key) in commands
-        if looks == 2:
-            looks += 1
-            place.do("SET", key, "another", "PX", 10_000)
-        return really(wire, commands, **options)
-
-    monkeypatch.setattr(Wire, "send", sending)
-    with place.target() as target, pytest.raises(LeaseHeld, match="another"):
-        target.acquire(30, owner=b"me", reset=False)
-    assert place.do("GET", key) == b"another"
+    key = place.own("lease")
+    place.do("SET", key, "strange")
+    overtaken(place, monkeypatch, lambda commands: ("WATCH", key) in commands, nth=2)
 
 
 @pytest.mark.parametrize("command", [("SET", "x"), ("SET", "x", "EX", 7200), ("RPUSH", "x")])
