@@ -55,30 +55,30 @@ class Server:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.load_cert_chain(settings.tls_cert, settings.tls_key)
 
-    def run(self) -> None:
-        """Serve until `stop`."""
-        threading.Thread(target=self._tick, name="tick", daemon=True).start()
+    def start(self) -> None:
+        """Serve, in threads of its own, until `stop`."""
         maintainer = Maintainer(self.store)
+        threading.Thread(target=self._tick, name="tick", daemon=True).start()
         threading.Thread(target=maintainer.run, args=(self._stop,), name="maintainer", daemon=True).start()
-        try:
-            while not self._stop.is_set():
-                try:
-                    sock, _ = self._listener.accept()
-                except OSError:
-                    break
-                threading.Thread(target=self._client, args=(sock,), daemon=True).start()
-        finally:
-            self._stop.set()
-            self.store.close()
-            if self._temporary is not None:
-                shutil.rmtree(self._temporary, ignore_errors=True)
+        threading.Thread(target=self._accept, name="accept", daemon=True).start()
 
     def stop(self) -> None:
-        """End `run`; from any thread."""
+        """Serve no more clients and close the store; the threads end with the process."""
         self._stop.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.store.close()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _accept(self) -> None:
+        while not self._stop.is_set():
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                break
+            threading.Thread(target=self._client, args=(sock,), daemon=True).start()
 
     def _tick(self) -> None:
         store, count = self.store, itertools.count(1)
