@@ -60,12 +60,18 @@ class Base(ABC):
 
     def throttle(self, limits: LimitSettings, stop: Stop) -> None:
         """See port."""
-        self._throttle = Throttle(limits.writes_per_second, limits.latency_max_s, self._ping, stop.wait)
+        self._throttle = Throttle(limits.writes_per_second, limits.latency_max_s, self._ping, self._others, stop.wait)
 
     def _ping(self) -> float:
         began = time.monotonic()
         self._home.call("PING")
         return time.monotonic() - began
+
+    def _others(self) -> int | None:
+        # Redis counts what a cluster's scripts do as commands too, and they are taken for others'.
+        wire = self._home
+        executed = counters.executed(*wire.send([("INFO", "stats")]).replies())
+        return None if executed is None else executed - wire.commands
 
     def _make_way(self, write: Write) -> None:
         """Refuse what must not be written, and wait until the write may begin."""

@@ -10,11 +10,10 @@ from reconcile.target.port import Counters
 
 def parse(info: Any, size: Any) -> Counters:
     """Return the counters of one server. info, size: the replies; an error if INFO or DBSIZE was refused."""
-    text = info.decode("utf-8", "replace") if isinstance(info, bytes) else ""
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+    text, fields = _fields(info)
 
     def number(name: str) -> int | None:
-        return int(fields[name]) if fields.get(name, "").isdigit() else None
+        return _number(fields, name)
 
     expiring = [int(found) for found in re.findall(r"(?m)^db\d+:.*\bexpires=(\d+)", text)]
     return Counters(
@@ -28,6 +27,20 @@ def parse(info: Any, size: Any) -> Counters:
         used_bytes=number("used_memory"),
         max_bytes=number("maxmemory"),
     )
+
+
+def executed(info: Any) -> int | None:
+    """Return how many commands a server has executed since it started; None if it does not tell. info: INFO's reply."""
+    return _number(_fields(info)[1], "total_commands_processed")
+
+
+def _fields(info: Any) -> tuple[str, dict[str, str]]:
+    text = info.decode("utf-8", "replace") if isinstance(info, bytes) else ""
+    return text, dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+
+
+def _number(fields: dict[str, str], name: str) -> int | None:
+    return int(fields[name]) if fields.get(name, "").isdigit() else None
 
 
 def joined(nodes: list[Counters]) -> Counters:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from reconcile.target.layouts.string import Strings
+from reconcile.target.throttle import MOST_PIECES
 from tests.support.command import Command
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import owned, prefixed
@@ -77,6 +79,39 @@ def test_a_change_that_does_not_fit(mode: str, rows: Source, redis_server: Redis
     assert sum(seen) >= ROWS
     assert max(seen) <= Strings.piece_keys
     assert owned(redis_server.client()) == prefixed(rows.content())
+
+
+@contextlib.contextmanager
+def another_client(server: RedisServer) -> Iterator[None]:
+    """Another client that reads a key every 5 ms."""
+    over = threading.Event()
+
+    def read() -> None:
+        client = server.client()
+        while not over.wait(0.005):
+            client.get("other")
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "beside a reader"])
+def test_large_pieces_while_redis_serves_nobody_else(
+    others: bool, source: Source, redis_server: RedisServer, command: Command
+) -> None:
+    """There is nobody to spare then, and round trips cost time. The rate makes the load last until that is known."""
+    source.execute("INSERT INTO t SELECT 'key' || n, 'v' || n FROM generate_series(1, 100000) AS n")
+    command.config["limits"] = {"writes_per_second": 80_000}
+    watched = Watched(redis_server)
+    with another_client(redis_server) if others else contextlib.nullcontext():
+        command("run")
+    largest = max(watched.done())
+    assert largest < MOST_PIECES * Strings.piece_keys if others else largest == MOST_PIECES * Strings.piece_keys
 
 
 def test_a_change_that_fits(rows: Source, redis_server: RedisServer, command: Command) -> None:

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import pytest
 
-from reconcile.target.throttle import LONGEST_PAUSE_S, MOST_PIECES, Throttle
+from reconcile.target.throttle import COUNT_EVERY_S, COUNT_LASTS_S, LONGEST_PAUSE_S, MOST_PIECES, Throttle
 
 
 class World:
-    """A clock that only waiting moves, and a Redis whose answers take as long as said."""
+    """A clock that only waiting moves, and a Redis whose answers take as long as said, which serves others or not."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.latency_s = 0.001
         self.pings = 0
+        self.others_per_s: float | None = 500.0
+        self.executed = 0.0
 
     def clock(self) -> float:
         return self.now
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
+        self.executed += seconds * (self.others_per_s or 0)
 
     def ping(self) -> float:
         self.pings += 1
-        self.now += self.latency_s
+        self.wait(self.latency_s)
         return self.latency_s
 
+    def others(self) -> int | None:
+        return None if self.others_per_s is None else int(self.executed)
+
     def throttle(self, rate: int | None, latency_max_s: float | None) -> Throttle:
-        return Throttle(rate, latency_max_s, self.ping, self.wait, self.clock)
+        return Throttle(rate, latency_max_s, self.ping, self.others, self.wait, self.clock)
 
 
 def test_the_rate_holds_over_any_number_of_writes() -> None:
@@ -92,11 +98,11 @@ def test_small_writes_with_a_rest_between_are_not_measured() -> None:
     throttle = world.throttle(None, 0.005)
     for _ in range(160):
         throttle.before(250)
-        world.now += 1
+        world.wait(1)
     assert world.pings == 0
 
 
-@pytest.mark.parametrize(("latency_s", "pieces"), [(0.0001, 1), (0.0004, 2), (0.0031, 20), (0.08, MOST_PIECES)])
+@pytest.mark.parametrize(("latency_s", "pieces"), [(0.0001, 1), (0.0002, 2), (0.0031, 41), (0.08, MOST_PIECES)])
 def test_the_further_away_the_larger_the_writes(latency_s: float, pieces: int) -> None:
     """Other clients wait for a round trip anyway."""
     world = World()
@@ -105,6 +111,70 @@ def test_the_further_away_the_larger_the_writes(latency_s: float, pieces: int) -
     assert throttle.pieces == 1, "not known yet"
     throttle.before(4_000)
     assert throttle.pieces == pieces
+
+
+def write_for(world: World, throttle: Throttle, seconds: float) -> None:
+    """Write 4,000 keys every 10 ms."""
+    for _ in range(round(seconds * 100)):
+        throttle.before(4_000)
+        world.wait(0.01 - world.latency_s)
+
+
+@pytest.mark.parametrize(
+    ("others_per_s", "pieces"),
+    [
+        pytest.param(0, MOST_PIECES, id="alone"),
+        pytest.param(1, MOST_PIECES, id="health checks"),
+        pytest.param(10, 13, id="a client that asks now and then"),
+        pytest.param(5_000, 13, id="many"),
+        pytest.param(None, 13, id="INFO is refused"),
+    ],
+)
+def test_only_others_are_spared(others_per_s: float | None, pieces: int) -> None:
+    """Writes are large while Redis serves nobody else."""
+    world = World()
+    world.others_per_s = others_per_s
+    throttle = world.throttle(None, 0.005)
+    write_for(world, throttle, 3)
+    assert throttle.pieces == pieces
+
+
+def test_others_that_come_and_go_are_noticed() -> None:
+    """Who comes is noticed at once; who goes is gone a second later, however many they were."""
+    world = World()
+    world.others_per_s = 0
+    throttle = world.throttle(None, 0.005)
+    write_for(world, throttle, 1)
+    assert throttle.pieces == MOST_PIECES
+    world.others_per_s = 100_000
+    write_for(world, throttle, 2 * COUNT_EVERY_S)
+    assert throttle.pieces == 13
+    world.others_per_s = 0
+    write_for(world, throttle, COUNT_LASTS_S + 2 * COUNT_EVERY_S)
+    assert throttle.pieces == MOST_PIECES
+
+
+def test_what_was_known_is_soon_out_of_date() -> None:
+    """After a pause in which nobody looked, others may be there again."""
+    world = World()
+    world.others_per_s = 0
+    throttle = world.throttle(None, 0.005)
+    write_for(world, throttle, 1)
+    world.wait(2 * COUNT_LASTS_S)
+    assert throttle.pieces == 13
+
+
+def test_our_own_commands_at_the_start_do_not_count() -> None:
+    """The first count has nothing to be compared with: it says neither that others are there nor that they are not."""
+    world = World()
+    world.executed, world.others_per_s = 1e9, 0
+    throttle = world.throttle(None, 0.005)
+    world.wait(COUNT_EVERY_S)
+    throttle.before(4_000)
+    assert throttle.pieces == 13
+    world.wait(COUNT_EVERY_S)
+    throttle.before(4_000)
+    assert throttle.pieces == MOST_PIECES
 
 
 def test_with_the_throttle_off_nobody_is_spared() -> None:

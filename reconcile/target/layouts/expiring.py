@@ -19,7 +19,7 @@ class ExpiringStrings:
     """Rows as strings, written with PXAT."""
 
     batch_keys = 5_000
-    piece_keys = 50
+    piece_keys = 25
     one_by_one = True
     new_by_itself = True
 

@@ -13,7 +13,7 @@ class Strings:
     """Rows as plain strings."""
 
     batch_keys = 50_000
-    piece_keys = 125
+    piece_keys = 60
     one_by_one = False
     new_by_itself = True
 
