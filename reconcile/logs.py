@@ -14,6 +14,8 @@ from reconcile.errors import ConfigError
 from reconcile.texts import printable, printable_lines, to_json
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+LIBRARIES = ("psycopg", "redis")
+"""Their warnings appear among ours, in the same form. Without a handler Python would print them to stderr as text."""
 
 
 class TextFormatter(logging.Formatter):
@@ -56,7 +58,7 @@ class _FileHandler(logging.FileHandler):
 
 
 def set_up(settings: LoggingSettings) -> None:
-    """Configure the 'reconcile' logger. Raises ConfigError for settings that cannot be applied."""
+    """Configure the loggers of reconcile and LIBRARIES. Raises ConfigError for settings that cannot be applied."""
     handler = _open(settings.file) if settings.file else logging.StreamHandler(sys.stderr)
     if settings.format:
         handler.setFormatter(_formatter(settings.format))
@@ -64,10 +66,12 @@ def set_up(settings: LoggingSettings) -> None:
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(TextFormatter(TEXT_FORMAT))
-    logger = logging.getLogger("reconcile")
-    logger.handlers[:] = [handler]
-    logger.setLevel(settings.level.upper())
-    logger.propagate = False
+    level = logging.getLevelName(settings.level.upper())
+    for name in ("reconcile", *LIBRARIES):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level if name == "reconcile" else max(level, logging.WARNING))
+        logger.propagate = False
 
 
 def _open(path: str) -> logging.Handler:

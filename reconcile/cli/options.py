@@ -136,7 +136,7 @@ def ended_in_time(settings: Settings) -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def _ended_by_signals(stop: Stop) -> Iterator[None]:
-    """End the run at a committed time at SIGTERM or SIGINT, and at once at a second one."""
+    """End the run at a committed time at SIGTERM, SIGINT or SIGHUP, and at once at a second one."""
     import signal
 
     received: list[int] = []
@@ -147,7 +147,11 @@ def _ended_by_signals(stop: Stop) -> Iterator[None]:
         received.append(number)  # not stop.requested: a first signal after the deadline must not cut the ending short
         stop.request(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    ending = [signal.SIGTERM, signal.SIGINT]
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup ignores it
+        ending.append(hangup)
+    before = {number: signal.signal(number, end) for number in ending}
     try:
         yield
     finally:

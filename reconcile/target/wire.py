@@ -36,6 +36,9 @@ Command = tuple[Arg, ...]
 JOIN_BYTES = 16_384
 """Commands that are sent together share buffers of up to this size, one record of TLS. A larger one is not copied."""
 
+SMALLEST_LIMIT_BYTES = 1 << 20
+"""Redis allows no lower client-query-buffer-limit; it closes the connection of a client that exceeds it, unanswered."""
+
 NAME: Command = ("CLIENT", "SETNAME", "reconcile")
 """So that CLIENT LIST shows whose connection it is."""
 
@@ -43,11 +46,12 @@ NAME: Command = ("CLIENT", "SETNAME", "reconcile")
 class Ticket:
     """The replies to come for commands that were sent together."""
 
-    __slots__ = ("_replies", "_wire", "count", "transaction")
+    __slots__ = ("_replies", "_wire", "count", "size_bytes", "transaction")
 
-    def __init__(self, wire: Wire, count: int, *, transaction: bool) -> None:
+    def __init__(self, wire: Wire, count: int, size_bytes: int, *, transaction: bool) -> None:
         self._wire = wire
         self.count = count
+        self.size_bytes = size_bytes
         self.transaction = transaction
         self._replies: list[Any] | None = None
 
@@ -97,9 +101,10 @@ class Wire:
     def send(self, commands: Sequence[Command], *, transaction: bool = False) -> Ticket:
         """Send commands without waiting. transaction: they write, so a lost connection leaves the outcome unknown."""
         packed = _joined([pack_command(command) for command in commands])  # type: ignore[arg-type]
+        size_bytes = sum(map(len, packed))
         self.commands += len(commands)
-        self.bytes_sent += sum(map(len, packed))
-        ticket = Ticket(self, len(commands), transaction=transaction)
+        self.bytes_sent += size_bytes
+        ticket = Ticket(self, len(commands), size_bytes, transaction=transaction)
         self._under_way.append(ticket)
         with self._in_use():
             self._connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
@@ -140,7 +145,14 @@ class Wire:
 
     def _lost(self, error: Exception) -> ReconcileError:
         if not self._stop.requested:
-            return translate(error)
+            lost = translate(error)
+            under_way_bytes = sum(ticket.size_bytes for ticket in self._under_way)
+            if isinstance(lost, Unavailable) and under_way_bytes > SMALLEST_LIMIT_BYTES:
+                lost.hint = (
+                    f"is it running? It may also take less at a time than the {under_way_bytes / 1e6:.1f} MB under way "
+                    "(client-query-buffer-limit, a proxy): lower limits.batch_max_bytes"
+                )
+            return lost
         return Incomplete(
             f"stopped ({self._stop.reason}) while waiting for Redis; what was committed stays",
             hint="the next run continues from the checkpoint",

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.support.redis_state import Stored, owned, prefixed, state
 STOP_S = 1.0
 """A run ends within this after a signal or its deadline, plus one batch; tests allow SLACK_S more."""
 ROWS = 30_000
+ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 SHORT_RUNS_MAX = 60
 """Five to ten are enough; on a machine that others load a run gets less done."""
 TIMES = Path(os.environ.get("RECONCILE_TEST_TIMES", os.devnull))
@@ -47,6 +49,19 @@ class Phase:
 
 
 PHASES = ["load", "fingerprints", "repair", "scan", "catch-up", "following", "verify", "verify: scan"]
+
+
+@pytest.fixture(autouse=True)
+def hangups() -> Iterator[Callable[[Any], None]]:
+    """What becomes of SIGHUP in commands that are started: by default it ends them, even if we run under nohup."""
+    before = signal.getsignal(signal.SIGHUP)
+
+    def become(handler: Any) -> None:
+        signal.signal(signal.SIGHUP, handler)
+
+    become(signal.SIG_DFL)
+    yield become
+    become(before)
 
 
 def prepare(rig: Rig, name: str) -> Phase:
@@ -108,8 +123,8 @@ def settled(rig: Rig, phase: Phase, as_of_before: str) -> None:
 
 @pytest.mark.parametrize("name", PHASES)
 def test_signal(name: str, rig: Rig) -> None:
-    """SIGTERM or SIGINT in a phase: exit 4 within a second plus one batch, progress committed, the lease given back."""
-    number = [signal.SIGTERM, signal.SIGINT][PHASES.index(name) % 2]
+    """A signal in a phase: exit 4 within a second plus one batch, progress committed, the lease given back."""
+    number = ENDING[PHASES.index(name) % len(ENDING)]
     phase = prepare(rig, name)
     before = state(rig.client).get("as_of", "")
     rig.limits["lease"] = "1h"
@@ -145,7 +160,7 @@ def test_deadline(name: str, rig: Rig, request: pytest.FixtureRequest) -> None:
     settled(rig, phase, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", ENDING)
 def test_a_second_signal_ends_at_once(number: signal.Signals, rig: Rig) -> None:
     """Whatever the run waits for: the second signal does not wait for it."""
     rig.fill(3000)
@@ -162,6 +177,24 @@ def test_a_second_signal_ends_at_once(number: signal.Signals, rig: Rig) -> None:
     note(f"second {number.name}", time.monotonic() - started)
     assert time.monotonic() - started < STOP_S + SLACK_S
     assert process.returncode == 128 + number
+
+
+def test_a_hangup_that_is_ignored(rig: Rig, hangups: Callable[[Any], None]) -> None:
+    """Under nohup a run outlives its terminal."""
+    rig.fill(3000)
+    begun = rig.source_proxy.on(b"AS value FROM (", then="black_hole")
+    hangups(signal.SIG_IGN)
+    process = command_of(rig).start("run")
+    assert begun.seen.wait(30)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 4, out + err
+    assert "SIGTERM" in out
 
 
 def test_a_signal_with_a_dead_source(rig: Rig) -> None:

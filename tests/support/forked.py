@@ -32,6 +32,8 @@ import reconcile
 READ_WHEN_PYTHON_STARTS = ("PYTHON", "LC_", "LANG")
 ORDER_MAX_BYTES = 1 << 17
 NUMBER = struct.Struct("=i")
+INHERITED = (signal.SIGHUP,)
+"""Signals that a process ignores if the one that started it does (nohup)."""
 
 
 def suits(env: Mapping[str, str]) -> bool:
@@ -53,7 +55,9 @@ class Forked:
         err, theirs_err = os.pipe()
         self._status, theirs_status = socket.socketpair()
         self._pipes: dict[BinaryIO, list[bytes]] = {os.fdopen(out, "rb"): [], os.fdopen(err, "rb"): []}
-        order = json.dumps({"args": args, "cwd": str(cwd), "env": dict(env), "main": main}).encode()
+        ignored = [int(number) for number in INHERITED if signal.getsignal(number) is signal.SIG_IGN]
+        asked = {"args": args, "cwd": str(cwd), "env": dict(env), "ignored": ignored, "main": main}
+        order = json.dumps(asked).encode()
         with theirs_status:
             socket.send_fds(_parent()[0], [order], [theirs_out, theirs_err, theirs_status.fileno()])
         os.close(theirs_out)
@@ -166,6 +170,8 @@ def _become(order: dict[str, Any], out: int, err: int, status: int) -> None:
     for name in os.environ.keys() - order["env"].keys():
         del os.environ[name]
     os.environ.update(order["env"])
+    for number in INHERITED:
+        signal.signal(number, signal.SIG_IGN if number in order["ignored"] else signal.SIG_DFL)
     time.tzset()
 
 

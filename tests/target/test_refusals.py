@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,3 +158,17 @@ def test_protected_mode(tmp_path: Path, single: Place) -> None:
         with pytest.raises(AccessError) as refused, replace(place, settings=wrong).target():
             pass
         assert "hunter2" not in refused.value.message
+
+
+def test_a_server_that_takes_less_at_a_time(tmp_path: Path) -> None:
+    """It hangs up without a word; the hint names the limits. A small write that is lost says nothing of them."""
+    with start_redis(tmp_path, "--client-query-buffer-limit", "1mb") as server, of_server(server).armed() as target:
+        with pytest.raises(Unavailable) as large:
+            target.commit(Write(puts={b"p:%d" % n: b"x" * 10_000 for n in range(300)}))
+        assert "3.0 MB" in (large.value.hint or "")
+        assert "limits.batch_max_bytes" in (large.value.hint or "")
+    with start_redis(tmp_path) as server, of_server(server).armed() as target:
+        server.stop(signal.SIGKILL)
+        with pytest.raises(Unavailable) as small:
+            target.commit(Write(puts={b"p:1": b"x"}))
+        assert "limits.batch_max_bytes" not in (small.value.hint or "")
