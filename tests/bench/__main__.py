@@ -1,6 +1,7 @@
 """`python -m tests.bench`: measure, show and keep each figure as it comes, print the table at the end.
 
 The results file keeps the last measurement on the stand-in and the last on a real Materialize; the table shows both.
+With --only, it keeps the figures of the other steps.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def main() -> None:
     compileall.compile_dir(reconcile.__path__[0], quiet=1)
     os.environ["RECONCILE_TEST_REDIS"] = options.redis
     sizes = sorted({int(text) for text in options.rows.split(",")} | ({HUGE_ROWS} if options.huge else set()))
-    measurement = Measurement(real=environment.source_url() is not None, repeat=options.repeat)
+    measurement = Measurement(real=environment.source_url() is not None, repeat=options.repeat, whole=not options.only)
     book = Book.read(options.json)
     steps = options.only or list(scenario.STEPS)
     for rows in sizes:

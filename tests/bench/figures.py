@@ -183,9 +183,8 @@ def _parallel(results: Results) -> list[Figure]:
     whole = "× one process"
     return [
         _derived("shards_cpu", "first load in 4 shards at once, total CPU", told["cpu"], whole, 1.15),
-        _derived(
-            "shards_rows_cpu", "the same without what a run costs that has nothing to do", told["rows_cpu"], whole
-        ),
+        _derived("shards_serial_cpu", "one after another, total CPU", told["serial_cpu"], whole),
+        _derived("shards_rows_cpu", "the same without the starts", told["rows_cpu"], whole),
         _derived("shards_seconds", "first load in 4 shards at once, time", told["seconds"], whole),
     ]
 

@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.bench.document import REAL, STANDIN
-from tests.bench.measure import ROOT
+from tests.bench.document import REAL, STANDIN, Book, Measurement
+from tests.bench.measure import ROOT, Results
 from tests.support.environment import SOURCE_URL
 from tests.support.sources import SourceServer
 
@@ -23,7 +23,8 @@ EXPECTED = {
     "mixed", "mixed_bytes", "mixed_companion", "deep", "mass_delta", "mass_snapshot",
     "verify", "delta", "visible_p50", "visible_p90", "source_p50", "extra_p50", "extra_p90", "cold_start",
     "help", "memory_load", "memory_deep", "memory_verify", "memory_mass_delta", "memory_mass_snapshot",
-    "shards_cpu", "shards_rows_cpu", "shards_seconds", "json_load", "json_bytes", "hash_load", "hash_bytes",
+    "shards_cpu", "shards_serial_cpu", "shards_rows_cpu", "shards_seconds",
+    "json_load", "json_bytes", "hash_load", "hash_bytes",
     "views_unchanged", "views_visible_p50", "views_extra_p50", "views_peak",
     "views_sockets", "views_threads", "views_source_p50", "views_cpu",
     "readers_quiet", "readers_copy", "readers_load", "readers_free", "throttle_cost",
@@ -81,3 +82,26 @@ def test_a_step_that_fails_costs_no_other_its_figures(tmp_path: Path) -> None:
     (size,) = pages[STANDIN]["sizes"]
     assert {figure["key"] for figure in size["figures"]} == {"cold_start", "help"}
     assert "bash" in size["failures"]["load"]
+
+
+def test_a_few_steps_keep_the_figures_of_the_others(tmp_path: Path) -> None:
+    """What a measurement of some steps does not measure stays, at this size and at others; a whole one starts anew."""
+    path = tmp_path / "b.json"
+    old = {"rows": 2000, "key": "help", "value": 1.0}
+    cold = {"rows": 2000, "key": "cold_start", "value": 2.0}
+    other = {"rows": 9000, "key": "help", "value": 3.0}
+
+    def size(rows: int, *figures: dict[str, object]) -> dict[str, object]:
+        return {"rows": rows, "unit_s": 0.5, "figures": figures, "counters": [], "readers": {"kept": 1}}
+
+    path.write_text(json.dumps({STANDIN: {"sizes": [size(2000, old, cold), size(9000, other)], "growth": []}}))
+    measured = {"ratio": 4.0, "first_statement": 0.1, "imports": 0.1, "python": 0.1, "help": 0.5}
+    for whole, kept in ((False, {(2000, "help"): 5.0, (2000, "cold_start"): 4.0, (9000, "help"): 3.0}),
+                        (True, {(2000, "help"): 5.0, (2000, "cold_start"): 4.0})):  # fmt: skip
+        measurement = Measurement(real=False, repeat=1, whole=whole, sizes=[Results(2000, cold=measured)])
+        Book.read(path).keep(measurement)
+        sizes = json.loads(path.read_text())[STANDIN]["sizes"]
+        found = {(size["rows"], figure["key"]): figure["value"] for size in sizes for figure in size["figures"]}
+        assert found == kept
+        assert sizes[0]["unit_s"] == (None if whole else 0.5)
+        assert sizes[0]["readers"] == ({} if whole else {"kept": 1})
