@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from msgspec import Struct
 
 from reconcile.core import digest
-from reconcile.core.digest import MAX_BUCKETS
 from reconcile.core.framing import Row
 from reconcile.report.run_report import ViewReport
 from reconcile.source.reading import Reading
@@ -62,13 +61,13 @@ def add_page(digests: list[int], page: Page, salt: int) -> None:
 
 
 def add_both(
-    sides: Sides, chunks: Iterator[Rows], wanted: Callable[[bytes], bool] | None = None
+    sides: Sides, chunks: Iterator[Rows], buckets: int, wanted: Callable[[bytes], bool] | None = None
 ) -> tuple[list[int], list[int]]:
-    """Return (source, target): digests of all rows, and of the wanted keys Redis really holds, in MAX_BUCKETS buckets.
+    """Return (source, target): digests of all rows, and of the wanted keys Redis really holds.
 
     Both are read in parallel: this takes as long as the slowest of source, Redis and this process.
     """
-    source, held = [0] * MAX_BUCKETS, [0] * MAX_BUCKETS
+    source, held = [0] * buckets, [0] * buckets
     with contextlib.closing(sides.target.rows(wanted)) as pages:
         for number, chunk in enumerate(chunks):
             sides.stop.check()

@@ -21,7 +21,7 @@ from reconcile.compare.contents import BucketContents, Difference, Keys
 from reconcile.compare.sides import add_both
 from reconcile.core import digest, drift, guard
 from reconcile.core.changes import name_of
-from reconcile.core.digest import UNKNOWN, Fingerprints
+from reconcile.core.digest import MAX_BUCKETS, UNKNOWN, Fingerprints
 from reconcile.core.drift import Cause, Triple, Verdict
 from reconcile.core.state import State
 from reconcile.errors import ExitCode, HistoryLost, Incomplete, ResultTooLarge, Unavailable, UsageError
@@ -161,12 +161,13 @@ class _Audit(Struct):
     def _suspects(self, reading: Reading, exact: bool) -> tuple[list[int], int]:
         """Return buckets that seem to differ, and how many there are in all."""
         run, report = self.run, self.run.report
-        with report.phase("read"):
-            source_fine, held_fine = self._read(reading)
         state = run.stored.state
         known = state is not None and state.as_of is not None and records.is_there(run.stored)
-        rows = digest.count(sum(source_fine))
-        buckets = state.buckets if state is not None and known else digest.choose_buckets(rows)
+        # Not in more buckets than needed: each row touches one at random, and few of them fit the processor's cache.
+        fine = state.buckets if state is not None and known else MAX_BUCKETS
+        with report.phase("read"):
+            source_fine, held_fine = self._read(reading, fine)
+        buckets = fine if known else digest.choose_buckets(digest.count(sum(source_fine)))
         source, held = digest.fold(source_fine, buckets), digest.fold(held_fine, buckets)
         report.keys = digest.count(sum(source[b] for b in self._chosen(buckets)))
         report.buckets = buckets
@@ -183,15 +184,15 @@ class _Audit(Struct):
             self.evidence.add_duplicates(Keys())
         return suspects, buckets
 
-    def _read(self, reading: Reading) -> tuple[list[int], list[int]]:
-        """Return the digests of source and Redis, at the finest granularity."""
+    def _read(self, reading: Reading, buckets: int) -> tuple[list[int], list[int]]:
+        """Return the digests of source and Redis."""
         run, (i, n) = self.run, self.subset
         sides = run.sides(reading)
         if n == 1 or run.stored.state is None:
-            return add_both(sides, reading.rows())
+            return add_both(sides, reading.rows(), buckets)
         known = run.stored.state.buckets
         chunks = reading.rows_of(list(self._chosen(known)), known)
-        return add_both(sides, chunks, lambda key: digest.bucket_of(key, known) % n == i)
+        return add_both(sides, chunks, buckets, lambda key: digest.bucket_of(key, known) % n == i)
 
     def _against_manifest(
         self, suspects: list[int], source: list[int], held: list[int], now: Fingerprints | None, exact: bool
