@@ -10,6 +10,7 @@ MATERIALIZE_URL counts as RECONCILE_TEST_MATERIALIZE_URL.
 
 from __future__ import annotations
 
+import tracemalloc  # noqa: F401 - pytest's own import, from inside the collector, may meet a half imported module
 from collections.abc import Generator, Iterator
 
 import pytest
