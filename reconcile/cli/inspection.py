@@ -155,7 +155,8 @@ def explain(common: Common, key: str, view: str | None, show_values: bool, max_r
     """Explain the state of one key.
 
     Shows its value in the view and in Redis, and at which times; who may write it and when it was last accessed; and
-    the verdict. KEY is the key in Redis; the view's prefix may be omitted. Changes nothing. Exit 0 for any verdict.
+    the verdict. KEY is the key in Redis, or as redis-cli and reports show it (\\x00); the view's prefix may be omitted.
+    Changes nothing. Exit 0 for any verdict.
 
     \b
     Examples:

@@ -17,6 +17,8 @@ Frontier = NewType("Frontier", int)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MILLISECOND = datetime.timedelta(milliseconds=1)
 _NUMBER = re.compile(r"[0-9]{1,20}")
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ].*)?")
+"""fromisoformat takes any character for the T: it reads 2025-01-01+02:00 as two o'clock."""
 _DURATION = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)?")
 _UNIT_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, None: 1.0}
 
@@ -48,13 +50,16 @@ def parse_as_of(text: str, now_ms: int) -> int | None:
         value = now_ms - round(parse_duration(text[1:]) * 1000)
     else:
         try:
+            if _MOMENT.fullmatch(text) is None:
+                raise ValueError
             moment = datetime.datetime.fromisoformat(text)
         except ValueError:
             raise UsageError(
                 f"{text!r} is not a time", hint="use now, milliseconds, RFC 3339 with zone, or -5m"
             ) from None
         if moment.tzinfo is None:
-            raise UsageError(f"{text!r} has no time zone", hint=f"write {text}Z or {text}+02:00")
+            whole = text if len(text) > len("2025-01-01") else f"{text}T00:00:00"
+            raise UsageError(f"{text!r} has no time zone", hint=f"write {whole}Z or {whole}+02:00")
         value = round((moment - _EPOCH) / _MILLISECOND)
     if not 0 <= value <= MAX_TIMESTAMP:
         raise UsageError(f"{text!r} is out of range")

@@ -120,9 +120,9 @@ class _ViewExamination:
             took_s = doctor_history.check_companion(
                 session, mapping, self._view, self._rows, self._schedule, findings, resumable=resumable
             )
-        with findings.checking("cost"):
-            if self._rows and not self._schedule.quick:
-                check_cost(session, mapping, self._view, self._rows, took_s, self._schedule.every_s, findings)
+            with findings.checking("cost"):
+                if self._rows and not self._schedule.quick:
+                    check_cost(session, mapping, self._view, self._rows, took_s, self._schedule.every_s, findings)
 
     def _redis(self, survey: Survey, source: tuple[Session, Mapping] | None) -> None:
         findings, view, redis = self._findings, self._view, self._settings.redis

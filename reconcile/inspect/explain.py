@@ -21,6 +21,7 @@ from reconcile.core.state import State
 from reconcile.errors import HistoryLost, Unavailable, UsageError
 from reconcile.inspect.claims import ClaimTable
 from reconcile.inspect.explained import Explanation, Written
+from reconcile.inspect.keynames import keys_named
 from reconcile.report.run_report import ViewReport
 from reconcile.source import session as sessions
 from reconcile.source.frontiers import Explained
@@ -37,8 +38,8 @@ LOOK_AGAIN_S = 0.25
 
 def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> Explanation:
     """Examine the key that `text` names, with or without the view's prefix. Raises ReconcileError."""
-    key = text.encode("utf-8", "surrogateescape")
-    whole = _view_of(chosen_views(settings, (name,) if name else ()), key)
+    keys = keys_named(text)
+    whole = _view_of(chosen_views(settings, (name,) if name else ()), keys)
     found = []
     with contextlib.ExitStack() as closing:
         survey = open_survey(settings.redis, stop)
@@ -46,7 +47,7 @@ def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> 
         session = sessions.connect(settings.materialize, stop)
         closing.callback(session.close)
         (n,) = survey.divisions([names_of(settings.redis, whole)])
-        for candidate in _candidates(whole, key):
+        for candidate in [one for key in keys for one in _candidates(whole, key)]:
             view = replace(whole, shard=shard_of(candidate, n))
             target = open_target(settings.redis, view, stop)
             closing.callback(target.close)
@@ -56,11 +57,12 @@ def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> 
     return next((one for one in found if _anything(one.seen)), found[0])
 
 
-def _view_of(views: list[ViewSettings], key: bytes) -> ViewSettings:
-    """Return the view to which this key belongs."""
+def _view_of(views: list[ViewSettings], keys: list[bytes]) -> ViewSettings:
+    """Return the view to which one of these keys belongs."""
     if len(views) == 1:
         return views[0]
-    fitting = [view for view in views if view.key_prefix and key.startswith(view.key_prefix.encode())]
+    prefixed = [view for view in views if view.key_prefix]
+    fitting = [view for view in prefixed if any(key.startswith(view.key_prefix.encode()) for key in keys)]
     if len(fitting) == 1:
         return fitting[0]
     names = ", ".join(view.name for view in views)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct, field
 
+from reconcile.config.query import parts, quoted
 from reconcile.config.settings import MaterializeSettings, RedisSettings, Settings
+from reconcile.config.values import Wrong
 from reconcile.errors import UsageError
 from reconcile.inspect.yaml_text import scalar
 from reconcile.source import catalog, query
@@ -65,10 +68,13 @@ def propose(session: Session, relations: Sequence[str]) -> list[Proposed]:
     proposed: list[Proposed] = []
     for relation in relations:
         try:
-            columns = session.columns(query.describe(query.all_of(relation)))
+            columns = session.columns(query.describe(query.all_of(quoted(relation))))
+        except Wrong as error:
+            raise UsageError(f"--relation: {relation!r} {error.problem}", hint=error.hint) from None
         except UsageError as error:
             names = [one.name for one in known_relations(session)]
-            close = difflib.get_close_matches(relation, [*names, *(_last(name) for name in names)], 3)
+            own = [catalog.plain_identifier(parts(name)[-1]) for name in names]
+            close = [shlex.quote(name) for name in difflib.get_close_matches(relation, [*names, *own], 3)]
             hint = f"did you mean {', '.join(close)}?" if close else f"there are: {', '.join(names[:10]) or 'none'}"
             raise UsageError(f"{relation} cannot be read: {error.message}", hint=hint) from error
         name = _unused(_last(relation), [one.name for one in proposed])

@@ -156,6 +156,10 @@ class ViewReport(Struct):
             if self._phases:
                 self.progress.phase(self.view, self._phases[-1], None)
 
+    def following(self) -> None:
+        """Show that the view is up to date and followed: what came before is over, though its phase was the last."""
+        self.progress.phase(self.view, "follow", None)
+
     def advance(self, rows: int) -> None:
         """Count rows that went through the current phase. Called per chunk, not per row."""
         if self._phases:

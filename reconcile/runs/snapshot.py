@@ -131,7 +131,7 @@ class _Snapshot:
             # From here on, neither this run nor the next takes for its own whatever it finds there.
             anew = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
             run.target.commit(Write(state=replace(anew, identity=self._identity)))
-            report.warnings.append("a key of the view already exists: every row is compared instead")
+            report.warnings.append("a key of the view already exists, or has several rows: all are compared instead")
             return False
         total = sum(digests)
         buckets = choose_grain(run, self._companion, digest.count(total), known=0)

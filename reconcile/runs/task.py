@@ -185,6 +185,7 @@ class Task:
         if follower is not None and not follower.ended:
             self._stop.share(None)
             run.release_session()
+            run.report.following()
             return follower
         self._conclude()
         return None

@@ -17,6 +17,7 @@ EVERY = "*"
 """Stands for all columns but those of the key and expires_at."""
 UNNAMED = "?column?"
 """Materialize's name for a column without one."""
+JSONB = 3802
 EXPIRY_TYPES = (1114, 1184)
 """timestamp, timestamptz."""
 _NUMERIC = {
@@ -30,9 +31,9 @@ _NUMERIC = {
 }
 _TEXT = {18: "char", 19: "name", 25: "text", 1042: "char(n)", 1043: "varchar"}
 _TIME = {1082: "date", 1083: "time", 1114: "timestamp", 1184: "timestamptz", 1186: "interval", 16552: "mz_timestamp"}
-_OTHER = {16: "boolean", 700: "real", 701: "double precision", 2950: "uuid", BYTEA: "bytea", 3802: "jsonb"}
+_OTHER = {16: "boolean", 700: "real", 701: "double precision", 2950: "uuid", BYTEA: "bytea", JSONB: "jsonb"}
 VALUE_TYPES = _NUMERIC | _TEXT | _TIME | _OTHER
-KEY_TYPES = {oid: name for oid, name in VALUE_TYPES.items() if oid not in (700, 701, 1186, 3802)}
+KEY_TYPES = {oid: name for oid, name in VALUE_TYPES.items() if oid not in (700, 701, 1186, JSONB)}
 
 
 def map_columns(
@@ -130,9 +131,10 @@ def _check_types(mapping: Mapping, view: str) -> None:
 def _check_type(column: Column, supported: dict[int, str], role: str, view: str) -> None:
     if column.oid not in supported:
         name = identifier(column.name)
+        as_json = f" or to_jsonb({name})" if JSONB in supported else ""
         raise SchemaError(
             f"column {column.name!r} of view {view} has a type that cannot be {role} ({_type_name(column)})",
-            hint=f"cast it in the query, e.g. {name}::text or to_jsonb({name})",
+            hint=f"cast it in the query, e.g. {name}::text{as_json}",
         )
 
 

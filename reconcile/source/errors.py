@@ -32,6 +32,7 @@ _DROPPED = (
 )
 _MISSING = r"unknown (catalog item|schema|database|cluster|function)|does not exist|invalid id"
 _NO_COLUMN = r"^column .* does not exist$"
+_NO_RELATION = r"^unknown (catalog item|schema|database)"
 _REFUSED = (
     r"invalid password|password authentication failed|authentication|role \".*\" does not exist|pg_hba"
     # blocked organisations and network policies (adapter/src/error.rs), and libpq without any password
@@ -75,7 +76,10 @@ def translate(error: psycopg.Error) -> ReconcileError:
     state = error.sqlstate or ""
     text = _first_line(error)
     if re.search(_HISTORY_LOST, text):
-        return HistoryLost(f"Materialize no longer has the requested time: {text}")
+        return HistoryLost(
+            f"Materialize no longer has the requested time: {text}",
+            hint="it keeps about a second of history, unless RETAIN HISTORY says more; reconcile doctor shows how much",
+        )
     if state.startswith("53300") or "max_connections limit" in text:
         return ConnectionLimit(
             f"Materialize takes no more connections: {text}",
@@ -141,10 +145,15 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
         )
     usage = re.search(_MISSING, text) or state.startswith((*_USAGE_CLASSES, "22"))
     if state not in _RETRY_STATES and usage:
-        where = "`sql`"
+        check = "check `sql` in the configuration"
         if re.search(_NO_COLUMN, text):
-            where += ", or with `relation` what key, key_template, value and expires_at name,"
-        return UsageError(f"Materialize refuses the query: {text}", hint=hint or f"check {where} in the configuration")
+            check = (
+                "check `sql`, or with `relation` what key, key_template, value and expires_at name, "
+                "in the configuration"
+            )
+        elif re.search(_NO_RELATION, text):
+            check = "check `sql` or `relation` in the configuration; names fold to lower case unless in double quotes"
+        return UsageError(f"Materialize refuses the query: {text}", hint=hint or check)
     if not state or state in _RETRY_STATES or isinstance(error, psycopg.OperationalError):
         return Unavailable(f"Materialize is not available: {text}", hint="is it running, and reachable from here?")
     return ReconcileError(f"Materialize reports {state}: {_without_values(text)}", hint=hint)

@@ -349,6 +349,18 @@ def test_a_view_that_fails_does_not_hide_the_next(command: Command, source: Sour
     assert {finding["check"] for finding in found if finding["view"] == "good"} >= {"keys", "history", "key space"}
 
 
+def test_a_value_that_cannot_be_computed(command: Command, source: Source) -> None:
+    """Counting the keys works, fingerprints fail: one finding, and the examination goes on."""
+    source.put(a="secret")
+    command.config["materialize"]["sql"] = f"SELECT key, value::int AS value FROM {source.schema}.t"
+    result = command("doctor", expect=2)
+    found = {finding["check"]: finding for finding in result.report["checks"]}
+    assert [name for name, finding in found.items() if finding["level"] == "fail"] == ["companion view"]
+    assert "cannot be evaluated" in found["companion view"]["message"]
+    assert "key space" in found
+    assert "secret" not in result.out + result.err
+
+
 def test_mz_redis_sync_beside_us(command: Command, source: Source, client: redis.Redis) -> None:
     """Its timestamp key is noticed, whether it was configured or not, and whether it is still being written."""
     client.set("mz_latest_timestamp", int(time.time() * 1000))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reconcile.config.load import load
+from reconcile.core.changes import name_of
 from reconcile.inspect.explain import explain_one
 from reconcile.stop import Stop
 from tests.support.command import Command
@@ -104,6 +105,16 @@ def test_another_type_and_odd_keys(command: Command, source: Source, redis_serve
         client.hset("p:typed", "field", "1")
     found = explained(command, "typed")
     assert (found["verdict"], found["redis"]["type"]) == ("changed outside", "hash")
+
+
+def test_bytes_that_no_shell_can_pass(command: Command, source: Source) -> None:
+    """Given as reports or as redis-cli show them, with or without the prefix."""
+    source.execute("CREATE TABLE b (key bytea, value text)")
+    source.execute(r"INSERT INTO b VALUES ('\x00ff', '1')")
+    command.config["materialize"]["sql"] = f"SELECT key, value FROM {source.schema}.b"
+    command("snapshot")
+    for shown in (name_of(b"p:\x00\xff"), r"p:\x00\xff", r"\x00\xff"):
+        assert explained(command, shown)["verdict"] == "in sync", shown
 
 
 def test_several_rows_for_the_key(command: Command, source: Source) -> None:

@@ -157,6 +157,24 @@ def test_relation_that_does_not_exist(command: Command, source: Source) -> None:
     assert f"{source.schema}.prices" in result.report["error"]["hint"]
 
 
+def test_relation_that_needs_quotes(command: Command, source: Source) -> None:
+    """The suggestion is another name than the refused one, ready for the shell."""
+    source.execute('CREATE TABLE "Prices" (key text, value text)')
+    hint = command("init", "--relation", f"{source.schema}.Prices", expect=2).report["error"]["hint"]
+    assert f"""'materialize.{source.schema}."Prices"'""" in hint
+    made = yaml.safe_load(command("init", "--relation", f'{source.schema}."Prices"').report["config"])
+    assert made["views"][0]["name"] == "Prices"
+
+
+@pytest.mark.parametrize("name", ["", " ", "a.b.c.d", "x; DROP TABLE t", "t) AS q; DROP TABLE t; --"])
+def test_relation_that_is_no_name(command: Command, source: Source, name: str) -> None:
+    """Refused as in a configuration, before any of it reaches Materialize: init creates nothing, and drops nothing."""
+    source.put(a="1")
+    result = command("init", "--relation", name.replace("t)", f"{source.schema}.t)"), expect=2)
+    assert "is not the name of a view" in result.report["error"]["message"]
+    command("snapshot")
+
+
 def test_choice_on_a_terminal(command: Command, source: Source) -> None:
     """It lists what there is on stderr, asks, and prints the configuration alone on stdout."""
     command.write_config()

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
+from reconcile.config.load import load
+from reconcile.report.progress import Progress
+from reconcile.runs.entry import execute
+from reconcile.runs.request import Request
+from reconcile.stop import Stop
 from tests.support.command import Command
 from tests.support.mappings import SALT, string_mapping
 from tests.support.redis_servers import RedisServer
@@ -281,3 +288,29 @@ def test_replaced_plain_view_is_noticed(source: Source, redis_server: RedisServe
     assert view["action"] == "snapshot", view
     assert owned(redis_server.client()) == {b"p:a": b"1!", b"p:b": b"2!"}
     command("verify")
+
+
+class Phases(Progress):
+    """Keeps the phases that were shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def phase(self, view: str, name: str, total_rows: int | None) -> None:
+        self.shown.append(name)
+
+
+@pytest.mark.parametrize("history", [True, False], ids=["delta", "snapshot"])
+def test_a_view_that_is_followed_is_shown_as_such(source: Source, command: Command, history: bool) -> None:
+    """Not as `connect` or `repair` for as long as --for lasts, which looks like a run that hangs."""
+    if history:
+        source.retain_history()
+    source.put(a="1")
+    command("run")
+    if not history:
+        source.await_oblivion()
+    command.write_config()
+    phases = Phases()
+    report = execute(load(str(command.config_path), {}), Request(mode="run", follow_s=1.5), Stop(), progress=phases)
+    assert report.views[0].action == ("delta" if history else "snapshot")
+    assert phases.shown[-1] == "follow"

@@ -67,6 +67,7 @@ def test_columns_that_cannot_be_mapped(given_columns: list[Column], message: str
     assert message in caught.value.message
     assert "orders" in caught.value.message
     assert hint in (caught.value.hint or "")
+    assert "cannot be a Redis key" not in message or "to_jsonb" not in (caught.value.hint or "")
     assert caught.value.exit_code == ExitCode.USAGE
 
 

@@ -352,3 +352,17 @@ def test_a_cluster_that_does_not_exist_is_looked_for_where_it_is_configured() ->
     meant = translate(error("XX000", "unknown cluster 'nope'"))
     assert "`cluster`" in (meant.hint or "")
     assert "sql" not in (meant.hint or "")
+
+
+@pytest.mark.parametrize("text", ["unknown catalog item 'prices'", "unknown schema 'shop'", "unknown database 'shop'"])
+def test_a_relation_that_does_not_exist_may_be_one_in_upper_case(text: str) -> None:
+    """The likeliest reason, and one may have given `relation` rather than `sql`."""
+    hint = translate(error("XX000", text)).hint or ""
+    assert "`relation`" in hint
+    assert "lower case" in hint
+
+
+def test_lost_history_says_where_history_comes_from() -> None:
+    """`snapshot --as-of -5m` is how people learn of it; what the server says names neither."""
+    meant = translate(error("XX000", "Timestamp (1755860001000) is not valid for all inputs: []"))
+    assert "RETAIN HISTORY" in (meant.hint or "")
