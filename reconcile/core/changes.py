@@ -38,6 +38,8 @@ class Changes(Struct):
     """Keys of `puts` that did not exist before the range."""
     digests: dict[int, int] = field(default_factory=dict)
     """Bucket → difference to add to its digest."""
+    marks: dict[bytes, int] = field(default_factory=dict)
+    """Key of a retracted row → Python's hash of its value."""
     null_buckets: set[int] = field(default_factory=set)
     """Buckets in which rows with a NULL value changed."""
 
@@ -165,7 +167,7 @@ class Net:
         deletes = [key for key in removed if key not in added]
         updates = len(removed) - len(deletes)
         inserts = [key for key in added if key not in removed] if len(added) > updates else []
-        return Changes(added, deletes, inserts, digests, null_buckets)  # type: ignore[arg-type]
+        return Changes(added, deletes, inserts, digests, removed, null_buckets)  # type: ignore[arg-type]
 
     def _drop_null_values(self) -> set[int]:
         """Drop rows with NULL values, which Redis does not hold, but note their buckets as changed."""

@@ -115,6 +115,13 @@ class Manifest:
         return digest.count(self.total)
 
 
+def empty_manifest(buckets: int) -> Manifest:
+    """Return the manifest of a view without keys."""
+    manifest = Manifest(buckets, "")
+    manifest.take(bytes(buckets * digest.RECORD_BYTES))
+    return manifest
+
+
 def whole_manifest(digests: Sequence[int]) -> Records:
     """Return all digests, in added-up form."""
     return Records(whole=digest.encode_manifest(digests))
@@ -155,6 +162,14 @@ def surplus_records(surplus: Mapping[int, int]) -> Records:
     """
     entries = [b.to_bytes(4, "big") + digest.encode_manifest([one]) for b, one in sorted(surplus.items())]
     return Records(whole=b"".join(entries))
+
+
+def fold_surplus(surplus: Mapping[int, int], buckets: int) -> dict[int, int]:
+    """Return the same for fewer buckets (a power of two)."""
+    found: dict[int, int] = {}
+    for bucket, one in surplus.items():
+        found[bucket & (buckets - 1)] = found.get(bucket & (buckets - 1), 0) + one
+    return found
 
 
 def decode_surplus(stored: bytes) -> dict[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -15,7 +15,7 @@ from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core.framing import EXPIRY_TOLERANCE_MS, split_expiry
 from reconcile.core.guard import Guard, largest
 from reconcile.core.state import Identity, Peak, State
-from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop
+from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop, Unavailable
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.connections import Connections
 from reconcile.runs.request import Request
@@ -113,8 +113,12 @@ class ViewRun(Struct):
 
     def sides(self, reading: Reading) -> Sides:
         """Return the source at one time and the target."""
-        expired = None if self.view.expires_at is None else self._is_expired
-        return Sides(reading, self.target, self.stop, self.report, self.state.salt, expired)
+        return Sides(reading, self.target, self.stop, self.report, self.state.salt, self.expired)
+
+    @property
+    def expired(self) -> Callable[[bytes], bool] | None:
+        """Tells whether a framed row has expired; None: rows do not expire."""
+        return None if self.view.expires_at is None else self._is_expired
 
     def _is_expired(self, framed: bytes) -> bool:
         at_ms, _ = split_expiry(framed)
@@ -138,6 +142,9 @@ class ViewRun(Struct):
         """Read the stored state again."""
         reset = self.request.reset_state and self.request.dry_run
         self.stored = Stored(None) if reset else self.target.stored()
+        if self.stored.state is not None:
+            # A view that remembered its keys may have claimed a prefix since; others go by what the state says.
+            self.stored.state = replace(self.stored.state, claim=self.target.range.encode())
         if self.request.allow_deletes and self.stored.state is not None:
             # Consent to fewer keys makes them the new measure; otherwise the guard would stop later runs.
             self.stored.state = replace(self.stored.state, peak=Peak())
@@ -223,10 +230,20 @@ def leased(run: ViewRun, keeper: LeaseKeeper) -> Iterator[None]:
         _acquire(run, owner)
         with run.target.kept_alive(keeper, owner, run.settings.limits.lease_s):
             run.read_stored()
+            _check_claim(run)
             yield
     finally:
         with contextlib.suppress(ReconcileError):
             run.target.release(owner)
+
+
+def _check_claim(run: ViewRun) -> None:
+    """Raise Unavailable if the view was dropped after this run had claimed its keys: another may have claimed them
+    since. A state with content is older than that, and holds the claim."""
+    if run.state.identity is None and not run.target.has_claim():
+        raise Unavailable(
+            f"view {run.view.name} was dropped as this run began", hint="the next run claims its keys again"
+        )
 
 
 def check_division(run: ViewRun) -> None:

@@ -116,6 +116,7 @@ class Follower:
     def commit(self, changes: Changes, frontier: Frontier) -> None:
         """Apply a closed range and move the checkpoint to frontier − 1."""
         as_of = min(frontier - 1, MAX_TIMESTAMP)
+        check_vanishing(self.run, changes)
         check_inserts(self.run, changes, repeat=self._repeat)
         before = self._manifest.keys
         add_to_manifest(self.run, self._manifest, changes.digests)
@@ -182,6 +183,22 @@ def check_deletes(run: ViewRun, deletes: int, before: int, after: int) -> None:
     limit = run.view.max_delete_fraction
     refusal = mass_delete(deletes, before, limit, run.view.name)
     raise Doubt("too many deletes at once", refusal=refusal, withheld=deletes)
+
+
+def check_vanishing(run: ViewRun, changes: Changes) -> None:
+    """Raise Doubt if a key that is to go holds another row than the one that went. Only where rows expire: one that had
+    expired was no longer in the way of a second row for its key (check_inserts)."""
+    expired = run.expired
+    if expired is None:
+        changes.marks = {}  # their memory may be needed now
+        return
+    going = [*changes.deletes, *(key for key, row in changes.puts.items() if key in changes.marks and expired(row))]
+    suspects: set[int] = set()
+    for key, held in chain.from_iterable(run.target.pages(going, unknown=True)):
+        if held is not None and held != changes.puts.get(key) and hash(held) != changes.marks[key]:
+            suspects.add(digest.bucket_of(key, run.state.buckets))
+    if suspects:
+        raise Doubt("a key holds another row than the one that is to go", suspects)
 
 
 def check_inserts(run: ViewRun, changes: Changes, *, repeat: bool) -> None:

@@ -7,9 +7,11 @@ whether there are too many is known only after all parts.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from reconcile.compare import records
 from reconcile.core.changes import Changes
-from reconcile.core.records import Records
+from reconcile.core.records import NO_RECORDS
 from reconcile.core.times import frontier_after
 from reconcile.errors import ResultTooLarge, UsageError
 from reconcile.runs.context import ViewRun
@@ -20,11 +22,14 @@ from reconcile.runs.delta import (
     applier_for,
     check_deletes,
     check_inserts,
+    check_vanishing,
     commit_range,
+    forget_of,
 )
 from reconcile.source.frontiers import SourceClock
 from reconcile.source.reading import Still, check_still
 from reconcile.source.subscription import open_subscription
+from reconcile.target.port import Write
 
 FIRST_PARTS = 8
 MAX_PARTS = 4096
@@ -67,8 +72,7 @@ class _Range:
         self._repeat = repeat
         self._with_deletes: list[int] = []
         self.manifest = records.manifest_of(run.state)
-        # Only in the end is it known which buckets are touched; until then no fingerprint is.
-        self.applier = applier_for(run, until, Records(whole=b""))
+        self.applier = applier_for(run, until, NO_RECORDS)
         self.touched = bytearray(run.state.buckets)
         """1 for buckets whose rows have changed: most of them, and there may be 2^17."""
 
@@ -79,9 +83,9 @@ class _Range:
             raise Doubt("the stored manifest does not match the state")
         before, deletes = self.manifest.keys, 0
         self.applier.mark()
-        run.stored.fingerprints = None
         for part in run.described.mapping.shard.residues(parts):
             changes = self._changes((part, parts))
+            check_vanishing(run, changes)
             check_inserts(run, changes, repeat=self._repeat)
             # Parts may share a bucket: there can be more parts than buckets.
             add_to_manifest(run, self.manifest, changes.digests)
@@ -91,8 +95,15 @@ class _Range:
                 self._with_deletes.append(part)
             for bucket in changes.touched:
                 self.touched[bucket] = 1
+            self._forget(changes.touched)
             self.applier.put_all(changes.puts.items())
             del changes  # before the next part arrives: each may be as large as memory_max
+
+    def _forget(self, touched: Collection[int]) -> None:
+        """Make the fingerprints of these buckets unknown before anything is written there. Others stay known: what lies
+        in their buckets is no leftover of this change, should it be cut short."""
+        if (forgotten := forget_of(self._run, touched)) and not self._run.request.dry_run:
+            self._run.target.send(Write(fingerprints=forgotten))
 
     def delete(self, parts: int) -> None:
         """Delete retracted keys, once the guard has allowed them."""

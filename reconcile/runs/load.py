@@ -98,7 +98,6 @@ def _send(run: ViewRun, puts: dict[bytes, bytes], rows: int, mark: State | None,
         raise Collision
     outcome = run.target.send(Write(puts=puts, only_new=True, state=mark))
     if outcome is not None and outcome.collided:
-        _settle(run, rows)
         raise Collision
     run.report.puts += before
     return rows

@@ -112,10 +112,10 @@ def choose_grain(run: ViewRun, companion: CompanionDefinition | None, rows: int,
 
 
 def left_behind(stored: Stored) -> Container[int]:
-    """Return the buckets that an unfinished change may have touched: those whose fingerprints are unknown; none, if the
-    manifest that went with them is gone."""
+    """Return the buckets that an unfinished change may have touched: those whose fingerprints are unknown; none, if
+    these, or the manifest that went with them, are gone. Before the first content there are neither."""
     if stored.fingerprints is None:
-        return range(MAX_BUCKETS)
+        return frozenset() if stored.state is not None and stored.state.digest else range(MAX_BUCKETS)
     if not records.is_there(stored):
         return frozenset()
     return frozenset(b for b, one in enumerate(stored.fingerprints) if one == UNKNOWN)

@@ -25,7 +25,16 @@ from reconcile.core import checkpoint, decide, digest, guard, pending, schedule
 from reconcile.core.changes import name_of
 from reconcile.core.checkpoint import Content
 from reconcile.core.digest import UNKNOWN, Fingerprints
-from reconcile.core.records import Manifest, Records, fingerprint_records, forget, surplus_records, whole_manifest
+from reconcile.core.records import (
+    Manifest,
+    Records,
+    empty_manifest,
+    fingerprint_records,
+    fold_surplus,
+    forget,
+    surplus_records,
+    whole_manifest,
+)
 from reconcile.core.state import Identity
 from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop
 from reconcile.runs import load
@@ -89,6 +98,9 @@ class _Snapshot:
         """Buckets that have keys which wait for consent."""
         self._own: Container[int] = left_behind(run.stored) if self._continues_clean else frozenset()
         """Buckets in which all that is left over is the view's own."""
+        lost = self._continues_clean and run.stored.fingerprints is None
+        self._everywhere = lost or pending.in_doubt(self._base)
+        """Whether any bucket may have keys that neither manifest nor source knows."""
 
     @property
     def is_first(self) -> bool:
@@ -217,7 +229,7 @@ class _Snapshot:
         own = {b for b in part.chosen if b in self._own and b not in self._asked}
         if self._manifest is not None and rule in (Rule.MANIFEST, Rule.CONSENT):
             beyond = {b: self._manifest[b] - part.found[b] for b in part.chosen}
-            if not scope.everything and not pending.in_doubt(self._base):
+            if not scope.everything and not self._everywhere:
                 always = self._asked | self._suspects
                 within = {b for b, more in beyond.items() if digest.normal(more)} | (always & within) | own
         return surplus.find(sides, part, within, beyond, rule, own, early)
@@ -237,7 +249,7 @@ class _Snapshot:
         if known is None or len(known) != scope.buckets:
             known = run.stored.fingerprints = digest.same_fingerprint(scope.buckets, UNKNOWN)
         if self._manifest is None or self._manifest.buckets != scope.buckets:
-            self._manifest = _empty_manifest(scope.buckets)
+            self._manifest = empty_manifest(scope.buckets)
         changed = {b: total.wanted[b] + found.explained.get(b, 0) for b in part.chosen}
         written = self._manifest.change(changed)
         for bucket in part.chosen:
@@ -346,7 +358,8 @@ class _Snapshot:
             whole = self._manifest.total
         for bucket in (*kept, *left):
             now[bucket & (buckets - 1)] = UNKNOWN
-        surplus_left = {b: one for b, one in run.stored.surplus.items() if b not in total.wanted} | left
+        elsewhere = {} if len(digests) == scope.buckets else run.stored.surplus
+        surplus_left = fold_surplus({b: one for b, one in elsewhere.items() if b not in total.wanted} | left, buckets)
         write = Write(
             manifest=manifest,
             fingerprints=fingerprint_records(now, run.stored.fingerprints),
@@ -385,9 +398,3 @@ class _Snapshot:
         report.commits += 1
         run.stored.state, run.stored.fingerprints, run.stored.surplus = new, now, left
         run.stored.manifest_bytes = buckets * digest.RECORD_BYTES
-
-
-def _empty_manifest(buckets: int) -> Manifest:
-    manifest = Manifest(buckets, "")
-    manifest.take(bytes(buckets * digest.RECORD_BYTES))
-    return manifest

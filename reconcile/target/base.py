@@ -190,6 +190,10 @@ class Base(ABC):
         """See port."""
         Claims(self._nodes).claim(self._names, self.range)
 
+    def has_claim(self) -> bool:
+        """See port."""
+        return Claims(self._nodes).has(self._names, self.range)
+
     def claim_warning(self) -> str | None:
         """See port."""
         return Claims(self._nodes).warning(self._names, self.range)
@@ -291,8 +295,8 @@ class Base(ABC):
     def forget(self, *, keys: bool) -> None:
         """Delete everything kept beside the view's keys and, with `keys`, its timestamp key; nothing can be written
         afterwards. The token counter stays: tokens are never reused."""
-        sets = self._names.remembered_sets if self.range.ownership == "remembered" else []
-        self._armed.end([("DEL", *self._names.forgotten, self._names.fences, *sets)])
+        # Names are forgotten whatever the range is now: a view that got a prefix later has them still.
+        self._armed.end([("DEL", *self._names.forgotten, self._names.fences, *self._names.remembered_sets)])
         for key in self._elsewhere(timestamp=keys):
             self._nodes.wire(self._nodes.owner_of(key)).call("UNLINK", key)
 

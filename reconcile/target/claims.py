@@ -62,9 +62,12 @@ class Claims:
             known = self._decoded(reply)
             of_state = self._of_state(names)
             settled = known.get(names.tag) == owned and of_state in (None, owned.encode())
+            # Of a view that is about to exchange one range for another, both count.
+            told = {tag: one for tag, one in known.items() if tag != names.tag}
             if not settled:
                 known |= self._of_states()
-            if (refusal := self._contradiction(names, owned, known)) is not None:
+            refusal = self._contradiction(names, owned, known) or contradiction(names.tag, owned, told)
+            if refusal is not None:
                 self._home.call("UNWATCH")
                 raise refusal
             if settled:
@@ -76,6 +79,12 @@ class Claims:
             if self._checked(self._home.send(commands).replies())[-1] is not None:
                 return
         raise Unavailable("other runs keep changing the claims", hint="the next run tries again")
+
+    def has(self, names: Names, owned: Range) -> bool:
+        """Whether the hash has this claim of the view. It only reads, so it may be asked under a fence."""
+        (reply,) = self._home.send([("HGET", CLAIMS, names.tag)]).replies()
+        self._checked([reply])
+        return bool(reply == owned.encode().encode())
 
     def release(self, names: Names) -> None:
         """Give up a view's claim."""
@@ -151,6 +160,7 @@ class Claims:
                 raise UsageError(
                     f"user {self._home.user} may not read and write {CLAIMS.decode()}, where "
                     "views record which keys are theirs",
-                    hint=f"ACL SETUSER {self._home.user} '~{CLAIMS.decode()}' +watch +hgetall +hset +hdel +multi +exec",
+                    hint=f"ACL SETUSER {self._home.user} '~{CLAIMS.decode()}' +watch +hget +hgetall +hset +hdel +multi "
+                    "+exec",
                 )
         return checked(replies)

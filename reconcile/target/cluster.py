@@ -37,6 +37,8 @@ class Cluster(Base):
     def send(self, write: Write) -> Outcome | None:
         """See port."""
         before = self.settle()
+        if before is not None and before.collided:
+            return before
         fence = self._armed
         fence.check()
         self._make_way(write)

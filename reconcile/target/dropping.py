@@ -66,8 +66,7 @@ def drop(settings: RedisSettings, view: str, stop: Stop, *, keys: bool, lease_s:
     try:
         claims = Claims(nodes)
         owned = _range_of(claims, names)
-        deleted = _forget(settings, names, owned, stop, keys=keys, lease_s=lease_s)
-        claims.release(names)
+        deleted = _forget(settings, names, claims, owned, stop, keys=keys, lease_s=lease_s)
     finally:
         for wire in nodes.opened():
             wire.close()
@@ -82,7 +81,9 @@ def _range_of(claims: Claims, names: Names) -> Range:
     return known[names.tag]
 
 
-def _forget(settings: RedisSettings, names: Names, owned: Range, stop: Stop, *, keys: bool, lease_s: float) -> int:
+def _forget(
+    settings: RedisSettings, names: Names, claims: Claims, owned: Range, stop: Stop, *, keys: bool, lease_s: float
+) -> int:
     target = opening.make_target(settings, names, owned, Strings(), stop)
     owner = lease.new_owner()
     try:
@@ -96,6 +97,7 @@ def _forget(settings: RedisSettings, names: Names, owned: Range, stop: Stop, *, 
         ):
             deleted = _delete(target, stop) if keys else 0
             target.forget(keys=keys)
+            claims.release(names)  # under the lease: a run that takes it next finds out (Target.has_claim)
     finally:
         target.release(owner)
         target.close()

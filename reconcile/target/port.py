@@ -202,6 +202,10 @@ class Target(Protocol):
         is in the way, UsageError if the user may not write claims."""
         ...
 
+    def has_claim(self) -> bool:
+        """Whether the claim is still there. It only reads, so it may be asked between two writes."""
+        ...
+
     def claim_warning(self) -> str | None:
         """Return why a claim would be refused, for callers that do not write. None: it would not be, or unknown."""
         ...
@@ -241,7 +245,8 @@ class Target(Protocol):
     # -- writing -------------------------------------------------------------------------------------------------
 
     def send(self, write: Write) -> Outcome | None:
-        """Send without waiting; returns the outcome of the write before, if that was still under way.
+        """Send without waiting; returns the outcome of the write before, if that was still under way. If that collided,
+        nothing is sent.
 
         Raises LeaseLost when another run has taken over; then nothing was written."""
         ...

@@ -27,6 +27,8 @@ class Single(Base):
     def send(self, write: Write) -> Outcome | None:
         """See port."""
         before = self.settle()
+        if before is not None and before.collided:
+            return before
         fence = self._armed
         fence.check()
         self._make_way(write)

@@ -11,8 +11,8 @@ import pytest
 
 from reconcile.core.framing import Row
 from reconcile.errors import ResultTooLarge, Unavailable
+from reconcile.runs import large, scope, work
 from reconcile.runs import load as loads
-from reconcile.runs import scope
 from reconcile.source import session as sessions
 from reconcile.source.reading import Reading
 from reconcile.target.layouts.string import Strings
@@ -157,6 +157,49 @@ def test_a_change_that_died_explains_only_its_own_buckets(kind: str, rig: Rig) -
     kept = sum(b"foreign" in key for key in owned(rig.client))
     assert kept >= 600, kept
     assert state(rig.client)["surplus"] == str(kept)
+
+
+def test_a_large_delta_that_died_explains_only_what_it_had_come_to(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Applied in parts, as memory did not suffice; then the history goes. Keys of others are no leftovers of it."""
+    rig.source.retain_history()
+    rig.view = {"buckets": 64}
+    rig.fill(200)
+    assert rig.run().code == 0
+    rig.client.mset({f"p:foreign{n}": "x" for n in range(640)})
+    rig.source.put(**{f"n{n}": "new" for n in range(3)})
+    really, asked = large._Range._changes, 0
+
+    def changes(self: Any, part: tuple[int, int]) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == large.FIRST_PARTS:
+            raise Unavailable("made to be away")
+        return really(self, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "_caught_up", lambda follower: follower.subscription.cancel())
+        patch.setattr(large._Range, "_changes", changes)
+        assert rig.run("delta").code == 6
+    assert json.loads(state(rig.client)["pending"])["clean"]
+    rig.source.forget_history()
+    rig.run()
+    kept = sum(b"foreign" in key for key in owned(rig.client))
+    assert 640 > kept > 560, kept
+
+
+def test_a_change_that_died_and_lost_its_fingerprints(rig: Rig) -> None:
+    """Which buckets it had touched is not known any more: whatever is left over anywhere waits for consent."""
+    rig.view = {"buckets": 64}
+    rig.fill(200)
+    assert rig.run().code == 0
+    rig.client.mset({f"p:left{n}": "x" for n in range(640)})
+    rig.client.hset(STATE, "pending", json.dumps({"kind": "delta", "until": int(time.time() * 1000), "clean": True}))
+    rig.client.delete("reconcile:{default}:fingerprints")
+    rig.source.await_oblivion()
+    ended = rig.run()
+    assert ended.code == 5, ended.told
+    assert "640 keys in the range" in ended.told
+    assert sum(b"left" in key for key in owned(rig.client)) == 640
 
 
 @pytest.mark.parametrize("nth", [2, 5])

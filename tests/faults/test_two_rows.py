@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 
 from tests.faults.history import History, new_history
+from tests.faults.rig import Rig
 from tests.faults.scene import STATE
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import SourceServer
@@ -92,3 +95,28 @@ def test_a_key_with_two_rows_among_many(mode: str, batch: int, first: str, secon
     assert report.error is not None
     assert f"{scene.prefix.decode()}{key}" in report.error.message
     assert scene.see().state["as_of"] == before
+
+
+@pytest.mark.parametrize("layout", ["string", "hash"])
+@pytest.mark.parametrize("change", ["DELETE FROM s WHERE id = 0", "UPDATE s SET value = 'closed' WHERE id = 0"])
+def test_a_second_row_beside_one_that_has_expired(change: str, layout: str, rig: Rig) -> None:
+    """Redis had forgotten the first row when the second came. That the first goes, or changes, takes nothing from the
+    second."""
+    rig.source.retain_history()
+    rig.source.execute("CREATE TABLE s (id int, key text, value text, until timestamptz)")
+    value: Any = ["value"] if layout == "hash" else "value"
+    sql = f"SELECT key, value, until FROM {rig.source.schema}.s"
+    rig.view = {"sql": sql, "expires_at": "until", "value": value, "layout": layout}
+    rig.source.execute("INSERT INTO s SELECT n, 'k' || n, 'v', NULL FROM generate_series(1, 20) AS n")
+    rig.source.execute("INSERT INTO s VALUES (0, 'x', 'first', '2024-01-01T00:00:00Z')")
+    assert rig.run().code == 0
+    rig.source.execute("INSERT INTO s VALUES (100, 'x', 'second', '2124-01-01T00:00:00Z')")
+    assert rig.run().code == 0
+    rig.source.execute(change)
+    ended = rig.run()
+    assert rig.client.exists("p:x")
+    if change.startswith("DELETE"):
+        assert ended.code == 0, ended.told
+        assert rig.run("verify").code == 0
+    else:
+        assert (ended.code, "one key has several rows: p:x" in ended.told) == (5, True), ended.told

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reconcile.compare import surplus
 from reconcile.config.load import load
+from reconcile.core.shards import Shard
 from reconcile.errors import ConfigError
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
 from reconcile.target import reader
+from reconcile.target.claims import Claims
+from reconcile.target.dropping import drop
 from tests.faults.rig import Ended, Rig
 from tests.support.redis_state import owned, state
 
@@ -133,6 +137,21 @@ def test_what_waits_for_consent_never_becomes_a_handful(rig: Rig) -> None:
     assert sum(b"foreign" in key for key in owned(rig.client)) == 7
     rig.client.delete(*[f"p:foreign{n}" for n in range(5, 12)])
     assert rig.run().code == 0  # a delta alone would not notice
+
+
+def test_what_waits_for_consent_in_fewer_buckets(rig: Rig) -> None:
+    """The same keys wait when the view gets fewer buckets, and a run that reads nothing else knows of them."""
+    rig.view = {"buckets": 64}
+    plant(rig, 8)
+    rig.fill(200)
+    refused(rig.run(), "8 keys in the range")
+    rig.view = {"buckets": 16}
+    for _ in range(3):
+        refused(rig.run("snapshot"), "8 keys in the range")
+    assert rig.client.strlen("reconcile:{default}:surplus") > 0
+    assert sum(b"foreign" in key for key in owned(rig.client)) == 8
+    assert rig.run("snapshot", allow_deletes=True).code == 0
+    rig.in_sync()
 
 
 def test_what_waits_for_consent_is_no_drift(rig: Rig) -> None:
@@ -270,6 +289,64 @@ def test_a_changed_range(rig: Rig) -> None:
     rig.view = {"key_prefix": "q"}
     refused(rig.run(), "reconcile drop default --keys")
     assert (len(owned(rig.client)), rig.client.keys("q:*")) == (20, [])
+
+
+def moved_under_a_prefix(rig: Rig) -> None:
+    """A view that remembered its keys, and has them under a prefix now."""
+    rig.source.execute("INSERT INTO t SELECT 'p:k' || n, 'v' || n FROM generate_series(1, 20) AS n")
+    rig.view = {"key_prefix": ""}
+    assert rig.run().code == 0
+    rig.view = {"sql": f"SELECT substring(key, 3) AS key, value FROM {rig.source.relation}"}
+    assert rig.run().code == 0
+
+
+def test_a_prefix_for_remembered_keys_is_a_claim(rig: Rig, tmp_path: Path) -> None:
+    """Nobody else gets it. The state went on saying that the keys were remembered, which is in nobody's way."""
+    moved_under_a_prefix(rig)
+    other = second(
+        rig, tmp_path, name="other", sql=f"SELECT substring(key, 3) AS key, 'x' AS value FROM {rig.source.relation}"
+    )
+    refused(other.run(), "would write the same keys")
+    assert rig.run().code == 0
+    assert rig.client.get("p:k1") == b"v1"
+
+
+def test_names_remembered_before_there_was_a_prefix_are_forgotten(rig: Rig) -> None:
+    """Once the view is dropped: what others write under these names later is not its own."""
+    moved_under_a_prefix(rig)
+    assert drop(rig.settings(direct=True).redis, "default", Stop(), keys=True, lease_s=30).keys == 20
+    rig.client.mset({f"p:k{n}": "theirs" for n in range(1, 6)})
+    rig.source.execute("DELETE FROM t WHERE key IN ('p:k1', 'p:k2', 'p:k3', 'p:k4', 'p:k5')")
+    rig.view = {"key_prefix": ""}
+    ended = rig.run()
+    assert (ended.code, ended.view.deletes) == (0, 0), ended.told
+    assert rig.client.get("p:k1") == b"theirs"
+
+
+@pytest.mark.parametrize("shard", [None, Shard(1, 2)])
+def test_a_view_that_is_dropped_as_its_run_begins(
+    shard: Shard | None, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it has claimed its keys, before it has the lease. Another has claimed them since, and keeps them."""
+    rig.fill(20)
+    rig.view = {"name": "old"}
+    assert rig.run().code == 0
+    new = second(rig, tmp_path, name="new", sql=f"SELECT key, 'new' AS value FROM {rig.source.relation}")
+    really = Claims.claim
+
+    def claim(self: Claims, *arguments: Any) -> None:
+        really(self, *arguments)
+        monkeypatch.undo()
+        drop(rig.settings(direct=True).redis, "old", Stop(), keys=False, lease_s=30)
+        assert new.run().code == 0
+
+    monkeypatch.setattr(Claims, "claim", claim)
+    ended = rig.run(shard=shard)
+    assert ended.code == 6, ended.told
+    assert "was dropped" in ended.told
+    refused(rig.run(), "would write the same keys")
+    assert new.run().code == 0
+    assert rig.client.get("p:k1") == b"new"
 
 
 def test_dedicated_switched_on(rig: Rig) -> None:

@@ -108,6 +108,8 @@ def test_remembered_names_may_move_into_a_range_that_has_them_all(single: Place)
             ours.claim(ORDERS, Range("prefix", b"p:1"))
         ours.claim(ORDERS, PREFIX)
         assert ours.read()["orders"] == remembered  # until the state says it too
+        with pytest.raises(SafetyStop, match="would write the same keys"):
+            ours.claim(Names("users"), PREFIX)
         single.do("HSET", single.own("state"), "claim", PREFIX.encode())
         assert ours.read()["orders"] == PREFIX
 

@@ -111,6 +111,20 @@ def test_only_new_leaves_what_exists(case: Case) -> None:
     assert case.place.do("TYPE", "p:7") == b"list"
 
 
+def test_nothing_follows_a_key_that_existed(case: Case) -> None:
+    """Not even where the write that met it, and would have marked the state, was not sent at all."""
+    case.place.do("RPUSH", "p:7", "foreign")
+    with case.armed() as target:
+        target.commit(Write(state=State()))
+        marked = State(pending=Pending("snapshot", 1))
+        target.send(Write(puts={b"p:7": case.values[0]}, only_new=True, state=marked))
+        outcome = target.send(Write(puts={b"p:1": case.values[0]}, only_new=True))
+        assert outcome is not None
+        assert outcome.collided
+        assert target.settle() is None
+        assert target.values([b"p:1"]) == [None]
+
+
 def test_a_row_that_is_past_its_time_is_absent(expiring: Case) -> None:
     """Also one from before 1970; a later time brings it back."""
     value = FRAMES[expiring.layout][0]
