@@ -76,7 +76,7 @@ def alternation(state: State | None, identity: Identity, now_ms: int, view: str)
         return None
     (last, _), (before, at_ms) = state.earlier
     again = (identity.source, state.identity.source) == (last, before) and last != before
-    if not again or now_ms - at_ms > DAY_MS:
+    if not again or abs(now_ms - at_ms) > DAY_MS:  # noted by a clock that was ahead: it would stop for as long
         return None
     return SafetyStop(
         f"two configurations write view {view} in turn: its query, or what the query reads, has changed back and forth",

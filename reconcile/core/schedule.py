@@ -112,6 +112,6 @@ def hinted(turn: Turn, run_id: str, evicted: int | None, policy: str | None, *, 
     expiring: the view's keys have an expiry.
     """
     may_evict = policy is not None and (policy.startswith("allkeys") or (expiring and policy.startswith("volatile")))
-    evicted_more = evicted is not None and evicted > turn.evicted
+    evicted_more = bool(evicted) and evicted != turn.evicted  # CONFIG RESETSTAT lets it begin anew
     restarted = bool(turn.run_id) and run_id != turn.run_id
     return may_evict and (evicted_more or restarted)

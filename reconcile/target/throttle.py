@@ -115,7 +115,7 @@ class Throttle:
         if elapsed_s < COUNT_EVERY_S:
             return
         before, self._counted, self._counted_at = self._counted, self._others(), now
-        if before is None or self._counted is None:
+        if before is None or self._counted is None or self._counted < before:  # a proxy's count, or one that was reset
             self._recent = UNKNOWN
             return
         came = self._counted - before - FEW_PER_S * elapsed_s

@@ -120,6 +120,7 @@ def test_two_configurations_that_take_turns_are_noticed() -> None:
     assert stop.exit_code == ExitCode.SAFETY_STOP
     assert "orders" in stop.message
     assert alternation(known, Identity("B", "m"), DAY_MS + 10, "v") is None
+    assert alternation(known, Identity("B", "m"), -DAY_MS - 10, "v") is None, "a clock that was ahead"
     assert alternation(known, Identity("C", "m"), 60_000, "v") is None
     assert alternation(known, Identity("A", "m"), 60_000, "v") is None
 

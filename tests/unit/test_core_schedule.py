@@ -118,3 +118,10 @@ def test_hints(policy: str | None, expiring: bool, run_id: str, evicted: int | N
     turn = Turn(run_id="a", evicted=1)
     assert schedule.hinted(turn, run_id, evicted, policy, expiring=expiring) is is_hint
     assert not schedule.hinted(Turn(), "a", 0, "allkeys-lru", expiring=True)
+
+
+def test_a_counter_that_began_anew_is_a_hint() -> None:
+    """After CONFIG RESETSTAT it is smaller than it was, and any eviction is a new one."""
+    turn = Turn(run_id="a", evicted=1000)
+    assert schedule.hinted(turn, "a", 5, "allkeys-lru", expiring=False)
+    assert not schedule.hinted(turn, "a", 0, "allkeys-lru", expiring=False)

@@ -128,6 +128,7 @@ def write_for(world: World, throttle: Throttle, seconds: float) -> None:
         pytest.param(10, 13, id="a client that asks now and then"),
         pytest.param(5_000, 13, id="many"),
         pytest.param(None, 13, id="INFO is refused"),
+        pytest.param(-100, 13, id="a count that lacks our own commands"),
     ],
 )
 def test_only_others_are_spared(others_per_s: float | None, pieces: int) -> None:
