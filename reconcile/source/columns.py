@@ -80,9 +80,10 @@ def _check_found(name: str, role: str, columns: list[Column], view: str) -> None
         raise SchemaError(f"the query of view {view} has several columns {name!r}", hint="give them different names")
     if not times:
         names = ", ".join(column.name for column in columns) or "none"
+        setting = "`key:` (or `key_template:`)" if role == "key" else f"`{role}:`"
         raise SchemaError(
-            f"the query of view {view} has no column {name!r}, which `{role}:` names; its columns are: {names}",
-            hint=f"name it in the query (… AS {identifier(name)}) or change `{role}:` in the configuration",
+            f"the query of view {view} has no column {name!r}, which {setting} names; its columns are: {names}",
+            hint=f"name it in the query (… AS {identifier(name)}) or change {setting} in the configuration",
         )
 
 

@@ -47,7 +47,7 @@ class CompanionDefinition(Struct, frozen=True):
         """
         ours = replace(mapping, shard=WHOLE).fingerprints(self.buckets, self.salt)
         try:
-            plans = [session.fetch(query.plan_of(statement)) for statement in (self.statement, ours)]
+            plans = [session.fetch(query.plan_of(statement), planning=True) for statement in (self.statement, ours)]
         except UsageError:
             return False
         return plans[0] == plans[1]
@@ -58,9 +58,12 @@ def describe_companion(session: Session, name: str) -> CompanionDefinition:
 
     Raises UsageError if there is no such view, or `companion_ddl` did not make it.
     """
-    ((_, text),) = session.fetch(f"SHOW CREATE VIEW {name}")
+    try:
+        ((_, text),) = session.fetch(f"SHOW CREATE VIEW {name}", planning=True)
+        ((explained,),) = session.fetch(query.current_of(f"SELECT * FROM {name}"), planning=True)
+    except UsageError as error:
+        raise UsageError(f"companion view {name}: {error.message}", hint=_AGAIN) from error
     definition = str(text or b"", "utf-8")
-    ((explained,),) = session.fetch(query.current_of(f"SELECT * FROM {name}"))
     ids = parse_explanation(str(explained or b"", "utf-8")).ids
     statement = _STATEMENT.search(definition)
     buckets = _BUCKETS.search(definition)

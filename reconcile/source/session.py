@@ -124,10 +124,10 @@ class Session:
                     ) from error
                 raise
 
-    def fetch(self, statement: str) -> list[tuple[bytes | None, ...]]:
-        """Return all rows of a small result, every value in the server's text form."""
+    def fetch(self, statement: str, *, planning: bool = False) -> list[tuple[bytes | None, ...]]:
+        """Return all rows of a small result, every value in the server's text form. planning: it reads no data."""
         self._stop.check()
-        with self.bounded(), self._connection.cursor() as cursor:
+        with self.bounded(planning=planning), self._connection.cursor() as cursor:
             cursor.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 

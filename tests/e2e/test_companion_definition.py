@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from reconcile.config import address
 from reconcile.core.keys import KeyShape
@@ -17,6 +18,7 @@ from reconcile.source.companion import describe_companion
 from reconcile.source.query import Mapping, companion_ddl
 from reconcile.source.session import Session
 from reconcile.stop import Stop
+from tests.support.command import Command
 from tests.support.sources import Source
 
 SALT = "00c0ffee" * 4
@@ -116,3 +118,31 @@ def test_a_number_of_buckets_that_no_state_can_have_is_refused(source: Source, s
     name = create(source, mapped(session, source.sql), buckets, SALT)
     with pytest.raises(UsageError, match=f"made for {buckets} buckets"):
         describe_companion(session, name)
+
+
+@pytest.mark.parametrize("name", ["v", "t", "nosuch"])
+def test_a_run_goes_on_without_a_companion_that_is_none(command: Command, source: Source, name: str) -> None:
+    """A materialized view, a table (XX000 `… is not a view`), nothing at all: fingerprints are computed instead, and
+    the note says what of the configuration it is about. So does doctor.
+    """
+    source.put(a="1")
+    view = {"name": "default", "sql": source.sql, "key_prefix": "p", "companion": f"{source.schema}.{name}"}
+    command.config["materialize"].pop("sql")
+    command.config["redis"].pop("key_prefix")
+    command.config["views"] = [view]
+    for _ in range(2):
+        done = command("run").view
+        assert any(f"companion view {source.schema}.{name}: " in note for note in done["warnings"])
+    failed = [one for one in command("doctor", expect=2).report["checks"] if one["level"] == "fail"]
+    assert [one["check"] for one in failed] == ["companion view"]
+    assert "init --companion" in failed[0]["fix"]
+
+
+def test_a_companion_without_a_plan_is_not_proved(source: Source, session: Session) -> None:
+    """Materialize complains of a statement with the SQLSTATE of an internal error; that is no bug of ours."""
+    mapping = mapped(session, source.sql)
+    definition = describe_companion(session, create(source, mapping, 64, SALT))
+    broken = replace(definition, statement="SELECT nosuch(1)")
+    assert not broken.proved(session, mapping)
+    broken = replace(definition, statement=f"SELECT key FROM {source.relation} WHERE key")
+    assert not broken.proved(session, mapping)

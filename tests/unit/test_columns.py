@@ -48,7 +48,7 @@ PLAIN = shaped("", "key", "")
         ),
         (columns(("key", TEXT)), "no column 'value', which `value:` names; its columns are: key", "`value:`"),
         (columns(), "no column 'value', which `value:` names; its columns are: none", 'AS "value"'),
-        (columns(("Key", TEXT), ("value", TEXT)), "no column 'key'", 'AS "key"'),
+        (columns(("Key", TEXT), ("value", TEXT)), "no column 'key'", "key_template"),
         (columns(("key", TEXT), ("key", TEXT), ("value", TEXT)), "several columns 'key'", "give them different names"),
         (
             columns(("key", TEXT), ("value", TEXT), ("x", TEXT), ("y", INT8)),

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from reconcile_standin import syntax as s
 from reconcile_standin import types
-from reconcile_standin.catalog import REPLICA, REPLICA_SIZE, SYSTEM_CLUSTER, Item
+from reconcile_standin.catalog import LABELS, REPLICA, REPLICA_SIZE, SYSTEM_CLUSTER, Item
 from reconcile_standin.definitions import Parser
 from reconcile_standin.plan import Column
+from reconcile_standin.problem import SqlError
 from reconcile_standin.values import format_elements
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ def show_objects(session: Session, statement: s.ShowObjects) -> Table:
     if what.startswith("create "):
         assert statement.name is not None
         item = session.catalog.get(statement.name, session.search_path)
+        wanted = what.removeprefix("create ")
+        if LABELS[item.kind].lower() != wanted:  # sql/src/plan/statement/show.rs: plan_show_create_item
+            raise SqlError(f"{item.full_name} is not a {wanted}")
         return _texts("name", "create_sql"), [(item.full_name, create_sql(session, item))]
     if what == "columns":
         assert statement.name is not None
