@@ -43,7 +43,7 @@ PLAIN = shaped("", "key", "")
     [
         (
             columns(("k", TEXT), ("value", TEXT)),
-            "no column 'key', which `key:` names; its columns are: k, value",
+            "no column 'key', which `key:` (or `key_template:`) names; its columns are: k, value",
             'AS "key"',
         ),
         (columns(("key", TEXT)), "no column 'value', which `value:` names; its columns are: key", "`value:`"),
