@@ -151,6 +151,12 @@ class Net:
             self._keep_unsettled(name, value, mark, diff)
         self._settle()
 
+    @property
+    def settled(self) -> bool:
+        """Whether every key has one row or none, as far as these updates tell: `changes` would not raise."""
+        self._settle()
+        return not self._unsettled
+
     def changes(self) -> Changes:
         """Return the net changes of the closed range. Uses up this Net.
 

@@ -65,6 +65,11 @@ class UpdateStream:
         """Whether `take` would return more than a later frontier."""
         return bool(self._closed)
 
+    @property
+    def settled(self) -> bool:
+        """Whether `take` would not raise: below the frontier no key is NULL or has several rows."""
+        return self._closed.settled
+
     def feed(self, lines: Sequence[bytes | memoryview]) -> bool:
         """Add lines. Return True if they closed a range: `take` it now, or feed on and take more at once."""
         text = b"".join(lines)

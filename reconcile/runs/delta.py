@@ -32,6 +32,10 @@ PROGRESS_EVERY_S = 1.0
 """A range without changes moves the checkpoint no more often: every commit to any table may move all frontiers."""
 
 
+PATIENCE_MS = 5000
+"""How long, in Materialize's time, a followed key may have several rows: an upstream may insert before it deletes."""
+
+
 class TooLarge(Exception):  # noqa: N818 - no error: the caller takes another way
     """More changed at one time than memory can hold."""
 
@@ -54,11 +58,12 @@ class Doubt(Exception):  # noqa: N818 - no error: the caller takes another way
 
 class Until(Struct, frozen=True):
     """When a delta ends: at the source's present (frontier), at a moment (monotonic seconds), or, with both unset,
-    never.
+    never. past: what lies below this frontier was over when the run began.
     """
 
     up_to: Frontier | None = None
     moment: float | None = None
+    past: Frontier = Frontier(0)
 
 
 class Follower:
@@ -77,6 +82,8 @@ class Follower:
         self.frontier = frontier_after(run.state.as_of or 0)
         """Of what is committed."""
         self._committed_at = -PROGRESS_EVERY_S
+        self._unsettled_at: Frontier | None = None
+        """Of the first range that ended with several rows for a key, unless that is over."""
 
     def fileno(self) -> int:
         """Return the socket to select for reading."""
@@ -102,13 +109,25 @@ class Follower:
         # A range that is repeated is committed whole: until then Redis may hold changes of any time in it.
         closed = subscription.finished or (stream.frontier > self.frontier and not self._repeat)
         due = stream.has_changes or subscription.finished or ends or (idle and self._is_due())
-        if closed and due:
+        if closed and due and self._has_settled(ends=ends):
             self.commit(stream.take(), stream.frontier)
             self.run.report.updates = stream.updates
         elif stream.size_bytes > limit:
             stream.drop()
             raise TooLarge
         return ends or subscription.finished
+
+    def _has_settled(self, *, ends: bool) -> bool:
+        """Whether a range is to be committed, or reported if a key has several rows in it: in the past that is no error
+        if a later time has put it right, and in the present it may be about to."""
+        stream = self.subscription.stream
+        if stream.settled or self.subscription.finished:
+            self._unsettled_at = None
+            return True
+        self._unsettled_at = self._unsettled_at or stream.frontier
+        if stream.frontier < self.until.past:
+            return False
+        return ends or stream.frontier >= self._unsettled_at + PATIENCE_MS
 
     def _is_due(self) -> bool:
         return time.monotonic() >= self._committed_at + PROGRESS_EVERY_S

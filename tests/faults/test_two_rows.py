@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import psycopg
 import pytest
 
+from reconcile.report.run_report import ViewReport
+from reconcile.runs import delta
 from tests.faults.history import History, new_history
 from tests.faults.rig import Rig
 from tests.faults.scene import STATE
@@ -14,6 +18,8 @@ from tests.support.redis_servers import RedisServer
 from tests.support.sources import SourceServer
 
 pytestmark = pytest.mark.usefixtures("small")
+
+FOLLOWED_S = 4.0
 
 
 @pytest.mark.parametrize("block", ["same", "other"])
@@ -95,6 +101,62 @@ def test_a_key_with_two_rows_among_many(mode: str, batch: int, first: str, secon
     assert report.error is not None
     assert f"{scene.prefix.decode()}{key}" in report.error.message
     assert scene.see().state["as_of"] == before
+
+
+@pytest.mark.parametrize("mode", ["run time by time", "delta time by time"])
+def test_two_rows_for_a_moment_that_is_past(mode: str, history: History) -> None:
+    """A later change put it right: that is no error, and no snapshot is needed, wherever the reads are cut."""
+    scene = history.scene
+    scene.write(
+        "INSERT INTO t VALUES ('new', 'one'), ('new', 'two')",
+        "UPDATE t SET value = 'meanwhile' WHERE key = 'k1'",
+        "DELETE FROM t WHERE value = 'two'",
+        "UPDATE t SET value = 'afterwards' WHERE key = 'k1'",
+    )
+    report = history.run(mode)
+    assert (report.exit_code, report.action) == (0, "delta"), report.error
+    scene.check()
+
+
+def test_two_rows_for_a_moment_while_followed(history: History) -> None:
+    """An upstream that inserts before it deletes: the view is followed on. See also the next one."""
+    report = followed_beside(
+        history, "INSERT INTO t VALUES ('new', 'one'), ('new', 'two')", "DELETE FROM t WHERE value = 'two'"
+    )
+    assert (report.exit_code, report.action) == (0, "delta"), report.error
+    history.scene.check()
+
+
+def test_two_rows_while_followed(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stay: the run ends when its patience does, long before the time it was to follow."""
+    monkeypatch.setattr(delta, "PATIENCE_MS", 500)
+    before = history.scene.see().as_of
+    began = time.monotonic()
+    report = followed_beside(
+        history, "INSERT INTO t VALUES ('new', 'one'), ('new', 'two')", "UPDATE t SET value = '.' WHERE key = 'k1'"
+    )
+    assert time.monotonic() - began < FOLLOWED_S
+    assert report.exit_code == 5
+    assert report.error is not None
+    assert "new" in report.error.message
+    assert history.scene.see().as_of >= before
+    assert history.scene.see().data[history.scene.prefix + b"k1"] != b".", "committed beside a key with two rows"
+
+
+def followed_beside(history: History, *statements: str) -> ViewReport:
+    """Follow the view; half a second after the last one each statement is carried out."""
+
+    def write() -> None:
+        for statement in statements:
+            time.sleep(0.5)
+            history.scene.write(statement)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        return history.scene.execute("run", follow_s=FOLLOWED_S)
+    finally:
+        thread.join()
 
 
 @pytest.mark.parametrize("layout", ["string", "hash"])
