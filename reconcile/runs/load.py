@@ -91,8 +91,8 @@ def _pieces(chunks: Iterator[Rows], target: Target) -> Iterator[Rows]:
 
 
 def _send(run: ViewRun, puts: dict[bytes, bytes], rows: int, mark: State | None, before: int) -> int:
-    """Send rows while the write of the `before` rows may still be under way; returns how many are now. A write that
-    is refused has written nothing, and does not count."""
+    """Send rows while the write of the `before` rows may still be under way; returns how many are now. One that meets a
+    key does not count; where keys are written one by one or on several nodes, a part of it was written."""
     if len(puts) < rows:  # the view gave a key twice
         _settle(run, before)
         raise Collision

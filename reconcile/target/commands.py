@@ -16,7 +16,8 @@ from reconcile.target.names import Names
 from reconcile.target.port import Write
 from reconcile.target.wire import Arg, Command
 
-MSET_PAIRS = 1000
+MSET_PAIRS = 4000
+"""A piece of strings fits one command, and so is new as a whole or not written at all."""
 MSET_BYTES = 1 << 20
 
 

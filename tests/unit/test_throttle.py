@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from reconcile.target.commands import MSET_PAIRS
+from reconcile.target.layouts.string import Strings
 from reconcile.target.throttle import COUNT_EVERY_S, COUNT_LASTS_S, LONGEST_PAUSE_S, MOST_PIECES, Throttle
 
 
@@ -181,3 +183,8 @@ def test_our_own_commands_at_the_start_do_not_count() -> None:
 def test_with_the_throttle_off_nobody_is_spared() -> None:
     """Then the writes are as large as is quickest."""
     assert World().throttle(None, None).pieces == MOST_PIECES
+
+
+def test_the_largest_write_of_strings_is_one_command() -> None:
+    """So a load's write that meets a key has written nothing."""
+    assert MOST_PIECES * Strings.piece_keys <= MSET_PAIRS
