@@ -68,7 +68,7 @@ def test_history_cut_anywhere(
 ) -> None:
     """Any history, cut into any runs: each checkpoint is honest, and the end is the view."""
     rng("histories")
-    examples = 3000 if request.config.getoption("--soak") else 15
+    examples = 1000 if request.config.getoption("--soak") else 15
 
     @seed(SEED)
     @settings(
