@@ -42,18 +42,18 @@ class SourceCosts(Struct, frozen=True):
 
 
 # CPU seconds of the run.
-START_S = 0.33
+START_S = 0.15
 """A whole process that finds nothing to do."""
-BUCKET_S = 2.2e-6
+BUCKET_S = 1.0e-6
 """Read and compare a fingerprint."""
-ROW_LOADED_S = 2.5e-6
-ROW_COMPARED_S = 5.0e-6
+ROW_LOADED_S = 1.25e-6
+ROW_COMPARED_S = 1.9e-6
 """Read a row of a dirty bucket, look it up in Redis and compare it."""
-CHANGE_S = 7.0e-6
+CHANGE_S = 3.2e-6
 """Change a key by delta: two updates and a put."""
-RECORD_S = 50e-6
+RECORD_S = 5e-6
 """Read and write the records of one bucket."""
-NAME_S = 0.42e-6
+NAME_S = 0.18e-6
 """Take a name from a scan."""
 
 # CPU seconds of Redis.
