@@ -392,5 +392,5 @@ def test_a_foreign_key_that_appears_during_a_first_load(rig: Rig) -> None:
     ended = rig.run()
     thread.join()
     assert ended.code == 0, ended.told
-    assert any("every row is compared" in warning for warning in ended.view.warnings)
+    assert any("all are compared instead" in warning for warning in ended.view.warnings)
     rig.in_sync()
