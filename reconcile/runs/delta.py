@@ -30,8 +30,6 @@ from reconcile.target.port import Write
 EXISTS_KEYS = 1000
 PROGRESS_EVERY_S = 1.0
 """A range without changes moves the checkpoint no more often: every commit to any table may move all frontiers."""
-
-
 PATIENCE_MS = 5000
 """How long, in Materialize's time, a followed key may have several rows: an upstream may insert before it deletes."""
 
@@ -58,7 +56,7 @@ class Doubt(Exception):  # noqa: N818 - no error: the caller takes another way
 
 class Until(Struct, frozen=True):
     """When a delta ends: at the source's present (frontier), at a moment (monotonic seconds), or, with both unset,
-    never. past: what lies below this frontier was over when the run began.
+    never. past: with a moment, what lies below this frontier was over when the run began.
     """
 
     up_to: Frontier | None = None
@@ -125,7 +123,7 @@ class Follower:
             self._unsettled_at = None
             return True
         self._unsettled_at = self._unsettled_at or stream.frontier
-        if stream.frontier < self.until.past:
+        if stream.frontier < (self.until.up_to or self.until.past):
             return False
         return ends or stream.frontier >= self._unsettled_at + PATIENCE_MS
 

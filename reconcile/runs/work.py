@@ -243,7 +243,7 @@ def _delta(run: ViewRun, as_of: int, explained: Explained) -> Follower | None:
     # A view whose turn comes only when --for is over is brought to the present all the same.
     following = moment is not None and time.monotonic() < moment
     past = frontier_after(now)
-    until = Until(moment=moment, past=past) if following else Until(up_to=past, past=past)
+    until = Until(moment=moment, past=past) if following else Until(up_to=past)
     if until.up_to is not None and frontier_after(run.state.as_of or 0) >= until.up_to:
         run.report.action = "none"
         return None
@@ -302,7 +302,7 @@ def _past_too_large(run: ViewRun) -> None:
 
 def _repeat_pending(run: ViewRun, until: int, explained: Explained) -> None:
     """Repeat exactly the range (as_of, until] that an earlier run was applying when it died."""
-    bound = Until(up_to=frontier_after(until), past=frontier_after(until))
+    bound = Until(up_to=frontier_after(until))
     subscription = _subscribe(run, bound.up_to, still_reading(run, explained.ids), explained.clock)
     follower = Follower(run, subscription, bound, repeat=True)
     try:

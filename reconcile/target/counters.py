@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 from reconcile.target.port import Counters
@@ -10,11 +11,9 @@ from reconcile.target.port import Counters
 
 def parse(info: Any, size: Any) -> Counters:
     """Return the counters of one server. info, size: the replies; an error if INFO or DBSIZE was refused."""
-    text, fields = _fields(info)
-
-    def number(name: str) -> int | None:
-        return _number(fields, name)
-
+    text = _text(info)
+    fields = _fields(text)
+    number = partial(_number, fields)
     expiring = [int(found) for found in re.findall(r"(?m)^db\d+:.*\bexpires=(\d+)", text)]
     return Counters(
         run_ids=fields.get("run_id", ""),
@@ -31,12 +30,15 @@ def parse(info: Any, size: Any) -> Counters:
 
 def executed(info: Any) -> int | None:
     """Return how many commands a server has executed since it started; None if it does not tell. info: INFO's reply."""
-    return _number(_fields(info)[1], "total_commands_processed")
+    return _number(_fields(_text(info)), "total_commands_processed")
 
 
-def _fields(info: Any) -> tuple[str, dict[str, str]]:
-    text = info.decode("utf-8", "replace") if isinstance(info, bytes) else ""
-    return text, dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+def _text(info: Any) -> str:
+    return info.decode("utf-8", "replace") if isinstance(info, bytes) else ""
+
+
+def _fields(text: str) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
 
 
 def _number(fields: dict[str, str], name: str) -> int | None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import reconcile
 from tests.faults.history import FILLED_ROWS, History, new_history
 from tests.faults.io_calls import small_pages
 from tests.faults.rig import Rig, new_rig
+from tests.support.forked import import_everything
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source, SourceServer
 
 # A run imports some modules late. One that is imported while a test has patched another would keep what was patched.
-for _module in pkgutil.walk_packages(reconcile.__path__, "reconcile."):
-    if not _module.name.endswith("__main__"):
-        importlib.import_module(_module.name)
+import_everything()
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _import_everything() -> None:
+def import_everything() -> None:
     """What a run would import itself, later or never."""
     for module in pkgutil.walk_packages(reconcile.__path__, "reconcile."):
         if not module.name.endswith("__main__"):
@@ -201,7 +201,7 @@ def _import_everything() -> None:
 
 
 if __name__ == "__main__":
-    _import_everything()
+    import_everything()
     gc.freeze()
     control = socket.socket(fileno=int(sys.argv[1]))
     if (main := _take_orders(control)) is not None:

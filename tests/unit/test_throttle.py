@@ -142,13 +142,19 @@ def test_only_others_are_spared(others_per_s: float | None, pieces: int) -> None
     assert throttle.pieces == pieces
 
 
-def test_others_that_come_and_go_are_noticed() -> None:
-    """Who comes is noticed at once; who goes is gone a second later, however many they were."""
+def alone() -> tuple[World, Throttle]:
+    """A throttle that knows that Redis serves nobody else."""
     world = World()
     world.others_per_s = 0
     throttle = world.throttle(None, 0.005)
     write_for(world, throttle, 1)
     assert throttle.pieces == MOST_PIECES
+    return world, throttle
+
+
+def test_others_that_come_and_go_are_noticed() -> None:
+    """Who comes is noticed at once; who goes is gone a second later, however many they were."""
+    world, throttle = alone()
     world.others_per_s = 100_000
     write_for(world, throttle, 2 * COUNT_EVERY_S)
     assert throttle.pieces == 13
@@ -159,10 +165,7 @@ def test_others_that_come_and_go_are_noticed() -> None:
 
 def test_what_was_known_is_soon_out_of_date() -> None:
     """After a pause in which nobody looked, others may be there again."""
-    world = World()
-    world.others_per_s = 0
-    throttle = world.throttle(None, 0.005)
-    write_for(world, throttle, 1)
+    world, throttle = alone()
     world.wait(2 * COUNT_LASTS_S)
     assert throttle.pieces == 13
 
