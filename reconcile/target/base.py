@@ -55,6 +55,8 @@ class Base(ABC):
         self._bulk_max_bytes: int | None = None
         self._closing = contextlib.ExitStack()
         self._throttle: Throttle | None = None
+        self._collided = False
+        """Whether the last write was not sent, as a key of it exists."""
         self._before = _used(nodes)
         """What views that had these connections before had sent."""
 
@@ -264,13 +266,33 @@ class Base(ABC):
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def send(self, write: Write) -> Outcome | None:
         """See port."""
+        before = self.settle()
+        if before is not None and before.collided:
+            return before
+        self._armed.check()
+        self._make_way(write)
+        if write.only_new and not self._layout.new_by_itself and any(self.exist(list(write.puts))):
+            self._collided = True
+        else:
+            self._carry_out(write)
+        return before
 
-    @abstractmethod
     def settle(self) -> Outcome | None:
         """See port."""
+        if self._collided:
+            self._collided = False
+            return Outcome(collided=True)
+        return self._settled()
+
+    @abstractmethod
+    def _carry_out(self, write: Write) -> None:
+        """Send a write that may be sent; none is under way."""
+
+    @abstractmethod
+    def _settled(self) -> Outcome | None:
+        """Wait for the write that was sent last, and return its outcome; None if there is none."""
 
     @abstractmethod
     def ready(self) -> bool:
@@ -278,6 +300,7 @@ class Base(ABC):
 
     def commit(self, write: Write) -> Outcome:
         """See port."""
+        self.settle()  # else it would not be sent after a write that met a key
         self.send(write)
         return self.settle() or Outcome()
 

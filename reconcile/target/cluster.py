@@ -34,17 +34,8 @@ class Cluster(Base):
         self._data = []
         return right
 
-    def send(self, write: Write) -> Outcome | None:
-        """See port."""
-        before = self.settle()
-        if before is not None and before.collided:
-            return before
+    def _carry_out(self, write: Write) -> None:
         fence = self._armed
-        fence.check()
-        self._make_way(write)
-        if write.only_new and not self._layout.new_by_itself and any(self.exist(list(write.puts))):
-            self._absent = False
-            return before
         assert self._fences is not None
         by_node = self._by_node(write)
         state = write.state
@@ -62,7 +53,6 @@ class Cluster(Base):
         if state is not None or some or not by_node:
             self._settle_data()
             self._transact(some, write)
-        return before
 
     def _transact(self, some: list[Command], write: Write) -> None:
         assert self._fences is not None
@@ -96,8 +86,7 @@ class Cluster(Base):
     def _of_node(self, found: dict[int, NodeWrite], key: bytes) -> NodeWrite:
         return found.setdefault(self._nodes.owner_of(key), NodeWrite([], []))
 
-    def settle(self) -> Outcome | None:
-        """See port."""
+    def _settled(self) -> Outcome | None:
         if self._fence is None:
             return None
         under_way = bool(self._data) or self._absent is not None

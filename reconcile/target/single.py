@@ -18,29 +18,16 @@ class Single(Base):
     atomic = True
     _puts = range(0)
     """Where the replies to `only_new` puts are among those of the transaction under way."""
-    _collided: bool | None = None
-    """The outcome of a write that needed no transaction."""
 
     def _take(self, names: Names, right: Right) -> Right:
         return right
 
-    def send(self, write: Write) -> Outcome | None:
-        """See port."""
-        before = self.settle()
-        if before is not None and before.collided:
-            return before
-        fence = self._armed
-        fence.check()
-        self._make_way(write)
-        looked = write.only_new and not self._layout.new_by_itself
-        if looked and any(self.exist(list(write.puts))):
-            self._collided = True
-            return before
+    def _carry_out(self, write: Write) -> None:
         head = [*written.unlinks(write.deletes)]
         puts = self._layout.write(write.puts, only_new=write.only_new)
-        self._puts = range(len(head), len(head) + len(puts)) if write.only_new and not looked else range(0)
-        fence.transact([*head, *puts, *self._rest(write)], write.state)
-        return before
+        tell = write.only_new and self._layout.new_by_itself
+        self._puts = range(len(head), len(head) + len(puts)) if tell else range(0)
+        self._armed.transact([*head, *puts, *self._rest(write)], write.state)
 
     def _rest(self, write: Write) -> Iterator[Command]:
         if self.range.ownership == "remembered":
@@ -49,11 +36,7 @@ class Single(Base):
         for key, value in written.timestamp(self.range.timestamp_key, write.state, self._armed.state):
             yield ("SET", key, value)
 
-    def settle(self) -> Outcome | None:
-        """See port."""
-        if self._collided:
-            self._collided = None
-            return Outcome(collided=True)
+    def _settled(self) -> Outcome | None:
         if self._fence is None or (replies := self._fence.settle()) is None:
             return None
         return Outcome(collided=any(not replies[place] for place in self._puts))

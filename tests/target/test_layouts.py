@@ -125,6 +125,16 @@ def test_nothing_follows_a_key_that_existed(case: Case) -> None:
         assert target.values([b"p:1"]) == [None]
 
 
+def test_a_commit_follows_a_key_that_existed(case: Case) -> None:
+    """It is a write of its own, with a state of its own: it is never left out while it seems to be done."""
+    case.place.do("RPUSH", "p:7", "foreign")
+    with case.armed() as target:
+        target.commit(Write(state=State(pending=Pending("snapshot", 1))))
+        target.send(Write(puts={b"p:7": case.values[0]}, only_new=True))
+        assert not target.commit(Write(puts={b"p:1": case.values[0]}, state=State(digest="1"))).collided
+        assert target.values([b"p:1"]) == [case.values[0]]
+
+
 def test_a_row_that_is_past_its_time_is_absent(expiring: Case) -> None:
     """Also one from before 1970; a later time brings it back."""
     value = FRAMES[expiring.layout][0]
