@@ -86,9 +86,20 @@ class Claims:
         self._checked([reply])
         return bool(reply == owned.encode().encode())
 
-    def release(self, names: Names) -> None:
-        """Give up a view's claim."""
-        self._checked(self._home.send([("HDEL", CLAIMS, names.tag)]).replies())
+    def release(self, names: Names, owner: bytes) -> None:
+        """Give up a view's claim. Raises Unavailable if the lease is not this owner's any more: a run that has it now
+        may have seen the claim, and go by it before its state has a copy.
+
+        In a cluster the two may be on different nodes; then the lease is only looked at before.
+        """
+        wire = self._wire_of(names.lease)
+        holder = self._checked(wire.send([("WATCH", names.lease), ("GET", names.lease)]).replies())[1]
+        commands: list[Command] = [("MULTI",), ("HDEL", CLAIMS, names.tag), ("EXEC",)]
+        if holder != owner or self._checked(self._home.send(commands).replies())[-1] is None:
+            raise Unavailable(
+                f"the claim of view {names.view} stays: to drop it took longer than its lease",
+                hint=f"remove the view's schedule, if it has one, then repeat: reconcile drop {names.view}",
+            )
 
     @property
     def _home(self) -> Wire:

@@ -97,7 +97,7 @@ def _forget(
         ):
             deleted = _delete(target, stop) if keys else 0
             target.forget(keys=keys)
-            claims.release(names)  # under the lease: a run that takes it next finds out (Target.has_claim)
+            claims.release(names, owner)  # under the lease: a run that takes it next finds out (Target.has_claim)
     finally:
         target.release(owner)
         target.close()

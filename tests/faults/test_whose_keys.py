@@ -12,7 +12,8 @@ import pytest
 from reconcile.compare import surplus
 from reconcile.config.load import load
 from reconcile.core.shards import Shard
-from reconcile.errors import ConfigError
+from reconcile.errors import ConfigError, Unavailable
+from reconcile.runs import context
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
@@ -347,6 +348,35 @@ def test_a_view_that_is_dropped_as_its_run_begins(
     refused(rig.run(), "would write the same keys")
     assert new.run().code == 0
     assert rig.client.get("p:k1") == b"new"
+
+
+def test_a_run_that_begins_while_a_drop_sleeps(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between forgetting and giving up the claim, for longer than its lease. The run has seen the claim, and keeps it:
+    nobody else gets the keys before its state has a copy."""
+    rig.fill(20)
+    rig.view = {"name": "old"}
+    assert rig.run().code == 0
+    new = second(rig, tmp_path, name="new", sql=f"SELECT key, 'new' AS value FROM {rig.source.relation}")
+    release, check_claim = Claims.release, context._check_claim
+
+    def run_first(claims: Claims, *arguments: Any) -> None:
+        def wake_up(run: context.ViewRun) -> None:
+            monkeypatch.undo()
+            check_claim(run)
+            with pytest.raises(Unavailable, match="the claim of view old stays"):
+                release(claims, *arguments)
+            refused(new.run(), "would write the same keys")
+
+        monkeypatch.setattr(context, "_check_claim", wake_up)
+        rig.client.delete("reconcile:{old}:lease")
+        assert rig.run().code == 0
+        release(claims, *arguments)
+
+    monkeypatch.setattr(Claims, "release", run_first)
+    with pytest.raises(Unavailable, match="the claim of view old stays"):
+        drop(rig.settings(direct=True).redis, "old", Stop(), keys=False, lease_s=30)
+    refused(new.run(), "would write the same keys")
+    assert rig.run().code == 0
 
 
 def test_dedicated_switched_on(rig: Rig) -> None:

@@ -55,7 +55,8 @@ def test_a_claim_is_made_once_and_found_again(place: Place) -> None:
         ours.claim(ORDERS, PREFIX)
         ours.claim(Names("users", "stage"), Range("prefix", b"q:"))
         assert ours.read() == {"orders": PREFIX, "stage.users": Range("prefix", b"q:")}
-        ours.release(ORDERS)
+        place.do("SET", place.own("lease"), "me")
+        ours.release(ORDERS, b"me")
         assert set(ours.read()) == {"stage.users"}
 
 
