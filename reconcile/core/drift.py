@@ -20,7 +20,7 @@ class Cause(enum.Enum):
     BOTH = "both"
     """All three differ."""
     SURPLUS = "waits for consent"
-    """Keys that no run of this view wrote and that wait for consent."""
+    """Unexplained keys that wait for consent."""
     NO_CHECKPOINT = "no checkpoint"
     """There is no manifest to compare with."""
 

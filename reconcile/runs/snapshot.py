@@ -331,8 +331,8 @@ class _Snapshot:
         left = guard.handful_left(self._base.removed, self._now_ms) if self._rule() is Rule.MANIFEST else 0
         asked = self._asked & total.unexplained().keys()  # keys that wait for consent are no handful
         if unexplained <= left and not asked:
-            every = [name_of(name) for _, found in total.parts for name in found.unexplained_names]
-            run.report.warnings.append(f"drift: removed keys that no run of this view wrote: {', '.join(every)}")
+            every = ", ".join([name_of(name) for _, found in total.parts for name in found.unexplained_names])
+            run.report.warnings.append(f"drift: removed keys that nothing shows this view to have written: {every}")
             self._base = replace(self._base, removed=guard.note_removed(self._base.removed, unexplained, self._now_ms))
             return None
         run.report.deletes_withheld += unexplained
