@@ -102,6 +102,9 @@ class SafetyStop(ReconcileError):  # noqa: N818 - a decision, not a defect
 class DataError(SafetyStop):
     """The view's rows cannot be stored as they are."""
 
+    past = False
+    """Whether it was so at the checkpoint, and may be right by now."""
+
 
 class EvaluationFailed(SafetyStop):
     """The view has rows that cannot be computed (division by zero), now or in the history a delta reads."""

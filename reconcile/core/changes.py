@@ -160,12 +160,16 @@ class Net:
     def changes(self) -> Changes:
         """Return the net changes of the closed range. Uses up this Net.
 
-        Raises DataError for a NULL key, or a key with several rows: silently picking one would make the cache wrong.
+        Raises DataError for a NULL key, or a key with several rows: silently picking one would make the cache wrong. If
+        several rows of a key went, and one came at most, it had them before (NULL or expired, at a first load).
         """
         self._settle()
         if self._unsettled:
             names = [key for key, _ in self._unsettled if key is not None]
-            raise null_key() if len(names) < len(self._unsettled) else duplicate_keys(names)
+            if len(names) < len(self._unsettled):
+                raise null_key()
+            went = all(diff < 0 for _, diff in self._unsettled.values())
+            raise duplicates_before(names) if went else duplicate_keys(names)
         added, removed, digests = self._added, self._removed, self._digests
         for bucket in [bucket for bucket, more in digests.items() if not more]:
             del digests[bucket]
@@ -234,12 +238,25 @@ def null_key() -> DataError:
 
 def duplicate_keys(keys: Iterable[bytes]) -> DataError:
     """Return the error for keys with several rows, with examples."""
-    names = sorted({name_of(key) for key in keys})
-    shown = ", ".join(names[:MAX_EXAMPLES]) + (f" and {len(names) - MAX_EXAMPLES} more" if len(names) > 5 else "")
     return DataError(
-        f"one key has several rows: {shown}",
+        f"one key has several rows: {_examples(keys)}",
         hint="make the key unique in the query (DISTINCT ON, GROUP BY); Redis holds one value per key",
     )
+
+
+def duplicates_before(keys: Iterable[bytes]) -> DataError:
+    """Return the error for keys of which several rows went, so that the checkpoint had several."""
+    error = DataError(
+        f"one key had several rows at the checkpoint: {_examples(keys)}",
+        hint="the view may be right by now: reconcile run finds out",
+    )
+    error.past = True
+    return error
+
+
+def _examples(keys: Iterable[bytes]) -> str:
+    names = sorted({name_of(key) for key in keys})
+    return ", ".join(names[:MAX_EXAMPLES]) + (f" and {len(names) - MAX_EXAMPLES} more" if len(names) > 5 else "")
 
 
 def name_of(key: bytes) -> str:

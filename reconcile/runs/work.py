@@ -16,6 +16,7 @@ from reconcile.core.decide import Delta, Snapshot
 from reconcile.core.guard import consent_needed
 from reconcile.core.times import MAX_TIMESTAMP, Frontier, frontier_after
 from reconcile.errors import (
+    DataError,
     EvaluationFailed,
     ExitCode,
     HistoryLost,
@@ -155,7 +156,7 @@ def _run(run: ViewRun, forced: Forced | None) -> Follower | None:
     for _ in range(MAX_ATTEMPTS):
         try:
             return _attempt(run, forced)
-        except (HistoryLost, TooLarge, Doubt, EvaluationFailed) as error:
+        except (HistoryLost, TooLarge, Doubt, EvaluationFailed, DataError) as error:
             forced = forced_by(run, error)
             run.release_session()
     raise Unavailable("the source changes faster than it can be followed", hint="see limits.memory_max")
@@ -173,6 +174,8 @@ def forced_by(run: ViewRun, error: Exception) -> Forced:
     elif isinstance(error, EvaluationFailed) and run.report.action == "delta":
         # History has to pass the error for as long as it is kept; the present need not have it any more.
         why = "a change since the checkpoint cannot be evaluated"
+    elif isinstance(error, DataError) and error.past:
+        why = "a key had several rows at the checkpoint"
     else:
         raise error
     run.read_stored()  # what this run holds in memory may be ahead of what it committed
@@ -306,11 +309,14 @@ def _repeat_pending(run: ViewRun, until: int, explained: Explained) -> None:
     subscription = _subscribe(run, bound.up_to, still_reading(run, explained.ids), explained.clock)
     follower = Follower(run, subscription, bound, repeat=True)
     try:
-        follow(follower)
-    except (TooLarge, ResultTooLarge):
-        follower.subscription.cancel()
-        with run.report.phase("parts"):
-            large.apply_range(run, until, still_reading(run, explained.ids), explained.clock, repeat=True)
+        try:
+            follow(follower)
+        except (TooLarge, ResultTooLarge):
+            follower.subscription.cancel()
+            with run.report.phase("parts"):
+                large.apply_range(run, until, still_reading(run, explained.ids), explained.clock, repeat=True)
+    except DataError as error:  # at the end of this range: the view may be right by now
+        raise Doubt(f"a change that was begun cannot be repeated ({error.message})") from error
     run.stop.check()
 
 

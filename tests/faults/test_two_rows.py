@@ -182,3 +182,34 @@ def test_a_second_row_beside_one_that_has_expired(change: str, layout: str, rig:
         assert rig.run("verify").code == 0
     else:
         assert (ended.code, "one key has several rows: p:x" in ended.told) == (5, True), ended.told
+
+
+@pytest.mark.parametrize("seconds", [None, FOLLOWED_S])
+def test_two_rows_that_went_together(seconds: float | None, rig: Rig) -> None:
+    """One had expired when the other came, and at the checkpoint there were two. Now there is none: no failure."""
+    rig.source.retain_history()
+    rig.source.execute("CREATE TABLE s (key text, value text, until timestamptz)")
+    rig.view = {"sql": f"SELECT key, value, until FROM {rig.source.schema}.s", "expires_at": "until"}
+    rig.source.execute("INSERT INTO s VALUES ('x', 'first', '2024-01-01T00:00:00Z'), ('y', 'other', NULL)")
+    assert rig.run().code == 0
+    rig.source.execute("INSERT INTO s VALUES ('x', 'second', '2124-01-01T00:00:00Z')")
+    assert rig.run().code == 0
+    rig.source.execute("DELETE FROM s WHERE key = 'x'")
+    ended = rig.run("delta")
+    assert (ended.code, "several rows at the checkpoint: p:x" in ended.told) == (5, True), ended.told
+    ended = rig.run(follow_s=seconds)
+    assert (ended.code, rig.client.exists("p:x")) == (0, 0), ended.told
+    assert rig.run("verify").code == 0
+
+
+def test_two_rows_in_a_range_that_was_begun(history: History) -> None:
+    """A delta applied parts of it, and met the key in a later one. The range is not repeated once that is put right."""
+    scene = history.scene
+    scene.write("UPDATE t SET value = value || '!'", "INSERT INTO t VALUES ('k1', 'two'), ('k2', 'two')")
+    report = history.run("delta in slices")
+    assert report.exit_code == 5
+    pending = scene.see().state["pending"]
+    scene.write("DELETE FROM t WHERE value = 'two'")
+    report = history.run("run")
+    assert report.exit_code == 0, (report.error, pending)
+    scene.check()
