@@ -171,7 +171,10 @@ class _Snapshot:
         report.buckets, report.buckets_read, report.deep = scope.grain, len(scope.dirty), scope.everything
         self._load_manifest(scope)
         marked = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
-        mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.changed))
+        known = run.stored.fingerprints
+        # Without the manifest, another number of buckets may be committed than the one that these are of.
+        changed = scope.changed if known is None or len(known) == scope.buckets else range(len(known))
+        mark = Write(state=marked, fingerprints=forget(known, changed))
         self._applier = Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
         parts = scope.parts(run)
         total = Total(fine=[0] * scope.grain if scope.grain > scope.buckets else None)

@@ -232,3 +232,21 @@ def test_a_verdict_does_not_depend_on_being_noted(why: str, rig: Rig) -> None:
     assert ended.view.drift is not None
     assert ended.view.drift.missing == 50
     assert any("could not be recorded" in warning for warning in ended.view.warnings)
+
+
+@pytest.mark.parametrize("batch", [7, 50_000])
+@pytest.mark.parametrize(("before", "after"), [(16, 1024), (1024, 16)])
+def test_a_lost_manifest_of_another_number_of_buckets(before: int, after: int, batch: int, rig: Rig) -> None:
+    """As many are committed as are right now: the fingerprints that are left are of the former number."""
+    rig.limits["batch_max_keys"] = batch
+    rig.view = {"buckets": before}
+    rig.fill(100)
+    assert rig.run().code == 0
+    rig.client.delete("reconcile:{default}:manifest")
+    rig.source.execute("UPDATE t SET value = 'other' WHERE key LIKE 'k1%'")
+    rig.source.await_oblivion()
+    rig.view = {"buckets": after}
+    ended = rig.run()
+    assert ended.code == 0, ended.told
+    assert state(rig.client)["buckets"] == str(after)
+    rig.in_sync()
