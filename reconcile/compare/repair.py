@@ -97,6 +97,7 @@ def put_rows(
     expected_rows: int,
     *,
     anew: bool,
+    again: bool,
     adopt: bool,
     meanwhile: AbstractContextManager[object],
     taken: TakenOver,
@@ -104,7 +105,8 @@ def put_rows(
     """Put what is missing or stale in the chosen buckets. Afterwards Redis holds every row of the source there.
 
     buckets: number of buckets of the manifest; grain: of `Repaired.wanted`. anew: existing keys are taken over, so
-    equal ones are written too. adopt: existing keys that nothing remembers as the view's are taken over as well.
+    equal ones are written too. again: the view's own equal ones too: they may have an expiry from another mapping.
+    adopt: existing keys that nothing remembers as the view's are taken over as well.
     taken: records what is taken over. meanwhile: entered while the source works on its answer, and left before Redis is
     asked for anything. Raises DataError for a key with several rows, SafetyStop for foreign keys.
     """
@@ -113,7 +115,7 @@ def put_rows(
     everything = len(chosen) == buckets
     chunks = sides.reading.rows() if everything else sides.reading.rows_of(chosen, buckets)
     for rows in _groups(sides, _begun(chunks, meanwhile)):
-        _compare(sides, applier, part, rows, taken, anew=anew, adopt=adopt)
+        _compare(sides, applier, part, rows, taken, anew=anew, again=again, adopt=adopt)
     if part.repeated:
         raise duplicate_keys(part.repeated)
     if part.foreign_count:
@@ -146,12 +148,20 @@ def _groups(sides: Sides, chunks: Iterator[Rows]) -> Iterator[list[Row]]:
 
 
 def _compare(
-    sides: Sides, applier: Applier, part: Repaired, rows: list[Row], taken: TakenOver, *, anew: bool, adopt: bool
+    sides: Sides,
+    applier: Applier,
+    part: Repaired,
+    rows: list[Row],
+    taken: TakenOver,
+    *,
+    anew: bool,
+    again: bool,
+    adopt: bool,
 ) -> None:
     """Compare rows with what Redis holds under their keys; what differs goes to the applier."""
     part.repeated += _repeated(part, rows)[: MAX_NAMED - len(part.repeated)]
     for some, held in sides.held([row for row in rows if row[1] is not None]):
-        _compare_page(sides, applier, part, some, held, taken, anew=anew, adopt=adopt)
+        _compare_page(sides, applier, part, some, held, taken, anew=anew, again=again, adopt=adopt)
 
 
 def _compare_page(
@@ -163,6 +173,7 @@ def _compare_page(
     taken: TakenOver,
     *,
     anew: bool,
+    again: bool,
     adopt: bool,
 ) -> None:
     salt = sides.salt
@@ -180,7 +191,7 @@ def _compare_page(
             _note_lost(part, bucket & coarse, one)
         else:
             found[bucket & coarse] += one if old == value else row_digest(key, old, salt)
-        if old != value or may_write is Permission.ANEW:
+        if old != value or again or may_write is Permission.ANEW:
             applier.put(key, value)
     if anew or adopt:
         _note_overwritten(sides, rows, held, allowed, taken)

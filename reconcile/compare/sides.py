@@ -34,7 +34,7 @@ class Sides(Struct):
 
     def held(self, chunk: Rows) -> Iterator[tuple[Rows, list[bytes | None]]]:
         """Return these rows with what Redis holds under their keys, in pages: they may be large. An expired row
-        counts as held.
+        counts as held if there is nothing in its place.
         """
         at, expired = 0, self.expired
         for page in self.target.pages([key for key, _ in chunk]):
@@ -43,13 +43,13 @@ class Sides(Struct):
             if expired is None:
                 yield rows, [held for _, held in page]
                 continue
-            yield (
-                rows,
-                [
-                    row if held is None and row is not None and expired(row) else held
-                    for (_, row), (_, held) in zip(rows, page, strict=True)
-                ],
-            )
+            found = [held for _, held in page]
+            gone = [n for n, (_, row) in enumerate(rows) if found[n] is None and row is not None and expired(row)]
+            # Something that the layout cannot read may be there instead.
+            for n, exists in zip(gone, self.target.exist([rows[n][0] for n in gone]) if gone else [], strict=True):
+                if not exists:
+                    found[n] = rows[n][1]
+            yield rows, found
 
 
 def add_page(digests: list[int], page: Page, salt: int) -> None:

@@ -114,6 +114,13 @@ class _Snapshot:
         return self.is_first and not self._continues_clean
 
     @property
+    def _writes_again(self) -> bool:
+        """Whether equal keys are written too, since another mapping may have let them expire. In a cluster doubt mostly
+        means that a node has lost keys, not that the mapping has changed."""
+        doubtful = self._run.target.atomic and pending.in_doubt(self._base)
+        return not self._continues_clean and (not self._why.trusted or doubtful)
+
+    @property
     def _continues_clean(self) -> bool:
         """Whether it continues a change that began clean, under the same mapping."""
         state = self._run.stored.state
@@ -216,8 +223,8 @@ class _Snapshot:
         early = scan_early(sides, self._manifest, counted, chosen)
         part = put_rows(
             sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows,
-            anew=self._takes_over, adopt=run.request.adopt or legacy, meanwhile=early or contextlib.nullcontext(),
-            taken=total.taken,
+            anew=self._takes_over, again=self._writes_again, adopt=run.request.adopt or legacy,
+            meanwhile=early or contextlib.nullcontext(), taken=total.taken,
         )  # fmt: skip
         folded = digest.fold(part.wanted, scope.buckets)
         total.wanted |= {bucket: folded[bucket] for bucket in chosen}

@@ -170,9 +170,9 @@ class Io:
         return receiving
 
     def _asking(self, kind: str, ask: Any) -> Any:
-        def asking(session: Session, statement: str) -> Any:
+        def asking(session: Session, statement: str, **options: Any) -> Any:
             how = self.gate(kind)
-            answer = ask(session, statement)
+            answer = ask(session, statement, **options)
             self._end(how, session)
             return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.io_calls import Died, Io, small_pages
 from tests.faults.rig import Rig, new_rig
 from tests.support.redis_servers import start_redis
 from tests.support.redis_state import state
@@ -250,3 +252,59 @@ def test_a_lost_manifest_of_another_number_of_buckets(before: int, after: int, b
     assert ended.code == 0, ended.told
     assert state(rig.client)["buckets"] == str(after)
     rig.in_sync()
+
+
+@pytest.mark.parametrize("seconds", [None, 1.5])
+def test_a_delta_alone_meets_a_row_that_has_expired(seconds: float | None, rig: Rig) -> None:
+    """The view still has it, and Redis rightly does not: that is no reason to stop. What is lost verify tells."""
+    source = rig.source
+    source.execute("CREATE TABLE s (key text, value text, until timestamptz)")
+    source.execute("CREATE MATERIALIZED VIEW w AS SELECT key, value, until FROM s")
+    source.execute("ALTER MATERIALIZED VIEW w SET (RETAIN HISTORY FOR '1hr')")
+    rig.view = {
+        "sql": f"SELECT key, value, until FROM {source.schema}.w", "expires_at": "until", "compare_every": "1s",
+    }  # fmt: skip
+    source.execute("INSERT INTO s SELECT 'k' || n, 'v', NULL::timestamptz FROM generate_series(1, 100) AS n")
+    source.execute("INSERT INTO s VALUES ('x', 'v', now() + interval '1 second')")
+    assert rig.run().code == 0
+    time.sleep(2.5)
+    ended = rig.run("delta", follow_s=seconds)
+    assert ended.code == 0, ended.told
+    assert any("or rows have expired there" in warning for warning in ended.view.warnings), ended.view.warnings
+    assert rig.run("verify").code == 0
+    lose(rig, 1)
+    assert rig.run("verify").code == 3
+
+
+def expiring(rig: Rig, **view: object) -> None:
+    """A view of 30 rows that expire in an hour, and one that has expired."""
+    rig.source.execute("CREATE TABLE s (key text, value text, until timestamptz)")
+    rig.source.execute("INSERT INTO s SELECT 'k' || n, 'v', now() + interval '1 hour' FROM generate_series(1, 30) AS n")
+    rig.source.execute("INSERT INTO s VALUES ('x', 'v', '2024-01-01T00:00:00Z')")
+    rig.view = {"sql": f"SELECT key, value, until FROM {rig.source.schema}.s", "expires_at": "until", **view}
+    assert rig.run().code == 0
+
+
+@pytest.mark.parametrize("at", [0, *range(30, 200, 10)])
+@pytest.mark.parametrize("prefix", ["p:", ""])
+def test_rows_that_no_longer_expire(prefix: str, at: int, rig: Rig) -> None:
+    """Their keys have what the view holds already, but would vanish; also if the run that writes them is cut short."""
+    expiring(rig, key_prefix=prefix)
+    rig.view = {"sql": f"SELECT key, value FROM {rig.source.schema}.s", "key_prefix": prefix}
+    rig.limits["batch_max_keys"] = 5
+    with small_pages(), Io(lambda: None, at).installed(), contextlib.suppress(Died):
+        rig.run("snapshot", direct=True)
+    rig.client.delete("reconcile:{default}:lease")
+    assert rig.run("snapshot", direct=True).code == 0
+    assert {rig.client.ttl(key) for key in rig.client.keys(f"{prefix}[kx]*")} == {-1}
+
+
+@pytest.mark.parametrize("layout", ["string", "hash"])
+def test_something_else_in_place_of_a_row_that_has_expired(layout: str, rig: Rig) -> None:
+    """Whatever its type: verify tells, and a deep snapshot removes it."""
+    expiring(rig, layout=layout, value=["value"] if layout == "hash" else "value")
+    rig.client.sadd("p:x", "theirs")
+    assert rig.run("verify").code == 3
+    assert rig.run("snapshot", deep=True).code == 0
+    assert not rig.client.exists("p:x")
+    assert rig.run("verify").code == 0
