@@ -7,7 +7,7 @@ from collections.abc import Container
 from msgspec import Struct
 
 from reconcile.compare import records
-from reconcile.core import decide, digest
+from reconcile.core import decide, digest, pending
 from reconcile.core.digest import MAX_BUCKETS, UNKNOWN, Fingerprints
 from reconcile.core.drift import groups_of
 from reconcile.core.nametable import BYTES_PER_NAME
@@ -33,7 +33,7 @@ class Scope(Struct):
     grain: int
     dirty: list[int]
     changed: list[int]
-    """Those of them that have changed at the source since the checkpoint, or of which that is not known. What a run
+    """Stored ones that have changed at the source since the checkpoint, or of which that is not known. What a run
     that is cut short may have left beside the view's rows lies in these."""
     now: Fingerprints
     """Fingerprints, per bucket of the grain."""
@@ -76,7 +76,8 @@ def read_scope(
     buckets = known or grain
     comparable = grain == known and state.fingerprint_salt == salt_of(run, companion)
     everything = why.everything or run.request.deep or not known
-    dirty = changed = list(range(buckets))
+    dirty = list(range(buckets))
+    changed = list(range(buckets if stored is None else len(stored)))  # without the manifest, of another number perhaps
     if stored is not None and comparable and not why.everything:
         changed = [b for b, (x, y) in enumerate(zip(now, stored, strict=True)) if x != y]
         if not everything:
@@ -109,6 +110,12 @@ def choose_grain(run: ViewRun, companion: CompanionDefinition | None, rows: int,
         return run.view.buckets
     rows *= run.described.mapping.shard.n  # all shards have their share of the same buckets
     return known if known and not digest.outgrown(rows, known) else digest.choose_buckets(rows)
+
+
+def may_expire(run: ViewRun, why: decide.Snapshot) -> bool:
+    """Whether another mapping may have let keys expire that are equal. In a cluster doubt mostly means that a node has
+    lost keys, not that a snapshot under another mapping was cut short."""
+    return not why.trusted or (run.target.atomic and pending.in_doubt(run.state))
 
 
 def left_behind(stored: Stored) -> Container[int]:

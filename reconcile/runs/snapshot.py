@@ -39,7 +39,7 @@ from reconcile.core.state import Identity
 from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop
 from reconcile.runs import load
 from reconcile.runs.context import ViewRun
-from reconcile.runs.scope import Scope, choose_grain, fingerprints, left_behind, read_scope, salt_of
+from reconcile.runs.scope import Scope, choose_grain, fingerprints, left_behind, may_expire, read_scope, salt_of
 from reconcile.runs.total import Total
 from reconcile.source.companion import CompanionDefinition
 from reconcile.source.reading import Reading, check_still
@@ -114,13 +114,6 @@ class _Snapshot:
         return self.is_first and not self._continues_clean
 
     @property
-    def _writes_again(self) -> bool:
-        """Whether equal keys are written too, since another mapping may have let them expire. In a cluster doubt mostly
-        means that a node has lost keys, not that the mapping has changed."""
-        doubtful = self._run.target.atomic and pending.in_doubt(self._base)
-        return not self._continues_clean and (not self._why.trusted or doubtful)
-
-    @property
     def _continues_clean(self) -> bool:
         """Whether it continues a change that began clean, under the same mapping."""
         state = self._run.stored.state
@@ -178,10 +171,7 @@ class _Snapshot:
         report.buckets, report.buckets_read, report.deep = scope.grain, len(scope.dirty), scope.everything
         self._load_manifest(scope)
         marked = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
-        known = run.stored.fingerprints
-        # Without the manifest, another number of buckets may be committed than the one that these are of.
-        changed = scope.changed if known is None or len(known) == scope.buckets else range(len(known))
-        mark = Write(state=marked, fingerprints=forget(known, changed))
+        mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.changed))
         self._applier = Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
         parts = scope.parts(run)
         total = Total(fine=[0] * scope.grain if scope.grain > scope.buckets else None)
@@ -223,8 +213,8 @@ class _Snapshot:
         early = scan_early(sides, self._manifest, counted, chosen)
         part = put_rows(
             sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows,
-            anew=self._takes_over, again=self._writes_again, adopt=run.request.adopt or legacy,
-            meanwhile=early or contextlib.nullcontext(), taken=total.taken,
+            anew=self._takes_over, again=not self._continues_clean and may_expire(run, self._why),
+            adopt=run.request.adopt or legacy, meanwhile=early or contextlib.nullcontext(), taken=total.taken,
         )  # fmt: skip
         folded = digest.fold(part.wanted, scope.buckets)
         total.wanted |= {bucket: folded[bucket] for bucket in chosen}
