@@ -81,11 +81,12 @@ def _pieces(chunks: Iterator[Rows], target: Target) -> Iterator[Rows]:
     for chunk in chunks:
         waiting += chunk
         size_bytes = sum([len(row[0]) + len(row[1] or b"") for row in chunk])
-        most = max(1, min(target.piece_keys, len(chunk) * PIECE_BYTES // max(1, size_bytes)))
-        whole = len(waiting) // most * most
-        for start in range(0, whole, most):
+        fitting = len(chunk) * PIECE_BYTES // max(1, size_bytes)
+        start = 0
+        while len(waiting) - start >= (most := max(1, min(target.piece_keys(), fitting))):
             yield waiting[start : start + most]
-        waiting = waiting[whole:]
+            start += most
+        waiting = waiting[start:]
     if waiting:
         yield waiting
 

@@ -14,8 +14,9 @@ from reconcile.core.ownership import Range
 from reconcile.core.state import State
 from reconcile.errors import DataError, ReconcileError
 from reconcile.stop import Stop
-from reconcile.target import counters, division, lease, stored
+from reconcile.target import company, counters, division, lease, stored
 from reconcile.target.claims import Claims
+from reconcile.target.company import Calls, Company
 from reconcile.target.fence import Fence
 from reconcile.target.layouts import Layout
 from reconcile.target.lease import Right
@@ -62,18 +63,24 @@ class Base(ABC):
 
     def throttle(self, limits: LimitSettings, stop: Stop) -> None:
         """See port."""
-        self._throttle = Throttle(limits.writes_per_second, limits.latency_max_s, self._ping, self._others, stop.wait)
+        others = Company(self._look, lambda: self._written_by)
+        self._throttle = Throttle(limits.writes_per_second, limits.latency_max_s, self._ping, others, stop.wait)
 
     def _ping(self) -> float:
         began = time.monotonic()
         self._home.call("PING")
         return time.monotonic() - began
 
-    def _others(self) -> int | None:
-        # Redis counts what a cluster's scripts do as commands too, and they are taken for others'.
-        wire = self._home
-        executed = counters.executed(*wire.send([("INFO", "stats")]).replies())
-        return None if executed is None else executed - wire.commands
+    def _look(self) -> Callable[[], Calls | None]:
+        wires = [self._nodes.wire(node) for node in range(self._nodes.count)]
+        own = [dict(wire.kinds) for wire in wires]
+        tickets = [wire.send([("INFO", "commandstats")]) for wire in wires]
+        return lambda: company.calls([ticket.replies()[0] for ticket in tickets], own)
+
+    @property
+    def _written_by(self) -> frozenset[str]:
+        """The commands with which runs write this layout."""
+        return self._layout.verbs if self._layout.new_by_itself else self._layout.verbs | {"EXISTS"}
 
     def _make_way(self, write: Write) -> None:
         """Refuse what must not be written, and wait until the write may begin."""
@@ -90,10 +97,9 @@ class Base(ABC):
         """See port."""
         return self._layout.batch_keys
 
-    @property
     def piece_keys(self) -> int:
         """See port."""
-        pieces = MOST_PIECES if self._throttle is None else self._throttle.pieces
+        pieces = MOST_PIECES if self._throttle is None else self._throttle.pieces()
         return min(self._layout.piece_keys * pieces * max(1, len(self._nodes.opened())), self.batch_keys)
 
     def use_columns(self, columns: Sequence[str]) -> None:
@@ -224,6 +230,8 @@ class Base(ABC):
         def take(names: Names) -> Right:
             return self._take(names, lease.acquire(self._home, names, lease_s, owner=owner, reset=reset))
 
+        if self._throttle is not None:
+            self._throttle.begin()
         right, self.divided_from = division.acquire(self._nodes, self._names, self.range, take, owner, divide=divide)
         self._fence = Fence(self._home, self._names, right, self._state)
 
@@ -376,7 +384,7 @@ def _used(nodes: Nodes) -> tuple[int, int, int]:
     wires = nodes.opened()
     return (
         sum(wire.round_trips for wire in wires),
-        sum(wire.commands for wire in wires),
+        sum(sum(wire.kinds.values()) for wire in wires),
         sum(wire.bytes_sent for wire in wires),
     )
 

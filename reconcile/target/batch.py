@@ -11,7 +11,7 @@ Where a write is not atomic (a cluster), a change that touches data never fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from msgspec import Struct, field
@@ -24,15 +24,17 @@ TOGETHER_ROWS = 200
 PIECE_BYTES = 1 << 18
 
 
-def pieces(rows: Iterable[tuple[bytes, bytes]], most: int) -> Iterator[dict[bytes, bytes]]:
-    """Yield rows in dicts of at most `most` keys and PIECE_BYTES; a larger row comes alone."""
+def pieces(rows: Iterable[tuple[bytes, bytes]], most: Callable[[], int]) -> Iterator[dict[bytes, bytes]]:
+    """Yield rows in dicts of at most as many keys as `most` says before each, and of PIECE_BYTES; a larger row comes
+    alone."""
+    limit = most()
     piece: dict[bytes, bytes] = {}
     size_bytes = 0
     for key, value in rows:
         more = len(key) + len(value)
-        if piece and (len(piece) >= most or size_bytes + more > PIECE_BYTES):
+        if piece and (len(piece) >= limit or size_bytes + more > PIECE_BYTES):
             yield piece
-            piece, size_bytes = {}, 0
+            piece, size_bytes, limit = {}, 0, most()
         piece[key] = value
         size_bytes += more
     if piece:
@@ -57,10 +59,10 @@ class Batch(Struct):
         self.deletes[key] = None
         self.size_bytes += len(key)
 
-    def pieces(self, most: int) -> Iterator[Write]:
-        """Yield the batch in writes of at most `most` keys and PIECE_BYTES, or of one key with a larger value."""
+    def pieces(self, most: Callable[[], int]) -> Iterator[Write]:
+        """Yield the batch in writes of at most `most()` keys and PIECE_BYTES, or of one key with a larger value."""
         names = iter(self.deletes)
-        while gone := list(islice(names, most)):
+        while gone := list(islice(names, most())):
             yield Write(deletes=gone)
         for puts in pieces(self.puts.items(), most):
             yield Write(puts=puts)
@@ -150,7 +152,7 @@ class Applier:
         batch = self._take()
         if self._dry_run:
             return Outcome()
-        if self._marked and len(batch) > self._target.piece_keys:
+        if self._marked and len(batch) > self._target.piece_keys():
             self._send(batch)
             batch = Batch()
         puts, deletes = {**batch.puts, **write.puts}, {**batch.deletes, **dict.fromkeys(write.deletes)}

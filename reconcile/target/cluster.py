@@ -59,6 +59,10 @@ class Cluster(Base):
         commit = lease.new_commit()
         self._armed.transact([*some, self._fences.note(commit)], write.state, commit)
 
+    @property
+    def _written_by(self) -> frozenset[str]:
+        return super()._written_by | {"SET"}  # in WRITE; MSET takes keys of one slot only
+
     def _mode(self, write: Write) -> str:
         if self._layout.one_by_one:
             return "commands"

@@ -28,11 +28,6 @@ def parse(info: Any, size: Any) -> Counters:
     )
 
 
-def executed(info: Any) -> int | None:
-    """Return how many commands a server has executed since it started; None if it does not tell. info: INFO's reply."""
-    return _number(_fields(_text(info)), "total_commands_processed")
-
-
 def _text(info: Any) -> str:
     return info.decode("utf-8", "replace") if isinstance(info, bytes) else ""
 

@@ -120,11 +120,10 @@ class Target(Protocol):
         """The most keys one Write may have, so that Redis answers other clients within 20 ms. Depends on the layout."""
         ...
 
-    @property
     def piece_keys(self) -> int:
-        """The most keys a Write under `pending` should have. Nobody needs to see them at once, so other clients should
-        hardly notice them: Redis is busy with so many for 0.05 ms, or for the time of a round trip if that is longer.
-        While there are no other clients, they are many times as many."""
+        """Return the most keys the next Write under `pending` should have. Nobody needs to see them at once, so other
+        clients should hardly notice them: Redis is busy with so many for 0.05 ms, or for the time of a round trip if
+        that is longer. While there are no other clients, they are many times as many."""
         ...
 
     def use_columns(self, columns: Sequence[str]) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from reconcile.target.company import Company
+
 LOOK_EVERY_KEYS = 4000
 """After this many keys without a pause Redis is asked how quick it is."""
 REST_S = 0.1
@@ -16,11 +18,11 @@ PIECE_S = 0.000075
 """A round trip of this length hides a piece: what Redis stores in 0.05 ms (Layout.piece_keys)."""
 MOST_PIECES = 64
 COUNT_EVERY_S = 0.1
-"""How often Redis is asked how many commands it has executed for others."""
+"""How often we look whom Redis works for."""
 COUNT_LASTS_S = 1.0
 FEW = 4
 FEW_PER_S = 2
-"""Others are there once they send FEW commands more than FEW_PER_S. Health checks and our lease keeper send less."""
+"""Others are there once they send FEW commands more than FEW_PER_S. Health checks and lease keepers send less."""
 MANY = FEW + FEW_PER_S * COUNT_LASTS_S
 """However many they sent, they are gone when they have sent nothing for COUNT_LASTS_S."""
 UNKNOWN = float("inf")
@@ -32,8 +34,7 @@ LONGEST_PAUSE_S = 1.0
 class Throttle:
     """Paces the writes of one view.
 
-    ping: returns a round trip in seconds. others: returns how many commands Redis has executed for other clients,
-    counted from any moment; None if it does not tell. wait: sleeps, but not past the run's end.
+    ping: returns a round trip in seconds. company: whom else Redis works for. wait: sleeps, but not past the run's end.
     """
 
     def __init__(
@@ -41,14 +42,14 @@ class Throttle:
         writes_per_second: int | None,
         latency_max_s: float | None,
         ping: Callable[[], float],
-        others: Callable[[], int | None],
+        company: Company,
         wait: Callable[[float], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rate = writes_per_second
         self._latency_max_s = latency_max_s
         self._ping = ping
-        self._others = others
+        self._company = company
         self._wait = wait
         self._clock = clock
         self._free_at = clock()
@@ -58,27 +59,39 @@ class Throttle:
         self._keys = 0
         """Written since Redis was last asked, or since the last pause."""
         self._last_at = clock()
-        self._counted: int | None = None
-        """Commands of others, when last asked."""
-        self._counted_at = clock()
+        self._looked_at = clock()
         self._recent = UNKNOWN
-        """Of these, what exceeds FEW_PER_S; a leaky bucket."""
+        """Commands of others that exceed FEW_PER_S; a leaky bucket."""
 
-    @property
+    def begin(self) -> None:
+        """Look around for the first time, so that the first writes can know already. Does not wait."""
+        if self._latency_max_s is not None:
+            self._looked_at = self._clock()
+            self._company.look()
+
     def pieces(self) -> int:
-        """How many pieces one write may have. Larger ones take fewer round trips, and nobody minds while we are alone.
+        """Return how many pieces one write may have; looks around for that now and then.
 
-        Other clients, as far away as we are, wait a round trip for every answer; if Redis is busy no longer than that,
-        they hardly notice."""
-        if self._latency_max_s is None or self._alone:
+        Larger writes take fewer round trips, and nobody minds while we are alone. Other clients, as far away as we are,
+        wait a round trip for every answer; if Redis is busy no longer than that, they hardly notice."""
+        if self._latency_max_s is None or self._alone():
             return MOST_PIECES
         if self._quickest_s == float("inf"):
             return 1
         return min(MOST_PIECES, max(1, int(self._quickest_s / PIECE_S)))
 
-    @property
     def _alone(self) -> bool:
-        return self._recent <= FEW and self._clock() - self._counted_at <= COUNT_LASTS_S
+        now = self._clock()
+        elapsed_s = now - self._looked_at
+        if elapsed_s < COUNT_EVERY_S:
+            return self._recent <= FEW
+        served, self._looked_at = self._company.served(), now
+        if served is None:
+            self._recent = UNKNOWN
+        else:
+            came = served - FEW_PER_S * elapsed_s
+            self._recent = min(MANY, max(0.0, came + (0.0 if self._recent == UNKNOWN else self._recent)))
+        return self._recent <= FEW
 
     def before(self, keys: int) -> None:
         """Wait until a write of this many keys may begin."""
@@ -89,7 +102,6 @@ class Throttle:
             self._free_at = max(self._free_at, now) + keys / self._rate
         if self._latency_max_s is not None and self._busy(keys):
             self._back_off(self._latency_max_s)
-            self._look_around()
 
     def _busy(self, keys: int) -> bool:
         now = self._clock()
@@ -108,15 +120,3 @@ class Throttle:
             return
         self._pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
         self._wait(self._pause_s)
-
-    def _look_around(self) -> None:
-        now = self._clock()
-        elapsed_s = now - self._counted_at
-        if elapsed_s < COUNT_EVERY_S:
-            return
-        before, self._counted, self._counted_at = self._counted, self._others(), now
-        if before is None or self._counted is None or self._counted < before:  # a proxy's count, or one that was reset
-            self._recent = UNKNOWN
-            return
-        came = self._counted - before - FEW_PER_S * elapsed_s
-        self._recent = min(MANY, max(0.0, came + (0.0 if self._recent == UNKNOWN else self._recent)))

@@ -16,8 +16,9 @@ import builtins
 import contextlib
 import os
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from hiredis import pack_command
@@ -91,7 +92,8 @@ class Wire:
         self.broken = False
         """Set when it failed; then it is never used again. redis-py would reconnect, without our WATCH and bounds."""
         self.round_trips = 0
-        self.commands = 0
+        self.kinds: Counter[Arg] = Counter()
+        """How many commands of each kind were sent, by name."""
         self.bytes_sent = 0
 
     def call(self, *command: Arg) -> Any:
@@ -102,7 +104,7 @@ class Wire:
         """Send commands without waiting. transaction: they write, so a lost connection leaves the outcome unknown."""
         packed = _joined([pack_command(command) for command in commands])  # type: ignore[arg-type]
         size_bytes = sum(map(len, packed))
-        self.commands += len(commands)
+        self.kinds.update(map(itemgetter(0), commands))
         self.bytes_sent += size_bytes
         ticket = Ticket(self, len(commands), size_bytes, transaction=transaction)
         self._under_way.append(ticket)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from reconcile.target.commands import MSET_PAIRS
+from reconcile.target.company import Calls, Company
 from reconcile.target.layouts.string import Strings
 from reconcile.target.throttle import COUNT_EVERY_S, COUNT_LASTS_S, LONGEST_PAUSE_S, MOST_PIECES, Throttle
 
@@ -31,11 +34,12 @@ class World:
         self.wait(self.latency_s)
         return self.latency_s
 
-    def others(self) -> int | None:
-        return None if self.others_per_s is None else int(self.executed)
+    def ask(self) -> Callable[[], Calls | None]:
+        asked = None if self.others_per_s is None else {"GET": int(self.executed)}
+        return lambda: asked
 
     def throttle(self, rate: int | None, latency_max_s: float | None) -> Throttle:
-        return Throttle(rate, latency_max_s, self.ping, self.others, self.wait, self.clock)
+        return Throttle(rate, latency_max_s, self.ping, Company(self.ask, frozenset), self.wait, self.clock)
 
 
 def test_the_rate_holds_over_any_number_of_writes() -> None:
@@ -110,14 +114,15 @@ def test_the_further_away_the_larger_the_writes(latency_s: float, pieces: int) -
     world = World()
     world.latency_s = latency_s
     throttle = world.throttle(None, 0.005)
-    assert throttle.pieces == 1, "not known yet"
+    assert throttle.pieces() == 1, "not known yet"
     throttle.before(4_000)
-    assert throttle.pieces == pieces
+    assert throttle.pieces() == pieces
 
 
 def write_for(world: World, throttle: Throttle, seconds: float) -> None:
     """Write 4,000 keys every 10 ms."""
     for _ in range(round(seconds * 100)):
+        throttle.pieces()
         throttle.before(4_000)
         world.wait(0.01 - world.latency_s)
 
@@ -130,7 +135,7 @@ def write_for(world: World, throttle: Throttle, seconds: float) -> None:
         pytest.param(10, 13, id="a client that asks now and then"),
         pytest.param(5_000, 13, id="many"),
         pytest.param(None, 13, id="INFO is refused"),
-        pytest.param(-100, 13, id="a count that lacks our own commands"),
+        pytest.param(-100, 13, id="a count that goes back"),
     ],
 )
 def test_only_others_are_spared(others_per_s: float | None, pieces: int) -> None:
@@ -139,7 +144,7 @@ def test_only_others_are_spared(others_per_s: float | None, pieces: int) -> None
     world.others_per_s = others_per_s
     throttle = world.throttle(None, 0.005)
     write_for(world, throttle, 3)
-    assert throttle.pieces == pieces
+    assert throttle.pieces() == pieces
 
 
 def alone() -> tuple[World, Throttle]:
@@ -148,7 +153,7 @@ def alone() -> tuple[World, Throttle]:
     world.others_per_s = 0
     throttle = world.throttle(None, 0.005)
     write_for(world, throttle, 1)
-    assert throttle.pieces == MOST_PIECES
+    assert throttle.pieces() == MOST_PIECES
     return world, throttle
 
 
@@ -157,35 +162,45 @@ def test_others_that_come_and_go_are_noticed() -> None:
     world, throttle = alone()
     world.others_per_s = 100_000
     write_for(world, throttle, 2 * COUNT_EVERY_S)
-    assert throttle.pieces == 13
+    assert throttle.pieces() == 13
     world.others_per_s = 0
     write_for(world, throttle, COUNT_LASTS_S + 2 * COUNT_EVERY_S)
-    assert throttle.pieces == MOST_PIECES
+    assert throttle.pieces() == MOST_PIECES
 
 
 def test_what_was_known_is_soon_out_of_date() -> None:
-    """After a pause in which nobody looked, others may be there again."""
+    """After a pause in which nobody looked, others may be there."""
     world, throttle = alone()
+    world.others_per_s = 10
     world.wait(2 * COUNT_LASTS_S)
-    assert throttle.pieces == 13
+    assert throttle.pieces() == 13
 
 
-def test_our_own_commands_at_the_start_do_not_count() -> None:
-    """The first count has nothing to be compared with: it says neither that others are there nor that they are not."""
+def test_what_was_seen_when_the_run_began_counts() -> None:
+    """The source takes its time before the first row: the first write can know already."""
+    world = World()
+    world.executed, world.others_per_s = 1e9, 0
+    throttle = world.throttle(None, 0.005)
+    throttle.begin()
+    assert throttle.pieces() == 1, "not known yet"
+    world.wait(COUNT_EVERY_S)
+    assert throttle.pieces() == MOST_PIECES
+
+
+def test_the_first_look_tells_nothing() -> None:
+    """It has nothing to be compared with: it says neither that others are there nor that they are not."""
     world = World()
     world.executed, world.others_per_s = 1e9, 0
     throttle = world.throttle(None, 0.005)
     world.wait(COUNT_EVERY_S)
-    throttle.before(4_000)
-    assert throttle.pieces == 13
+    assert throttle.pieces() == 1
     world.wait(COUNT_EVERY_S)
-    throttle.before(4_000)
-    assert throttle.pieces == MOST_PIECES
+    assert throttle.pieces() == MOST_PIECES
 
 
 def test_with_the_throttle_off_nobody_is_spared() -> None:
     """Then the writes are as large as is quickest."""
-    assert World().throttle(None, None).pieces == MOST_PIECES
+    assert World().throttle(None, None).pieces() == MOST_PIECES
 
 
 def test_the_largest_write_of_strings_is_one_command() -> None:

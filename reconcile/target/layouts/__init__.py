@@ -15,6 +15,8 @@ class Layout(Protocol):
     """The most keys one transaction may have, so that Redis answers other clients within 20 ms."""
     piece_keys: int
     """Keys that Redis stores in about 0.05 ms."""
+    verbs: frozenset[str]
+    """The names of the commands that `write` returns."""
     one_by_one: bool
     """Whether each key takes commands of its own; otherwise one MGET or MSET takes many."""
     new_by_itself: bool

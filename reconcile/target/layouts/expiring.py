@@ -20,6 +20,7 @@ class ExpiringStrings:
 
     batch_keys = 5_000
     piece_keys = 25
+    verbs = frozenset(["SET"])
     one_by_one = True
     new_by_itself = True
 

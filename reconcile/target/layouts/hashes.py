@@ -22,6 +22,7 @@ PIECE_FIELDS = 50
 class Hashes:
     """Rows as hashes, their fields in frame order."""
 
+    verbs = frozenset(["UNLINK", "HSET", "PEXPIREAT"])
     one_by_one = True
     new_by_itself = False
 

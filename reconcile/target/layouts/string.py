@@ -14,6 +14,7 @@ class Strings:
 
     batch_keys = 50_000
     piece_keys = 60
+    verbs = frozenset(["MSET", "MSETNX"])
     one_by_one = False
     new_by_itself = True
 
