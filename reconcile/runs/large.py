@@ -82,7 +82,6 @@ class _Range:
         if not records.load(run.target, self.manifest, range(run.state.buckets)):
             raise Doubt("the stored manifest does not match the state")
         before, deletes = self.manifest.keys, 0
-        self.applier.mark()
         for part in run.described.mapping.shard.residues(parts):
             changes = self._changes((part, parts))
             check_vanishing(run, changes)
@@ -95,6 +94,7 @@ class _Range:
                 self._with_deletes.append(part)
             for bucket in changes.touched:
                 self.touched[bucket] = 1
+            self.applier.mark()  # not before the guard was asked: what it refuses has begun nothing
             self._forget(changes.touched)
             self.applier.put_all(changes.puts.items())
             del changes  # before the next part arrives: each may be as large as memory_max

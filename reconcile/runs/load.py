@@ -1,7 +1,8 @@
 """First load into nothing: stream and write in one pass.
 
 Only keys that do not exist are written: one that exists is either twice in the view or someone else's. The load then
-stops, and a repair of all rows takes over at the same time T.
+stops, and a repair of all rows takes over at the same time T. Rows that Redis is not to hold (NULL, or expired) leave
+no key that would show whether another row has it, so their names are held.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from reconcile.compare.sides import Rows
 from reconcile.core import digest
 from reconcile.core.digest import MAX_BUCKETS
 from reconcile.core.framing import Row
+from reconcile.core.nametable import BYTES_PER_NAME, NameTable
 from reconcile.core.state import State
 from reconcile.runs.context import ViewRun
 from reconcile.source.reading import Reading
@@ -66,13 +68,41 @@ def _write(run: ViewRun, chunks: Iterator[Rows], digests: list[int], marked: Sta
     """Write rows. The first transaction also sets the pending mark, so nothing is written if its rows are refused."""
     mark: State | None = marked
     unsettled = 0
+    absent = _Absent(run)
     for rows in _pieces(chunks, run.target):
         wanted = _note(run, digests, rows)
         puts = {row[0]: row[1] for row in rows if row[1] is not None}
+        absent.check(rows, wanted)
         if puts:
             unsettled = _send(run, puts, wanted, mark, unsettled)
             mark = None
     _settle(run, unsettled)
+
+
+class _Absent:
+    """Names of the rows that Redis is not to hold."""
+
+    def __init__(self, run: ViewRun) -> None:
+        self._run = run
+        self._most = run.settings.limits.memory_max_bytes // BYTES_PER_NAME
+        self._names = NameTable(0, run.state.salt)
+
+    def check(self, rows: Rows, valued: int) -> None:
+        """Raise Collision if such a row has its key together with another row, or if their names take too much memory.
+        Redis itself tells apart the others. valued: how many of the rows have a value."""
+        expired, names = self._run.expired, self._names
+        if expired is None and valued == len(rows) and not len(names):
+            return
+
+        def is_held(value: bytes | None) -> bool:
+            return value is not None and (expired is None or not expired(value))
+
+        gone = [key for key, value in rows if not is_held(value)]
+        fresh = all(names.add(key) for key in gone)
+        if gone and (not fresh or len(names) > self._most or any(self._run.target.exist(gone))):
+            raise Collision
+        if len(names) and any(key in names for key, value in rows if is_held(value)):
+            raise Collision
 
 
 def _pieces(chunks: Iterator[Rows], target: Target) -> Iterator[Rows]:

@@ -326,14 +326,17 @@ class Base(ABC):
     def forget(self, *, keys: bool) -> None:
         """Delete everything kept beside the view's keys and, with `keys`, its timestamp key; nothing can be written
         afterwards. The token counter stays: tokens are never reused."""
+        timestamp = [self.range.timestamp_key] if keys and self.range.timestamp_key else []
+        together, alone = (timestamp, []) if self.atomic else ([], timestamp)
         # Names are forgotten whatever the range is now: a view that got a prefix later has them still.
-        self._armed.end([("DEL", *self._names.forgotten, self._names.fences, *self._names.remembered_sets)])
-        for key in self._elsewhere(timestamp=keys):
+        own = (*self._names.forgotten, self._names.fences, *self._names.remembered_sets)
+        self._armed.end([("DEL", *own, *together)])
+        for key in (*alone, *self._on_nodes()):
             self._nodes.wire(self._nodes.owner_of(key)).call("UNLINK", key)
 
-    def _elsewhere(self, *, timestamp: bool) -> list[bytes]:
-        """Return keys of the view that are neither rows nor in the state's slot."""
-        return [self.range.timestamp_key] if timestamp and self.range.timestamp_key else []
+    def _on_nodes(self) -> list[bytes]:
+        """Return the keys beside the view's that are not in the state's slot."""
+        return []
 
     def _check_size(self, key: bytes, value: bytes) -> None:
         """Raise DataError for a value over Redis' limit, at which Redis would drop the connection without a word."""

@@ -105,9 +105,9 @@ class Cluster(Base):
             tickets, self._data = self._data, []
             self._absent = self._fences.settle(tickets)
 
-    def _elsewhere(self, *, timestamp: bool) -> list[bytes]:
+    def _on_nodes(self) -> list[bytes]:
         assert self._fences is not None
-        return [*super()._elsewhere(timestamp=timestamp), *self._fences.keys]
+        return self._fences.keys
 
     def ready(self) -> bool:
         """See port."""

@@ -15,6 +15,7 @@ from tests.faults.history import History, new_history
 from tests.faults.rig import Rig
 from tests.faults.scene import STATE
 from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import state
 from tests.support.sources import SourceServer
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -76,6 +77,26 @@ def test_first_load_of_a_key_with_two_rows(
         scene.write("DELETE FROM t WHERE value LIKE 'two%'")
         scene.ok("run")
         scene.check()
+
+
+@pytest.mark.parametrize("apart", [0, 100])
+@pytest.mark.parametrize("live_first", [True, False])
+@pytest.mark.parametrize("gone", ["'gone', '2024-01-01T00:00:00Z'", "NULL, NULL"], ids=["expired", "null"])
+@pytest.mark.parametrize("other", ["'live', NULL", "NULL, NULL"], ids=["live", "null"])
+def test_first_load_of_a_row_that_leaves_no_key(other: str, gone: str, live_first: bool, apart: int, rig: Rig) -> None:
+    """NULL, or expired: Redis cannot show that its key has another row, and the load notices it all the same."""
+    rig.source.execute("CREATE TABLE s (n int, key text, value text, until timestamptz)")
+    sql = f"SELECT key, value, until FROM {rig.source.schema}.s"
+    rig.view = {"sql": sql, "expires_at": "until"}
+    for n, row in enumerate([other, gone] if live_first else [gone, other]):
+        rig.source.execute(f"INSERT INTO s VALUES ({n}, 'x', {row})")
+        rig.source.execute(f"INSERT INTO s SELECT n, 'k{n}' || n, 'v', NULL FROM generate_series(1, {apart}) AS n")
+    ended = rig.run()
+    assert (ended.code, "one key has several rows: p:x" in ended.told) == (5, True), ended.told
+    assert not state(rig.client).get("as_of")
+    rig.source.execute(f"DELETE FROM s WHERE key = 'x' AND n = {int(live_first)}")
+    assert rig.run().code == 0
+    assert rig.run("verify").code == 0
 
 
 @pytest.mark.parametrize("second", ["same row", "other value", "null"])
