@@ -50,7 +50,7 @@ def test_every_io_call(name: str, size: int, source: Source, cluster: Cluster, r
         pytest.skip("only with --soak")
     kind = KINDS[name]
     scene = make_scene(source, cluster, kind, size)
-    calls = crash.clean_run(scene, kind)
+    calls = crash.fewest_calls(scene, kind)
     for n in range(1, calls.count(WRITE) + 1):
         for how in crash.EVERY if soak else crash.EVERY[n % 4 : n % 4 + 1]:
             tried = (crash.crash_at(scene, kind, n, how, among=WRITE) for _ in range(crash.ATTEMPTS))
@@ -71,7 +71,7 @@ def test_frozen_at_every_write(
         pytest.skip("only with --soak")
     kind = KINDS[name]
     scene = make_scene(source, cluster, kind, size)
-    calls = crash.clean_run(scene, kind)
+    calls = crash.fewest_calls(scene, kind)
     codes = Counter(crash.freeze_at(scene, kind, n, among=WRITE) for n in range(1, calls.count(WRITE) + 1))
     assert None not in codes, "not every write was slept before"
     if soak:

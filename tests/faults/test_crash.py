@@ -202,7 +202,7 @@ def test_every_io_call(
     if not soak and kind.name not in (IN_CI[size] if prefix else REMEMBERED_IN_CI):
         pytest.skip("only with --soak")
     scene = make_scene(source, redis_server, kind, size, prefix)
-    calls = clean_run(scene, kind)
+    calls = fewest_calls(scene, kind)
     TALLY["runs"] += 1
     first = rng("calls of", kind.name).randrange(4 * SPARSE)
     for n in range(1, calls.count(WRITE) + 1):
@@ -219,6 +219,15 @@ def test_every_io_call(
         if not any(fired) and call is None:
             break
     TALLY["looks"] += scene.looks
+
+
+def fewest_calls(scene: Scene, kind: Kind) -> list[str]:
+    """The calls of the clean run with the fewest writes: how many there are depends on what arrives together."""
+    runs = []
+    for _ in range(ATTEMPTS):
+        runs.append(clean_run(scene, kind))
+        scene.restore()
+    return min(runs, key=lambda calls: calls.count(WRITE))
 
 
 def clean_run(scene: Scene, kind: Kind) -> list[str]:
