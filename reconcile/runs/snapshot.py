@@ -37,9 +37,9 @@ from reconcile.core.records import (
 )
 from reconcile.core.state import Identity
 from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop
-from reconcile.runs import load
+from reconcile.runs import load, scopes
 from reconcile.runs.context import ViewRun
-from reconcile.runs.scope import Scope, choose_grain, fingerprints, left_behind, may_expire, read_scope, salt_of
+from reconcile.runs.scopes import Scope
 from reconcile.runs.total import Total
 from reconcile.source.companion import CompanionDefinition
 from reconcile.source.reading import Reading, check_still
@@ -96,7 +96,7 @@ class _Snapshot:
         """Whether a load met an existing key, which something else is writing."""
         self._asked = frozenset(run.stored.surplus)
         """Buckets that have keys which wait for consent."""
-        self._own: Container[int] = left_behind(run.stored) if self._continues_clean else frozenset()
+        self._own: Container[int] = scopes.left_behind(run.stored) if self._continues_clean else frozenset()
         """Buckets in which all that is left over is the view's own."""
         lost = self._continues_clean and run.stored.fingerprints is None
         self._everywhere = lost or pending.in_doubt(self._base)
@@ -127,7 +127,7 @@ class _Snapshot:
     def _content(self, buckets: int, total: int, left: dict[int, int], names: tuple[bytes, ...]) -> Content:
         run = self._run
         mark = companion_mark(run.described) if self._companion is not None else self._base.companion
-        return Content(buckets, total, self._identity, left, names, salt_of(run, self._companion), mark)
+        return Content(buckets, total, self._identity, left, names, scopes.salt_of(run, self._companion), mark)
 
     # -- load ----------------------------------------------------------------------------------------------------
 
@@ -146,9 +146,9 @@ class _Snapshot:
             report.warnings.append("a key of the view already exists, or has several rows: all are compared instead")
             return False
         total = sum(digests)
-        buckets = choose_grain(run, self._companion, digest.count(total), known=0)
+        buckets = scopes.choose_grain(run, self._companion, digest.count(total), known=0)
         # After the data: at the source a row's hash costs as much as half of the row.
-        now, _ = fingerprints(run, self._reading, self._companion, buckets)
+        now, _ = scopes.fingerprints(run, self._reading, self._companion, buckets)
         report.deep, report.buckets = True, buckets
         manifest = whole_manifest(digest.fold(digests, buckets))
         self._commit(Write(manifest=manifest, fingerprints=fingerprint_records(now, None)), buckets, total, {}, now)
@@ -167,7 +167,7 @@ class _Snapshot:
     def repair(self) -> None:
         """Repair whatever differs, or may differ."""
         run, report = self._run, self._run.report
-        scope = read_scope(run, self._reading, self._why, self._companion, self._suspects)
+        scope = scopes.read_scope(run, self._reading, self._why, self._companion, self._suspects)
         report.buckets, report.buckets_read, report.deep = scope.grain, len(scope.dirty), scope.everything
         self._load_manifest(scope)
         marked = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
@@ -191,13 +191,19 @@ class _Snapshot:
             report.deletes += self._applier.deletes
 
     def _load_manifest(self, scope: Scope) -> None:
-        """Read the manifest of the dirty buckets, if there is one that matches the state."""
+        """Read the manifest of the dirty buckets, if there is one that matches the state.
+
+        Where every bucket is to be examined, digests of both sides then show which are right: one pass, whatever the
+        size, while a repair holds the names of its rows, or takes several passes."""
         run = self._run
         if not records.is_there(run.stored) or not self._why.trusted:
             return
         manifest = records.manifest_of(self._base)
         if records.load(run.target, manifest, scope.dirty):
             self._manifest = manifest
+            # Not with a deadline: a part that was repaired counts, however the run ends, and a comparison does not.
+            if scope.everything and scope.grain == scope.buckets and run.stop.remaining_s() is None:
+                scope.dirty = scopes.differing(run, self._reading, manifest, scope.rows)
             self._outside = manifest.total - sum(manifest[bucket] for bucket in scope.dirty)
             return
         run.report.warnings.append("the stored manifest does not match the state: every row is compared instead")
@@ -213,7 +219,7 @@ class _Snapshot:
         early = scan_early(sides, self._manifest, counted, chosen)
         part = put_rows(
             sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows,
-            anew=self._takes_over, again=not self._continues_clean and may_expire(run, self._why),
+            anew=self._takes_over, again=not self._continues_clean and scopes.may_expire(run, self._why),
             adopt=run.request.adopt or legacy, meanwhile=early or contextlib.nullcontext(), taken=total.taken,
         )  # fmt: skip
         folded = digest.fold(part.wanted, scope.buckets)
@@ -346,19 +352,10 @@ class _Snapshot:
         buckets = scope.grain
         if (kept or left) and scope.grain > scope.buckets:
             buckets, now = scope.buckets, digest.fold_fingerprints(now, scope.buckets)
-        digests = {b: one + kept.get(b, 0) for b, one in total.wanted.items()}
-        if len(digests) == scope.buckets:
-            fine = total.fine if total.fine is not None and buckets == scope.grain else None
-            coarse = [digests[b] for b in range(scope.buckets)]
-            every = fine if fine is not None else digest.fold(coarse, min(buckets, scope.buckets))
-            manifest, whole = whole_manifest(every), sum(every)
-        else:
-            assert self._manifest is not None
-            manifest = self._manifest.change(digests)
-            whole = self._manifest.total
+        manifest, whole = total.manifest(self._manifest, scope.buckets, buckets, kept)
         for bucket in (*kept, *left):
             now[bucket & (buckets - 1)] = UNKNOWN
-        elsewhere = {} if len(digests) == scope.buckets else run.stored.surplus
+        elsewhere = {} if len(total.wanted) == scope.buckets else run.stored.surplus
         surplus_left = fold_surplus({b: one for b, one in elsewhere.items() if b not in total.wanted} | left, buckets)
         write = Write(
             manifest=manifest,

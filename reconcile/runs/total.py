@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 from msgspec import Struct, field
 
 from reconcile.compare.repair import Repaired, TakenOver
 from reconcile.compare.surplus import Surplus
+from reconcile.core import digest
+from reconcile.core.records import Manifest, Records, whole_manifest
 
 EXAMPLES = 5
 
@@ -34,3 +37,19 @@ class Total(Struct):
         """Return some unexplained keys."""
         names = (name for _, found in self.parts for name in found.unexplained_names)
         return tuple(itertools.islice(names, EXAMPLES))
+
+    def manifest(
+        self, before: Manifest | None, examined: int, buckets: int, kept: Mapping[int, int]
+    ) -> tuple[Records, int]:
+        """Return (what to write of the manifest, its total), in so many buckets.
+
+        before: the stored manifest, which holds for buckets that are not dirty; it is changed. examined: number of
+        buckets by which rows were examined. kept: bucket → digest of the view's own keys whose deletes are withheld."""
+        digests = {bucket: one + kept.get(bucket, 0) for bucket, one in self.wanted.items()}
+        if len(digests) < examined:
+            assert before is not None
+            return before.change(digests), before.total
+        if self.fine is not None and len(self.fine) == buckets:
+            return whole_manifest(self.fine), sum(self.fine)
+        every = digest.fold([digests[bucket] for bucket in range(examined)], min(buckets, examined))
+        return whole_manifest(every), sum(every)

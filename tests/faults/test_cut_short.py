@@ -11,7 +11,7 @@ import pytest
 
 from reconcile.errors import Unavailable
 from reconcile.report.run_report import ViewReport
-from reconcile.runs import scope
+from reconcile.runs import scopes
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.runs.snapshot import _Snapshot
@@ -34,7 +34,7 @@ def history(
     redis_process: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[History]:
-    monkeypatch.setattr(scope, "PART_ROWS", 10)
+    monkeypatch.setattr(scopes, "PART_ROWS", 10)
     with small_pages(), new_history(source_server, redis_process, prefix=request.param) as made:
         made.scene.write(f"INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, {ROWS}) AS n")
         yield made

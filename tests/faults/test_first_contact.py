@@ -11,7 +11,7 @@ import pytest
 
 from reconcile.core.framing import Row
 from reconcile.errors import ResultTooLarge, Unavailable
-from reconcile.runs import large, scope, work
+from reconcile.runs import large, scopes, work
 from reconcile.runs import load as loads
 from reconcile.source import session as sessions
 from reconcile.source.reading import Reading
@@ -38,7 +38,7 @@ def ends_at_part(nth: int, patch: pytest.MonkeyPatch) -> None:
             raise Unavailable("made to be away")
         return really(self, *arguments)
 
-    patch.setattr(scope, "PART_ROWS", 1)
+    patch.setattr(scopes, "PART_ROWS", 1)
     patch.setattr(Reading, "rows_of", rows_of)
 
 
@@ -106,7 +106,7 @@ def test_others_that_write_during_a_load_keep_their_keys(
     with monkeypatch.context() as patch:
         collides(rig, patch, theirs)
         if not before:
-            patch.setattr(scope, "fingerprints", gone)
+            patch.setattr(scopes, "fingerprints", gone)
         ended = rig.run()
         assert ended.code == (5 if before else 6), ended.told
     ended = rig.run()

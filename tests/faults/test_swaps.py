@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconcile.runs import delta, large, scope, work
+from reconcile.runs import delta, large, scopes, work
 from reconcile.runs.delta import Follower, TooLarge
 from reconcile.source.reading import Reading
 from tests.faults.rig import Ended, Rig
@@ -146,7 +146,7 @@ def test_between_two_parts_of_a_snapshot(
 ) -> None:
     """What a snapshot stores of its progress is of one view too: the next run takes it for done."""
     rig.view = {"buckets": 16}
-    monkeypatch.setattr(scope, "PART_ROWS", 1)
+    monkeypatch.setattr(scopes, "PART_ROWS", 1)
     assert rig.run().code == 0
     rig.source.execute("UPDATE t SET value = value || ' later'")
     really, asked = Reading.rows_of, 0

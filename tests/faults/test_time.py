@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from reconcile.runs import scope
+from reconcile.runs import scopes
 from reconcile.stop import GRACE_S, Stop
 from reconcile.target.layouts.string import Strings
 from tests.faults.proxy import Trigger
@@ -328,7 +328,7 @@ def test_a_load_in_short_runs(rig: Rig) -> None:
 
 def test_a_load_in_runs_too_short_to_read_the_view(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """No run has the time to read the view once: what a run has finished is not read again by the next."""
-    monkeypatch.setattr(scope, "PART_ROWS", 1000)
+    monkeypatch.setattr(scopes, "PART_ROWS", 1000)
     rows = 12_000
     rig.source.retain_history()
     rig.fill(rows, 400)

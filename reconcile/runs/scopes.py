@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 from msgspec import Struct
 
 from reconcile.compare import records
+from reconcile.compare.sides import Rows, add_both
 from reconcile.core import decide, digest, pending
 from reconcile.core.digest import MAX_BUCKETS, UNKNOWN, Fingerprints
 from reconcile.core.drift import groups_of
 from reconcile.core.nametable import BYTES_PER_NAME
+from reconcile.core.records import Manifest
 from reconcile.runs.context import ViewRun
 from reconcile.source.companion import CompanionDefinition
 from reconcile.source.reading import Reading
@@ -86,6 +88,25 @@ def read_scope(
     if len(counts) < buckets:  # larger buckets are to be committed: parts are cut by what the rows average
         counts = [sum(counts) // buckets + 1] * buckets
     return Scope(buckets, grain, dirty, changed, digest.fold_fingerprints(now, grain), counts, everything)
+
+
+def differing(run: ViewRun, reading: Reading, manifest: Manifest, rows: int) -> list[int]:
+    """Return the buckets in which source, Redis and the manifest do not agree, by the digests of all rows.
+
+    Those with a NULL row are among them: digests do not show whether its key has another row as well."""
+    nulls: set[int] = set()
+    buckets = manifest.buckets
+
+    def noted() -> Iterator[Rows]:
+        for chunk in reading.rows():
+            nulls.update([digest.bucket_of(key, buckets) for key, value in chunk if value is None])
+            yield chunk
+
+    with run.report.phase("compare", rows):
+        source, held = add_both(run.sides(reading), noted(), buckets)
+    normal = digest.normal
+    both = enumerate(zip(source, held, strict=True))
+    return [b for b, (x, y) in both if b in nulls or not normal(x) == normal(y) == normal(manifest[b])]
 
 
 def salt_of(run: ViewRun, companion: CompanionDefinition | None) -> str:
