@@ -265,7 +265,9 @@ class LimitSettings(Configured, frozen=True):
         values.size(1 << 20, 1 << 36), "rows held in memory at once", default=48 * 1024 * 1024, name="memory_max"
     )
     batch_max_bytes: int = key(values.size(1 << 10, 1 << 29), "largest Redis transaction", default=4 * 1024 * 1024)
-    batch_max_keys: int = key(values.whole(1, 10_000_000), "", default=50_000)
+    batch_max_keys: int = key(
+        values.whole(1, 10_000_000), "most keys in one; fewer for hashes and keys that expire", default=50_000
+    )
     max_runtime_s: float | None = key(
         values.or_off(values.duration(1, 604_800)),
         "the run stops after this, at a committed time",
@@ -290,7 +292,8 @@ class LimitSettings(Configured, frozen=True):
     )
     latency_max_s: float | None = key(
         values.or_off(values.duration(0.0001, 60)),
-        "writes pause while a PING takes this much longer than the quickest one",
+        "writes pause if a PING takes this much longer than the quickest one, and are small while Redis serves others; "
+        "`off`: neither",
         default=0.005,
         name="latency_max",
     )

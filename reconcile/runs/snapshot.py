@@ -4,8 +4,9 @@
     repair   find the buckets whose fingerprint is unknown or not the checkpoint's; read their rows, put what is missing
              or stale, judge the surplus, and delete or withhold it
 
-First contact with existing keys, a snapshot that was cut short and `--deep` are repairs too, of more buckets. Buckets
-are repaired in parts if the run may be cut short, or if their names do not fit into memory.
+First contact with existing keys and a snapshot that was cut short are repairs too, of more buckets; `--deep` is one of
+those buckets whose digests of all rows differ. Buckets are repaired in parts if the run may be cut short, or if their
+names do not fit into memory.
 """
 
 from __future__ import annotations

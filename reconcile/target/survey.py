@@ -268,9 +268,11 @@ def _scratch_commands(key: bytes, *, hashes: bool, expiring: bool) -> list[Comma
     strings += [("GETRANGE", key, 0, 1), ("MSETNX", key, "1"), ("MSET", key, "1"), ("PEXPIRE", key, SCRATCH_MS)]
     strings += [(name, key) for name in ("GET", "MGET", "STRLEN", "EXISTS", "PTTL", "TYPE", "UNLINK")]
     if expiring:
-        strings += [("SET", key, "1"), ("PEXPIREAT", key, 1 << 42), ("PEXPIRETIME", key), ("UNLINK", key)]
+        strings += [("PEXPIRETIME", key)]
     state: list[Command] = [("HSET", key, "f", "1"), ("HGET", key, "f"), ("HMGET", key, "f"), ("HGETALL", key)]
-    state += [("HLEN", key)] if hashes else []
+    if hashes:
+        state += [("HLEN", key), ("HSTRLEN", key, "f")]
+        state += [("PEXPIREAT", key, 1 << 42)] if expiring else []  # a string gets its expiry with SET
     sets: list[Command] = [("SADD", key, "m"), ("SMISMEMBER", key, "m"), ("SSCAN", key, 0), ("SREM", key, "m")]
     return [*strings, *state, ("DEL", key), *sets, ("DEL", key)]
 

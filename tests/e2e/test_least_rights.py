@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.acl import PASSWORD, RULES, USER
+from tests.support.acl import PASSWORD, RULES, USER, more_rules
 from tests.support.command import Command
+from tests.support.redis_cluster import Cluster
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import owned, prefixed
 from tests.support.sources import Source
@@ -77,4 +78,72 @@ def test_every_command(
     for beside in (b"foreign:1", b"mz_latest_timestamp", *([b"stray"] if kind == "remembered" else [])):
         held.pop(beside, None)
     assert held == prefixed(source.content(), prefix)
+    _shard_and_drop(command)
     assert {entry["object"] for entry in client.acl_log()} <= TRIED_IN_VAIN
+
+
+HASH, EXPIRES = "`layout: hash`: add", "`expires_at`: add"
+LAYOUTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "hash": ({"layout": "hash", "value": ["value", "n"]}, [HASH]),
+    "string-expiring": ({"expires_at": "until"}, [EXPIRES]),
+    "hash-expiring": (
+        {"layout": "hash", "value": ["value", "n"], "expires_at": "until"},
+        [HASH, EXPIRES, "with `hash` also"],
+    ),
+}
+
+
+@pytest.mark.parametrize("server", ["single", "cluster"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout(
+    layout: str, server: str, command: Command, source: Source, request: pytest.FixtureRequest
+) -> None:
+    """Hashes and keys that expire, on a server and in a cluster: with what the document adds for these, no more."""
+    columns, additions = LAYOUTS[layout]
+    rules = [*RULES, *(rule for addition in additions for rule in more_rules(addition))]
+    if server == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        clients, url = cluster.primaries(), cluster.url
+        rules += more_rules("`redis.cluster: true`: add")
+    else:
+        single: RedisServer = request.getfixturevalue("redis_server")
+        clients, url = [single.client()], single.url
+    for client in clients:
+        client.execute_command("ACL", "SETUSER", USER, "reset", *rules)
+        client.acl_log_reset()
+    source.execute("CREATE TABLE w (key text, value text, n int, until timestamptz)")
+    source.execute("CREATE MATERIALIZED VIEW wide WITH (RETAIN HISTORY FOR '1hr') AS SELECT * FROM w")
+    source.execute(
+        "INSERT INTO w SELECT 'k' || n, repeat('v', n * 20), n, '2100-01-01T00:00:00Z'::timestamptz "
+        "FROM generate_series(1, 300) AS n"
+    )
+    view = {"name": "default", "relation": f"{source.schema}.wide", "key": "key", "value": "value", "key_prefix": "p"}
+    del command.config["materialize"]["sql"]
+    command.config["redis"] = {"url": url.replace("://", f"://{USER}:{PASSWORD}@", 1), "cluster": server == "cluster"}
+    command.config["views"] = [view | columns]
+    command.config["limits"] = {"batch_max_keys": 50}
+    command("run")
+    source.execute("DELETE FROM w WHERE n < 4")
+    command("delta")
+    source.execute("UPDATE w SET value = value || '!'")
+    command("snapshot")
+    command("snapshot", "--deep")
+    command("verify")
+    assert command("explain", "k9").report["verdict"] == "in sync"
+    rights = [check for check in command("doctor").report["checks"] if check["check"] == "rights"]
+    assert [check["level"] for check in rights] == ["ok"]
+    _shard_and_drop(command)
+    refused = {entry["object"] for client in clients for entry in client.acl_log()}
+    for client in clients:
+        client.acl_deluser(USER)
+    assert refused <= TRIED_IN_VAIN
+
+
+def _shard_and_drop(command: Command) -> None:
+    """Cut the view in two, make it whole (one with a timestamp key cannot be cut), forget it."""
+    (view,) = command("status").report["views"]
+    for shard in ("0/2", "1/2", "0/1") if "mz_timestamp_key" not in command.config["redis"] else ():
+        command("run", "--shard", shard)
+    command("verify")
+    command("drop", view["view"], "--keys", "--dry-run")
+    command("drop", view["view"], "--keys", "--yes")

@@ -63,6 +63,14 @@ def test_words_of_the_prose(name: str) -> None:
     assert f"`{name}`" in (DOCS / "report.md").read_text(encoding="utf-8")
 
 
+def test_every_phase() -> None:
+    """docs/report.md lists the phases that are timed, and no other."""
+    sources = [path.read_text(encoding="utf-8") for path in (DOCS.parent / "reconcile" / "runs").glob("*.py")]
+    timed = {name for text in sources for name in re.findall(r"\.phase\(\"(\w+)\"", text)}
+    (row,) = re.findall(r"^\| `phases_ms` .*$", (DOCS / "report.md").read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", row)) - {"phases_ms"} == timed
+
+
 def test_every_metric() -> None:
     """docs/monitoring.md has every metric, and no other."""
     text = (DOCS / "monitoring.md").read_text(encoding="utf-8")
