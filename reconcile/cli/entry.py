@@ -39,7 +39,7 @@ def cli() -> None:
     \b
     Exit codes: 0 done   2 usage or configuration   3 drift found   4 incomplete, progress saved
                 5 safety stop, a human decides   6 Materialize or Redis unavailable
-                7 lease held (--if-leased fail)   8 history lost and only delta was allowed   1 bug
+                7 lease held (--if-leased fail)   8 history lost (delta, snapshot --as-of)   1 bug
     """
 
 

@@ -111,7 +111,7 @@ class PastAudit(Struct):
 
     at_ms: int
     verdict: str
-    """`in sync` or `drift`."""
+    """`in sync`, `drift` or `deletes withheld`."""
     as_of: int | None
     fast: bool
     subset: str

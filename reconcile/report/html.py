@@ -259,7 +259,7 @@ def _history(history: list[PastAudit], now_ms: int) -> str:
         f'title="{escaped(f"{ago(one.at_ms, now_ms)}: {one.verdict}")}"></i>'
         for one in reversed(history)
     )
-    drifting = sum(1 for one in history if one.verdict != "in sync")
+    drifting = sum(1 for one in history if one.verdict == "drift")
     found = f"{number(drifting)} of {number(len(history))} found drift" if drifting else "none found drift"
     heads = ["when", "verdict", "what", "as of", "keys that differed"]
     rows = (

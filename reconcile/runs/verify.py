@@ -36,6 +36,7 @@ from reconcile.runs.values import add_values
 from reconcile.source.reading import Reading, explain, open_reading
 
 MAX_LOOKS = 20
+_VERDICTS = {ExitCode.DRIFT: "drift", ExitCode.SAFETY_STOP: "deletes withheld"}
 ROLLING_SLICES = 16
 """A power of two, so that slices of an audit are slices of the rolling compare."""
 
@@ -48,8 +49,8 @@ def verify(run: ViewRun) -> None:
     warn_of_claims(run)
     audit = _Audit(run, _subset(run), Evidence(run))
     audit.execute()
-    audit.remember()
     audit.ask_for_consent()
+    audit.remember()
 
 
 def _subset(run: ViewRun) -> tuple[int, int]:
@@ -314,7 +315,7 @@ class _Audit(Struct):
         i, n = self.subset
         latest = PastAudit(
             at_ms=run.now_ms(),
-            verdict="drift" if run.report.exit_code == ExitCode.DRIFT else "in sync",
+            verdict=_VERDICTS.get(run.report.exit_code, "in sync"),
             as_of=run.report.as_of,
             fast=run.request.fast,
             subset=f"{i}/{n}",

@@ -86,6 +86,8 @@ def stays_withheld(rig: Rig, content: dict[bytes, bytes]) -> None:
         assert "deletes are withheld" in audit.told
         assert audit.view.drift is not None
         assert audit.view.drift.total == 0
+        noted = json.loads(str(rig.client.hget("reconcile:{default}:audit", "report"), "utf-8"))  # type: ignore[arg-type]
+        assert noted["verdict"] == "deletes withheld"
 
 
 @pytest.mark.parametrize("batch", [50_000, 7])
