@@ -14,6 +14,9 @@ from reconcile import collector
 def main() -> NoReturn:
     """The `reconcile` command."""
     collector.calm()  # before anything else is imported
-    from reconcile.cli import entry
+    try:
+        from reconcile.cli import entry
 
-    entry.main()
+        entry.main()
+    finally:
+        collector.leave_out()

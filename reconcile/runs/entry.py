@@ -8,7 +8,6 @@ the lease keeper   renews all leases
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import time
 import uuid
@@ -38,7 +37,7 @@ def execute(
     """Work on the requested views. Never raises for an expected failure, which is in the report instead."""
     started = time.monotonic()
     collector.calm()
-    _freeze_imports()
+    _leave_out_imports()
     report = RunReport(run_id or _run_id(), request.mode, time.time_ns() // 1_000_000)
     try:
         views = chosen_views(settings, request.views)
@@ -62,12 +61,12 @@ def execute(
 
 
 @functools.cache
-def _freeze_imports() -> None:
+def _leave_out_imports() -> None:
     """Keep what has been imported out of the collector's passes.
 
     Once: in a process that runs again, what a run left behind would be kept for good.
     """
-    gc.freeze()
+    collector.leave_out()
 
 
 def _run_id() -> str:
