@@ -182,11 +182,13 @@ def _parallel(results: Results) -> list[Figure]:
         return []
     whole = "× one process"
     return [
-        _derived("shards_cpu", "first load in 4 shards at once, total CPU", told["cpu"], whole, 1.15),
+        _derived("shards_followed_cpu", "4 shards load and follow as many changes as rows, total CPU",
+                 told["followed_cpu"], whole, 1.15),
+        _derived("shards_cpu", "first load in 4 shards at once, total CPU", told["cpu"], whole),
         _derived("shards_serial_cpu", "one after another, total CPU", told["serial_cpu"], whole),
         _derived("shards_rows_cpu", "the same without the starts", told["rows_cpu"], whole),
         _derived("shards_seconds", "first load in 4 shards at once, time", told["seconds"], whole),
-    ]
+    ]  # fmt: skip
 
 
 def _layouts(results: Results) -> list[Figure]:

@@ -1,25 +1,37 @@
 """One view in four processes, beside the same in one: what cutting it into shards costs.
 
-At once, as in production: then source, Redis and runs share the cores, and each shard is another client to the others.
-And one after another: the work itself.
+At once, as in production: then source, Redis and runs share the cores and their caches. One after another: the work
+itself. And as long runs, which load the view and follow it until as many rows have changed as it has.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable
 from statistics import median
 
-from tests.bench.measure import BenchError, Sample
+from tests.bench.measure import ROOT, BenchError, Sample
 from tests.bench.world import PLAIN, World
 
 SHARDS = 4
 TURNS = 3
+CHANGES = 40
+"""Transactions that are followed; each changes a random one in so many rows."""
+MARKS = 64
+"""Rows that show that everything before them has arrived: some for each shard."""
+PATIENCE_S = 300
+LOOK_EVERY_S = 0.1
 
 
 def measure_shards(world: World) -> None:
     """First loads, in turn whole, in shards at once, and shard by shard; and what a process costs that does nothing."""
-    whole = [_load(world, world.command(PLAIN, "run"))]
-    idle_s = _cpu_s(world.launcher.run(world.command(PLAIN, "run")))
+    one = world.command(PLAIN, "run")
+    whole = [_load(world, one)]
+    idle_s = _cpu_s(world.launcher.run(one))
     commands = [world.command(PLAIN, "run", "--shard", f"{i}/{SHARDS}") for i in range(SHARDS)]
     begun = " ".join(f'{shlex.join(command)} > /dev/null & all="$all $!";' for command in commands)
     together = f"{begun} for one in $all; do wait $one || exit 1; done"
@@ -28,17 +40,21 @@ def measure_shards(world: World) -> None:
     for _ in range(world.few(TURNS)):
         cut.append(_load(world, ["bash", "-c", together]))
         serial.append(_load(world, ["bash", "-c", one_by_one]))
-        whole.append(_load(world, world.command(PLAIN, "run")))
+        whole.append(_load(world, one))
+    followed = {len(some): _load_and_follow(world, some) for some in ([one], commands)}
     whole_s, cut_s, serial_s = (median(map(_cpu_s, samples)) for samples in (whole, cut, serial))
     world.results.parallel |= {
         "cpu": cut_s / whole_s,
         "serial_cpu": serial_s / whole_s,
         "rows_cpu": max(0.0, serial_s - SHARDS * idle_s) / max(0.001, whole_s - idle_s),
+        "followed_cpu": followed[SHARDS] / followed[1],
         "seconds": median(one.seconds for one in cut) / median(one.seconds for one in whole),
         "whole_cpu_s": whole_s,
         "cut_cpu_s": cut_s,
         "serial_cpu_s": serial_s,
         "idle_cpu_s": idle_s,
+        "whole_followed_cpu_s": followed[1],
+        "cut_followed_cpu_s": followed[SHARDS],
     }
 
 
@@ -54,3 +70,45 @@ def _load(world: World, command: list[str]) -> Sample:
 
 def _cpu_s(sample: Sample) -> float:
     return sample.user_s + sample.system_s
+
+
+def _load_and_follow(world: World, commands: list[list[str]]) -> float:
+    """Return the CPU seconds of processes that load the view together and follow it until all has changed once."""
+    client = world.clients[PLAIN]
+    client.flushdb()
+    following = [
+        subprocess.Popen([*one, "--for", "1h"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+        for one in commands
+    ]
+    used_s = 0.0
+    try:
+        _await(lambda: _loaded(world) == len(commands), following)
+        for part in range(CHANGES):
+            world.update_part(CHANGES, part)
+        world.source.execute(f"INSERT INTO t SELECT 'mark' || n, 'x' FROM generate_series(1, {MARKS}) AS n")
+        marks = [f"p:mark{n}" for n in range(1, MARKS + 1)]
+        _await(lambda: client.exists(*marks) == MARKS, following)
+    finally:
+        world.source.execute("DELETE FROM t WHERE key LIKE 'mark%'")
+        for process in following:
+            process.send_signal(signal.SIGTERM)
+        for process in following:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            used_s += usage.ru_utime + usage.ru_stime
+    return used_s
+
+
+def _await(done: Callable[[], bool], following: list[subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not done():
+        if time.monotonic() > deadline or any(process.poll() is not None for process in following):
+            raise BenchError("the view was not loaded and followed")
+        time.sleep(LOOK_EVERY_S)
+
+
+def _loaded(world: World) -> int:
+    """How many states in Redis have a checkpoint."""
+    client = world.clients[PLAIN]
+    states = client.scan_iter("reconcile:*:state*", count=100_000)
+    return sum(bool(client.hget(name, "as_of")) for name in states)

@@ -23,7 +23,7 @@ EXPECTED = {
     "mixed", "mixed_bytes", "mixed_companion", "deep", "mass_delta", "mass_snapshot",
     "verify", "delta", "visible_p50", "visible_p90", "source_p50", "extra_p50", "extra_p90", "cold_start",
     "help", "memory_load", "memory_deep", "memory_verify", "memory_mass_delta", "memory_mass_snapshot",
-    "shards_cpu", "shards_serial_cpu", "shards_rows_cpu", "shards_seconds",
+    "shards_followed_cpu", "shards_cpu", "shards_serial_cpu", "shards_rows_cpu", "shards_seconds",
     "json_load", "json_bytes", "hash_load", "hash_bytes",
     "views_unchanged", "views_visible_p50", "views_extra_p50", "views_peak",
     "views_sockets", "views_threads", "views_source_p50", "views_cpu",
