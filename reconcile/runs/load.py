@@ -22,7 +22,10 @@ from reconcile.target.port import Target, Write
 
 
 class Collision(Exception):  # noqa: N818 - no error: the caller takes another way
-    """A key of the view already exists."""
+    """A key of the view already exists, or the load cannot tell any more. Its text says which."""
+
+    def __init__(self, why: str = "a key of the view already exists, or has several rows") -> None:
+        super().__init__(why)
 
 
 def nothing_there(run: ViewRun) -> bool:
@@ -99,8 +102,10 @@ class _Absent:
 
         gone = [key for key, value in rows if not is_held(value)]
         fresh = all(names.add(key) for key in gone)
-        if gone and (not fresh or len(names) > self._most or any(self._run.target.exist(gone))):
+        if gone and (not fresh or any(self._run.target.exist(gone))):
             raise Collision
+        if len(names) > self._most:
+            raise Collision("the view has too many rows without a value to load it in one pass")
         if len(names) and any(key in names for key, value in rows if is_held(value)):
             raise Collision
 

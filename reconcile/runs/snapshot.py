@@ -139,12 +139,12 @@ class _Snapshot:
         try:
             with report.phase("load"):
                 digests = load.load(run, self._reading, replace(marked, identity=self._identity))
-        except load.Collision:
+        except load.Collision as met:
             self._collided, self._own = True, frozenset()
             # From here on, neither this run nor the next takes for its own whatever it finds there.
             anew = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
             run.target.commit(Write(state=replace(anew, identity=self._identity)))
-            report.warnings.append("a key of the view already exists, or has several rows: all are compared instead")
+            report.warnings.append(f"{met}: all are compared instead")
             return False
         total = sum(digests)
         buckets = scopes.choose_grain(run, self._companion, digest.count(total), known=0)

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from reconcile.report.run_report import ViewReport
-from reconcile.runs import delta
+from reconcile.runs import delta, load
 from tests.faults.history import History, new_history
 from tests.faults.rig import Rig
 from tests.faults.scene import STATE
@@ -96,6 +96,17 @@ def test_first_load_of_a_row_that_leaves_no_key(other: str, gone: str, live_firs
     assert not state(rig.client).get("as_of")
     rig.source.execute(f"DELETE FROM s WHERE key = 'x' AND n = {int(live_first)}")
     assert rig.run().code == 0
+    assert rig.run("verify").code == 0
+
+
+def test_more_rows_without_a_value_than_a_load_can_hold(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then all rows are compared, in parts."""
+    monkeypatch.setattr(load, "BYTES_PER_NAME", 1 << 20)  # 48 of them
+    rig.source.execute("INSERT INTO t SELECT 'k' || n, NULL FROM generate_series(1, 100) AS n")
+    rig.source.execute("INSERT INTO t SELECT 'v' || n, 'x' FROM generate_series(1, 100) AS n")
+    ended = rig.run()
+    assert (ended.code, len(list(rig.client.scan_iter("p:*")))) == (0, 100), ended.told
+    assert any("too many rows without a value to load" in warning for warning in ended.view.warnings)
     assert rig.run("verify").code == 0
 
 
