@@ -175,8 +175,8 @@ def _view_lines(one: Proposed) -> list[str]:
     else:
         lines += ['    value: "*"', f"    layout: {one.layout}"]
     lines += [
-        f"    # Keys in Redis are {one.name}:<{one.key}>. All keys under the prefix belong to this view:",
-        "    # those it does not have are removed.",
+        f"    # Keys in Redis are {one.name}:<{one.key}>. The prefix belongs to this view: of keys there that it did",
+        "    # not write, up to ten a day are removed, more only with consent (reconcile snapshot --allow-deletes).",
         f"    key_prefix: {scalar(one.name)}",
         f"    # Makes runs cheap where history is short: reconcile init --companion --view {one.name}",
         "    # companion: …",

@@ -94,6 +94,8 @@ def _drift_lines(drift: DriftReport, *, fast: bool) -> Iterator[str]:
         if "source" in entry:
             line += f"  source={entry['source']!r} redis={entry['redis']!r}"
         yield line
+    if fast and drift.causes:  # no key says why
+        yield "  cause: " + ", ".join(f"{cause} ({plural(n, 'bucket')})" for cause, n in drift.causes.items())
     unnamed = drift.total - len(drift.keys)
     if unnamed > 0:
         yield "  verify without --fast names the keys" if fast else f"  … and {_number(unnamed)} more (--max-report)"

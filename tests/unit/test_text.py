@@ -134,8 +134,17 @@ CASES: list[tuple[str, RunReport, list[str]]] = [
     ),
     (
         "drift by fingerprints, no rows looked at",
-        report(view(action="verify", exit_code=ExitCode.DRIFT, drift=drift(buckets=2), as_of=AS_OF), mode="verify"),
-        [f"orders: DRIFT: 0 missing, 0 stale, 0 extra in 2 buckets; {AT}"],
+        report(
+            view(
+                action="verify", exit_code=ExitCode.DRIFT, as_of=AS_OF, audit=AuditReport(fast=True),
+                drift=drift(buckets=3, causes={"missed updates": 2, "manifest damaged": 1}),
+            ),
+            mode="verify",
+        ),
+        [
+            f"orders: DRIFT: 0 missing, 0 stale, 0 extra in 3 buckets; {AT}",
+            "  cause: missed updates (2 buckets), manifest damaged (1 bucket)",
+        ],
     ),
     (
         "verify that could not finish",
