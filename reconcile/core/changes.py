@@ -41,7 +41,8 @@ class Changes(Struct):
     marks: dict[bytes, int] = field(default_factory=dict)
     """Key of a retracted row → Python's hash of its value."""
     null_buckets: set[int] = field(default_factory=set)
-    """Buckets in which rows with a NULL value changed."""
+    """Buckets in which rows with a NULL value came or went. Two of them may differ at the source, in when they expire,
+    and are equal here."""
 
     def __bool__(self) -> bool:
         return bool(self.puts or self.deletes or self.touched)
@@ -77,16 +78,17 @@ class Net:
         self._removed: dict[bytes, int] = {}
         self._unsettled: dict[tuple[bytes | None, int], tuple[bytes | None, int]] = {}
         self._digests: dict[int, int] = {}
-        self._nulls = False
+        self._nulls: set[int] = set()
         self._text_bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._added or self._removed or self._unsettled or self._digests)
+        return bool(self._added or self._removed or self._unsettled or self._digests or self._nulls)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of memory held."""
-        entries = len(self._added) + len(self._removed) + 2 * len(self._unsettled) + len(self._digests)
+        entries = len(self._added) + len(self._removed) + 2 * len(self._unsettled)
+        entries += len(self._digests) + len(self._nulls)
         return self._text_bytes + entries * ENTRY_COST_BYTES
 
     def update(self, keys: Sequence[bytes | None], values: Sequence[bytes | None], diffs: Sequence[bytes]) -> None:
@@ -131,10 +133,11 @@ class Net:
     def _update_one_by_one(
         self, keys: Sequence[bytes | None], values: Sequence[bytes | None], diffs: Sequence[bytes]
     ) -> None:
-        self._nulls = True
         for key, value, diff in zip(keys, values, diffs, strict=True):
             if key is not None and value is not None:
                 self._add_digest(bucket_of(key, self._buckets), int(diff) * row_digest(key, value, self._salt))
+            elif key is not None:
+                self._nulls.add(bucket_of(key, self._buckets))
             self._keep_unsettled(key, value, hash(value), int(diff))
         self._settle()
 
@@ -173,21 +176,19 @@ class Net:
         added, removed, digests = self._added, self._removed, self._digests
         for bucket in [bucket for bucket, more in digests.items() if not more]:
             del digests[bucket]
-        null_buckets = self._drop_null_values() if self._nulls else set()
+        if self._nulls:
+            self._drop_null_values()
         deletes = [key for key in removed if key not in added]
         updates = len(removed) - len(deletes)
         inserts = [key for key in added if key not in removed] if len(added) > updates else []
-        return Changes(added, deletes, inserts, digests, removed, null_buckets)  # type: ignore[arg-type]
+        return Changes(added, deletes, inserts, digests, removed, self._nulls)  # type: ignore[arg-type]
 
-    def _drop_null_values(self) -> set[int]:
-        """Drop rows with NULL values, which Redis does not hold, but note their buckets as changed."""
-        came = [key for key, value in self._added.items() if value is None]
-        went = [key for key, mark in self._removed.items() if mark == _NULL]
-        for key in came:
+    def _drop_null_values(self) -> None:
+        """Drop rows with NULL values, which Redis does not hold."""
+        for key in [key for key, value in self._added.items() if value is None]:
             del self._added[key]
-        for key in went:
+        for key in [key for key, mark in self._removed.items() if mark == _NULL]:
             del self._removed[key]
-        return {bucket_of(key, self._buckets) for key in (*came, *went)}
 
     def _add_digest(self, bucket: int, more: int) -> None:
         self._digests[bucket] = self._digests.get(bucket, 0) + more

@@ -204,7 +204,7 @@ class _Snapshot:
             self._manifest = manifest
             # Not with a deadline: a part that was repaired counts, however the run ends, and a comparison does not.
             if scope.everything and scope.grain == scope.buckets and run.stop.remaining_s() is None:
-                scope.dirty = scopes.differing(run, self._reading, manifest, scope.rows)
+                scope.dirty = sorted({*scopes.differing(run, self._reading, manifest, scope.rows), *self._asked})
             self._outside = manifest.total - sum(manifest[bucket] for bucket in scope.dirty)
             return
         run.report.warnings.append("the stored manifest does not match the state: every row is compared instead")

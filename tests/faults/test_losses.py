@@ -285,6 +285,22 @@ def expiring(rig: Rig, **view: object) -> None:
     assert rig.run().code == 0
 
 
+def test_a_row_without_a_value_expires_later(rig: Rig) -> None:
+    """To Redis that makes no difference, but to the source's fingerprints: they are not taken for unchanged."""
+    expiring(rig)
+    source = rig.source
+    source.execute("CREATE MATERIALIZED VIEW w AS SELECT key, value, until FROM s")
+    source.execute("ALTER MATERIALIZED VIEW w SET (RETAIN HISTORY FOR '1hr')")
+    source.execute("INSERT INTO s VALUES ('null', NULL, '2124-01-01T00:00:00Z')")
+    rig.view["sql"] = f"SELECT key, value, until FROM {source.schema}.w"
+    assert rig.run("snapshot").code == 0
+    source.execute("UPDATE s SET until = '2125-01-01T00:00:00Z' WHERE key = 'null'")
+    ended = rig.run("delta")
+    assert (ended.code, ended.view.updates) == (0, 2), ended.told
+    ended = rig.run("verify", fast=True)
+    assert ended.code == 0, ended.view.drift
+
+
 @pytest.mark.parametrize("at", [0, *range(30, 200, 10)])
 @pytest.mark.parametrize("prefix", ["p:", ""])
 def test_rows_that_no_longer_expire(prefix: str, at: int, rig: Rig) -> None:

@@ -140,6 +140,16 @@ def test_what_waits_for_consent_never_becomes_a_handful(rig: Rig) -> None:
     assert rig.run().code == 0  # a delta alone would not notice
 
 
+def test_what_waited_for_consent_has_gone(rig: Rig) -> None:
+    """Somebody has removed the keys: a deep snapshot notices, though Redis, manifest and view agree about the rest."""
+    rig.fill(100)
+    assert rig.run().code == 0
+    plant(rig, 12)
+    refused(rig.run("snapshot", deep=True), "12 keys in the range")
+    rig.client.delete(*[f"p:foreign{n}" for n in range(12)])
+    rig.converges("snapshot", deep=True)
+
+
 def test_what_waits_for_consent_in_fewer_buckets(rig: Rig) -> None:
     """The same keys wait when the view gets fewer buckets, and a run that reads nothing else knows of them."""
     rig.view = {"buckets": 64}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from reconcile.core.changes import MAX_EXAMPLES, Changes, Net, duplicate_keys, name_of
+from reconcile.core.digest import bucket_of
 from reconcile.errors import DataError
 
 SALT = 0x5EED5A17
@@ -68,6 +69,17 @@ def test_the_error_names_a_few_examples() -> None:
 def test_keys_are_shown_without_harm(key: bytes, shown: str) -> None:
     """Control characters cannot reach a terminal or log line; long keys are cut."""
     assert name_of(key) == shown
+
+
+def test_rows_without_a_value_count_as_changed() -> None:
+    """Equal here, they may differ at the source, in when they expire: its fingerprint is another one then."""
+    updates: list[tuple[bytes | None, bytes | None, int]] = [(b"k", None, -1), (b"k", None, 1)]
+    assert consolidated(updates).touched == {bucket_of(b"k", BUCKETS)}
+    net, later = Net(BUCKETS, SALT), Net(BUCKETS, SALT)
+    later.update([b"k", b"k"], [None, None], [b"-1", b"1"])
+    net.merge(later)
+    assert net
+    assert net.changes().touched == {bucket_of(b"k", BUCKETS)}
 
 
 def test_the_size_of_changes_is_that_of_what_is_written() -> None:
