@@ -47,16 +47,16 @@ def apply_range(run: ViewRun, until: int, still: Still, clock: SourceClock, *, r
         task = _Range(run, until, still, clock, repeat=repeat)
         try:
             task.put(parts)
+            task.delete(parts)  # a part that fitted may not fit again: how much arrives together differs
             break
         except (TooLarge, ResultTooLarge):
-            # What this attempt has put will be put again, equal: from here on this is a repeat.
+            # What this attempt has done will be done again, equal: from here on this is a repeat.
             repeat = repeat or task.applier.marked
             parts *= 4
             if parts > MAX_PARTS:
                 raise UsageError(
                     "the changes of a few keys alone do not fit into memory", hint="raise limits.memory_max"
                 ) from None
-    task.delete(parts)
     touched = [bucket for bucket, is_touched in enumerate(task.touched) if is_touched]
     commit_range(run, task.applier, task.manifest, task.manifest.records(touched), touched, until)
 

@@ -15,6 +15,8 @@ import psycopg
 import pytest
 
 from reconcile.report.run_report import ViewReport
+from reconcile.runs import large, work
+from reconcile.runs.delta import TooLarge
 from tests.faults.io_calls import WRITE, Died, How, Io, forgetful, one_time_a_read, small_pages, vanishing
 from tests.faults.scene import STATE, Scene
 from tests.support.redis_servers import RedisServer
@@ -409,3 +411,25 @@ def test_changes_too_large_for_memory_while_following(source: Source, redis_serv
     scene.write()
     assert "parts" in report.phases_ms
     assert scene.check().data[b"p:k8"] == b"last"
+
+
+def test_a_part_that_fitted_once(source: Source, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts are asked for twice, first for puts and then for deletes: one that seems too large only then, as less of it
+    arrives together, is cut further all the same."""
+    scene = Scene(source, redis_server, buckets=4)
+    loaded(scene)
+    really, seen = large._Range._changes, set()
+
+    def changes(self: Any, part: tuple[int, int]) -> Any:
+        if part in seen and part[1] == large.FIRST_PARTS:
+            raise TooLarge
+        found = really(self, part)
+        seen.add(part)
+        return found
+
+    monkeypatch.setattr(work, "_caught_up", lambda follower: follower.subscription.cancel())
+    monkeypatch.setattr(large._Range, "_changes", changes)
+    report = scene.ok("delta")
+    assert "parts" in report.phases_ms
+    assert {parts for _, parts in seen} == {8, 32}
+    scene.check()
