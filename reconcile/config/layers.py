@@ -261,6 +261,14 @@ def _is_ours(variable: str, value: str) -> bool:
 
 # -- flags
 
+_ON_THE_COMMAND_LINE: Final = {
+    "limits.jobs": "--jobs",
+    "limits.max_runtime_s": "--max-runtime",
+    "logging.level": "--log-level",
+    "metrics.file": "--metrics-file",
+}
+"""What a user typed who set these."""
+
 
 def of_flags(overrides: Mapping[str, object]) -> tuple[dict[str, Section], dict[str, Section]]:
     """Return flags by section, and those for one named view ('views.orders.buckets'). None: flag not given.
@@ -282,7 +290,8 @@ def of_flags(overrides: Mapping[str, object]) -> tuple[dict[str, Section], dict[
                 f"flag {path}: unknown setting", hint=schema.suggestion(path, known, otherwise="for example redis.host")
             )
         raw: Raw = value if isinstance(value, bool) else value.reveal() if isinstance(value, Secret) else str(value)
-        given = Given(_split(raw, meaning) if isinstance(raw, str) else raw, path, "flag", Layer.FLAG, _via(meaning))
+        typed = _ON_THE_COMMAND_LINE.get(path, path)
+        given = Given(_split(raw, meaning) if isinstance(raw, str) else raw, typed, "flag", Layer.FLAG, _via(meaning))
         into = sections[schema.home(section, meaning.key)] if view is None else named.setdefault(view, {})
         _put(into, meaning, given)
     return sections, named

@@ -157,11 +157,13 @@ def test_bad_environment(environ: dict[str, str], message: str, hint: str) -> No
 
 
 def test_bad_flags() -> None:
-    """They are named by their dotted path."""
+    """They are named by their dotted path, or as they are typed on the command line."""
     assert refused(LEGACY, overrides={"redis.prot": 1}).message == "flag redis.prot: unknown setting"
     assert refused(LEGACY, overrides={"redis.port": 0}).message == (
         "flag redis.port: expected a whole number from 1 to 65535, found '0'"
     )
+    refusal = refused(LEGACY, overrides={"limits.max_runtime_s": 0.05}).message
+    assert refusal == "flag --max-runtime: expected a duration from 1s to 7d or off, found '0.05'"
     assert loaded(LEGACY, overrides={"redis.password": Secret("x")}).redis.password == Secret("x")
 
 
