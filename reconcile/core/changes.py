@@ -233,7 +233,7 @@ def null_key() -> DataError:
     """Return the error for a row without a key."""
     return DataError(
         "the view has a row whose key is NULL",
-        hint="filter such rows in the query (WHERE key IS NOT NULL); nothing was written for this time",
+        hint="filter such rows in the query (WHERE key IS NOT NULL); until then the checkpoint stays",
     )
 
 

@@ -7,6 +7,7 @@ no key that would show whether another row has it, so their names are held.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from reconcile.compare.sides import Rows
@@ -15,6 +16,7 @@ from reconcile.core.digest import MAX_BUCKETS
 from reconcile.core.framing import Row
 from reconcile.core.nametable import BYTES_PER_NAME, NameTable
 from reconcile.core.state import State
+from reconcile.errors import DataError, EvaluationFailed, ReconcileError
 from reconcile.runs.context import ViewRun
 from reconcile.source.reading import Reading
 from reconcile.target.batch import PIECE_BYTES
@@ -72,13 +74,18 @@ def _write(run: ViewRun, chunks: Iterator[Rows], digests: list[int], marked: Sta
     mark: State | None = marked
     unsettled = 0
     absent = _Absent(run)
-    for rows in _pieces(chunks, run.target):
-        wanted = _note(run, digests, rows)
-        puts = {row[0]: row[1] for row in rows if row[1] is not None}
-        absent.check(rows, wanted)
-        if puts:
-            unsettled = _send(run, puts, wanted, mark, unsettled)
-            mark = None
+    try:
+        for rows in _pieces(chunks, run.target):
+            wanted = _note(run, digests, rows)
+            puts = {row[0]: row[1] for row in rows if row[1] is not None}
+            absent.check(rows, wanted)
+            if puts:
+                unsettled = _send(run, puts, wanted, mark, unsettled)
+                mark = None
+    except (DataError, EvaluationFailed):  # of the source: what is under way to Redis arrives, and counts
+        with contextlib.suppress(ReconcileError):
+            _settle(run, unsettled)
+        raise
     _settle(run, unsettled)
 
 
@@ -143,4 +150,4 @@ def _settle(run: ViewRun, rows: int) -> None:
     outcome = run.target.settle()
     if outcome is not None and outcome.collided:
         raise Collision
-    run.report.puts += rows
+    run.report.puts += rows if outcome is not None else 0

@@ -137,6 +137,17 @@ def test_null_key(command: Command, redis_server: RedisServer, source: Source) -
     refused(command, redis_server, 5, "key is NULL")
 
 
+def test_null_key_in_a_large_load(command: Command, redis_server: RedisServer, source: Source) -> None:
+    """Rows that came before it may be in Redis already: the report counts them all, and nothing says otherwise."""
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 20000) AS n")
+    source.execute("INSERT INTO t VALUES (NULL, 'x')")
+    view = command("run", expect=5).view
+    assert "the checkpoint stays" in view["error"]["hint"]
+    written = owned(redis_server.client())
+    assert view["puts"] == len(written)
+    assert state(redis_server.client()).get("as_of", "") == ""
+
+
 def test_null_key_later(command: Command, redis_server: RedisServer, source: Source) -> None:
     """A row without key that comes later stops the run; what Redis holds stays."""
     source.put(a="1")
