@@ -1,0 +1,358 @@
+"""A view, its configuration and its Redis, all of which may change between runs of any kind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import threading
+import time
+from typing import Any
+
+import pytest
+import redis
+from msgspec.structs import replace
+
+from reconcile.config import address
+from reconcile.config.settings import LimitSettings, Settings, ViewSettings
+from reconcile.core.keys import KeyShape
+from reconcile.core.shards import Shard
+from reconcile.report.run_report import ViewReport
+from reconcile.runs.dropping import forget
+from reconcile.runs.entry import execute
+from reconcile.runs.request import Request
+from reconcile.source import query
+from reconcile.source import session as sessions
+from reconcile.source.columns import map_columns
+from reconcile.stop import Stop
+from reconcile.target.base import Base
+from tests.faults.history import text
+from tests.faults.io_calls import Died, How, Io, forgetful, one_time_a_read, vanishing
+from tests.support.redis_cluster import Cluster
+from tests.support.redis_servers import RedisServer
+from tests.support.sources import Source
+
+Content = dict[bytes, Any]
+
+MINUTE_MS = 60_000
+OWN = b"reconcile:{"
+OUTSIDE = {b"other:1": b"x", b"zz": b"y", b"p": b"z"}
+FORMS = {"one": (("key",), ("",)), "two": (("part", "key"), (":", "")), "template": (("part", "key"), ("|", ":end"))}
+"""Columns and literals of the Redis key."""
+PARTS = ["a", "x:y", "5%", "é|3", ""]
+VALUES = ["a", "b", "", "tab\tx", "é☃"]
+FROZEN_S = 30.0
+
+_LOOK = """
+local rows = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local kind = redis.call('TYPE', key).ok
+  local value = kind == 'string' and redis.call('GET', key) or kind == 'hash' and redis.call('HGETALL', key) or kind
+  rows[#rows + 1] = {key, value, redis.call('PEXPIRETIME', key)}
+end
+return rows
+"""
+
+
+class World:
+    """Everything that a story is about. What it does is printed, for who reads about a failure."""
+
+    def __init__(
+        self, source: Source, place: RedisServer | Cluster, rng: random.Random, patch: pytest.MonkeyPatch
+    ) -> None:
+        self.source, self.place, self.rng = source, place, rng
+        self.is_cluster = isinstance(place, Cluster)
+        self.client: Any = (
+            redis.RedisCluster(host="127.0.0.1", port=place.nodes[0].port)
+            if isinstance(place, Cluster)
+            else place.client()
+        )
+        self.layout = rng.choice(["string", "string", "json", "hash"])
+        self.form = rng.choice(["one", "two", "template"])
+        self.expires = rng.random() < 0.5
+        self.prefix = "p:" if self.is_cluster else rng.choice(["p:", "p:", "p:", ""])
+        self.buckets = rng.choice([None, 16, 16, 64])
+        self.with_companion = rng.random() < 0.3
+        self.shards = rng.choice([1, 1, 2, 4])
+        self.most_shards = 1
+        self.fraction = 0.5
+        self.batch = 50_000
+        self.view = 0
+        self.began_ms = int(time.time() * 1000)
+        self.ahead_ms = 0
+        """How far the time is ahead by which rows expire."""
+        self.parts: dict[str, str] = {}
+        self.foreign: dict[bytes, bytes] = {}
+        """In the view's range, and written by others."""
+        self._companions: dict[Any, str] = {}
+        self._overtaken = False
+        """Whether a run goes on that another has overtaken: it may be told that the view is being written."""
+        really = Base.now_ms
+        patch.setattr(Base, "now_ms", lambda target: really(target) + self.ahead_ms)
+        source.execute("CREATE TABLE s (part text, key text, value text, until timestamptz)")
+        self._create_view()
+        self.flush()
+        print(f"layout={self.layout} form={self.form} prefix={self.prefix!r} expires={self.expires}", end=" ")
+        print(f"buckets={self.buckets} companion={self.with_companion} shards={self.shards}")
+
+    # -- the source ----------------------------------------------------------------------------------------------
+
+    def _create_view(self) -> None:
+        value = "value" if not self.view else f"value || '{self.view}' AS value"
+        self.source.execute(f"CREATE MATERIALIZED VIEW w{self.view} AS SELECT part, key, {value}, until FROM s")
+        self.source.execute(f"ALTER MATERIALIZED VIEW w{self.view} SET (RETAIN HISTORY FOR '1hr')")
+
+    def swap(self) -> None:
+        """Another view takes its place."""
+        self.view += 1
+        self._create_view()
+
+    def put(self, count: int) -> None:
+        """Insert or update rows."""
+        names = self.rng.sample([f"k{n}" for n in range(60)], count)
+        self._delete(names)
+        rows = []
+        for name in names:
+            value = self.rng.choice([None, *VALUES, *[f"v{self.rng.randrange(1000)}"] * 6])
+            part = self.parts.setdefault(name, self.rng.choice(PARTS))
+            after = self.rng.choice([None, None, -30, 10, 20, 30, 50, 80, 130, 400])
+            until = "NULL" if after is None else text(_stamp(self.began_ms + after * MINUTE_MS)) + "::timestamptz"
+            rows.append(f"({text(part)}, {text(name)}, {text(value)}, {until})")
+        self.source.execute("INSERT INTO s VALUES " + ", ".join(rows))
+        print(f"put {names}")
+
+    def remove(self, count: int) -> bool:
+        """Delete rows. Whether one of them had expired, so that Redis cannot tell whose its key was."""
+        names = self.rng.sample([f"k{n}" for n in range(60)], count)
+        gone = self.expires and any(self._expired(until) for _, key, _, until in self._rows() if key in names)
+        self._delete(names)
+        print(f"remove {names}")
+        return gone
+
+    def _delete(self, names: list[str]) -> None:
+        self.source.execute(f"DELETE FROM s WHERE key IN ({', '.join(map(text, names))})")
+
+    def _rows(self) -> list[tuple[Any, ...]]:
+        return self.source.execute(f"SELECT part, key, value, until FROM w{self.view}")
+
+    def now_ms(self) -> int:
+        return int(time.time() * 1000) + self.ahead_ms
+
+    def _expired(self, until: Any, margin_ms: int = 0) -> bool:
+        return until is not None and until.timestamp() * 1000 <= self.now_ms() + margin_ms
+
+    def wanted(self, margin_ms: int = 0) -> Content:
+        """What Redis should hold. margin_ms: without what expires so soon."""
+        found: Content = {}
+        for part, name, value, until in self._rows():
+            if (value is None and self.layout != "json") or (self.expires and self._expired(until, margin_ms)):
+                continue
+            found[self._key(part, name)] = {"value": value} if self.layout != "string" else value
+        return found
+
+    def _key(self, part: str, name: str) -> bytes:
+        if self.form == "one":
+            return f"{self.prefix}{name}".encode()
+        mark = FORMS[self.form][1][0]
+        escaped = part.replace("%", "%25").replace(mark, f"%{ord(mark):02X}")
+        return f"{self.prefix}{escaped}{mark}{name}{FORMS[self.form][1][1]}".encode()
+
+    # -- Redis ---------------------------------------------------------------------------------------------------
+
+    def look(self) -> dict[bytes, Any]:
+        """Every key with its value, once those that have expired are gone."""
+        found = {}
+        nodes = self.place.primaries() if isinstance(self.place, Cluster) else [self.client]
+        for node in nodes:
+            for key, value, expires_ms in node.eval(_LOOK, 0):
+                if 0 <= expires_ms <= self.now_ms():
+                    node.delete(key)
+                else:
+                    found[key] = value
+        return found
+
+    def held(self) -> Content:
+        """What stands in the view's range, as `wanted` has it."""
+        seen = self.look()
+        assert {key: seen.get(key) for key in OUTSIDE} == OUTSIDE, "a key outside the range was touched"
+        return {
+            key: self._read(key, value) for key, value in seen.items() if not key.startswith(OWN) and key not in OUTSIDE
+        }
+
+    def _read(self, key: bytes, value: Any) -> Any:
+        if key in self.foreign:
+            return value
+        if self.layout == "hash":
+            pairs = [part.decode() for part in value] if isinstance(value, list) else []
+            return dict(zip(pairs[::2], pairs[1::2], strict=True)) if pairs else value
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            return json.loads(value) if self.layout == "json" else value.decode()
+        return value
+
+    def own_keys(self, kind: str) -> list[bytes]:
+        """Names of what runs keep beside the data."""
+        return [key for key in self.look() if key.startswith(b"reconcile:{default}:" + kind.encode())]
+
+    def flush(self, *, one_node: bool = False) -> None:
+        """Redis loses everything. one_node: on one node of the cluster."""
+        if isinstance(self.place, Cluster) and one_node:
+            self.rng.choice(self.place.primaries()).flushall()
+        elif isinstance(self.place, Cluster):
+            self.place.flush()
+        else:
+            self.client.flushall()
+        for key, value in OUTSIDE.items():
+            self.client.set(key, value)
+        there = self.look()
+        self.foreign = {key: value for key, value in self.foreign.items() if key in there}
+
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration as it is now. Creates the companion view that it names."""
+        columns, literals = FORMS[self.form]
+        wanted = [*columns, "value", *(["until"] if self.expires else [])]
+        sql = f"SELECT {', '.join(wanted)} FROM {self.source.schema}.w{self.view}"
+        view = ViewSettings(
+            name="default", sql=sql, key_columns=columns, key_literals=literals, key_prefix=self.prefix,
+            layout=self.layout, expires_at="until" if self.expires else None, max_delete_fraction=self.fraction,
+            buckets=None if self.with_companion else self.buckets,
+            companion=self._companion(sql) if self.with_companion else None,
+        )  # fmt: skip
+        return Settings(
+            materialize=address.materialize(self.source.url),
+            redis=replace(address.redis(self.place.url), cluster=self.is_cluster),
+            views=(view,),
+            limits=LimitSettings(batch_max_keys=self.batch, lease_s=900.0, jobs=1),
+        )
+
+    def _companion(self, sql: str) -> str:
+        buckets = self.buckets or 16
+        what = (sql, self.form, self.layout, buckets)
+        if what not in self._companions:
+            name = f"{self.source.schema}.companion{len(self._companions)}"
+            shape = KeyShape(self.prefix, *FORMS[self.form])
+            session = sessions.connect(address.materialize(self.source.url), Stop())
+            try:
+                mapping = map_columns(
+                    sql, session.columns(query.describe(sql)), shape, layout=self.layout,
+                    expires_at="until" if self.expires else None, view="default",
+                )  # fmt: skip
+            finally:
+                session.close()
+            for statement in query.companion_ddl(mapping, name, buckets, "00c0ffee" * 4).strip().split(";\n"):
+                self.source.execute(statement.removesuffix(";"))
+            self._companions[what] = name
+        return self._companions[what]
+
+    def every_shard(self) -> list[Shard]:
+        shards = [Shard(i, self.shards) for i in range(self.shards)]
+        self.rng.shuffle(shards)
+        self.most_shards = max(self.most_shards, self.shards)
+        return shards
+
+    def run(self, mode: str, shard: Shard | None, settings: Settings | None = None, **options: Any) -> ViewReport:
+        """One run of a kind in history.MODES, or a few more."""
+        name, _, how = mode.partition(" ")
+        if name == "deep":
+            name, options["deep"] = "snapshot", True
+        elif name == "fast":
+            name, options["fast"] = "verify", True
+        elif name == "follow":
+            name, options["follow_s"] = "run", 0.02
+        with self._around(how):
+            given = settings or self.settings
+            memory = 900 if how == "in slices" else 1 << 25
+            given = replace(given, limits=replace(given.limits, memory_max_bytes=memory))
+            (view,) = execute(given, Request(mode=name, shard=shard, **options), Stop()).views  # type: ignore[arg-type]
+        error = "" if view.error is None else f"{view.error.kind}: {view.error.message}"
+        drift = "" if view.drift is None else f"drift {view.drift.total}"
+        print(f"{mode} {shard} {options}: exit {int(view.exit_code)} {view.action} ({view.reason})", end=" ")
+        print(f"deep={view.deep} +{view.puts} -{view.deletes} {drift} {error} {view.warnings}")
+        assert view.exit_code not in (1, 2, 7) or "checkpoint" in error or "not synchronised" in error, error
+        assert not view.skipped or self._overtaken
+        return view
+
+    def _around(self, how: str) -> contextlib.AbstractContextManager[None]:
+        if how == "forgetful":
+            return forgetful()
+        if how == "vanishing":
+            return vanishing()
+        return one_time_a_read() if how == "time by time" and not self.expires else contextlib.nullcontext()
+
+    def killed(self, mode: str, shard: Shard, **options: Any) -> ViewReport | None:
+        """A run to which something happens at one of its calls. None: it died."""
+        how: How = self.rng.choice(["dies_before", "dies_after", "torn", "times_out"])
+        io = Io(lambda: None, self.rng.randrange(1, 60), how)
+        report, settings = None, self.settings
+        with io.installed(), contextlib.suppress(Died):
+            report = self.run(mode, shard, settings, **options)
+        if io.fired:
+            print(f"{mode} {shard} {options}: {how} at call {io.fired_at} ({io.calls[io.fired_at - 1]})")
+            self.expire_leases()  # an answer that was lost may have been the lease's
+        return report
+
+    def expire_leases(self) -> None:
+        for key in self.own_keys("lease"):
+            self.client.delete(key)
+
+    def overlap(self, mode: str, shard: Shard) -> ViewReport:
+        """A run sleeps at some call, past its lease, while another one finishes. If it had begun it changes nothing
+        when it wakes; else it is its turn then. Return the report of the last one that did anything."""
+        io = Io(lambda: None, self.rng.randrange(5, 60), "freezes")
+        slept: list[Any] = []
+        settings = self.settings
+
+        def sleep() -> None:
+            io.thread = threading.get_ident()
+            try:
+                slept.append(self.run(mode, shard, settings))
+            except BaseException as error:
+                slept.append(error)
+
+        thread = threading.Thread(target=sleep)
+        with io.installed():
+            thread.start()
+            while thread.is_alive() and not io.frozen.wait(0.005):
+                pass
+            self.put(2)
+            self.expire_leases()
+            other = self.run("run", shard)
+            before = self._apart_from_leases()
+            self._overtaken = True
+            io.thaw.set()
+            thread.join(FROZEN_S)
+            self._overtaken = False
+        (sleeper,) = slept
+        print(f"the first slept at call {io.fired_at}, leased at {io.leased_at}")
+        if isinstance(sleeper, BaseException):
+            raise sleeper
+        if not io.fired or sleeper.skipped:
+            return other
+        if not 0 < io.leased_at < io.fired_at:
+            return sleeper
+        if sleeper.error is None or sleeper.error.kind not in ("lease_lost", "history_lost"):
+            return sleeper  # it found nothing to do, or it had only begun to change the number of shards
+        assert self._apart_from_leases() == before, "a run that was overtaken wrote"
+        return other
+
+    def _apart_from_leases(self) -> dict[bytes, Any]:
+        return {
+            key: value
+            for key, value in self.look().items()
+            if not key.startswith((b"reconcile:{default}:lease", b"reconcile:{default}:token"))
+        }
+
+    def is_known(self) -> bool:
+        """Whether the view has claimed its range."""
+        return bool(self.client.hexists("reconcile:{claims}", "default"))
+
+    def drop(self, *, keys: bool) -> None:
+        """Forget the view."""
+        dropped = forget(self.settings, "default", Stop(), keys=keys, confirm=lambda _: None)
+        print(f"drop: {dropped}")
+
+
+def _stamp(at_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_ms // 1000)) + f".{at_ms % 1000:03d}Z"
