@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from reconcile.core import digest
+from reconcile.core import digest, pending
 from reconcile.core.digest import Fingerprints
 from reconcile.core.records import total_text
 from reconcile.core.shards import shard_of, shards_of
@@ -74,12 +74,13 @@ def joined(parts: Sequence[Kept], blank: State) -> Kept:
     complete = (
         len(states) == len(parts) and len({(state.as_of, state.pending, state.identity) for state in states}) == 1
     )
+    anew = any(pending.began_anew(state) for state in states)
     together = summed([part.state if part.manifest is not None else None for part in parts])
     assert together is not None
     state = replace(
         together,
         buckets=buckets,
-        pending=None if complete and first.pending is None else Pending("snapshot", together.as_of or 0),
+        pending=None if complete and first.pending is None else Pending("snapshot", together.as_of or 0, anew=anew),
         companion=first.companion if len({state.companion for state in states}) == 1 else "",
         removed=tuple(sorted(one for state in states for one in state.removed)),
         turn=Turn(done_ms=together.turn.done_ms),

@@ -33,7 +33,8 @@ def after(state: State | None, event: Event, until: int) -> Pending | None:
     """Return the mark after an event. until: the time that the change brings Redis to."""
     if event == "complete":
         return None
-    return Pending(_KINDS[event], until, clean=event == "begin load" or _stays_clean(state, event))
+    clean = event == "begin load" or _stays_clean(state, event)
+    return Pending(_KINDS[event], until, clean, anew=event == "begin anew" or _stays_anew(state, event))
 
 
 def _stays_clean(state: State | None, event: Event) -> bool:
@@ -42,6 +43,16 @@ def _stays_clean(state: State | None, event: Event) -> bool:
     if state.pending is None or state.pending.kind == "withheld":  # a withheld delete is explained by the manifest
         return state.as_of is not None
     return state.pending.clean
+
+
+def _stays_anew(state: State | None, event: Event) -> bool:
+    """Whether keys that are equal have still to be put: until a snapshot has come to its end, consent aside."""
+    return began_anew(state) and event not in ("begin load", "withhold")
+
+
+def began_anew(state: State | None) -> bool:
+    """Whether an unfinished change began anew, so that equal keys that it has not come to may have an expiry."""
+    return state is not None and state.pending is not None and state.pending.anew
 
 
 def began_clean(state: State | None) -> bool:

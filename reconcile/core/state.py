@@ -40,12 +40,14 @@ class Pending(Struct, frozen=True):
 
     delta: the changes of (as_of, until] are being applied. snapshot: the content at `until` is being applied. withheld:
     Redis holds the content at `until`, plus keys whose deletes wait for consent. clean: the change began from an
-    undoubted state, or into nothing, so all leftovers in its buckets are the view's own.
+    undoubted state, or into nothing, so all leftovers in its buckets are the view's own. anew: it began under another
+    mapping than the content before, or over keys of unknown origin, so equal keys may have an expiry and are put too.
     """
 
     kind: PendingKind
     until: int
     clean: bool = False
+    anew: bool = False
 
     def __str__(self) -> str:
         """For people."""
@@ -143,7 +145,7 @@ def encode(state: State) -> dict[str, str]:
         "digest": state.digest,
         "surplus": str(state.surplus),
         "surplus_names": json.dumps([name.decode("latin-1") for name in state.surplus_names]),
-        "pending": json.dumps(to_builtins(pending)) if pending else "",
+        "pending": _pending_text(pending) if pending else "",
         "salt": f"{state.salt:016x}",
         "source_salt": state.source_salt,
         "fingerprint_salt": state.fingerprint_salt,
@@ -241,12 +243,19 @@ def _turn(stored: dict[str, Any]) -> Turn:
     return turn
 
 
+def _pending_text(pending: Pending) -> str:
+    stored = to_builtins(pending)
+    if not pending.anew:
+        del stored["anew"]
+    return json.dumps(stored)
+
+
 def _pending(text: str) -> Pending:
     stored = json.loads(text)
-    kind, until, clean = stored["kind"], stored["until"], stored["clean"]
-    if kind not in ("snapshot", "delta", "withheld") or type(clean) is not bool:
+    kind, until, clean, anew = stored["kind"], stored["until"], stored["clean"], stored.get("anew", False)
+    if kind not in ("snapshot", "delta", "withheld") or type(clean) is not bool or type(anew) is not bool:
         raise ValueError("pending")
-    return Pending(kind, _whole(until), clean)
+    return Pending(kind, _whole(until), clean, anew)
 
 
 def corrupt(view: str, why: str) -> StateError:

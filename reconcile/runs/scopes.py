@@ -134,9 +134,8 @@ def choose_grain(run: ViewRun, companion: CompanionDefinition | None, rows: int,
 
 
 def may_expire(run: ViewRun, why: decide.Snapshot) -> bool:
-    """Whether another mapping may have let keys expire that are equal. In a cluster doubt mostly means that a node has
-    lost keys, not that a snapshot under another mapping was cut short."""
-    return not why.trusted or (run.target.atomic and pending.in_doubt(run.state))
+    """Whether keys that are equal may have an expiry, from another mapping or whoever wrote them before."""
+    return not why.trusted or pending.began_anew(run.state)
 
 
 def left_behind(stored: Stored) -> Container[int]:

@@ -21,7 +21,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
-from reconcile.core.state import Pending, State
+from reconcile.core import pending
+from reconcile.core.state import State
 from reconcile.errors import ReconcileError
 from reconcile.target import commands as written
 from reconcile.target import lease
@@ -114,7 +115,7 @@ class Fence:
         reason = translate(error)
         if self.state is not None and not self.lost:
             until = self.state.as_of if self.state.as_of is not None else 0
-            doubted = replace(self.state, pending=Pending("snapshot", until))
+            doubted = replace(self.state, pending=pending.after(self.state, "lose", until))
             self.transact([("DEL", self._names.fingerprints)], doubted)
             self.settle()
         return ReconcileError(

@@ -236,7 +236,9 @@ def raise_fences(primaries: Primaries, names: Names, right: Right) -> tuple[Righ
             logger.warning("a node of the cluster does not hold what was last written to it: every key is compared")
             as_of = state.get(b"as_of", b"")
             until = int(as_of) if as_of.isdigit() and len(as_of) <= len(str(MAX_TIMESTAMP)) else 0
-            commands.append(("HSET", names.state, "pending", written.pending_field(Pending("snapshot", until))))
+            anew = b'"anew": true' in state.get(b"pending", b"")
+            doubt = written.pending_field(Pending("snapshot", until, anew=anew))
+            commands.append(("HSET", names.state, "pending", doubt))
             commands.append(("DEL", names.fingerprints))
         commit, armed = _transact(primaries, names, token, commands)
         return Right(token, commit, armed), Fences(primaries, names, token, at, kept)

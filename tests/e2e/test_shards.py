@@ -217,7 +217,8 @@ def test_a_view_is_dropped_as_a_whole(command: Command, filled: Source, client: 
 # -- another division -------------------------------------------------------------------------------------------------
 
 
-def test_there_and_back(command: Command, filled: Source, client: redis.Redis) -> None:
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "at different times"])
+def test_there_and_back(command: Command, filled: Source, client: redis.Redis, apart: bool) -> None:
     """From whole to four to two to whole: nothing is written that did not change, and no delete is unexplained."""
     filled.retain_history()
     command("run")
@@ -228,6 +229,9 @@ def test_there_and_back(command: Command, filled: Source, client: redis.Redis) -
     filled.execute("DELETE FROM t WHERE key LIKE 'k2%'")
     gone = 500 - filled.rows()
     assert total(each(command, n=2), "puts", "deletes") == (0, gone)
+    if apart:
+        time.sleep(1.1)
+        command("run", "--shard", "0/2")
     filled.execute("DELETE FROM t WHERE key LIKE 'k3%'")
     filled.put(k4="4")
     back = command("run", "--shard", "0/1").view

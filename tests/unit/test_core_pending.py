@@ -25,10 +25,10 @@ def with_mark(base: State, mark: Pending | None) -> State:
         (None, "begin load", Pending("snapshot", 20, clean=True)),
         (None, "begin snapshot", Pending("snapshot", 20)),
         (EMPTY, "begin snapshot", Pending("snapshot", 20)),
-        (EMPTY, "begin anew", Pending("snapshot", 20)),
+        (EMPTY, "begin anew", Pending("snapshot", 20, anew=True)),
         (DONE, "begin snapshot", Pending("snapshot", 20, clean=True)),
         (DONE, "begin delta", Pending("delta", 20, clean=True)),
-        (DONE, "begin anew", Pending("snapshot", 20)),
+        (DONE, "begin anew", Pending("snapshot", 20, anew=True)),
         (DONE, "lose", Pending("snapshot", 20)),
         (DONE, "withhold", Pending("withheld", 20)),
         (DONE, "complete", None),
@@ -38,6 +38,10 @@ def with_mark(base: State, mark: Pending | None) -> State:
         (with_mark(DONE, Pending("snapshot", 9)), "begin snapshot", Pending("snapshot", 20)),
         (with_mark(EMPTY, Pending("snapshot", 9, clean=True)), "begin snapshot", Pending("snapshot", 20, clean=True)),
         (with_mark(EMPTY, Pending("withheld", 9)), "begin snapshot", Pending("snapshot", 20)),
+        (with_mark(DONE, Pending("snapshot", 9, anew=True)), "begin snapshot", Pending("snapshot", 20, anew=True)),
+        (with_mark(DONE, Pending("snapshot", 9, anew=True)), "lose", Pending("snapshot", 20, anew=True)),
+        (with_mark(DONE, Pending("snapshot", 9, anew=True)), "withhold", Pending("withheld", 20)),
+        (with_mark(EMPTY, Pending("snapshot", 9, anew=True)), "begin load", Pending("snapshot", 20, clean=True)),
     ],
 )
 def test_table(state: State | None, event: Event, mark: Pending | None) -> None:
