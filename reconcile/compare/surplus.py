@@ -25,6 +25,9 @@ from reconcile.core.nametable import NameTable
 from reconcile.core.surplus import explained
 from reconcile.target.batch import Applier
 
+FEW = 12
+"""Keys of which all subsets are tried in a millisecond."""
+
 _M64 = (1 << 64) - 1
 
 
@@ -60,6 +63,9 @@ class Surplus(Struct):
     unexplained: dict[int, int] = field(default_factory=dict)
     explained_names: list[bytes] = field(default_factory=list)
     unexplained_names: list[bytes] = field(default_factory=list)
+    assumed: list[bytes] = field(default_factory=list)
+    """Names among the explained ones (those that are held) which only a change that was cut short explains: nothing
+    else shows that the view wrote them."""
     nameless: set[int] = field(default_factory=set)
     """Buckets whose candidates are not held by name: all of them are explained, or none."""
 
@@ -89,8 +95,11 @@ def find(
         return found
     pages = names_within(sides, part.buckets, within) if early is None else early.pages()
     for bucket, candidates in _gathered(sides, part, within, pages).items():
-        its_own = None if bucket in own else _own(part, bucket, candidates, beyond.get(bucket), rule)
-        _judge(found, bucket, candidates, its_own)
+        if bucket in own:
+            found.assumed += _assumed(part, bucket, candidates, beyond.get(bucket), rule)
+            _judge(found, bucket, candidates, None)
+        else:
+            _judge(found, bucket, candidates, _own(part, bucket, candidates, beyond.get(bucket), rule))
     return found
 
 
@@ -138,6 +147,16 @@ def _own(part: Repaired, bucket: int, candidates: Candidates, beyond: int | None
     if not part.lost_counted and digest.normal(beyond) != digest.normal(candidates.digest):
         return set()
     return explained([one for _, one in candidates.held], part.lost.get(bucket, []), beyond) or set()
+
+
+def _assumed(part: Repaired, bucket: int, candidates: Candidates, beyond: int | None, rule: Rule) -> list[bytes]:
+    """Return the candidates that the manifest, if there is one, does not explain. Where a change was cut short sums
+    mostly do not add up, so subsets are tried only where that takes no time."""
+    if beyond is None or rule is not Rule.MANIFEST or digest.normal(beyond) == digest.normal(candidates.digest):
+        return []
+    few = candidates.count + len(part.lost.get(bucket, [])) <= FEW
+    shown = _own(part, bucket, candidates, beyond, rule) if few else None
+    return [name for name, one in candidates.held if not shown or one not in shown]
 
 
 def _judge(found: Surplus, bucket: int, candidates: Candidates, own: set[int] | None) -> None:

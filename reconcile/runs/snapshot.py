@@ -227,7 +227,7 @@ class _Snapshot:
         total.wanted |= {bucket: folded[bucket] for bucket in chosen}
         if total.fine is not None:
             total.fine = [x + y for x, y in zip(total.fine, part.wanted, strict=True)]
-        total.parts.append((part, self._left_over(scope, sides, part, early)))
+        total.add(part, self._left_over(scope, sides, part, early))
 
     def _left_over(self, scope: Scope, sides: Sides, part: Repaired, early: EarlyScan | None) -> Surplus:
         """Return the surplus in these buckets."""
@@ -311,7 +311,7 @@ class _Snapshot:
             surplus.delete(
                 sides, part, found, self._applier, explained_too=guarded is None, unexplained_too=unconsented is None
             )
-        report.warnings += total.taken.warnings()
+        report.warnings += total.warnings(deleted=guarded is None)
         self._commit_repair(
             scope,
             total,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct, field
 
 from reconcile.compare.repair import Repaired, TakenOver
 from reconcile.compare.surplus import Surplus
 from reconcile.core import digest
+from reconcile.core.changes import name_of
 from reconcile.core.records import Manifest, Records, whole_manifest
+from reconcile.texts import plural
 
 EXAMPLES = 5
+ASSUMED = 20
+"""Most names kept of keys that were assumed to be the view's."""
 
 
 class Total(Struct):
@@ -26,6 +30,26 @@ class Total(Struct):
     taken: TakenOver = field(default_factory=TakenOver)
     deleted: int = 0
     """Explained keys deleted before all parts were done."""
+    assumed: list[bytes] = field(default_factory=list)
+    """Some of the keys that only a change which was cut short explains."""
+    assumed_count: int = 0
+
+    def add(self, part: Repaired, found: Surplus) -> None:
+        """Add a part whose rows were put, and what was found beyond them."""
+        self.parts.append((part, found))
+        self.assumed_count += len(found.assumed)
+        self.assumed += found.assumed[: ASSUMED - len(self.assumed)]
+        found.assumed = []
+
+    def warnings(self, *, deleted: bool) -> Iterator[str]:
+        """Yield warnings for the report. deleted: explained keys are deleted, not withheld."""
+        yield from self.taken.warnings()
+        if deleted and self.assumed:
+            names = ", ".join(map(name_of, self.assumed)) + (", …" if self.assumed_count > len(self.assumed) else "")
+            yield (
+                f"removed {plural(self.assumed_count, 'key')} in buckets that a change had touched which was cut "
+                f"short; nothing else shows that this view wrote them: {names}"
+            )
 
     def explained(self) -> dict[int, int]:
         return {bucket: one for _, found in self.parts for bucket, one in found.explained.items()}

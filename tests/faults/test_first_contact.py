@@ -159,6 +159,25 @@ def test_a_change_that_died_explains_only_its_own_buckets(kind: str, rig: Rig) -
     assert state(rig.client)["surplus"] == str(kept)
 
 
+def test_what_only_a_change_that_died_explains_is_named(rig: Rig) -> None:
+    """Others' keys in buckets that it had touched are taken for leftovers of it, and go. Rows that the manifest still
+    counts need no telling."""
+    rig.view = {"buckets": 16}
+    fill(rig)
+    assert rig.run().code == 0
+    theirs = [f"p:foreign{n}" for n in range(5)]
+    rig.client.mset(dict.fromkeys(theirs, "x"))
+    rig.source.execute("DELETE FROM t WHERE key IN ('k1', 'k2', 'k3')")
+    rig.client.hset(STATE, "pending", json.dumps({"kind": "delta", "until": int(time.time() * 1000), "clean": True}))
+    rig.client.setrange("reconcile:{default}:fingerprints", 0, bytes(8 * 16))
+    rig.source.await_oblivion()
+    ended = rig.run()
+    assert ended.code == 0, ended.told
+    rig.in_sync()
+    (told,) = [warning for warning in ended.view.warnings if "removed 5 keys" in warning]
+    assert sorted(told.rpartition(": ")[2].split(", ")) == theirs
+
+
 def test_a_large_delta_that_died_explains_only_what_it_had_come_to(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Applied in parts, as memory did not suffice; then the history goes. Keys of others are no leftovers of it."""
     rig.source.retain_history()
