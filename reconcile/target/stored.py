@@ -63,7 +63,8 @@ def _fingerprints(known: State, stored: Any) -> Fingerprints | None:
 def _surplus(known: State, stored: Any) -> dict[int, int]:
     """Return bucket → digest. Empty if damaged: surplus is no part of the manifest, so the next run finds it again."""
     try:
-        found = records.decode_surplus(stored) if isinstance(stored, bytes) else {}
+        # With none in the state, what is stored is of an earlier one that was lost.
+        found = records.decode_surplus(stored) if isinstance(stored, bytes) and known.surplus else {}
     except ValueError:
         return {}
     return {} if any(bucket >= known.buckets for bucket in found) else found

@@ -150,6 +150,18 @@ def test_what_waited_for_consent_has_gone(rig: Rig) -> None:
     rig.converges("snapshot", deep=True)
 
 
+def test_what_waited_for_consent_under_a_state_that_was_lost(rig: Rig) -> None:
+    """Its record is left; the state that comes next counts none of it."""
+    rig.fill(100)
+    assert rig.run().code == 0
+    plant(rig, 12)
+    refused(rig.run("snapshot", deep=True), "12 keys in the range")
+    rig.client.delete("reconcile:{default}:state")
+    assert rig.run("snapshot", allow_deletes=True).code == 0
+    ended = rig.run("verify", fast=True)
+    assert ended.code == 0, ended.view.drift
+
+
 def test_what_waits_for_consent_in_fewer_buckets(rig: Rig) -> None:
     """The same keys wait when the view gets fewer buckets, and a run that reads nothing else knows of them."""
     rig.view = {"buckets": 64}
