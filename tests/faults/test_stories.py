@@ -4,6 +4,7 @@ companion views, a cluster, drop."""
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Sequence
 
@@ -278,10 +279,12 @@ def pages(small: None) -> None:
     """Everything in several pages."""
 
 
-def tell(source: Source, place: RedisServer | Cluster, *what: object) -> None:
-    """A story of random steps, to its end."""
+def tell(source: Source, place: RedisServer | Cluster, number: int, request: pytest.FixtureRequest) -> None:
+    """A story of random steps, to its end. Without --soak always the same few; with it, others each time."""
+    what = request.function.__name__, number
     with pytest.MonkeyPatch.context() as patch:
-        story = Story(World(source, place, rng(*what), patch))
+        chosen = rng(*what) if request.config.getoption("--soak") else random.Random(repr(what))
+        story = Story(World(source, place, chosen, patch))
         story.world.put(story.rng.choice([1, 3, 30, 60]))
         for _ in range(STEPS):
             story.step()
@@ -294,11 +297,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("number", range(many if metafunc.config.getoption("--soak") else few))
 
 
-def test_story(number: int, source: Source, redis_server: RedisServer) -> None:
+def test_story(number: int, source: Source, redis_server: RedisServer, request: pytest.FixtureRequest) -> None:
     """On a single server."""
-    tell(source, redis_server, "story", number)
+    tell(source, redis_server, number, request)
 
 
-def test_story_in_a_cluster(number: int, source: Source, cluster: Cluster) -> None:
+def test_story_in_a_cluster(number: int, source: Source, cluster: Cluster, request: pytest.FixtureRequest) -> None:
     """On three primaries; one of them may lose what it has."""
-    tell(source, cluster, "story in a cluster", number)
+    tell(source, cluster, number, request)

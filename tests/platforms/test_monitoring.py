@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import subprocess
 import threading
 import time
@@ -25,6 +24,7 @@ from reconcile.errors import ExitCode, SafetyStop
 from reconcile.report import metrics, sinks
 from reconcile.report.audit import AuditReport, Coverage, SliceCompared
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
+from tests.support.redis_servers import free_port
 from tests.support.tools import require
 
 SHIPPED = Path(__file__).resolve().parents[2] / "cron" / "monitoring"
@@ -140,12 +140,6 @@ def _fired(alert: str) -> dict[str, Any]:
 
 
 # -- a real Prometheus -----------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        port: int = made.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

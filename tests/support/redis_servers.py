@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,12 +17,17 @@ from pathlib import Path
 
 import redis
 
+PORTS = range(10_000, 32_768)
+"""Below those that the system gives to connections: between choosing a port and listening on it, one could take it."""
+
 
 def free_port() -> int:
     """A TCP port nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    while True:
+        port = random.SystemRandom().choice(PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def server_binary() -> str:

@@ -61,7 +61,7 @@ def test_deletes_and_puts_and_some_records(place: Place) -> None:
             manifest=Records(some={3: bytes(16)}),
             fingerprints=Records(whole=bytes(16 * 8)),
             surplus=surplus_records({5: digest.row_digest(b"p:x", b"v", 7)}),
-            state=content(ROWS, 200)[0],
+            state=replace(content(ROWS, 200)[0], surplus=1),
         )
         write(target, change)
         assert target.values([b"p:1", b"p:2", b"p:4"]) == [b"new", None, b"value 4"]
