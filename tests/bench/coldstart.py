@@ -45,6 +45,8 @@ class Tap:
     def _forward(self, client: socket.socket) -> None:
         with client, socket.create_connection(self._address) as server, contextlib.suppress(OSError):
             other = {client: server, server: client}
+            for one in other:  # else a second small chunk waits 40 ms for the first one's acknowledgement
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while True:
                 for ready in select.select([client, server], [], [])[0]:
                     chunk = ready.recv(1 << 16)

@@ -146,7 +146,9 @@ class Story:
     def sleeps(self) -> None:
         if self.world.shards == 1:
             self.settled, self.cut = False, True
-            self.judge("run", [self.world.overlap(self.rng.choice(MODES), self.world.every_shard()[0])])
+            mode = self.rng.choice(MODES)
+            overlapped = self.world.overlap(mode, self.world.every_shard()[0])
+            self.judge("follow" if mode == "follow" else "run", [overlapped])
 
     def audits(self) -> None:
         """An audit changes nothing; what is right it finds right."""
