@@ -39,6 +39,18 @@ class Permission(enum.Enum):
     REFUSED = "it exists and is not the view's"
 
 
+class Terms(Struct, frozen=True):
+    """Which keys are put although Redis holds the same, or somebody else's.
+
+    anew: existing keys are taken over, equal ones included. again: the view's own equal ones too, as they may have an
+    expiry from another mapping. adopt: existing keys that nothing remembers as the view's are taken over as well.
+    """
+
+    anew: bool
+    again: bool
+    adopt: bool
+
+
 class TakenOver(Struct):
     """Keys of the view that existed at first contact, whoever wrote them."""
 
@@ -95,27 +107,23 @@ def put_rows(
     chosen: list[int],
     grain: int,
     expected_rows: int,
+    terms: Terms,
     *,
-    anew: bool,
-    again: bool,
-    adopt: bool,
     meanwhile: AbstractContextManager[object],
     taken: TakenOver,
 ) -> Repaired:
     """Put what is missing or stale in the chosen buckets. Afterwards Redis holds every row of the source there.
 
-    buckets: number of buckets of the manifest; grain: of `Repaired.wanted`. anew: existing keys are taken over, so
-    equal ones are written too. again: the view's own equal ones too: they may have an expiry from another mapping.
-    adopt: existing keys that nothing remembers as the view's are taken over as well.
-    taken: records what is taken over. meanwhile: entered while the source works on its answer, and left before Redis is
-    asked for anything. Raises DataError for a key with several rows, SafetyStop for foreign keys.
+    buckets: number of buckets of the manifest; grain: of `Repaired.wanted`. taken: records what is taken over.
+    meanwhile: entered while the source works on its answer, and left before Redis is asked for anything. Raises
+    DataError for a key with several rows, SafetyStop for foreign keys.
     """
     names, nulls = NameTable(expected_rows, sides.salt), NameTable(0, sides.salt)
     part = Repaired(buckets, chosen, [0] * grain, dict.fromkeys(chosen, 0), {}, names, nulls)
     everything = len(chosen) == buckets
     chunks = sides.reading.rows() if everything else sides.reading.rows_of(chosen, buckets)
     for rows in _groups(sides, _begun(chunks, meanwhile)):
-        _compare(sides, applier, part, rows, taken, anew=anew, again=again, adopt=adopt)
+        _compare(sides, applier, part, rows, taken, terms)
     if part.repeated:
         raise duplicate_keys(part.repeated)
     if part.foreign_count:
@@ -147,21 +155,11 @@ def _groups(sides: Sides, chunks: Iterator[Rows]) -> Iterator[list[Row]]:
         yield rows
 
 
-def _compare(
-    sides: Sides,
-    applier: Applier,
-    part: Repaired,
-    rows: list[Row],
-    taken: TakenOver,
-    *,
-    anew: bool,
-    again: bool,
-    adopt: bool,
-) -> None:
+def _compare(sides: Sides, applier: Applier, part: Repaired, rows: list[Row], taken: TakenOver, terms: Terms) -> None:
     """Compare rows with what Redis holds under their keys; what differs goes to the applier."""
     part.repeated += _repeated(part, rows)[: MAX_NAMED - len(part.repeated)]
     for some, held in sides.held([row for row in rows if row[1] is not None]):
-        _compare_page(sides, applier, part, some, held, taken, anew=anew, again=again, adopt=adopt)
+        _compare_page(sides, applier, part, some, held, taken, terms)
 
 
 def _compare_page(
@@ -171,13 +169,10 @@ def _compare_page(
     rows: Rows,
     held: list[bytes | None],
     taken: TakenOver,
-    *,
-    anew: bool,
-    again: bool,
-    adopt: bool,
+    terms: Terms,
 ) -> None:
     salt = sides.salt
-    allowed = _allowed(sides, part, rows, held, taken, anew=anew, adopt=adopt)
+    allowed = _allowed(sides, part, rows, held, taken, terms)
     row_digest, fine = digest.row_digest, len(part.wanted) - 1
     coarse, wanted, found = part.buckets - 1, part.wanted, part.found
     for (key, value), old, may_write in zip(rows, held, allowed, strict=True):
@@ -191,9 +186,9 @@ def _compare_page(
             _note_lost(part, bucket & coarse, one)
         else:
             found[bucket & coarse] += one if old == value else row_digest(key, old, salt)
-        if old != value or again or may_write is Permission.ANEW:
+        if old != value or terms.again or may_write is Permission.ANEW:
             applier.put(key, value)
-    if anew or adopt:
+    if terms.anew or terms.adopt:
         _note_overwritten(sides, rows, held, allowed, taken)
 
 
@@ -239,14 +234,12 @@ def _allowed(
     rows: Rows,
     held: Sequence[bytes | None],
     taken: TakenOver,
-    *,
-    anew: bool,
-    adopt: bool,
+    terms: Terms,
 ) -> list[Permission]:
     """Return what may be done with each key."""
     target = sides.target
     if target.range.ownership != "remembered":
-        return [Permission.ANEW if anew else Permission.DIFFERENT] * len(rows)
+        return [Permission.ANEW if terms.anew else Permission.DIFFERENT] * len(rows)
     keys = [key for key, _ in rows]
     ours = target.remembered(keys)
     there = target.exist(keys)
@@ -254,7 +247,7 @@ def _allowed(
     for (key, value), old, is_ours, exists in zip(rows, held, ours, there, strict=True):
         if is_ours or not exists:
             found.append(Permission.DIFFERENT)
-        elif adopt or old == value:
+        elif terms.adopt or old == value:
             taken.adopted += 1
             found.append(Permission.ANEW)
         else:

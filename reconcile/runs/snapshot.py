@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from reconcile.compare import records, surplus
 from reconcile.compare.described import companion_mark, usable
 from reconcile.compare.early_scan import EarlyScan, scan_early
-from reconcile.compare.repair import Repaired, put_rows
+from reconcile.compare.repair import Repaired, Terms, put_rows
 from reconcile.compare.sides import Sides
 from reconcile.compare.surplus import Rule, Surplus
 from reconcile.core import checkpoint, decide, digest, guard, pending, schedule
@@ -218,10 +218,11 @@ class _Snapshot:
         legacy = run.stored.legacy_frontier is not None
         counted = scope.rows_in if scope.grain >= scope.buckets else None
         early = scan_early(sides, self._manifest, counted, chosen)
+        again = not self._continues_clean and scopes.may_expire(run, self._why)
+        terms = Terms(anew=self._takes_over, again=again, adopt=run.request.adopt or legacy)
         part = put_rows(
-            sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows,
-            anew=self._takes_over, again=not self._continues_clean and scopes.may_expire(run, self._why),
-            adopt=run.request.adopt or legacy, meanwhile=early or contextlib.nullcontext(), taken=total.taken,
+            sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows, terms,
+            meanwhile=early or contextlib.nullcontext(), taken=total.taken,
         )  # fmt: skip
         folded = digest.fold(part.wanted, scope.buckets)
         total.wanted |= {bucket: folded[bucket] for bucket in chosen}
