@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reconcile.runs import scopes
 from tests.faults.io_calls import Died, Io, small_pages
 from tests.faults.rig import Rig, new_rig
 from tests.support.redis_servers import start_redis
@@ -328,6 +329,21 @@ def test_rows_that_no_longer_expire(prefix: str, at: int, rig: Rig) -> None:
     rig.client.delete("reconcile:{default}:lease")
     assert rig.run("snapshot", direct=True).code == 0
     assert {rig.client.ttl(key) for key in rig.client.keys(f"{prefix}[kx]*")} == {-1}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("at", range(30, 200, 10))
+def test_rows_that_no_longer_expire_in_parts(at: int, deep: bool, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that is cut short has stored some parts. The next one comes to the others, though their digests are
+    right."""
+    expiring(rig, buckets=16)
+    rig.view = {"sql": f"SELECT key, value FROM {rig.source.schema}.s", "buckets": 16}
+    monkeypatch.setattr(scopes, "PART_ROWS", 1)
+    with small_pages(), Io(lambda: None, at).installed(), contextlib.suppress(Died):
+        rig.run("snapshot", direct=True, max_runtime=600)
+    rig.client.delete("reconcile:{default}:lease")
+    assert rig.run("snapshot", direct=True, deep=deep).code == 0
+    assert {rig.client.ttl(key) for key in rig.client.keys("p:[kx]*")} == {-1}
 
 
 @pytest.mark.parametrize("layout", ["string", "hash"])
