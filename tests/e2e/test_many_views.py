@@ -15,6 +15,7 @@ import redis
 
 from reconcile_standin import StandIn
 from tests.support.command import Command
+from tests.support.meanwhile import beside
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source, SourceServer
 
@@ -212,19 +213,13 @@ def test_the_view_written_longest_ago_begins(source: Source, redis_server: Redis
     order: list[str] = []
     with psycopg.connect(source.url, autocommit=True):
         watcher = redis_server.client()
-        stop = threading.Event()
 
-        def watch() -> None:
-            while not stop.is_set():
+        def watch(over: threading.Event) -> None:
+            while not over.is_set():
                 for i in range(3):
                     if watcher.exists(f"reconcile:{{v{i}}}:lease") and f"v{i}" not in order:
                         order.append(f"v{i}")
 
-        thread = threading.Thread(target=watch)
-        thread.start()
-        try:
+        with beside(watch):
             views.command("run", "--for", "2s", expect=None)  # whether the last caught up is the machine's affair
-        finally:
-            stop.set()
-            thread.join()
     assert order == ["v1", "v2", "v0"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
 from reconcile.target.layouts.string import Strings
 from reconcile.target.throttle import MOST_PIECES
 from tests.support.command import Command
+from tests.support.meanwhile import beside
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import owned, prefixed
 from tests.support.sources import Source
@@ -81,23 +83,15 @@ def test_a_change_that_does_not_fit(mode: str, rows: Source, redis_server: Redis
     assert owned(redis_server.client()) == prefixed(rows.content())
 
 
-@contextlib.contextmanager
-def another_client(server: RedisServer) -> Iterator[None]:
+def another_client(server: RedisServer) -> AbstractContextManager[None]:
     """Another client that reads a key every 5 ms."""
-    over = threading.Event()
 
-    def read() -> None:
+    def read(over: threading.Event) -> None:
         client = server.client()
         while not over.wait(0.005):
             client.get("other")
 
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return beside(read)
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside a reader"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from tests.faults.scene import TIME_KEY, Scene
 from tests.support.command import Command
 from tests.support.forked import Forked
+from tests.support.meanwhile import beside
 from tests.support.redis_servers import RedisServer
 from tests.support.seed import rng
 from tests.support.sources import Source
@@ -43,12 +43,10 @@ def start(scene: Scene, mode: str, options: dict[str, Any], limits: dict[str, An
     return Forked(["one_run", json.dumps(order)], Path.cwd(), os.environ, main="tests.faults.one_run:main")
 
 
-@contextlib.contextmanager
-def changing(source: Source, random: Any) -> Iterator[None]:
+def changing(source: Source, random: Any) -> AbstractContextManager[None]:
     """Another process' worth of changes, all the time."""
-    over = threading.Event()
 
-    def change() -> None:
+    def change(over: threading.Event) -> None:
         with psycopg.connect(source.url, autocommit=True) as other:
             other.execute(f"SET search_path = {source.schema}".encode())
             while not over.is_set():
@@ -64,13 +62,7 @@ def changing(source: Source, random: Any) -> Iterator[None]:
                 other.execute(statement.encode())
                 over.wait(random.random() / 30)
 
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(60)
+    return beside(change)
 
 
 def test_killed_at_random_times(source: Source, redis_server: RedisServer, request: pytest.FixtureRequest) -> None:

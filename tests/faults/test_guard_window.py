@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.faults.rig import Rig
+from tests.support.meanwhile import beside
 from tests.support.redis_state import owned, state
 
 ROWS = 1000
@@ -20,17 +21,13 @@ def test_a_view_that_melts_away_is_stopped(rig: Rig) -> None:
     rig.source.retain_history()
     rig.fill(ROWS)
     assert rig.run().code == 0
-    over = threading.Event()
 
-    def melt() -> None:
+    def melt(over: threading.Event) -> None:
         while not over.wait(MELTS_EVERY_S) and (left := rig.source.rows()) > 20:
             rig.source.execute(f"DELETE FROM t WHERE substring(key, 2)::int > {left * 3 // 4}")
 
-    thread = threading.Thread(target=melt)
-    thread.start()
-    ended = rig.run(follow_s=20)
-    over.set()
-    thread.join()
+    with beside(melt):
+        ended = rig.run(follow_s=20)
     assert ended.code == 5, ended.told
     assert "--allow-deletes" in ended.told
     assert ended.seconds < 15

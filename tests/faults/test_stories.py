@@ -105,9 +105,7 @@ class Story:
 
     def configure(self) -> None:
         world, choice = self.world, self.rng.choice
-        what = choice(
-            ["layout", "form", "buckets", "companion", "expires", "shards", "shards", "batch", "view", "guard"]
-        )
+        what = choice(CONFIGURED)
         if what == "layout":
             world.layout = choice(["string", "json", "hash"])
         elif what == "form":

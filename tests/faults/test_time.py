@@ -20,6 +20,7 @@ from reconcile.target.layouts.string import Strings
 from tests.faults.proxy import Trigger
 from tests.faults.rig import SLACK_S, Rig, Scenario
 from tests.support.command import Command
+from tests.support.meanwhile import beside
 from tests.support.redis_state import Stored, owned, prefixed, state
 
 STOP_S = 1.0
@@ -273,21 +274,15 @@ def test_until_current_is_quick(rig: Rig) -> None:
     rig.fill(300)
     assert rig.run().code == 0
     rig.source.put(k1="a", k2="b")
-    changing = threading.Event()
 
-    def change() -> None:
+    def change(over: threading.Event) -> None:
         n = 0
-        while not changing.is_set():
+        while not over.is_set():
             n += 1
             rig.source.put(k3=str(n))
 
-    thread = threading.Thread(target=change)
-    thread.start()
-    try:
+    with beside(change):
         ended = rig.run("delta", until_current=True)
-    finally:
-        changing.set()
-        thread.join()
     assert ended.code == 0, ended.told
     note("delta --until-current took", ended.seconds)
     assert ended.seconds < 2.0 + SLACK_S

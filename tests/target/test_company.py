@@ -16,6 +16,8 @@ from reconcile.core.state import Pending, State
 from reconcile.stop import Stop
 from reconcile.target import lease
 from reconcile.target.port import Target, Write
+from reconcile.target.throttle import MOST_PIECES
+from tests.support.meanwhile import beside
 from tests.target.place import LIMITS, VIEW, Place
 
 VALUES = {"string": b"v", "expiring": with_expiry(b"v", 9_000_000_000_000), "hash": frame([b"v"])}
@@ -46,22 +48,9 @@ def load(target: Target, name: str, layout: str, over: Callable[[], bool]) -> No
     target.settle()
 
 
-@contextlib.contextmanager
-def beside(work: Callable[[Callable[[], bool]], None]) -> Iterator[None]:
-    """Something that goes on meanwhile, until it is told that it is over."""
-    over = threading.Event()
-    thread = threading.Thread(target=work, args=(over.is_set,))
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def largest(target: Target) -> int:
     """What a write may have while nobody else is there: more than this makes no sense."""
-    with_all = target._layout.piece_keys * 64 * max(1, len(target._nodes.opened()))  # type: ignore[attr-defined]
+    with_all = target._layout.piece_keys * MOST_PIECES * max(1, len(target._nodes.opened()))  # type: ignore[attr-defined]
     return min(with_all, target.batch_keys)
 
 
@@ -75,7 +64,7 @@ def test_another_load_is_not_spared(layout: str, place: Place) -> None:
             reached[name] = reached[name] or target.piece_keys() == largest(target)
             return all(reached.values())
 
-        with beside(lambda over: load(two, "two", layout, lambda: over() or both("two", two))):
+        with beside(lambda over: load(two, "two", layout, lambda: over.is_set() or both("two", two))):
             load(one, "one", layout, lambda: both("one", one))
         assert reached == {"one": True, "two": True}
 
@@ -88,12 +77,11 @@ def test_a_reader_is_spared(command: Sequence[str | int], place: Place) -> None:
 
     reading = threading.Event()
 
-    def read(over: Callable[[], bool]) -> None:
+    def read(over: threading.Event) -> None:
         client = place.client(b"k")
-        while not over():
+        while not over.wait(0.005):
             client.execute_command(*command)
             reading.set()
-            time.sleep(0.005)
 
     with beside(read), run_of(place, "one", "string") as one:
         assert reading.wait(LONGEST_S)

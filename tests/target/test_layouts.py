@@ -15,6 +15,7 @@ from reconcile.core.framing import frame, with_expiry
 from reconcile.core.state import Pending, State
 from reconcile.target import lease
 from reconcile.target.port import Target, Write
+from tests.support.meanwhile import beside
 from tests.target.place import Place
 from tests.target.test_writing import write
 
@@ -155,20 +156,16 @@ def test_no_reader_sees_half_a_hash(place: Place) -> None:
     rows = [frame([b"x", None, b"x"]), frame([None, b"y", b"y"])]
     case = Case(place, "hash", False, rows)
     seen = set()
-    done = threading.Event()
 
-    def read() -> None:
-        while not done.is_set():
+    def read(over: threading.Event) -> None:
+        while not over.is_set():
             seen.add(frozenset(place.do("HGETALL", "p:1").items()))
 
     with case.armed() as target:
         write(target, Write(puts={b"p:1": rows[0]}, state=State(pending=Pending("snapshot", 1))))
-        reader = threading.Thread(target=read)
-        reader.start()
-        for n in range(300):
-            target.commit(Write(puts={b"p:1": rows[n % 2]}, state=State(pending=Pending("snapshot", n))))
-        done.set()
-        reader.join()
+        with beside(read):
+            for n in range(300):
+                target.commit(Write(puts={b"p:1": rows[n % 2]}, state=State(pending=Pending("snapshot", n))))
     assert seen <= {
         frozenset({(b"a", b"x"), ("ç d".encode(), b"x")}),
         frozenset({(b"b", b"y"), ("ç d".encode(), b"y")}),
