@@ -291,7 +291,7 @@ def test_an_expired_row_that_was_replaced_is_no_drift(rig: Rig) -> None:
     fingerprints tell that the bucket lags. Where nothing has changed at the source, a lost key is drift."""
     expiring(rig, buckets=64)
     rig.source.execute("UPDATE s SET value = 'again', until = NULL WHERE key = 'x'")
-    time.sleep(2)
+    rig.source.await_oblivion("s")
     ended = rig.run("verify")
     assert ended.view.drift is not None
     assert (ended.code, ended.view.drift.lagging_buckets) == (0, 1), ended.told
