@@ -297,9 +297,9 @@ class World:
         for key in self.own_keys("lease"):
             self.client.delete(key)
 
-    def overlap(self, mode: str, shard: Shard) -> ViewReport:
+    def overlap(self, mode: str, shard: Shard) -> tuple[str, ViewReport]:
         """A run sleeps at some call, past its lease, while another one finishes. If it had begun it changes nothing
-        when it wakes; else it is its turn then. Return the report of the last one that did anything."""
+        when it wakes; else it is its turn then. Return mode and report of the last one that did anything."""
         io = Io(lambda: None, self.rng.randrange(5, 60), "freezes")
         slept: list[Any] = []
         settings = self.settings
@@ -318,7 +318,7 @@ class World:
                 pass
             self.put(2)
             self.expire_leases()
-            other = self.run("run", shard)
+            other = "run", self.run("run", shard)
             before = self._apart_from_leases()
             self._overtaken = True
             io.thaw.set()
@@ -331,9 +331,9 @@ class World:
         if not io.fired or sleeper.skipped:
             return other
         if not 0 < io.leased_at < io.fired_at:
-            return sleeper
+            return mode, sleeper
         if sleeper.error is None or sleeper.error.kind not in ("lease_lost", "history_lost"):
-            return sleeper  # it found nothing to do, or it had only begun to change the number of shards
+            return mode, sleeper  # it found nothing to do, or it had only begun to change the number of shards
         assert self._apart_from_leases() == before, "a run that was overtaken wrote"
         return other
 

@@ -145,8 +145,8 @@ class Story:
         if self.world.shards == 1:
             self.settled, self.cut = False, True
             mode = self.rng.choice(MODES)
-            overlapped = self.world.overlap(mode, self.world.every_shard()[0])
-            self.judge("follow" if mode == "follow" else "run", [overlapped])
+            mode, overlapped = self.world.overlap(mode, self.world.every_shard()[0])
+            self.judge(mode, [overlapped])
 
     def audits(self) -> None:
         """An audit changes nothing; what is right it finds right."""
