@@ -50,6 +50,20 @@ class Watched:
         return [keys for keys in self.keys if keys]
 
 
+def another_client(server: RedisServer) -> AbstractContextManager[None]:
+    """Another client that reads a few keys every 5 ms: it is not taken for gone, however seldom it has its turn."""
+
+    def read(over: threading.Event) -> None:
+        client = server.client()
+        while not over.wait(0.005):
+            with client.pipeline(transaction=False) as pipeline:
+                for _ in range(10):
+                    pipeline.get("other")
+                pipeline.execute()
+
+    return beside(read)
+
+
 @pytest.fixture
 def rows(source: Source) -> Iterator[Source]:
     source.execute(f"INSERT INTO t SELECT 'key' || n, 'v' || n FROM generate_series(1, {ROWS}) AS n")
@@ -59,7 +73,8 @@ def rows(source: Source) -> Iterator[Source]:
 def test_a_first_load(rows: Source, redis_server: RedisServer, command: Command) -> None:
     """Small transactions from the first row to the last."""
     watched = Watched(redis_server)
-    command("run")
+    with another_client(redis_server):
+        command("run")
     seen = watched.done()
     assert sum(seen) == ROWS
     assert max(seen) <= Strings.piece_keys
@@ -76,22 +91,12 @@ def test_a_change_that_does_not_fit(mode: str, rows: Source, redis_server: Redis
     rows.execute("DELETE FROM t WHERE length(value) > 4")
     rows.execute("UPDATE t SET value = value || '!'")
     watched = Watched(redis_server)
-    assert command("run" if mode == "delta" else mode, "--allow-deletes").view["action"] == mode
+    with another_client(redis_server):
+        assert command("run" if mode == "delta" else mode, "--allow-deletes").view["action"] == mode
     seen = watched.done()
     assert sum(seen) >= ROWS
     assert max(seen) <= Strings.piece_keys
     assert owned(redis_server.client()) == prefixed(rows.content())
-
-
-def another_client(server: RedisServer) -> AbstractContextManager[None]:
-    """Another client that reads a key every 5 ms."""
-
-    def read(over: threading.Event) -> None:
-        client = server.client()
-        while not over.wait(0.005):
-            client.get("other")
-
-    return beside(read)
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside a reader"])

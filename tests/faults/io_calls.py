@@ -33,7 +33,7 @@ from reconcile.source.frontiers import Explained, parse_explanation
 from reconcile.source.session import Session
 from reconcile.source.subscription import Subscription
 from reconcile.target import commands as written
-from reconcile.target import opening, pace, reader
+from reconcile.target import opening, pace, reader, throttle
 from reconcile.target.layouts.string import Strings
 from reconcile.target.wire import Command, Ticket, Wire
 
@@ -244,13 +244,19 @@ def _hang_up(wire: Wire) -> NoReturn:
     raise Unavailable("Redis is not available: made to time out")
 
 
+def steady_pieces(patch: pytest.MonkeyPatch, keys: int) -> None:
+    """Writes of so many keys, however long a run takes: after a while alone with Redis they would grow."""
+    patch.setattr(Strings, "piece_keys", keys)
+    patch.setattr(throttle, "MOST_PIECES", 1)
+
+
 @contextlib.contextmanager
 def small_pages() -> Iterator[None]:
     """Every page, chunk and group so small that a view of tens of rows has several of each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "CHUNK_ROWS", 15)
         patch.setattr(sessions, "ROWS_AT_ONCE", 5)
-        patch.setattr(Strings, "piece_keys", 10)
+        steady_pieces(patch, 10)
         patch.setattr(written, "MSET_PAIRS", 5)
         patch.setattr(repair, "COMPARE_ROWS", 15)
         patch.setattr(contents, "LOOK_UP_KEYS", 15)

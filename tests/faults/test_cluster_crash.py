@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from reconcile.source import session as sessions
-from reconcile.target.layouts.string import Strings
 from tests.faults import test_crash as crash
 from tests.faults.cluster_scene import ClusterScene
-from tests.faults.io_calls import WRITE
+from tests.faults.io_calls import WRITE, steady_pieces
 from tests.support.redis_cluster import Cluster
 from tests.support.sources import Source
 
@@ -22,7 +21,7 @@ def pages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "CHUNK_ROWS", 15)
         patch.setattr(sessions, "ROWS_AT_ONCE", 5)
-        patch.setattr(Strings, "piece_keys", 5)
+        steady_pieces(patch, 5)
         yield
 
 

@@ -15,7 +15,7 @@ from reconcile.runs import large, scopes, work
 from reconcile.runs import load as loads
 from reconcile.source import session as sessions
 from reconcile.source.reading import Reading
-from reconcile.target.layouts.string import Strings
+from tests.faults.io_calls import steady_pieces
 from tests.faults.rig import Rig
 from tests.support.redis_state import owned, state
 
@@ -74,7 +74,7 @@ def collides(rig: Rig, patch: pytest.MonkeyPatch, keys: dict[str, str]) -> None:
         return really(*arguments)
 
     patch.setattr(loads, "_send", send)
-    patch.setattr(Strings, "piece_keys", 10)
+    steady_pieces(patch, 10)
     patch.setattr(sessions, "CHUNK_ROWS", 10)
     patch.setattr(sessions, "ROWS_AT_ONCE", 5)
 
@@ -265,7 +265,7 @@ def test_rows_that_go_before_the_view_is_read_in_more_parts(rig: Rig, monkeypatc
             raise ResultTooLarge("made to be too large")
         return really(self, statement)
 
-    monkeypatch.setattr(Strings, "piece_keys", 5)
+    steady_pieces(monkeypatch, 5)
     monkeypatch.setattr(Reading, "_rows", rows)
     ended = rig.run()
     assert ended.code == 0, ended.told
