@@ -46,10 +46,14 @@ class Difference(Struct):
 
 
 class BucketContents(Struct):
-    """Digests (added-up form) of one bucket at the source and in Redis, and the keys that differ."""
+    """Digests (added-up form) of one bucket at the source and in Redis, and the keys that differ.
+
+    redis: expired rows included whose keys are rightly absent. keys: how many are there.
+    """
 
     source: int = 0
     redis: int = 0
+    keys: int = 0
     missing: int = 0
     stale: int = 0
     extra: int = 0
@@ -178,11 +182,13 @@ class _Comparison:
         found.source += one
         if old == one:
             found.redis += one
+            found.keys += not (self._sides.expired and self._sides.expired(value))
         elif old is None and not unreadable:
             found.missing += 1
             self._name(found, key, "missing", bucket)
         else:
             found.redis += digest.unreadable_digest(key, salt) if old is None else old
+            found.keys += 1
             found.stale += 1
             self._name(found, key, "stale", bucket)
 
@@ -217,6 +223,7 @@ class _Comparison:
             bucket = digest.bucket_of(key, self._buckets)
             found = self.contents[bucket]
             found.redis += digest.unreadable_digest(key, salt) if one is None else one
+            found.keys += 1
             found.extra += 1
             self._note(found.claimed.setdefault(self._claimed_by(key), Keys()), key)
             self._name(found, key, "extra", bucket)

@@ -37,15 +37,15 @@ class Verdict(enum.Enum):
 class Triple(Struct, frozen=True):
     """Normal digests of one bucket at source, manifest and Redis.
 
-    moved: the source was read later than the checkpoint, and this bucket's fingerprint differs or is unknown. expires:
-    rows of the checkpoint may have expired that the source has replaced since.
+    moved: the source was read later than the checkpoint, and this bucket's fingerprint differs or is unknown.
+    gone: Redis has fewer keys than the manifest counts, and rows expire.
     """
 
     source: Normal
     manifest: Normal | None
     redis: Normal
     moved: bool
-    expires: bool = False
+    gone: bool = False
 
 
 def judge(seen: Triple) -> tuple[Verdict, Cause | None]:
@@ -56,8 +56,8 @@ def judge(seen: Triple) -> tuple[Verdict, Cause | None]:
         return Verdict.DRIFT, Cause.NO_CHECKPOINT
     if seen.redis == seen.manifest:
         return (Verdict.LAG, None) if seen.moved else (Verdict.DRIFT, Cause.MISSED)
-    if seen.moved and seen.expires and seen.redis >> 64 < seen.manifest >> 64:
-        return Verdict.LAG, None  # what is gone may have expired; the next run examines the bucket in any case
+    if seen.moved and seen.gone:  # it may have expired; the next run examines the bucket in any case
+        return Verdict.LAG, None
     if seen.source == seen.manifest or seen.moved:
         return Verdict.DRIFT, Cause.CHANGED_OUTSIDE
     return Verdict.DRIFT, Cause.BOTH

@@ -280,8 +280,8 @@ class _Audit(Struct):
         for bucket, seen in sorted(looked_at.items()):
             record = recorded.get(bucket) if comparable else None
             moved = not exact and record is not None and self._moved(bucket, now)
-            expires = run.expired is not None
-            verdict, cause = drift.judge(_triple(seen.source, record, seen.redis, moved=moved, expires=expires))
+            gone = run.expired is not None and seen.keys < digest.count(record or 0)
+            verdict, cause = drift.judge(_triple(seen.source, record, seen.redis, moved=moved, gone=gone))
             if verdict is Verdict.LAG:
                 report.drift.lagging_buckets += 1
             elif verdict is Verdict.DRIFT and cause is not None:
@@ -335,6 +335,6 @@ class _Audit(Struct):
         audits.note(run.target, run.report, latest, run.state, every_ms, cursor)
 
 
-def _triple(source: int, manifest: int | None, redis: int, *, moved: bool, expires: bool = False) -> Triple:
+def _triple(source: int, manifest: int | None, redis: int, *, moved: bool, gone: bool = False) -> Triple:
     record = None if manifest is None else digest.normal(manifest)
-    return Triple(digest.normal(source), record, digest.normal(redis), moved=moved, expires=expires)
+    return Triple(digest.normal(source), record, digest.normal(redis), moved=moved, gone=gone)

@@ -136,7 +136,7 @@ class LeaseKeeper:
         expired = [one for one, holder in zip(some, holders, strict=True) if holder == b""]
         tokens = wire.send([("HGET", one.names.state, "token") for one in expired]).replies()
         commands: list[Command] = [
-            ("PEXPIRE", one.names.lease, one.lease_ms)
+            ("PEXPIRE", one.names.lease, one.lease_ms, "GT")  # by now it may be another's, and last longer
             for one, holder in zip(some, holders, strict=True)
             if holder == one.owner
         ]

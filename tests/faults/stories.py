@@ -338,11 +338,15 @@ class World:
         return other
 
     def _apart_from_leases(self) -> dict[bytes, Any]:
-        return {
-            key: value
-            for key, value in self.look().items()
-            if not key.startswith((b"reconcile:{default}:lease", b"reconcile:{default}:token"))
-        }
+        """Everything that a run may not change by taking the lease alone."""
+        found = {}
+        for key, value in self.look().items():
+            if key.startswith(b"reconcile:{default}:state"):
+                pairs = dict(zip(value[::2], value[1::2], strict=True))
+                found[key] = {name: pairs[name] for name in pairs.keys() - {b"token", b"commit"}}
+            elif not key.startswith((b"reconcile:{default}:lease", b"reconcile:{default}:token")):
+                found[key] = value
+        return found
 
     def is_known(self) -> bool:
         """Whether the view has claimed its range."""
