@@ -106,7 +106,7 @@ class Groups:
 
     def at(self, t: int) -> Totals:
         """The totals at a time not before the floor."""
-        later = [e for e in self._log if e.times.max() > t]
+        later = [e for e in self._log if np.max(e.times) > t]
         if not later:
             return self._latest
         totals = self._latest.copy()
@@ -118,7 +118,7 @@ class Groups:
         """Nobody will ask for times before this one."""
         if floor > self.floor:
             self.floor = floor
-            self._log = [e for e in self._log if e.times.max() > floor]
+            self._log = [e for e in self._log if np.max(e.times) > floor]
 
 
 def _merged(log: list[Events]) -> Events:
