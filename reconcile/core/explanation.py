@@ -42,6 +42,7 @@ class Seen(Struct, frozen=True):
     owned: the key is in the view's range.
     source_moved: the bucket has changed at the source since the checkpoint, or may have.
     redis_as_recorded: the bucket in Redis matches the manifest; None without a manifest.
+    gone: Redis has fewer keys in the bucket than the manifest counts, and rows expire.
     """
 
     synced: bool
@@ -54,6 +55,7 @@ class Seen(Struct, frozen=True):
     source_moved: bool
     redis_as_recorded: bool | None
     expired: bool = False
+    gone: bool = False
 
 
 def explain_key(seen: Seen) -> tuple[KeyVerdict, str]:
@@ -120,6 +122,12 @@ def _without_history(seen: Seen) -> tuple[KeyVerdict, str]:
             KeyVerdict.LAGS,
             "its bucket in Redis is as the last run left it, and has changed at the source since; the next run brings "
             "Redis up to date",
+        )
+    if seen.gone:  # as in drift.judge
+        return (
+            KeyVerdict.LAGS,
+            "its bucket has changed at the source since the checkpoint, and rows of it may have expired; the next run "
+            "brings Redis up to date",
         )
     if seen.held is None:
         return (

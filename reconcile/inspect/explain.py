@@ -147,9 +147,12 @@ class _KeyExamination:
         recorded = self._recorded()
         moved = not then_known and self._moved()
         as_recorded = None if recorded is None else digest.normal(rows.redis) == digest.normal(recorded)
+        gone = False
         if as_recorded is False and moved and held != now:
             # Keys that have left the view since are not among its rows now, but may rightly still be in Redis.
-            as_recorded = digest.normal(self._scan()) == digest.normal(recorded or 0)
+            there = self._scan()
+            as_recorded = digest.normal(there) == digest.normal(recorded or 0)
+            gone = scene.described.mapping.form.expires and digest.count(there) < digest.count(recorded or 0)
         seen = Seen(
             synced=known is not None,
             then_known=then_known,
@@ -161,6 +164,7 @@ class _KeyExamination:
             source_moved=moved,
             redis_as_recorded=as_recorded,
             expired=facts.kind == "none" and self._expired(then if then_known else now),
+            gone=gone,
         )
         counters = scene.target.counters()
         return Explanation(

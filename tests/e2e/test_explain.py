@@ -150,6 +150,24 @@ def test_keys_without_prefix_that_are_not_ours(command: Command, source: Source,
     assert verdict(command, "theirs") == "not ours"
 
 
+def test_a_row_that_changed_beside_one_that_expired(command: Command, source: Source) -> None:
+    """Redis is not as the last run left it, and yet nobody else has changed it: the key lags."""
+    source.execute("CREATE TABLE w (key text, value text, until timestamptz)")
+    source.execute("INSERT INTO w SELECT 'k' || n, 'v', now() + interval '2 seconds' FROM generate_series(1, 200) AS n")
+    source.execute("INSERT INTO w VALUES ('a', '1', NULL), ('b', '1', NULL)")
+    command.config["materialize"].pop("sql")
+    command.config["redis"].pop("key_prefix")
+    sql = f"SELECT key, value, until FROM {source.schema}.w"
+    command.config["views"] = [{"name": "w", "sql": sql, "expires_at": "until", "key_prefix": "p", "buckets": 16}]
+    command("run")
+    source.execute("UPDATE w SET value = '2' WHERE key = 'a'")
+    source.execute("DELETE FROM w WHERE key = 'b' OR key LIKE 'k%'")
+    source.execute("INSERT INTO w VALUES ('c', '1', NULL)")
+    time.sleep(2.5)
+    source.await_oblivion("w")
+    assert [verdict(command, key) for key in ("a", "b", "c")] == ["lags"] * 3
+
+
 def test_layouts_and_expiry(command: Command, source: Source, redis_server: RedisServer) -> None:
     """Hashes by their columns, rows whose time has passed, and what the layout cannot read."""
     source.execute("CREATE TABLE w (id int, name text, price int, until timestamp)")

@@ -52,6 +52,12 @@ CASES = [
     ({"then_known": False, "held": b"x", "source_moved": True, "redis_as_recorded": False}, KeyVerdict.CHANGED_OUTSIDE),
     ({"then_known": False, "now": None, "source_moved": True, "redis_as_recorded": False}, KeyVerdict.EXTRA),
     ({"then_known": False, **GONE, "source_moved": True, "redis_as_recorded": False}, KeyVerdict.MISSING),
+    # Rows of the bucket may have expired.
+    (
+        {"then_known": False, "now": b"2", "source_moved": True, "redis_as_recorded": False, "gone": True},
+        KeyVerdict.LAGS,
+    ),
+    ({"then_known": False, **GONE, "source_moved": True, "redis_as_recorded": False, "gone": True}, KeyVerdict.LAGS),
 ]
 
 
