@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -117,3 +118,28 @@ def test_protections_exist(named: str) -> None:
     module, _, name = named.rpartition(".")
     if name != "py":
         assert re.search(rf"\b{name}\b", (ROOT / "reconcile" / f"{module}.py").read_text(encoding="utf-8"))
+
+
+QUOTED = {
+    "first load": "load", "run, nothing changed, no history": "unchanged", "the same with a companion view":
+    "unchanged_companion", "run, 0.1 % updated": "changed", "deep verify": "verify", "delta": "delta",
+    "run over 100 unchanged views": "views_unchanged", "cold start": "cold_start",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "key"), QUOTED.items())
+def test_the_readme_quotes_the_last_measurement(row: str, key: str) -> None:
+    """Ratio, seconds and memory of `make bench` with 1M rows, as docs/bench.json has them."""
+    (line,) = re.findall(rf"^\| {row}.*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    _, work, *cells, _ = (cell.strip() for cell in line.split("|"))
+    sizes = json.loads((ROOT / "docs" / "bench.json").read_text())["stand-in"]["sizes"]
+    (measured,) = (one for size in sizes if size["rows"] == 1_000_000 for one in size["figures"] if one["key"] == key)
+    in_seconds = measured["against"] == "s"
+    assert cells[1] == shown(measured["value"] if in_seconds else measured["seconds"])
+    assert cells[2] in ("", f"{measured['peak_mb'] or 0:.0f}")
+    assert in_seconds or shown(measured["value"]) in (cells[0] or work)
+
+
+def shown(number: float) -> str:
+    """With two digits or so."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.1f}" if number >= 1 else f"{number:.2f}"
