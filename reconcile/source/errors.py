@@ -44,7 +44,12 @@ _MISUSED = r"connection is bad: (invalid|weak)|could not match"
 _DATA = r"(Evaluation|Decode|Source|Envelope) error: |Invalid data in source|negative record multiplicity"
 """Errors caused by a row (storage-types/src/errors.rs: DataflowError), or by one that was retracted more often than it
 was there (compute/src/compute_state.rs and peek_result_iterator.rs; from 26.23 on in the last words)."""
-_VALUES = r"(?s) ?\(original (?:text|bytes): .*|(?<=does not exist): .*|\[.*|(?:\"|(?<!\w)')(?:.*[\"']|.*$)"
+_VALUES = (
+    r"(?s) ?\(original (?:text|bytes): .*|(?<=does not exist): .*|\[.*"
+    # Why a text cannot be parsed quotes a part of it, unlike the text itself without quotes (repr/src/strconv.rs).
+    r"|(?<=invalid input syntax for type )(?P<type>[^:]*): .*"
+    r"|(?:\"|(?<!\w)')(?:.*[\"']|.*$)"
+)
 """Where such a text quotes the row: what could not be decoded or parsed, or the whole of it."""
 _ACCESS_STATES = {"28P01", "28000", "42501", "MZ010", "MZ011"}
 _RETRY_STATES = {"57014", "25P03", "53000", "53200", "25006", "57P01", "57P02", "57P03"}
@@ -75,6 +80,11 @@ def translate(error: psycopg.Error) -> ReconcileError:
     """Translate a psycopg error. Row values that a server quotes are left out."""
     state = error.sqlstate or ""
     text = _first_line(error)
+    if _is_of_data(state, text):  # first, as it may quote a row, which may say anything
+        return EvaluationFailed(
+            f"the view cannot be evaluated at the moment: {_without_values(text)}",
+            hint="fix the data or the view; the checkpoint stays, the next run tries again",
+        )
     if re.search(_HISTORY_LOST, text):
         return HistoryLost(
             f"Materialize no longer has the requested time: {text}",
@@ -89,13 +99,13 @@ def translate(error: psycopg.Error) -> ReconcileError:
         meant = _about_connecting(error, state, text)
         if meant is not None:
             return meant
-    of_data = state.startswith("22") and state != "22023" and not text.startswith("subscription lower")
-    if of_data or re.search(_DATA, text):
-        return EvaluationFailed(
-            f"the view cannot be evaluated at the moment: {_without_values(text)}",
-            hint="fix the data or the view; the checkpoint stays, the next run tries again",
-        )
     return _about_reading(error, state, text)
+
+
+def _is_of_data(state: str, text: str) -> bool:
+    """Whether a row is what the server complains of."""
+    of_bounds = text.startswith(("subscription lower", "could not find a valid timestamp"))
+    return (state.startswith("22") and state != "22023" and not of_bounds) or re.search(_DATA, text) is not None
 
 
 def _about_connecting(error: psycopg.Error, state: str, text: str) -> ReconcileError | None:
@@ -160,7 +170,13 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
 
 
 def _without_values(text: str) -> str:
-    return re.sub(_VALUES, lambda quoted: "…" if quoted[0][0] in "\"'[" else "", text)
+    return re.sub(_VALUES, _left_out, text)
+
+
+def _left_out(quoted: re.Match[str]) -> str:
+    if quoted["type"] is not None:
+        return f"{quoted['type']}: …"
+    return "…" if quoted[0][0] in "\"'[" else ""
 
 
 def _tls_hint(text: str) -> str:
