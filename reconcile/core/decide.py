@@ -17,12 +17,20 @@ HISTORY_LOST = "history lost"
 class Frontiers(Struct, frozen=True):
     """The source is readable at t iff since <= t, without waiting iff t < upper.
 
-    upper: None: complete, never changes. now: the time of a read of the present.
+    upper: None: complete. now: the time of a read of the present.
     """
 
     since: int
     upper: int | None
     now: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing will ever be written to what the query reads, such as a view after its last REFRESH.
+
+        Materialize ends a subscription to it at once, and only a bound proves that the end is one.
+        """
+        return self.upper is None
 
 
 class Delta(Struct, frozen=True):

@@ -244,7 +244,7 @@ def _delta(run: ViewRun, as_of: int, explained: Explained) -> Follower | None:
     run.present = now = explained.frontiers.now
     moment = run.follow_until
     # A view whose turn comes only when --for is over is brought to the present all the same.
-    following = moment is not None and time.monotonic() < moment
+    following = moment is not None and time.monotonic() < moment and not explained.frontiers.complete
     past = frontier_after(now)
     until = Until(moment=moment, past=past) if following else Until(up_to=past)
     if until.up_to is not None and frontier_after(run.state.as_of or 0) >= until.up_to:
@@ -323,7 +323,7 @@ def _repeat_pending(run: ViewRun, until: int, explained: Explained) -> None:
 def _follow_after(run: ViewRun, reading: Reading) -> Follower | None:
     """Follow a snapshot without a gap: the reading still holds its time when the subscription begins."""
     moment = run.follow_until
-    if moment is None or time.monotonic() >= moment or run.request.dry_run or reading.as_of == MAX_TIMESTAMP:
+    if moment is None or time.monotonic() >= moment or run.request.dry_run or reading.explained.frontiers.complete:
         return None
     if run.stop.requested:
         _note_stop(run, behind=False)

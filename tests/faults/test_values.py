@@ -166,6 +166,22 @@ def test_constant_view(source: Source, redis_server: RedisServer, command: Comma
     assert int(state(client)["as_of"]) < LAST_TIME
 
 
+def test_complete_view(source: Source, redis_server: RedisServer, command: Command) -> None:
+    """A stored view that nothing will ever change again has times like any other, but there is nothing to follow:
+    Materialize ends a subscription to it without a word."""
+    source.execute("CREATE MATERIALIZED VIEW done WITH (RETAIN HISTORY FOR '1hr') AS SELECT 'a' AS key, '1' AS value")
+    command.config["materialize"]["sql"] = f"SELECT key, value FROM {source.schema}.done"
+    client = redis_server.client()
+    times = []
+    for arguments in (["run", "--for", "1s"], ["run"], ["run", "--for", "1s"], ["delta", "--for", "1s"], ["verify"]):
+        command(*arguments)
+        assert owned(client) == {b"p:a": b"1"}
+        times.append(int(state(client)["as_of"]))
+    assert times == sorted(times)
+    assert times[-1] < LAST_TIME
+    check_manifest(client)
+
+
 @pytest.mark.parametrize("mode", ["delta", "run", "snapshot"])
 def test_many_updates_at_one_time(
     mode: str, source: Source, redis_server: RedisServer, command: Command, request: pytest.FixtureRequest

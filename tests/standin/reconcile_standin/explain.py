@@ -34,7 +34,7 @@ def explain_timestamp(session: Session, plan: Plan, as_of: s.AsOf | None) -> str
         "determination": {
             "timestamp_context": context,
             "since": {"elements": [since]},
-            "upper": {"elements": [upper] if inputs else []},
+            "upper": {"elements": [upper] if plan.facts.tables else []},
             "largest_not_in_advance_of_upper": upper - 1,
             "oracle_read_ts": oracle,
             "session_oracle_read_ts": None,
@@ -46,7 +46,8 @@ def explain_timestamp(session: Session, plan: Plan, as_of: s.AsOf | None) -> str
                 "name": f"{DATABASE}.{item.schema}.{item.name} "
                 f"({item.id}, {'compute' if item.kind == 'index' else 'storage'})",
                 "read_frontier": [store.since(item)],
-                "write_frontier": [upper],
+                # What is made of no table is complete: nothing will ever be written to it.
+                "write_frontier": [upper] if session.catalog.tables_of(item) else [],
             }
             for item in inputs
         ],

@@ -53,14 +53,14 @@ class Subscription:
         self._store = session.store
         self._plan = plan
         self._options = options
-        self._timeless = plan.timeless or not plan.facts.tables
+        self._complete = plan.timeless or not plan.facts.tables
         self._started = False
         self._snapshot_due = options.snapshot
         self._tables = frozenset(self._store.catalog.items[i].number for i in plan.facts.tables)
         self._watched = {item.id: item.full_name for item in plan.facts.reads}
         self.finished = False
         # Everything before the frontier has been given out.
-        self.frontier = END_OF_TIME if self._timeless else options.as_of
+        self.frontier = options.as_of if plan.facts.inputs else END_OF_TIME
         self._engine = self._store.reader()
         self._hold = self._store.clock.hold(options.as_of)
         names = [c.name for c in plan.columns]
@@ -91,7 +91,7 @@ class Subscription:
         if not self._started:
             self._started = True
             yield from self._progress(self.frontier)
-        if self._timeless:
+        if self._complete:
             yield from self._finite()
             return
         self._check_dropped()
@@ -120,7 +120,7 @@ class Subscription:
 
     def _finite(self) -> Iterator[Rows]:
         if self._snapshot_due:
-            yield from self._snapshot(self._store.clock.read_ts, END_OF_TIME)
+            yield from self._snapshot(self._store.clock.read_ts, self.frontier)
         self.finished = True
 
     def _progress(self, frontier: int) -> Iterator[Rows]:
