@@ -117,6 +117,20 @@ def test_bad_query(command: Command, redis_server: RedisServer, source: Source, 
     assert redis_server.client().dbsize() == 0
 
 
+@pytest.mark.parametrize("function", ["current_timestamp", "current_database"])
+def test_a_query_of_the_moment(command: Command, redis_server: RedisServer, source: Source, function: str) -> None:
+    """What no dataflow can keep up to date is read by snapshots, and not followed: that is said with what helps."""
+    source.put(a="1")
+    called = {"current_timestamp": "now()", "current_database": "current_database()"}[function]
+    command.config["materialize"]["sql"] = f"{source.sql} WHERE {called}::text <> ''"
+    command("snapshot")
+    command("snapshot")
+    assert owned(redis_server.client()) == {b"p:a": b"1"}
+    error = command("run", "--for", "1s", expect=2).view["error"]
+    assert f"cannot materialize call to {function}" in error["message"]
+    assert "mz_now()" in error["hint"]
+
+
 libpq_with_versions = pytest.mark.skipif(psycopg.pq.version() < 180000, reason="this libpq speaks 3.0 only")
 
 

@@ -49,15 +49,16 @@ def selected(session: Session, plan: Plan, as_of: s.AsOf | None) -> Iterator[Row
 def subscription(session: Session, plan: Plan, statement: s.Subscribe) -> Subscription:
     """Start a SUBSCRIBE: decide its times and hold them."""
     session.permit(plan.facts)
+    plan.facts.check_maintainable()
     store = session.store
     up_to = None if statement.up_to is None else asof.evaluate(statement.up_to, session)
-    if not plan.facts.tables:
+    if not plan.facts.inputs:
         as_of = END_OF_TIME
     elif statement.as_of is not None:
         as_of = session.explicit_time(plan.facts, statement.as_of)
     else:
         as_of = store.clock.read_ts
-    if up_to is not None and up_to < as_of and plan.facts.tables:
+    if up_to is not None and up_to < as_of and plan.facts.inputs:
         raise SqlError(
             f'subscription lower ("as of") bound is beyond its upper ("up to") bound: {up_to} < {as_of}', "22000"
         )

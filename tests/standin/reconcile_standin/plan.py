@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from reconcile_standin.problem import SqlError
+
 if TYPE_CHECKING:
     from reconcile_standin.catalog import Item
     from reconcile_standin.typed import Hash, Modulo, Typed, Vector
@@ -95,6 +97,13 @@ class Facts:
     catalog: bool = False
     temporal: bool = False
     impure: int = 0
+    momentary: str | None = None
+    """A function of the session or of the moment."""
+
+    def check_maintainable(self) -> None:
+        """Refuse what a dataflow cannot keep up to date."""
+        if self.momentary is not None:
+            raise SqlError(f"cannot materialize call to {self.momentary}", "0A000")
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,8 @@ def create_view(session: Session, statement: s.CreateView) -> str:
     analyzer = Analyzer(session)
     plan = analyzer.plan(statement.query)
     session.catalog.check_read(session.role, plan.facts.reads)
+    if statement.materialized:
+        plan.facts.check_maintainable()
     names = [c.name for c in plan.columns]
     names[: len(statement.columns)] = statement.columns
     repeated = next((n for n in names if names.count(n) > 1), None)

@@ -205,6 +205,7 @@ class Expressions:
             self.facts.impure += 1
             return self._aggregate(node, scope)
         if node.name in _SESSION_FACTS:
+            self.facts.momentary = node.name
             value = self.session.fact(node.name)
             return Typed(quote(value), TEXT, constant=value)
         if node.name == "mz_now":
@@ -212,8 +213,10 @@ class Expressions:
             self.facts.impure += 1
             return Typed(":t", types.MZ_TIMESTAMP)
         if node.name in ("now", "current_timestamp"):
+            self.facts.momentary = "current_timestamp"
             return Typed(quote(self.session.fact("now")), types.TIMESTAMPTZ)
         if node.name == "pg_backend_pid":
+            self.facts.momentary = node.name
             return constant(self.session.fact("pg_backend_pid"), INT4)
         args = [self.expr(a, scope) for a in node.args]
         return functions.call(node.name, args)
