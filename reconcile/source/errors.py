@@ -162,9 +162,7 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
                 "in the configuration"
             )
         elif "cannot materialize call" in text:
-            check = (
-                "changes of such a query cannot be followed: compare with mz_now(), or use: reconcile snapshot"
-            )
+            check = "changes of such a query cannot be followed: compare with mz_now(), or use: reconcile snapshot"
         elif re.search(_NO_RELATION, text):
             check = "check `sql` or `relation` in the configuration; names fold to lower case unless in double quotes"
         return UsageError(f"Materialize refuses the query: {text}", hint=hint or check)

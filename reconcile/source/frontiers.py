@@ -49,6 +49,8 @@ class Explained(Struct, frozen=True):
     frontiers: Frontiers
     objects: tuple[SourceObject, ...]
     clock: SourceClock
+    ahead_ms: int = 0
+    """How far the time of a read is ahead of Materialize's present; the read waits until then."""
 
     @property
     def ids(self) -> list[str]:
@@ -69,7 +71,8 @@ def parse_explanation(text: str) -> Explained:
 
 def _parse(explained: dict[str, Any]) -> Explained:
     context = explained["determination"]["timestamp_context"]
-    chosen = context["TimelineTimestamp"]["chosen_ts"] if isinstance(context, dict) else MAX_TIMESTAMP
+    line = context["TimelineTimestamp"] if isinstance(context, dict) else {"chosen_ts": MAX_TIMESTAMP}
+    chosen, present = line["chosen_ts"], line.get("oracle_ts")
     since, uppers = 0, []
     objects = []
     for source in explained["sources"]:
@@ -84,4 +87,5 @@ def _parse(explained: dict[str, Any]) -> Explained:
         since = max(since, int(read[0]) if read else MAX_TIMESTAMP)
         uppers += [int(written[0])] if written else []
     frontiers = Frontiers(since=since, upper=min(uppers, default=None), now=int(chosen))
-    return Explained(frontiers, tuple(objects), SourceClock(frontiers.now))
+    ahead_ms = 0 if present is None else frontiers.now - int(present)
+    return Explained(frontiers, tuple(objects), SourceClock(frontiers.now), ahead_ms)

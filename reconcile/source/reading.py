@@ -149,6 +149,13 @@ def open_reading(session: Session, mapping: Mapping, as_of: int | None) -> Itera
         return
     session.run("BEGIN")
     explained = explain(session, mapping)
+    if explained.ahead_ms > session.read_timeout_s * 1000:
+        session.close()
+        raise Unavailable(
+            f"Materialize can read the view only in {explained.ahead_ms / 1000:.0f} s",
+            hint="a view WITH (REFRESH …) cannot be read before its first refresh, nor in one transaction anything "
+            "else of its schema: move one of them to another schema",
+        )
     reading = Reading(session, mapping, explained.frontiers.now, False, explained)
     try:
         yield reading

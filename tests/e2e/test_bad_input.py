@@ -131,6 +131,13 @@ def test_a_query_of_the_moment(command: Command, redis_server: RedisServer, sour
     assert "mz_now()" in error["hint"]
 
 
+def test_what_cannot_be_read_yet(command: Command, redis_server: RedisServer, source: Source) -> None:
+    """A transaction reads a whole schema at one time: not before the first refresh of any view in it. Nobody waits for
+    that until read_timeout, to be told of silence."""
+    source.execute("CREATE MATERIALIZED VIEW yearly WITH (REFRESH AT '2100-01-01 00:00:00') AS SELECT key FROM t")
+    refused(command, redis_server, 6, "can read the view only in")
+
+
 libpq_with_versions = pytest.mark.skipif(psycopg.pq.version() < 180000, reason="this libpq speaks 3.0 only")
 
 

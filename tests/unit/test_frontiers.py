@@ -128,6 +128,14 @@ def test_objects_are_named_as_recorded(name: str, expected: SourceObject) -> Non
     assert parse_explanation(text).objects == (expected,)
 
 
+@pytest.mark.parametrize(("present", "ahead_ms"), [(T12, 0), (T2, T12 - T2), (None, 0)])
+def test_how_long_a_read_would_wait(present: int | None, ahead_ms: int) -> None:
+    """Until the time that everything in the schema can be read at; a serializable session asks no oracle."""
+    told = explanation()
+    told["determination"]["timestamp_context"]["TimelineTimestamp"]["oracle_ts"] = present  # type: ignore[index]
+    assert parse_explanation(json.dumps(told)).ahead_ms == ahead_ms
+
+
 def test_ids_do_not_depend_on_their_order() -> None:
     """The identity of a checkpoint is the same however the server lists what is read."""
     sources = [source(f"m.s.t{n} (u{n}, storage)", [T1], [T12 + 1]) for n in (3, 1, 2)]

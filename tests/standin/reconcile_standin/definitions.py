@@ -118,20 +118,24 @@ class Parser(StatementParser):
                     not_null.append(column)
                 self.next()
             _ = self.accept_op(",")
-        return s.CreateTable(name, tuple(columns), tuple(not_null), exists, self._with_retain()[0])
+        return s.CreateTable(name, tuple(columns), tuple(not_null), exists, self._with_options()[0])
 
-    def _with_retain(self) -> tuple[int | None, str | None]:
+    def _with_options(self) -> tuple[int | None, str | None, str | None]:
+        """RETAIN HISTORY, in milliseconds and as it was said, and the time of REFRESH AT."""
         retain: tuple[int | None, str | None] = (None, None)
+        refresh = None
         if not self.accept("with"):
-            return retain
+            return *retain, refresh
         self.expect_op("(")
         while not self.accept_op(")"):
             if self.is_word("retain"):
                 retain = self._retain_history()
+            elif self.accept("refresh", "at"):
+                refresh = self.string()
             else:
                 self.next()
             _ = self.accept_op(",")
-        return retain
+        return *retain, refresh
 
     def _retain_history(self) -> tuple[int, str]:
         self.expect("retain", "history")
@@ -155,12 +159,13 @@ class Parser(StatementParser):
         cluster = None
         if self.accept("in", "cluster"):
             cluster = self.name()
-        retain, text = self._with_retain() if materialized else (None, None)
+        retain, text, refresh = self._with_options() if materialized else (None, None, None)
         self.expect("as")
         start = self.token.start
         query = self.query()
         body = self.sql[start : self.tokens[self.at - 1].end]
-        return s.CreateView(name, columns, query, body, start, materialized, replace, exists, cluster, retain, text)
+        kept = (retain, text, refresh)
+        return s.CreateView(name, columns, query, body, start, materialized, replace, exists, cluster, *kept)
 
     def _create_index(self, named: bool) -> s.Statement:
         exists = self._if_not_exists()
@@ -177,7 +182,7 @@ class Parser(StatementParser):
                 self.expr()
                 keys.append(self.sql[start : self.tokens[self.at - 1].end])
                 _ = self.accept_op(",")
-        self._with_retain()
+        self._with_options()
         return s.CreateIndex(name, on, tuple(keys), cluster, exists)
 
     def _drop(self) -> s.Statement:

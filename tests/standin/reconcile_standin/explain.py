@@ -23,7 +23,7 @@ def explain_timestamp(session: Session, plan: Plan, as_of: s.AsOf | None) -> str
     upper = clock.upper
     inputs = plan.facts.inputs
     since = session.since(plan.facts) if as_of is not None else session.determined_since(plan.facts)
-    oracle = None if as_of is not None else chosen
+    oracle = None if as_of is not None else min(chosen, clock.read_ts)
     context: Any = "NoTimestamp"
     if inputs:
         line = {"timeline": "EpochMilliseconds", "chosen_ts": chosen, "oracle_ts": oracle}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reconcile_standin import syntax as s
-from reconcile_standin import types
+from reconcile_standin import types, values
 from reconcile_standin.catalog import DATABASE, Item
 from reconcile_standin.problem import SqlError
 from reconcile_standin.relations import Analyzer
@@ -37,7 +37,7 @@ def _taken(session: Session, place: tuple[str, str], if_not_exists: bool) -> boo
 
 def _add(session: Session, item: Item) -> None:
     clock = session.store.clock
-    item.since = clock.read_ts
+    item.since = max(item.since, clock.read_ts)
     session.catalog.items[item.id] = item
     session.store.save_catalog()
 
@@ -94,9 +94,19 @@ def create_view(session: Session, statement: s.CreateView) -> str:
             not_null=_not_null(session, statement, names),
             query=statement.text, refs=dict(plan.facts.refs), retain_ms=statement.retain_ms,
             retain_text=statement.retain_text, cluster=statement.cluster or session.cluster,
+            since=_first_refresh(statement),
         ),
     )  # fmt: skip
     return tag
+
+
+def _first_refresh(statement: s.CreateView) -> int:
+    """The time from which on a view can be read."""
+    if statement.refresh_at is None:
+        return 0
+    moment = values.parse_text(types.named("timestamptz"), statement.refresh_at)
+    assert isinstance(moment, int)
+    return moment // 1000
 
 
 def _not_null(session: Session, statement: s.CreateView, names: list[str]) -> list[str]:

@@ -209,7 +209,7 @@ class Session:
         if as_of is not None:
             asof.evaluate(as_of.expr, self)
         if self.transaction is None:
-            return self.store.clock.read_ts
+            return max(self.store.clock.read_ts, self.since(facts))
         return self._pinned(self.transaction, facts)
 
     def _pinned(self, transaction: Transaction, facts: Facts) -> int:
@@ -221,8 +221,9 @@ class Session:
             transaction.kind = "read" if facts.tables else "catalog"
             transaction.ts = self.store.clock.read_ts
             if facts.tables:
-                transaction.hold = self.store.clock.hold(transaction.ts)
                 transaction.domain = {i.schema for i in facts.inputs} | {i.schema for i in facts.reads}
+                transaction.ts = max(transaction.ts, self.determined_since(facts))
+                transaction.hold = self.store.clock.hold(transaction.ts)
         elif facts.tables and transaction.kind == "catalog":
             names = ", ".join(f'"{i.full_name}"' for i in facts.reads)
             raise SqlError(

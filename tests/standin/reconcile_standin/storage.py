@@ -54,7 +54,7 @@ class Store:
         for item in self.catalog.items.values():
             # History of indexes is not durable: theirs starts again.
             if item.kind == "index":
-                item.since = self.clock.read_ts
+                item.since = max(item.since, self.clock.read_ts)
 
     def reader(self) -> Engine:
         """A connection for reading."""

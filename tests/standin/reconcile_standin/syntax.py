@@ -192,6 +192,7 @@ class CreateView(Statement):
     cluster: str | None
     retain_ms: int | None
     retain_text: str | None
+    refresh_at: str | None
 
 
 @dataclass(frozen=True, slots=True)
