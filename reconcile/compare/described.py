@@ -9,12 +9,11 @@ from reconcile.core.ownership import Range
 from reconcile.core.state import Identity, State, identity_hash
 from reconcile.errors import ReconcileError, Unavailable, UsageError
 from reconcile.report.run_report import ViewReport
-from reconcile.source import query
 from reconcile.source.columns import describe_mapping
 from reconcile.source.companion import CompanionDefinition, describe_companion
 from reconcile.source.frontiers import Explained
 from reconcile.source.query import Mapping
-from reconcile.source.reading import Reading
+from reconcile.source.reading import Reading, plan_of
 from reconcile.source.session import Session
 
 
@@ -45,7 +44,7 @@ def describe(session: Session, view: ViewSettings, owned: Range, report: ViewRep
 
 def _plan_of(session: Session, view: ViewSettings, report: ViewReport) -> str:
     try:
-        rows = session.fetch(query.plan_of(view.sql))
+        return plan_of(session, view.sql)
     except Unavailable:
         raise
     except ReconcileError as error:
@@ -55,7 +54,6 @@ def _plan_of(session: Session, view: ViewSettings, report: ViewReport) -> str:
             + error.message
         )
         return ""
-    return "\n".join(str(row[0] or b"", "utf-8") for row in rows)
 
 
 def _companion(

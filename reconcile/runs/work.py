@@ -107,7 +107,7 @@ def _snapshot_only(run: ViewRun) -> Follower | None:
     as_of = run.request.as_of
     _check_patience(run, as_of)
     companion = proved(run.session, run.described, run.state, run.report) if as_of is None else None
-    with open_reading(run.session, run.described.mapping, as_of) as reading:
+    with open_reading(run.session, run.described.mapping, as_of, run.described.plan) as reading:
         decision = _decide(run, reading)
         if isinstance(decision, Delta) or decision.reason == decide.HISTORY_LOST:  # that would not stop anybody else
             decision = Snapshot("asked for")
@@ -186,7 +186,7 @@ def _attempt(run: ViewRun, forced: Forced | None) -> Follower | None:
     if forced is not None:
         return _snapshot_at_present(run, forced)
     companion = proved(run.session, run.described, run.state, run.report)
-    with open_reading(run.session, run.described.mapping, None) as reading:
+    with open_reading(run.session, run.described.mapping, None, run.described.plan) as reading:
         decision = _decide(run, reading)
         if isinstance(decision, Delta) and _snapshot_is_cheaper(run, companion):
             decision = Snapshot("the companion view shows what changed")
@@ -199,7 +199,7 @@ def _attempt(run: ViewRun, forced: Forced | None) -> Follower | None:
 
 def _snapshot_at_present(run: ViewRun, forced: Forced) -> Follower | None:
     companion = proved(run.session, run.described, run.state, run.report)
-    with open_reading(run.session, run.described.mapping, None) as reading:
+    with open_reading(run.session, run.described.mapping, None, run.described.plan) as reading:
         decision = _decide(run, reading)  # the source may be another by now than when the snapshot was asked for
         why = decision if isinstance(decision, Snapshot) else forced.why
         return _snapshot(run, reading, Forced(why, forced.suspects), companion)
@@ -277,8 +277,8 @@ def _subscribe(run: ViewRun, up_to: Frontier | None, still: Still, clock: Source
 
 
 def still_reading(run: ViewRun, ids: list[str]) -> Still:
-    """Return a check, on another session than a subscription's, that the query still reads these objects."""
-    return lambda: still(run.session, run.described.mapping, ids)
+    """Return a check, on another session than a subscription's, that the query is still the same."""
+    return lambda: still(run.session, run.described.mapping, ids, run.described.plan)
 
 
 def _caught_up(follower: Follower) -> bool:

@@ -19,6 +19,7 @@ from reconcile.errors import UsageError
 from reconcile.source import query
 from reconcile.source.frontiers import parse_explanation
 from reconcile.source.query import Mapping
+from reconcile.source.reading import plan_of
 from reconcile.source.session import Session
 
 _STATEMENT = re.compile(r"\bAS\s+(SELECT\b.*?);?\s*\Z", re.DOTALL)
@@ -47,7 +48,7 @@ class CompanionDefinition(Struct, frozen=True):
         """
         ours = replace(mapping, shard=WHOLE).fingerprints(self.buckets, self.salt)
         try:
-            plans = [session.fetch(query.plan_of(statement), planning=True) for statement in (self.statement, ours)]
+            plans = [plan_of(session, statement, planning=True) for statement in (self.statement, ours)]
         except UsageError:
             return False
         return plans[0] == plans[1]

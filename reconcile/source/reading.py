@@ -29,8 +29,11 @@ Still = Callable[[], bool]
 class Reading:
     """The view's content at `as_of`. Made by `open_reading`."""
 
-    def __init__(self, session: Session, mapping: Mapping, as_of: int, explicit: bool, explained: Explained) -> None:
+    def __init__(
+        self, session: Session, mapping: Mapping, as_of: int, explicit: bool, explained: Explained, plan: str
+    ) -> None:
         self._session = session
+        self._plan = plan
         self.mapping = mapping
         self.as_of = as_of
         self.explained = explained
@@ -105,11 +108,11 @@ class Reading:
         return int(count or 0), found[:names]
 
     def still(self) -> bool:
-        """Whether the query still reads the same objects, as a view may be swapped between two statements.
+        """Whether the query is still the same, as a view may be swapped between two statements.
 
         To be checked before committing what was read.
         """
-        return still(self._session, self.mapping, self.explained.ids, self._at)
+        return still(self._session, self.mapping, self.explained.ids, self._plan, self._at)
 
     def end(self) -> None:
         """End the read before the block does; another read hold may keep its time readable."""
@@ -141,11 +144,14 @@ class Reading:
 
 
 @contextlib.contextmanager
-def open_reading(session: Session, mapping: Mapping, as_of: int | None) -> Iterator[Reading]:
-    """Open a reading at as_of, or at the present (None). Raises HistoryLost if that time can no longer be read."""
+def open_reading(session: Session, mapping: Mapping, as_of: int | None, plan: str = "") -> Iterator[Reading]:
+    """Open a reading at as_of, or at the present (None). plan: the query's, for `still`.
+
+    Raises HistoryLost if that time can no longer be read.
+    """
     if as_of is not None:
         explained = explain(session, mapping, as_of)
-        yield Reading(session, mapping, as_of, True, explained)
+        yield Reading(session, mapping, as_of, True, explained, plan)
         return
     session.run("BEGIN")
     explained = explain(session, mapping)
@@ -156,7 +162,7 @@ def open_reading(session: Session, mapping: Mapping, as_of: int | None) -> Itera
             hint="a view WITH (REFRESH …) cannot be read before its first refresh, nor in one transaction anything "
             "else of its schema: move one of them to another schema",
         )
-    reading = Reading(session, mapping, explained.frontiers.now, False, explained)
+    reading = Reading(session, mapping, explained.frontiers.now, False, explained, plan)
     try:
         yield reading
     except BaseException:
@@ -172,12 +178,32 @@ def explain(session: Session, mapping: Mapping, as_of: int | None = None) -> Exp
     return parse_explanation(str(text or b"", "utf-8"))
 
 
-def still(session: Session, mapping: Mapping, ids: list[str], as_of: int | None = None) -> bool:
-    """Whether the query still reads these objects. Ask on another session, once a subscription has started."""
+def plan_of(session: Session, sql: str, *, planning: bool = False) -> str:
+    """Return the plan of a query, which changes with every plain view in it."""
+    rows = session.fetch(query.plan_of(sql), planning=planning)
+    return "\n".join(str(row[0] or b"", "utf-8") for row in rows)
+
+
+def still(session: Session, mapping: Mapping, ids: list[str], plan: str = "", as_of: int | None = None) -> bool:
+    """Whether the query still reads these objects, by this plan if one is given. Ask on another session, once a
+    subscription has started.
+    """
     try:
-        return explain(session, mapping, as_of).ids == ids
+        if explain(session, mapping, as_of).ids != ids:
+            return False
+        return not plan or plan_of(session, mapping.sql, planning=True) == plan or _is_plan(session, mapping.sql, plan)
     except UsageError:  # dropped, or replaced by something that this transaction cannot read
         return False
+
+
+def _is_plan(session: Session, sql: str, plan: str) -> bool:
+    """Whether this is the query's plan outside of any transaction, where it was asked for first.
+
+    Also if it is another each time, as the plan of a query that calls now() is: then it proves nothing.
+    """
+    with contextlib.closing(session.another()) as outside:
+        now = plan_of(outside, sql, planning=True)
+        return now == plan or now != plan_of(outside, sql, planning=True)
 
 
 def check_still(still: Still) -> None:

@@ -185,6 +185,10 @@ class Session:
                     raise
                 self.note_answer()
 
+    def another(self) -> Session:
+        """Open another session on the same server."""
+        return connect(self._settings, self._stop)
+
     def environment_id(self) -> str:
         """Return the id of this Materialize; timestamps of another one mean nothing here."""
         if self._environment_id is None:

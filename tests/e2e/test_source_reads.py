@@ -121,6 +121,26 @@ def test_a_view_that_is_swapped_while_it_is_read_is_noticed(source: Source, conn
         assert not reads.still()
 
 
+def test_a_query_is_known_by_its_plan(source: Source, connect: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain view over the same table has the same objects and another plan; a plan that a transaction shows in
+    another way, or that changes by itself, is no other query."""
+    source.execute("CREATE VIEW plain AS SELECT key, value FROM t")
+    session, sql = connect(), f"SELECT key, value FROM {source.schema}.plain"
+    mapping = map_columns(sql, session.columns(query.describe(sql)), KeyShape("p:", ("key",), ("",)), view="v")
+    plan = reading.plan_of(session, sql)
+    asked = iter(range(100))
+    really = reading.plan_of
+    for seen in (really, lambda on, sql, planning=False: really(on, sql) if on is not session else "other",
+                 lambda on, sql, planning=False: f"the {next(asked)}th"):  # fmt: skip
+        monkeypatch.setattr(reading, "plan_of", seen)
+        with open_reading(session, mapping, None, plan) as reads:
+            assert reads.still()
+    monkeypatch.setattr(reading, "plan_of", really)
+    with open_reading(session, mapping, None, plan) as reads:
+        source.execute("CREATE OR REPLACE VIEW plain AS SELECT key, 'x' AS value FROM t")
+        assert not reads.still()
+
+
 # -- subscriptions ---------------------------------------------------------------------------------------------------
 
 

@@ -17,13 +17,38 @@ from tests.faults.rig import Ended, Rig
 from tests.support.redis_state import owned, state
 
 
-@pytest.fixture
-def swap(rig: Rig) -> Iterator[Callable[[], None]]:
-    """Puts the view under another schema's name, and the other, with other content, under its own; and back."""
+@pytest.fixture(params=["schemas", "plain view"])
+def swap(rig: Rig, request: pytest.FixtureRequest) -> Iterator[Callable[[], None]]:
+    """Puts the view under another schema's name, and the other, with other content, under its own; and back.
+
+    Or replaces a plain view by another over the same table: what the query reads keeps its ids.
+    """
+    rig.source.retain_history()
+    rig.source.put(a="1", b="2", gone="3")
+    with (swapped_schemas if request.param == "schemas" else replaced_view)(rig) as swapped:
+        yield swapped
+
+
+@contextlib.contextmanager
+def replaced_view(rig: Rig) -> Iterator[Callable[[], None]]:
+    blue = "SELECT key, value FROM t"
+    green = "SELECT key, value || '!' AS value FROM t WHERE key <> 'gone' UNION ALL SELECT 'more', 'x'"
+    rig.source.execute("ALTER TABLE t SET (RETAIN HISTORY FOR '1hr')")
+    rig.source.execute(f"CREATE VIEW plain AS {blue}")
+    rig.view = {"sql": f"SELECT key, value FROM {rig.source.schema}.plain"}
+    definitions = [blue, green]
+
+    def swapped() -> None:
+        definitions.reverse()
+        rig.source.execute(f"CREATE OR REPLACE VIEW plain AS {definitions[0]}")
+
+    yield swapped
+
+
+@contextlib.contextmanager
+def swapped_schemas(rig: Rig) -> Iterator[Callable[[], None]]:
     source, green = rig.source, f"{rig.source.schema}_g"
     source.execute(f"CREATE SCHEMA {green}")
-    source.retain_history()
-    source.put(a="1", b="2", gone="3")
     other = f"SELECT key, value || '!' AS value FROM {source.schema}.t WHERE key <> 'gone'"
     source.execute(f"CREATE MATERIALIZED VIEW {green}.v AS {other} UNION ALL SELECT 'more', 'x'")
     source.execute(f"ALTER MATERIALIZED VIEW {green}.v SET (RETAIN HISTORY FOR '1hr')")
@@ -145,7 +170,7 @@ def test_between_two_parts_of_a_snapshot(
     nth: int, swap: Callable[[], None], rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a snapshot stores of its progress is of one view too: the next run takes it for done."""
-    rig.view = {"buckets": 16}
+    rig.view = {**rig.view, "buckets": 16}
     monkeypatch.setattr(scopes, "PART_ROWS", 1)
     assert rig.run().code == 0
     rig.source.execute("UPDATE t SET value = value || ' later'")
