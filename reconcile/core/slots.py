@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from collections.abc import Iterable, Iterator
-from itertools import count
+from functools import cached_property
+from itertools import count, groupby
+from operator import itemgetter
 from typing import Any
 
 from msgspec import Struct
@@ -22,7 +24,7 @@ class Primary(Struct, frozen=True):
     port: int
 
 
-class SlotMap(Struct, frozen=True):
+class SlotMap(Struct, frozen=True, dict=True):
     """The primaries, and owners[slot]: the index in `nodes` of the one that serves the slot, or UNSERVED."""
 
     nodes: tuple[Primary, ...]
@@ -34,6 +36,20 @@ class SlotMap(Struct, frozen=True):
 
     def owner_of(self, key: bytes) -> int:
         return self.owners[slot_of(key)]
+
+    def ranges_of(self, node: int) -> list[tuple[int, int]]:
+        """Return the slots that a node serves as ranges, first and last included, in order."""
+        return self._ranges[node]
+
+    @cached_property
+    def _ranges(self) -> dict[int, list[tuple[int, int]]]:
+        found: dict[int, list[tuple[int, int]]] = {}
+        first = 0
+        for node, same in groupby(self.owners):
+            following = first + sum(1 for _ in same)
+            found.setdefault(node, []).append((first, following - 1))
+            first = following
+        return found
 
 
 def slot_of(key: bytes) -> int:
@@ -54,15 +70,22 @@ def parse_slots(reply: Iterable[Any], asked: str) -> SlotMap:
     nodes: dict[str, Primary] = {}
     places: dict[str, int] = {}
     owners = [UNSERVED] * SLOTS
-    for first, last, (host, port, node_id, *_), *_ in sorted(reply):
+    for first, last, (host, port, node_id, *more), *_ in sorted(reply, key=itemgetter(0)):
         name = node_id.decode()
         if name not in nodes:
             places[name] = len(nodes)
-            nodes[name] = Primary(name, (host or b"").decode() or asked, int(port))
+            nodes[name] = Primary(name, _address(host, more).decode() or asked, int(port))
         owners[first : last + 1] = [places[name]] * (last + 1 - first)
     if len(owners) != SLOTS:
         raise ValueError("slots")
     return SlotMap(tuple(nodes.values()), tuple(owners))
+
+
+def _address(host: bytes | None, more: list[Any]) -> bytes:
+    """Return the name to connect to; empty if it is that of the node that was asked. A node that is to be known by a
+    host name, but has none yet, is called "?": then its IP address stands beside."""
+    beside = more[0] if more and isinstance(more[0], list) else []
+    return dict(zip(beside[::2], beside[1::2], strict=False)).get(b"ip", host) if host == b"?" else host or b""
 
 
 def tags_for(slots: SlotMap, nodes: set[int]) -> Iterator[tuple[int, bytes]]:

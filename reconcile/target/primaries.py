@@ -21,6 +21,10 @@ from reconcile.target.wire import Wire, dial
 from reconcile.texts import plural
 
 
+FIRST_SLOT = 8
+"""The words before a node's slots, in a line of CLUSTER NODES."""
+
+
 class Primaries:
     """Connections to the primaries, each opened on first use. Made by `connect`."""
 
@@ -51,14 +55,20 @@ class Primaries:
         return self.slots.owner_of(key)
 
     def identity(self) -> bytes:
-        """Return the server processes, and the slots each says it serves. Raises Unavailable while slots move: a scan
-        would miss a key that moves from a node not yet scanned to one that was."""
+        """Return the server processes. Raises Unavailable while slots move, as a scan would miss a key that moves from a
+        node not yet scanned to one that was; and if a node serves other slots than when the run began, as then there may
+        be a node that the run does not know, or one that is a replica by now and has not copied everything yet."""
         tickets = [self.wire(node).send([("INFO", "server"), ("CLUSTER", "NODES")]) for node in range(self.count)]
         found = []
-        for ticket in tickets:
+        for node, ticket in enumerate(tickets):
             info, nodes = ticket.replies()
+            if _own_slots(nodes) != self.slots.ranges_of(node):
+                raise Unavailable(
+                    "slots of the Redis Cluster were moved, or a primary failed over, since the run began",
+                    hint="the next run asks where they are",
+                )
             run_id = re.search(rb"run_id:(\w+)", info) if isinstance(info, bytes) else None
-            found += [run_id[1] if run_id else b"", _own_slots(nodes)]
+            found.append(run_id[1] if run_id else b"")
         return b" ".join(found)
 
 
@@ -92,11 +102,14 @@ def _read(reply: Any, asked: str) -> SlotMap:
         raise Unavailable("unexpected answer to CLUSTER SLOTS", hint="is this a Redis Cluster?") from error
 
 
-def _own_slots(nodes: Any) -> bytes:
-    """Return a node's own id and slots, from its CLUSTER NODES. Raises Unavailable while slots move from or to it."""
-    text = checked([nodes])[0]
-    lines = [line.split() for line in text.splitlines()]
-    own = next(words for words in lines if b"myself" in words[2])
-    if any(word.startswith(b"[") for word in own[8:]):
+def _own_slots(nodes: Any) -> list[tuple[int, int]]:
+    """Return a node's own ranges of slots, from its CLUSTER NODES. Raises Unavailable while slots move from or to it."""
+    lines = [line.split() for line in checked([nodes])[0].splitlines()]
+    own = next((words for words in lines if len(words) >= FIRST_SLOT and b"myself" in words[2]), None)
+    if own is None:
+        raise Unavailable("unexpected answer to CLUSTER NODES", hint="is this a Redis Cluster?")
+    words = own[FIRST_SLOT:]
+    if any(word.startswith(b"[") for word in words):
         raise Unavailable("slots of the Redis Cluster are being moved", hint="the next run scans again")
-    return b" ".join([own[0], *own[8:]])
+    ends = [word.split(b"-") for word in words]
+    return sorted((int(some[0]), int(some[-1])) for some in ends)

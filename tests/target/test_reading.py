@@ -137,3 +137,20 @@ def test_a_scan_over_slots_that_have_moved(cluster: Cluster, monkeypatch: pytest
                 list(names)
         finally:
             cluster.move_slot(slot_of(key), first, last)
+
+
+def test_a_scan_by_a_map_that_is_out_of_date(cluster: Cluster) -> None:
+    """Slots have moved before the scan, to a node that it would not look at, if that is new: it is not begun."""
+    place = of_cluster(cluster)
+    place.do("SET", "p:1", "x")
+    slot, source = slot_of(b"p:1"), cluster.owner(b"p:1")
+    other = next(client for client in cluster.primaries() if client is not source)
+    with place.target() as target:
+        cluster.move_slot(slot, source, other)
+        try:
+            with pytest.raises(Unavailable, match="were moved"):
+                list(target.names())
+            with place.target() as later:
+                assert list(later.names()) == [[b"p:1"]]
+        finally:
+            cluster.move_slot(slot, other, source)

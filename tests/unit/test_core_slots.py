@@ -58,8 +58,16 @@ def test_what_the_cluster_says() -> None:
     slots = parse_slots([[8000, 16383, B, REPLICA], [0, 999, A], [1000, 7999, A, REPLICA]], "asked")
     assert slots.nodes == (Primary("a", "10.0.0.1", 6379), Primary("b", "asked", 6380))
     assert (slots.owners[0], slots.owners[7999], slots.owners[8000]) == (0, 0, 1)
+    assert (slots.ranges_of(0), slots.ranges_of(1)) == ([(0, 7999)], [(8000, 16383)])
     assert slots.unserved == 0
     assert slots.nodes[slots.owner_of(b"p:k1")] == slots.nodes[slot_of(b"p:k1") >= 8000]
+
+
+def test_a_host_name_that_is_not_known_yet() -> None:
+    """The node is reached by its IP address, where the cluster gives one."""
+    beside = [b"?", 6379, b"a", [b"ip", b"10.0.0.1"]]
+    slots = parse_slots([[0, 9999, beside], [10000, 16383, [b"?", 6379, b"b", []]]], "asked")
+    assert [node.host for node in slots.nodes] == ["10.0.0.1", "?"]
 
 
 def test_slots_that_nobody_serves() -> None:
@@ -67,6 +75,8 @@ def test_slots_that_nobody_serves() -> None:
     slots = parse_slots([[0, 99, A], [200, 16383, B]], "asked")
     assert slots.unserved == 100
     assert slots.owners[150] == UNSERVED
+    assert slots.ranges_of(0) == [(0, 99)]
+    assert slots.ranges_of(UNSERVED) == [(100, 199)]
 
 
 @pytest.mark.parametrize("reply", [[[0]], [[0, 1, [b"h"]]], [[0, 99999, A]], [1], [[0, 1, [b"h", b"x", b"id"]]]])
