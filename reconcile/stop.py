@@ -30,6 +30,7 @@ class _Watch(Struct, eq=False):
     cancel: Callable[[], None] | None
     sever: Callable[[], None]
     expires_at: Callable[[], float | None] | None
+    stay: Callable[[], None] | None
     cancelled: bool = False
     severed: bool = False
 
@@ -188,13 +189,15 @@ class Stop:
         cancel: Callable[[], None] | None,
         sever: Callable[[], None],
         expires_at: Callable[[], float | None] | None = None,
+        stay: Callable[[], None] | None = None,
     ) -> Iterator[None]:
         """Inside the block, call `cancel` when the run should end and `sever` GRACE_S later.
 
         expires_at: monotonic time after which `sever` is called in any case (the peer has been silent for too long).
-        The callbacks run in another thread and must not raise.
+        stay: called at every look until then, so that the peer does not hang up on somebody who waits for another.
+        The callbacks run in another thread and must not raise; `stay` must not wait either.
         """
-        entry = _Watch(self, cancel, sever, expires_at)
+        entry = _Watch(self, cancel, sever, expires_at, stay)
         root = self._root
         with root._lock:
             root._watches.append(entry)
@@ -239,3 +242,5 @@ class Stop:
         if not entry.severed and (overdue or (stopping_since is not None and now >= stopping_since + GRACE_S)):
             entry.severed = True
             entry.sever()
+        if entry.stay is not None and stopping_since is None:
+            entry.stay()

@@ -21,7 +21,7 @@ from reconcile.target.fence import Fence
 from reconcile.target.layouts import Layout
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
-from reconcile.target.nodes import Nodes
+from reconcile.target.nodes import Nodes, guarded
 from reconcile.target.port import LARGE_VALUE_BYTES, Counters, Outcome, Page, Stored, Usage, Write
 from reconcile.target.reader import Reader
 from reconcile.target.renewal import LeaseKeeper
@@ -363,12 +363,8 @@ class Base(ABC):
         return self._home.fileno()
 
     def bound(self, stop: Stop) -> None:
-        """From now on, end blocked waits soon after the run should have ended."""
-        self._closing.enter_context(stop.watch(cancel=None, sever=self._sever))
-
-    def _sever(self) -> None:
-        for wire in self._nodes.opened():
-            wire.sever()
+        """From now on, end blocked waits soon after the run should have ended, and keep idle connections open."""
+        self._closing.enter_context(guarded(self._nodes, stop))
 
     def close(self) -> None:
         """See port."""

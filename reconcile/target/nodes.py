@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from redis.exceptions import RedisError
 
+from reconcile.stop import Stop
 from reconcile.target.wire import Wire
 
 
@@ -64,3 +66,17 @@ class OneNode:
         (reply,) = self._wire.send([("INFO", "server")]).replies()
         match = None if isinstance(reply, RedisError) else re.search(rb"run_id:(\w+)", reply)
         return match[1] if match else b""
+
+
+def guarded(nodes: Nodes, stop: Stop) -> AbstractContextManager[None]:
+    """Inside the block, keep idle connections open, and end blocked waits soon after the run should have ended."""
+
+    def sever() -> None:
+        for wire in nodes.opened():
+            wire.sever()
+
+    def stay() -> None:
+        for wire in nodes.opened():
+            wire.stay()
+
+    return stop.watch(cancel=None, sever=sever, stay=stay)

@@ -20,7 +20,6 @@ from reconcile.target.translation import checked
 from reconcile.target.wire import Wire, dial
 from reconcile.texts import plural
 
-
 FIRST_SLOT = 8
 """The words before a node's slots, in a line of CLUSTER NODES."""
 
@@ -55,9 +54,9 @@ class Primaries:
         return self.slots.owner_of(key)
 
     def identity(self) -> bytes:
-        """Return the server processes. Raises Unavailable while slots move, as a scan would miss a key that moves from a
-        node not yet scanned to one that was; and if a node serves other slots than when the run began, as then there may
-        be a node that the run does not know, or one that is a replica by now and has not copied everything yet."""
+        """Return the server processes. Raises Unavailable while slots move, as a scan would miss a key that moves from
+        a node not yet scanned to one that was; and if a node serves other slots than when the run began, as then there
+        may be a node that the run does not know, or one that is a replica by now and has not copied everything yet."""
         tickets = [self.wire(node).send([("INFO", "server"), ("CLUSTER", "NODES")]) for node in range(self.count)]
         found = []
         for node, ticket in enumerate(tickets):
@@ -103,7 +102,7 @@ def _read(reply: Any, asked: str) -> SlotMap:
 
 
 def _own_slots(nodes: Any) -> list[tuple[int, int]]:
-    """Return a node's own ranges of slots, from its CLUSTER NODES. Raises Unavailable while slots move from or to it."""
+    """Return a node's own ranges of slots, by its CLUSTER NODES. Raises Unavailable while slots move to or from it."""
     lines = [line.split() for line in checked([nodes])[0].splitlines()]
     own = next((words for words in lines if len(words) >= FIRST_SLOT and b"myself" in words[2]), None)
     if own is None:

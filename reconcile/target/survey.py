@@ -22,6 +22,7 @@ from reconcile.target import stored
 from reconcile.target.fences import try_script
 from reconcile.target.lease import LONGEST_MS, division_of
 from reconcile.target.names import ANY_STATE, CLAIMS, Names, tag_of_state
+from reconcile.target.nodes import guarded
 from reconcile.target.opening import open_nodes
 from reconcile.target.primaries import Primaries
 from reconcile.target.reader import scan
@@ -74,11 +75,7 @@ class Survey:
         self._nodes = open_nodes(settings, stop)
         self.cluster = settings.cluster
         self._closing = contextlib.ExitStack()
-        self._closing.enter_context(stop.watch(cancel=None, sever=self._sever))
-
-    def _sever(self) -> None:
-        for wire in self._nodes.opened():
-            wire.sever()
+        self._closing.enter_context(guarded(self._nodes, stop))
 
     def close(self) -> None:
         """Close all connections."""

@@ -15,7 +15,10 @@ from __future__ import annotations
 import builtins
 import contextlib
 import os
+import select
 import socket
+import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
@@ -39,6 +42,10 @@ JOIN_BYTES = 16_384
 
 SMALLEST_LIMIT_BYTES = 1 << 20
 """Redis allows no lower client-query-buffer-limit; it closes the connection of a client that exceeds it, unanswered."""
+
+IDLE_S = 3.0
+"""After this long a PING keeps the connection in use. A run that waits for its source may have nothing to say for
+minutes, while Redis (timeout) and proxies hang up on those who are silent."""
 
 NAME: Command = ("CLIENT", "SETNAME", "reconcile")
 """So that CLIENT LIST shows whose connection it is."""
@@ -79,7 +86,7 @@ class Ticket:
 
 
 class Wire:
-    """A Redis connection for one thread. Made by `dial`."""
+    """A Redis connection for one thread, but for `sever` and `stay`. Made by `dial`."""
 
     def __init__(self, connection: Connection, stop: Stop, *, node: bool = False) -> None:
         """node: the server belongs to a cluster, so a redirection means that slots have moved."""
@@ -95,6 +102,8 @@ class Wire:
         self.kinds: Counter[Arg] = Counter()
         """How many commands of each kind were sent, by name."""
         self.bytes_sent = 0
+        self._sent_at = time.monotonic()
+        self._lock = threading.RLock()
 
     def call(self, *command: Arg) -> Any:
         """Send one command and wait for its reply. Raises a translated error."""
@@ -104,13 +113,27 @@ class Wire:
         """Send commands without waiting. transaction: they write, so a lost connection leaves the outcome unknown."""
         packed = _joined([pack_command(command) for command in commands])  # type: ignore[arg-type]
         size_bytes = sum(map(len, packed))
-        self.kinds.update(map(itemgetter(0), commands))
-        self.bytes_sent += size_bytes
         ticket = Ticket(self, len(commands), size_bytes, transaction=transaction)
-        self._under_way.append(ticket)
-        with self._in_use():
-            self._connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
+        with self._lock:
+            self.kinds.update(map(itemgetter(0), commands))
+            self.bytes_sent += size_bytes
+            self._under_way.append(ticket)
+            with self._in_use():
+                self._connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
+            self._sent_at = time.monotonic()
         return ticket
+
+    def stay(self) -> None:
+        """Send a PING if nothing was sent for IDLE_S. From any thread, without waiting; its reply is read before the
+        next one."""
+        if time.monotonic() - self._sent_at < IDLE_S or not self._lock.acquire(blocking=False):
+            return
+        try:
+            with contextlib.suppress(Exception):  # whoever uses it next is told that it is broken
+                if not self.broken and _takes_more(self._connection._sock):  # type: ignore[arg-type]
+                    self.send([("PING",)])
+        finally:
+            self._lock.release()
 
     def read_until(self, ticket: Ticket) -> None:
         """Read the replies of every ticket up to this one, and give each its own."""
@@ -137,7 +160,8 @@ class Wire:
         if self.broken:
             raise Unavailable("the connection to Redis is lost", hint="the next run opens a new one")
         try:
-            yield
+            with self._lock:
+                yield
         except ReconcileError as error:
             self.broken = True
             raise self._with_outcome(error) from error.__cause__
@@ -201,8 +225,16 @@ class Wire:
 
     def close(self) -> None:
         """Close the connection; it may be broken."""
+        self.broken = True  # redis-py would open it again for a PING
         with contextlib.suppress(RedisError, OSError):
             self._connection.disconnect()  # type: ignore[no-untyped-call]
+
+
+def _takes_more(sock: socket.socket) -> bool:
+    """Whether a few bytes can be sent without waiting."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _joined(packed: list[bytes]) -> list[bytes]:

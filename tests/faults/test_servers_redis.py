@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from reconcile.target import wire
 from tests.faults.proxy import Proxy
 from tests.faults.rig import Rig, failed, new_rig
 from tests.support.acl import PASSWORD, RULES, USER
@@ -132,6 +133,18 @@ def _fail_over(first: Rig, second: Rig, between: Proxy) -> None:
     ended = second.run()
     assert (ended.code, ended.view.action, ended.view.puts) == (0, "delta", 2), ended.told
     second.in_sync()
+
+
+def test_a_server_that_hangs_up_on_the_silent(new: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`timeout`, or a proxy in between: a run that waits for a slow source keeps its connection."""
+    monkeypatch.setattr(wire, "IDLE_S", 0.2)
+    rig = new("--timeout", "1")
+    rig.fill(15000, 50)
+    for mode in ("snapshot", "verify"):
+        rig.source_proxy.down_bytes_per_s = 500_000
+        assert rig.run(mode, deep=mode == "snapshot").code == 0
+        rig.source_proxy.down_bytes_per_s = None
+    rig.in_sync()
 
 
 def test_a_read_only_replica(new: MakeRig) -> None:

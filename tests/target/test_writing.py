@@ -14,6 +14,7 @@ from reconcile.core.records import Records, surplus_records
 from reconcile.core.state import Pending, State
 from reconcile.errors import DataError, LeaseHeld, LeaseLost, ReconcileError, StateError, Unavailable
 from reconcile.target import lease
+from reconcile.target import wire as wires
 from reconcile.target.base import Base
 from reconcile.target.batch import Applier
 from reconcile.target.port import Target, Write
@@ -287,6 +288,32 @@ def test_a_connection_that_broke_is_not_opened_again(place: Place) -> None:
             with pytest.raises(Unavailable):
                 target.commit(Write(state=content(ROWS, 200)[0]))
     assert place.state()[b"as_of"] == b"100"
+
+
+def test_a_ping_fits_between_any_two_steps(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends no WATCH, and its reply is taken for no other; a connection that was closed stays closed."""
+    monkeypatch.setattr(wires, "IDLE_S", 0.0)
+    send = Wire.send
+
+    def pinging(wire: Wire, commands: Sequence[Command], **options: Any) -> Ticket:
+        ticket = send(wire, commands, **options)
+        if commands != [("PING",)]:
+            wire.stay()
+        return ticket
+
+    monkeypatch.setattr(Wire, "send", pinging)
+    used = []
+    with place.armed() as target:
+        used = [target._nodes.wire(node) for node in range(target._nodes.count)]  # type: ignore[attr-defined]
+        write(target, whole(ROWS, 100))
+        write(target, Write(state=content(ROWS, 200)[0]))
+        assert dict(zip(ROWS, target.values(list(ROWS)), strict=True)) == ROWS
+        assert sum(wire.kinds["PING"] for wire in used) > 3
+    before = sum(wire.kinds["PING"] for wire in used)
+    for wire in used:
+        wire.stay()
+    assert sum(wire.kinds["PING"] for wire in used) == before
+    assert place.state()[b"as_of"] == b"200"
 
 
 def test_commit_ids_are_new_with_every_transaction(place: Place) -> None:
