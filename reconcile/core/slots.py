@@ -37,6 +37,10 @@ class SlotMap(Struct, frozen=True, dict=True):
     def owner_of(self, key: bytes) -> int:
         return self.owners[slot_of(key)]
 
+    def address(self, node: int) -> str:
+        """Return host and port, for people."""
+        return f"{self.nodes[node].host}:{self.nodes[node].port}"
+
     def ranges_of(self, node: int) -> list[tuple[int, int]]:
         """Return the slots that a node serves as ranges, first and last included, in order."""
         return self._ranges[node]

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 from redis.exceptions import NoPermissionError, RedisError
 
 from reconcile.config.settings import RedisSettings
-from reconcile.core.ownership import STATE_PREFIX, Range
+from reconcile.core.ownership import Range
+from reconcile.core.slots import tags_for
 from reconcile.core.state import State
 from reconcile.errors import AccessError, ReconcileError
 from reconcile.stop import Stop
@@ -32,6 +34,9 @@ from reconcile.target.wire import Command, Wire
 SCRATCH_MS = 10_000
 SCAN_COUNT = 4000
 MAX_CLAIMS = 100_000
+TRIES_PER_NODE = 100
+DISPENSABLE: tuple[Command, ...] = (("INFO", "server"), ("DBSIZE",))
+"""Runs only take hints from these."""
 
 Info = dict[str, str]
 """INFO of one server; empty if it is refused. Managed services leave fields out, so none can be relied on."""
@@ -66,6 +71,10 @@ class Refused(Struct, frozen=True):
     keys: bool
     tried: int
     """How many commands were tried."""
+    missed: tuple[str, ...] = ()
+    """Commands that are refused or unknown, and that runs can do without."""
+    where: str = ""
+    """The node that denies it, in a cluster."""
 
 
 class Survey:
@@ -182,33 +191,66 @@ class Survey:
     # -- rights --------------------------------------------------------------------------------------------------
 
     def refused(self, names: Names, owned: Range, *, hashes: bool, expiring: bool) -> Refused:
-        """Try every command that runs send. hashes, expiring: also those for hashes, and for keys that expire.
+        """Try every command that runs send, on every node. hashes, expiring: also those for hashes, and for keys that
+        expire.
 
         Raises the translated error when a command fails for another reason than a missing right.
         """
-        wire = self._home(names)
+        found = Refused((), False, 0)
         scratch = names.state.removesuffix(b"state") + b"doctor"
+        for node, key in self._scratch_keys(names, scratch).items():
+            found = self._refused_by(self._wire(node), key, hashes=hashes, expiring=expiring)
+            if found.commands:
+                return self._of_node(found, node)
+        if isinstance(self._nodes, Primaries):  # data is written by scripts, which some services refuse
+            try_script(self._nodes, names)
+        for node, absent in self._absent_keys(owned).items():
+            if self._keys_refused(self._wire(node), absent):
+                return self._of_node(replace(found, keys=True), node)
+        return found
+
+    def _scratch_keys(self, names: Names, scratch: bytes) -> dict[int, bytes]:
+        """Return node → a scratch key that it serves: `scratch`, and on other nodes one beside their fence."""
+        found = {self._nodes.owner_of(scratch): scratch}
+        if isinstance(self._nodes, Primaries):
+            others = set(range(self._nodes.count)) - found.keys()
+            found |= {node: names.fence(tag) + b":doctor" for node, tag in tags_for(self._nodes.slots, others)}
+        return found
+
+    def _absent_keys(self, owned: Range) -> dict[int, bytes]:
+        """Return node → a key of the range that nobody has. Where the prefix has a hash tag, one node has all keys."""
+        found: dict[int, bytes] = {}
+        for _ in range(TRIES_PER_NODE * self._nodes.count):
+            absent = owned.prefix + b"reconcile-doctor-" + secrets.token_hex(8).encode()
+            found.setdefault(self._nodes.owner_of(absent), absent)
+            if len(found) == self._nodes.count:
+                break
+        return found
+
+    def _of_node(self, found: Refused, node: int) -> Refused:
+        return replace(found, where=self._nodes.slots.address(node)) if isinstance(self._nodes, Primaries) else found
+
+    def _refused_by(self, wire: Wire, scratch: bytes, *, hashes: bool, expiring: bool) -> Refused:
         tried, outside = _scratch_commands(scratch, hashes=hashes, expiring=expiring), _harmless_commands(scratch)
         if self.cluster:
             tried.append(("EVAL", "return redis.call('HMGET', KEYS[1], 'token', 'mark')", 1, scratch))
-        replies = wire.send([("MULTI",), *tried, ("EXEC",), *outside]).replies()
+        if wire is self._nodes.wire(self._nodes.owner_of(CLAIMS)):
+            outside.append(("HGETALL", CLAIMS))
+        replies = wire.send([("MULTI",), *tried, ("EXEC",), *outside, *DISPENSABLE]).replies()
         queued = zip(tried, replies[1 : 1 + len(tried)], strict=True)
-        after = zip(outside, replies[2 + len(tried) :], strict=True)
+        after = zip(outside, replies[2 + len(tried) :], strict=False)
         errors = {str(command[0]): reply for command, reply in [*queued, *after] if isinstance(reply, RedisError)}
         denied = tuple(name for name, error in errors.items() if _is_denied(error))
         count = len({command[0] for command in [*tried, *outside]})
-        if denied:
-            return Refused(denied, False, count)
-        for error in [*errors.values(), replies[1 + len(tried)]]:
-            if isinstance(error, RedisError):
-                raise translate(error)
-        if isinstance(self._nodes, Primaries):  # data is written by scripts, which some services refuse
-            try_script(self._nodes, names)
-        return Refused((), self._keys_refused(owned), count)
+        if not denied:
+            for error in [*errors.values(), replies[1 + len(tried)]]:
+                if isinstance(error, RedisError):
+                    raise translate(error)
+        spared = zip(DISPENSABLE, replies[-len(DISPENSABLE) :], strict=True)
+        missed = tuple(str(command[0]) for command, reply in spared if isinstance(reply, RedisError))
+        return Refused(denied, False, count, missed)
 
-    def _keys_refused(self, owned: Range) -> bool:
-        absent = owned.prefix + b"reconcile-doctor-" + secrets.token_hex(8).encode()
-        wire = self._nodes.wire(self._nodes.owner_of(absent))
+    def _keys_refused(self, wire: Wire, absent: bytes) -> bool:
         # SET … XX writes only to a key that exists, which this one does not.
         replies = wire.send([("GET", absent), ("SET", absent, "", "XX"), ("UNLINK", absent)]).replies()
         errors = [reply for reply in replies if isinstance(reply, RedisError)]
@@ -275,8 +317,5 @@ def _scratch_commands(key: bytes, *, hashes: bool, expiring: bool) -> list[Comma
 
 
 def _harmless_commands(key: bytes) -> list[Command]:
-    """Return commands that cannot be tried inside a transaction, and reading the claims."""
-    some: list[Command] = [("SCAN", 0, "COUNT", 1), ("DBSIZE",), ("INFO", "server"), ("TIME",)]
-    claims: list[Command] = [("HGETALL", CLAIMS)]
-    assert CLAIMS.startswith(STATE_PREFIX)
-    return [*some, *claims, ("WATCH", key), ("UNWATCH",)]
+    """Return commands that cannot be tried inside a transaction."""
+    return [("SCAN", 0, "COUNT", 1), ("TIME",), ("WATCH", key), ("UNWATCH",)]

@@ -154,6 +154,29 @@ def test_least_privilege(command: Command, source: Source, cluster: Cluster) -> 
     assert "eval" in command("run", expect=2).out.lower()
 
 
+@pytest.mark.parametrize("name", ["v1", "v2", "v3", "v4", "v5"])
+def test_what_one_node_refuses(name: str, command: Command, source: Source, cluster: Cluster) -> None:
+    """doctor tries every node, wherever the view's state is, and names the one that refuses what runs need."""
+    for client in cluster.primaries():
+        client.execute_command("ACL", "SETUSER", "reconcile", "reset", "on", ">secret", *rules_in_docs())
+    command.config["redis"] |= {"username": "reconcile", "password": "secret"}
+    command.config["views"] = [{"name": name, "sql": command.config["materialize"].pop("sql"), "key_prefix": "p"}]
+    del command.config["redis"]["key_prefix"]
+    fill(source, 50)
+
+    def rights(expect: int) -> str:
+        (found,) = [one for one in command("doctor", expect=expect).report["checks"] if one["check"] == "rights"]
+        return str(found["message"])
+
+    assert "known and allowed" in rights(0)
+    for client, node in zip(cluster.primaries(), cluster.nodes, strict=True):
+        client.execute_command("ACL", "SETUSER", "reconcile", "-unlink")
+        assert f"127.0.0.1:{node.port}: UNLINK" in rights(2)
+        client.execute_command("ACL", "SETUSER", "reconcile", "+unlink", "resetkeys", "~reconcile:*")
+        assert f"keys like p:* on 127.0.0.1:{node.port}" in rights(2)
+        client.execute_command("ACL", "SETUSER", "reconcile", "~p:*")
+
+
 def rules_in_docs() -> list[str]:
     """The rules of docs/operations.md, those for a cluster included."""
     text = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()

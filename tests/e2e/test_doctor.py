@@ -159,6 +159,16 @@ def test_rights(command: Command, source: Source, tmp_path: Path) -> None:
         command("snapshot")
 
 
+def test_what_can_be_done_without(command: Command, source: Source, tmp_path: Path) -> None:
+    """A server that gives no INFO is no reason to expect that runs fail."""
+    with start_redis(tmp_path, "--rename-command", "INFO", "", "--rename-command", "DBSIZE", "") as server:
+        command.config["redis"]["url"] = server.url
+        rights = checks(command)["rights"]
+        assert (rights["level"], rights["message"].split(":")[0]) == ("warn", "INFO and DBSIZE")
+        source.put(a="1")
+        command("run")
+
+
 def test_replica(command: Command, source: Source, tmp_path: Path) -> None:
     """Nothing can be written to a replica; its primary is named."""
     with start_redis(tmp_path, "--maxmemory", "0") as server:
