@@ -24,7 +24,15 @@ from reconcile.core.changes import name_of
 from reconcile.core.digest import MAX_BUCKETS, UNKNOWN, Fingerprints
 from reconcile.core.drift import Cause, Triple, Verdict
 from reconcile.core.state import State
-from reconcile.errors import ExitCode, HistoryLost, Incomplete, ResultTooLarge, Unavailable, UsageError
+from reconcile.errors import (
+    ExitCode,
+    HistoryLost,
+    Incomplete,
+    ReconcileError,
+    ResultTooLarge,
+    Unavailable,
+    UsageError,
+)
 from reconcile.report.audit import AuditReport, PastAudit
 from reconcile.report.run_report import DriftReport
 from reconcile.runs import audit_fast
@@ -33,7 +41,7 @@ from reconcile.runs.context import ViewRun, check_division, warn_of_claims
 from reconcile.runs.evidence import Evidence
 from reconcile.runs.settled import settled, settled_manifest
 from reconcile.runs.values import add_values
-from reconcile.source.reading import Reading, explain, open_reading
+from reconcile.source.reading import Reading, explain, open_reading, replaced
 
 MAX_LOOKS = 20
 _VERDICTS = {ExitCode.DRIFT: "drift", ExitCode.SAFETY_STOP: "deletes withheld"}
@@ -117,6 +125,9 @@ class _Audit(Struct):
                 if not self._has_drift:  # drift that was found counts, whatever ended the search
                     raise
                 report.warnings.append(f"not everything was compared: {error.message}")
+            if self._has_drift and self._replaced(reading):
+                report.drift = None
+                raise replaced()
         if self._has_drift:
             report.exit_code = ExitCode.DRIFT
 
@@ -148,11 +159,20 @@ class _Audit(Struct):
             same = state.identity == run.described.identity(explained)
             upper = explained.frontiers.upper
             if same and explained.frontiers.since <= state.as_of and (upper is None or state.as_of < upper):
-                with open_reading(run.session, run.described.mapping, state.as_of) as reading:
+                with open_reading(run.session, run.described.mapping, state.as_of, run.described.plan) as reading:
+                    if run.described.identity(reading.explained) != state.identity:
+                        raise replaced()
                     yield reading, True
                 return
-        with open_reading(run.session, run.described.mapping, None) as reading:
+        with open_reading(run.session, run.described.mapping, None, run.described.plan) as reading:
             yield reading, False
+
+    def _replaced(self, reading: Reading) -> bool:
+        """Whether what was read may be of two views. If nobody can tell any more, drift that was found counts."""
+        try:
+            return not reading.still()
+        except ReconcileError:
+            return False
 
     def _chosen(self, buckets: int) -> range:
         return range(self.subset[0], buckets, self.subset[1])

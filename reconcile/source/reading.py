@@ -209,7 +209,12 @@ def _is_plan(session: Session, sql: str, plan: str) -> bool:
 def check_still(still: Still) -> None:
     """Raise Unavailable if the view was replaced: what was read may belong to two views. Call before keeping any."""
     if not still():
-        raise Unavailable("the view was replaced while it was read", hint="the next run reads it again")
+        raise replaced()
+
+
+def replaced() -> Unavailable:
+    """Return the error for a view that was replaced while it was read."""
+    return Unavailable("the view was replaced while it was read", hint="the next run reads it again")
 
 
 def rows_of_key(session: Session, mapping: Mapping, key: bytes, as_of: int | None) -> list[Row]:
