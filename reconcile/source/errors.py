@@ -167,7 +167,9 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
             check = "check `sql` or `relation` in the configuration; names fold to lower case unless in double quotes"
         return UsageError(f"Materialize refuses the query: {text}", hint=hint or check)
     if not state or state in _RETRY_STATES or isinstance(error, psycopg.OperationalError):
-        return Unavailable(f"Materialize is not available: {text}", hint="is it running, and reachable from here?")
+        return Unavailable(
+            f"Materialize is not available: {text}", hint=hint or "is it running, and reachable from here?"
+        )
     return ReconcileError(f"Materialize reports {state}: {_without_values(text)}", hint=hint)
 
 
