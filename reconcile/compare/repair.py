@@ -173,6 +173,8 @@ def _compare_page(
 ) -> None:
     salt = sides.salt
     allowed = _allowed(sides, part, rows, held, taken, terms)
+    if terms.anew or terms.adopt:  # before the puts: a batch may be written in between
+        _note_overwritten(sides, rows, held, allowed, taken)
     row_digest, fine = digest.row_digest, len(part.wanted) - 1
     coarse, wanted, found = part.buckets - 1, part.wanted, part.found
     for (key, value), old, may_write in zip(rows, held, allowed, strict=True):
@@ -188,8 +190,6 @@ def _compare_page(
             found[bucket & coarse] += one if old == value else row_digest(key, old, salt)
         if old != value or terms.again or may_write is Permission.ANEW:
             applier.put(key, value)
-    if terms.anew or terms.adopt:
-        _note_overwritten(sides, rows, held, allowed, taken)
 
 
 def _note_overwritten(

@@ -61,6 +61,19 @@ def test_what_a_cut_first_contact_had_not_come_to_is_taken_over_too(rig: Rig, mo
     rig.in_sync()
 
 
+@pytest.mark.parametrize("batch", [7, 50_000])
+def test_what_a_first_contact_itself_wrote_is_not_overwritten(batch: int, rig: Rig) -> None:
+    """Of the keys that are there only one has other content, however small the batches that are written meanwhile."""
+    rig.limits["batch_max_keys"] = batch
+    fill(rig)
+    rig.client.set("p:k57", "theirs")
+    ended = rig.run()
+    assert ended.code == 0, ended.told
+    told = "1 key of the view already existed with other content, overwritten: p:k57"
+    assert ended.view.warnings == [told]
+    rig.in_sync()
+
+
 def collides(rig: Rig, patch: pytest.MonkeyPatch, keys: dict[str, str]) -> None:
     """Somebody else writes these keys, which expire, as soon as a load has begun."""
     really, begun = loads._send, False
