@@ -26,6 +26,10 @@ Still = Callable[[], bool]
 """Whether the query still reads the objects that it was explained with."""
 
 
+BEHIND_S = 5.0
+"""A view that has come this far behind the present does more than wait for its next tick, which comes every second."""
+
+
 class Reading:
     """The view's content at `as_of`. Made by `open_reading`."""
 
@@ -123,13 +127,30 @@ class Reading:
                     self._session.run("COMMIT")
 
     def _fetch(self, statement: str) -> list[tuple[bytes | None, ...]]:
-        rows = self._session.fetch(query.as_of(statement, self._at))
+        with self._waiting():
+            rows = self._session.fetch(query.as_of(statement, self._at))
         self._check_time()
         return rows
 
     def _stream(self, statement: str, *, numbers: bool = False) -> Iterator[list[tuple[bytes | None, ...]]]:
-        yield from self._session.stream(query.as_of(statement, self._at), numbers=numbers)
+        with self._waiting():
+            yield from self._session.stream(query.as_of(statement, self._at), numbers=numbers)
         self._check_time()
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Say why a statement was not answered, if the view had not come as far as T when the reading began."""
+        try:
+            yield
+        except Unavailable as error:
+            upper = self.explained.frontiers.upper
+            behind_s = 0.0 if upper is None else (self.as_of - upper) / 1000
+            if not self._session.silent or behind_s < BEHIND_S:
+                raise
+            raise Unavailable(
+                f"{error.message}; the view is {behind_s:.0f} s behind the time to read",
+                hint="its cluster has no replicas, is still reading, or a source of it has stopped",
+            ) from error
 
     def _check_time(self) -> None:
         """Check that the transaction reads at the T that EXPLAIN TIMESTAMP gave before the first read."""

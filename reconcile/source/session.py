@@ -60,6 +60,8 @@ class Session:
         self._rows_at_once = ROWS_AT_ONCE
         self.rows_read = 0
         self.statements = 0
+        self.silent = False
+        """Whether a statement was given up because the server said nothing."""
         self._environment_id: str | None = None
         self._bytes_before = 0
         """Bytes received for earlier views."""
@@ -119,6 +121,7 @@ class Session:
                     yield
             except psycopg.OperationalError as error:
                 if not self._stop.requested and time.monotonic() >= self._answered_at + limit:
+                    self.silent = True
                     raise Unavailable(
                         f"Materialize said nothing for {limit:g} s", hint="materialize.read_timeout"
                     ) from error

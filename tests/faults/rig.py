@@ -62,7 +62,7 @@ def failed(ended: Ended, code: int, *texts: str) -> None:
     assert ended.code == code, ended.told
     assert ended.view.error is not None
     for text in texts:
-        assert text in ended.told
+        assert text in ended.told, ended.told
     assert ended.view.error.hint
     assert "\n" not in ended.view.error.message
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from reconcile.source import query
+from reconcile.source.reading import BEHIND_S
 from reconcile_standin import StandIn
 from tests.faults.rig import Ended, Rig, failed, new_rig
 from tests.support.redis_servers import RedisServer
@@ -138,6 +139,28 @@ def test_a_cluster_without_replicas(rig: Rig) -> None:
     rig.in_sync()
     rig.materialize = {}
     rig.source.execute(f"DROP CLUSTER {cluster}")
+
+
+def test_a_view_whose_cluster_has_no_replicas(rig: Rig) -> None:
+    """The session's cluster runs, the view's own does not: Materialize waits for it without a word. The message says
+    what is missing; with a replica the next run goes on."""
+    if not rig.source.is_standin:
+        pytest.skip("the stand-in's cluster has a replica again by one statement; a real one takes minutes")
+    cluster = f"c_{rig.source.schema}"
+    rig.source.execute(f"CREATE CLUSTER {cluster} REPLICAS ()")
+    rig.source.execute(f"CREATE MATERIALIZED VIEW elsewhere IN CLUSTER {cluster} AS SELECT key, value FROM t")
+    rig.view = {"sql": f"SELECT key, value FROM {rig.source.schema}.elsewhere"}
+    rig.source.put(a="1")
+    assert rig.run().code == 0
+    rig.source.execute(f"ALTER CLUSTER {cluster} SET (REPLICATION FACTOR 0)")
+    rig.source.put(a="2")
+    time.sleep(BEHIND_S + 1)
+    rig.materialize = {"read_timeout": 1}
+    for mode, said in (("run", "not even progress"), ("snapshot", "s behind the time to read")):
+        failed(unchanged(rig, lambda mode=mode: rig.run(mode)), 6, "said nothing for 1 s", said, "replicas")  # type: ignore[misc]
+    rig.source.execute(f"ALTER CLUSTER {cluster} SET (REPLICATION FACTOR 1)")
+    assert rig.run().view.puts == 1
+    rig.in_sync()
 
 
 def test_a_plan_that_is_not_shown(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

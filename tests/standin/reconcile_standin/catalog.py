@@ -86,6 +86,8 @@ class Catalog:
         self.roles: dict[str, str] = {SUPERUSER: "u1"}
         self.clusters: dict[str, str] = {"quickstart": "mz_system"}
         self.empty_clusters: list[str] = []
+        self.stalled: dict[str, int] = {}
+        """Clusters that lost their replicas, and how far they had come: their views are complete up to there."""
         self.privileges: dict[str, list[str]] = {}
         self.next_id = 4
         self.version = 0

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 def selected(session: Session, plan: Plan, as_of: s.AsOf | None) -> Iterator[Rows]:
     """The rows of a SELECT; the time is decided now, the rows come later."""
     t = session.read_time(plan, as_of)
+    reads = plan.facts.inputs if not plan.relation.sql.endswith(" LIMIT 0") else []  # that one is a constant
+    while reads and session.store.upper(reads) <= t:
+        session.check()
+        time.sleep(0.02)
 
     def stream() -> Iterator[Rows]:
         # Held from the first row on: a generator that is never started would never let go.

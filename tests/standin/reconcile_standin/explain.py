@@ -20,8 +20,8 @@ def explain_timestamp(session: Session, plan: Plan, as_of: s.AsOf | None) -> str
     """Where and when a SELECT would read; in a transaction this fixes its time."""
     chosen = session.read_time(plan, as_of, wait=False)
     clock, store = session.store.clock, session.store
-    upper = clock.upper
     inputs = plan.facts.inputs
+    upper = store.upper(inputs)
     since = session.since(plan.facts) if as_of is not None else session.determined_since(plan.facts)
     oracle = None if as_of is not None else min(chosen, clock.read_ts)
     context: Any = "NoTimestamp"
@@ -47,7 +47,7 @@ def explain_timestamp(session: Session, plan: Plan, as_of: s.AsOf | None) -> str
                 f"({item.id}, {'compute' if item.kind == 'index' else 'storage'})",
                 "read_frontier": [store.since(item)],
                 # What is made of no table is complete: nothing will ever be written to it.
-                "write_frontier": [upper] if session.catalog.tables_of(item) else [],
+                "write_frontier": [store.upper([item])] if session.catalog.tables_of(item) else [],
             }
             for item in inputs
         ],

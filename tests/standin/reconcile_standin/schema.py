@@ -174,6 +174,10 @@ def scale(session: Session, statement: s.Scale) -> str:
     if name not in catalog.clusters:
         raise SqlError(f"unknown cluster '{name}'")
     catalog.empty_clusters = [c for c in catalog.empty_clusters if c != name] + [name] * (statement.replicas == 0)
+    if statement.replicas:
+        catalog.stalled.pop(name, None)
+    else:
+        catalog.stalled.setdefault(name, session.store.clock.upper)
     session.store.save_catalog()
     return "ALTER CLUSTER"
 

@@ -149,6 +149,11 @@ class Store:
         with self.lock:
             self.writer.execute(f"CREATE INDEX IF NOT EXISTS {name}_c{position} ON {name}(c{position})")
 
+    def upper(self, items: Iterable[Item]) -> int:
+        """The frontier up to which all of these are complete."""
+        stalled = [self.catalog.stalled.get(i.cluster) for i in items if i.kind in ("materialized-view", "index")]
+        return min([self.clock.upper, *(at for at in stalled if at is not None)])
+
     def since(self, item: Item) -> int:
         """The earliest readable time of a stored item; only ever grows."""
         return self.sinces([item])[0]
@@ -158,7 +163,7 @@ class Store:
         with self._times:
             upper, held = self.clock.upper, self.clock.held()
             for item in items:
-                bound = (upper - item.window_ms) // 1000 * 1000
+                bound = (min(upper, self.upper([item])) - item.window_ms) // 1000 * 1000
                 item.since = max(item.since, bound if held is None else min(bound, held))
             return [item.since for item in items]
 

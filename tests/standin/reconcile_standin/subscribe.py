@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,8 @@ class Subscription:
     def wait(self, timeout_s: float) -> None:
         """Wait for something to say, but no longer."""
         bound = self._options.up_to is not None
+        if self._store.upper(self._plan.facts.inputs) <= self.frontier < self._store.clock.upper:
+            time.sleep(min(timeout_s, 0.02))  # nothing wakes a view that has stalled
         self._store.clock.wait_past(self.frontier, timeout_s, None if bound else self._tables)
 
     def advance(self) -> Iterator[Rows]:
@@ -95,7 +98,7 @@ class Subscription:
             yield from self._finite()
             return
         self._check_dropped()
-        limit = self._store.clock.upper
+        limit = self._store.upper(self._plan.facts.inputs)
         if self._options.up_to is not None:
             limit = min(limit, self._options.up_to)
         if self._snapshot_due and limit > self._options.as_of:
