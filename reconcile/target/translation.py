@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.exceptions import (
     AskError,
@@ -34,6 +34,8 @@ _CAUSES: dict[str, type[RedisError]] = {
     "LOADING": BusyLoadingError,
 }
 """The classes of errors for which EXEC may be refused as a whole; redis-py makes only one of the reply itself."""
+
+_E = TypeVar("_E", bound=Exception)
 
 MAX_TEXT = 200
 _QUOTED = r"(?<!\w)'[^']*'?|\"[^\"]*\"?|`[^`]*`?"
@@ -79,8 +81,26 @@ def _known_command(match: re.Match[str]) -> str:
 
 
 def translate(error: Exception) -> ReconcileError:
-    """Translate a Redis error, or a failure of the connection."""
-    error = _cause(error)
+    """Translate a Redis error, or a failure of the connection. Of a cluster, the node is named (see `of_node`)."""
+    return named(_translated(_cause(error)), error)
+
+
+def named(translated: ReconcileError, error: Exception) -> ReconcileError:
+    """Return a translated error after adding the node at which the original arose."""
+    node = getattr(error, "node", "")
+    if node and node not in translated.message:
+        translated.message += f" (node {node})"
+    return translated
+
+
+def of_node(error: _E, node: str) -> _E:
+    """Return an error after noting at which node of a cluster it arose; no node: none."""
+    if node:
+        error.node = node  # type: ignore[attr-defined]
+    return error
+
+
+def _translated(error: Exception) -> ReconcileError:
     text = own_words(error)
     upper = text.upper()
     if (access := _access(error, text, upper)) is not None:

@@ -32,7 +32,7 @@ from reconcile.config.settings import RedisSettings
 from reconcile.errors import Incomplete, ReconcileError, Unavailable, UsageError
 from reconcile.stop import Stop
 from reconcile.target.address import new_connection
-from reconcile.target.translation import ELSEWHERE, checked, translate
+from reconcile.target.translation import ELSEWHERE, checked, named, of_node, translate
 
 Arg = bytes | str | int
 Command = tuple[Arg, ...]
@@ -94,7 +94,7 @@ class Wire:
         self._stop = stop
         self.user: str = connection.username or "default"
         """Our user in Redis, for messages."""
-        self._node = node
+        self.node = f"{connection.host}:{connection.port}" if node else ""
         self._under_way: deque[Ticket] = deque()
         self.broken = False
         """Set when it failed; then it is never used again. redis-py would reconnect, without our WATCH and bounds."""
@@ -148,11 +148,11 @@ class Wire:
         try:
             return self._connection.read_response(disable_decoding=True)
         except (BusyLoadingError, AuthenticationError) as error:  # connection errors to redis-py, but really replies
-            return error
+            return of_node(error, self.node)
         except ResponseError as error:
-            if self._node and type(error) in ELSEWHERE:  # slots have moved since the caller looked
+            if self.node and type(error) in ELSEWHERE:  # slots have moved since the caller looked
                 raise _moved(error) from error
-            return error
+            return of_node(error, self.node)
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -171,7 +171,7 @@ class Wire:
 
     def _lost(self, error: Exception) -> ReconcileError:
         if not self._stop.requested:
-            lost = translate(error)
+            lost = translate(of_node(error, self.node))
             under_way_bytes = sum(ticket.size_bytes for ticket in self._under_way)
             if isinstance(lost, Unavailable) and under_way_bytes > SMALLEST_LIMIT_BYTES:
                 lost.hint = (
@@ -273,7 +273,7 @@ def dial(settings: RedisSettings, stop: Stop, *, node: bool = False) -> Wire:
         # Name lookup, TCP, TLS and authentication together have to end within the limit.
         stop.abandonable(connected, Wire.close, settings.connect_timeout_s)
     except (RedisError, OSError, TypeError, ValueError) as error:  # the last two: a key without certificate
-        raise _not_connected(error, connection, settings, stop) from error
+        raise _not_connected(of_node(error, wire.node), connection, settings, stop) from error
     return wire
 
 
@@ -288,10 +288,8 @@ def _not_connected(error: Exception, connection: Connection, settings: RedisSett
     """Return the error to raise when connecting fails."""
     translated: Exception = translate(error)
     if isinstance(error, builtins.TimeoutError):
-        translated = Unavailable(
-            f"Redis did not answer within {settings.connect_timeout_s:g} s of connecting",
-            hint="is it reachable from here? redis.connect_timeout",
-        )
+        silent = f"Redis did not answer within {settings.connect_timeout_s:g} s of connecting"
+        translated = named(Unavailable(silent, hint="is it reachable from here? redis.connect_timeout"), error)
     if not isinstance(translated, Unavailable) or isinstance(error, BusyLoadingError):
         return translated
     from reconcile.target import tls  # imported only when a connection fails

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.redis_cluster import Cluster
 from tests.support.redis_servers import RedisServer
 from tests.target.place import Place, of_cluster, of_server
 
@@ -20,3 +21,9 @@ def place(request: pytest.FixtureRequest) -> Place:
 def single(redis_server: RedisServer) -> Place:
     """The same, on a single server only."""
     return of_server(redis_server)
+
+
+@pytest.fixture
+def clustered(cluster: Cluster) -> Place:
+    """The same, in a cluster only."""
+    return of_cluster(cluster)

@@ -11,16 +11,10 @@ from reconcile.core.records import Records
 from reconcile.core.state import Pending, State
 from reconcile.errors import LeaseLost, StateError, Unavailable
 from reconcile.target.port import Write
-from tests.support.redis_cluster import Cluster
-from tests.target.place import Place, content, of_cluster, whole
+from tests.target.place import Place, content, whole
 from tests.target.test_writing import ROWS, write
 
 FINGERPRINTS = Records(whole=b"\1" * 16 * 8)
-
-
-@pytest.fixture
-def clustered(cluster: Cluster) -> Place:
-    return of_cluster(cluster)
 
 
 def fence_of(place: Place, key: bytes) -> bytes:

@@ -134,6 +134,29 @@ def test_exec_is_refused_for_what_happened_since_multi(setting: str, value: str,
     assert meant.message.startswith(told)
 
 
+def test_a_node_that_refuses_is_named(clustered: Place) -> None:
+    """A cluster may have many: which one is full, lacks a right, or does not answer."""
+    settings = replace(clustered.settings, timeout_s=0.3)
+    for client in clustered.clients():
+        node = f"node 127.0.0.1:{client.connection_pool.connection_kwargs['port']}"
+        key = next(b"p:%d" % n for n in range(1000) if clustered.client(b"p:%d" % n) is client)
+        with clustered.armed() as target:
+            target.commit(Write(state=State(pending=Pending("snapshot", 1))))
+            client.config_set("maxmemory", 1)
+            try:
+                with pytest.raises(Unavailable) as full:
+                    target.commit(Write(puts={key: b"x"}))
+                assert "out of memory" in full.value.message
+                assert node in full.value.message
+            finally:
+                client.config_set("maxmemory", 0)
+        client.execute_command("CLIENT", "PAUSE", 1000)
+        with pytest.raises(Unavailable) as silent, replace(clustered, settings=settings).target() as target:
+            target.values([key])
+        assert node in silent.value.message
+        client.execute_command("CLIENT", "UNPAUSE")
+
+
 def test_without_the_right_to_exec(single: Place) -> None:
     """Exit 2, as for any other command."""
     single.do("ACL", "SETUSER", "u", "on", ">hunter2", "~*", "+@all", "-exec")
