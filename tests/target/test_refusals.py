@@ -155,6 +155,7 @@ def test_a_node_that_refuses_is_named(clustered: Place) -> None:
             target.values([key])
         assert node in silent.value.message
         client.execute_command("CLIENT", "UNPAUSE")
+        clustered.do("DEL", clustered.own("lease"))
 
 
 def test_without_the_right_to_exec(single: Place) -> None:
