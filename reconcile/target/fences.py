@@ -228,12 +228,15 @@ def raise_fences(primaries: Primaries, names: Names, right: Right) -> tuple[Righ
         marks = {tag: mark for tag, (_, mark) in zip(tags, found, strict=True)}
         lost = {tag for tag, (other, mark) in zip(tags, found, strict=True) if not other or mark != known.get(tag)}
         repeated = {tag for tag in lost if _under_way(state) and at and marks[tag].startswith(at + b".")}
-        doubtful = bool((lost & known.keys()) - repeated) or not known
+        missed = bool((lost & known.keys()) - repeated)
         kept = {tag: marks[tag] for tag in chosen.values()}
         listing: list[Arg] = [AT, at, *(part for pair in kept.items() for part in pair)]
         commands: list[Command] = [("DEL", names.fences), ("HSET", names.fences, *listing)]
-        if doubtful and state.get(b"format"):
-            logger.warning("a node of the cluster does not hold what was last written to it: every key is compared")
+        if (missed or not known) and state.get(b"format"):
+            if missed:
+                logger.warning("a node of the cluster does not hold what was last written to it: every key is compared")
+            else:  # lost, or the number of shards has changed
+                logger.warning("nothing tells yet what the nodes of the cluster should hold: every key is compared")
             as_of = state.get(b"as_of", b"")
             until = int(as_of) if as_of.isdigit() and len(as_of) <= len(str(MAX_TIMESTAMP)) else 0
             anew = b'"anew": true' in state.get(b"pending", b"")

@@ -67,11 +67,14 @@ def overwrite_list(place: Place) -> None:
 
 @pytest.mark.parametrize("pending", [None, Pending("withheld", 100)])
 @pytest.mark.parametrize("lose", [lose_tail, lose_everything, lose_list, overwrite_list])
-def test_what_a_node_lost_is_noticed(clustered: Place, lose: Callable[[Place], None], pending: Pending | None) -> None:
-    """At rest, with deletes withheld too."""
+def test_what_a_node_lost_is_noticed(
+    clustered: Place, lose: Callable[[Place], None], pending: Pending | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At rest, with deletes withheld too. Without the list of marks nobody can say that it was a node."""
     kept(clustered, pending)
     lose(clustered)
     assert doubted(clustered)
+    assert ("does not hold what was last written" in caplog.text) == (lose not in (lose_list, overwrite_list))
 
 
 @pytest.mark.parametrize("pending", [None, Pending("withheld", 100)])
