@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 from msgspec import Struct
@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from reconcile.config.settings import Settings
     from reconcile.stop import Stop
 
+    Seconds: TypeAlias = click.ParamType[float]
+    Text: TypeAlias = click.ParamType[str]
+else:
+    Seconds = Text = click.ParamType  # a generic type from click 8.4 on
 
-class Duration(click.ParamType[float]):
+
+class Duration(Seconds):
     """55, 55s, 5m, 1h → seconds."""
 
     name = "duration"
@@ -34,7 +39,7 @@ class Duration(click.ParamType[float]):
             self.fail(f"{value!r} is not a duration; write 55s, 5m or 1h", param, ctx)
 
 
-class Name(click.ParamType[str]):
+class Name(Text):
     """Name of a view or key: UTF-8 in every locale, as in the configuration file."""
 
     name = "name"
@@ -59,7 +64,7 @@ class ViewName(Name):
         return [CompletionItem(view.name) for view in settings.views if view.name.startswith(incomplete)]
 
 
-class FileName(click.ParamType[str]):
+class FileName(Text):
     """Path of a file, which shells complete."""
 
     name = "file"
