@@ -19,7 +19,7 @@ from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLa
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.connections import Connections
 from reconcile.runs.request import Request
-from reconcile.source.reading import Reading
+from reconcile.source.reading import Reading, replaced
 from reconcile.source.session import Session
 from reconcile.stop import Stop
 from reconcile.target.division import blank_state
@@ -66,6 +66,18 @@ class ViewRun(Struct):
     """Redis' time when it was read, and the monotonic time then."""
     touched: set[int] = field(default_factory=set)
     """Buckets changed by this run's deltas since the current slice of the rolling compare began."""
+
+    def describe_again(self) -> None:
+        """Describe the query anew, as the view may be another than when the run began.
+
+        Raises Unavailable if its rows are stored in another way, which takes another run.
+        """
+        silent = ViewReport(self.view.name)  # what there is to warn of has been said
+        described = describe(self.session, self.view, self.target.range, silent)
+        if described.mapping.signature != self.described.mapping.signature:
+            raise replaced()
+        mapping = replace(described.mapping, parts=self.described.mapping.parts)
+        self.described = replace(described, mapping=mapping)
 
     @property
     def session(self) -> Session:

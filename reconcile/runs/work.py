@@ -198,6 +198,7 @@ def _attempt(run: ViewRun, forced: Forced | None) -> Follower | None:
 
 
 def _snapshot_at_present(run: ViewRun, forced: Forced) -> Follower | None:
+    run.describe_again()
     companion = proved(run.session, run.described, run.state, run.report)
     with open_reading(run.session, run.described.mapping, None, run.described.plan) as reading:
         decision = _decide(run, reading)  # the source may be another by now than when the snapshot was asked for

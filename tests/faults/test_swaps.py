@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reconcile.runs import delta, large, scopes, verify, work
-from reconcile.runs.delta import Follower, TooLarge
+from reconcile.runs.delta import Doubt, Follower, TooLarge
 from reconcile.source.reading import Reading, open_reading
 from tests.faults.rig import Ended, Rig
 from tests.support.redis_state import owned, state
@@ -235,6 +235,31 @@ def test_between_two_parts_of_a_snapshot(
     swap()
     assert rig.run("snapshot").code == 0
     rig.in_sync()
+
+
+def test_a_repair_while_following_is_of_the_view_that_is_there(
+    swap: Callable[[], None], rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that follows stays with the view it began with, until it has to take a snapshot: that is of the new one."""
+    assert rig.run().code == 0
+    really, swapped = Follower.step, False
+
+    def step(self: Follower, *, idle: bool) -> bool:
+        nonlocal swapped
+        if not swapped:
+            swapped = True
+            swap()
+            raise Doubt("the manifest looks wrong")
+        return really(self, idle=idle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Follower, "step", step)
+        ended = rig.run(follow_s=0.5)
+    assert ended.code == 0, ended.told
+    assert owned(rig.client) == {b"p:a": b"1!", b"p:b": b"2!", b"p:more": b"x"}
+    assert rig.run().view.action != "snapshot"
+    swap()
+    right_in_the_end(rig, ended)
 
 
 def test_before_the_last_look(swap: Callable[[], None], rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
