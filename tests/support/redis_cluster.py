@@ -66,10 +66,10 @@ class Cluster:
         port = self._owners()[slot_of(key)]
         return next(client for client, node in zip(self._clients, self.nodes, strict=True) if node.port == port)
 
-    def _owners(self) -> list[int]:
+    def _owners(self, asked: redis.Redis | None = None) -> list[int]:
         """The port of the primary, by slot."""
         owners = [0] * SLOTS
-        for first, last, (_, port, *_), *_ in self.clients[0].execute_command("CLUSTER", "SLOTS"):
+        for first, last, (_, port, *_), *_ in (asked or self.clients[0]).execute_command("CLUSTER", "SLOTS"):
             owners[first : last + 1] = [port] * (last + 1 - first)
         return owners
 
@@ -143,6 +143,20 @@ class Cluster:
         self.open_slot(slot, source, target)
         self.move_keys(slot, source, target)
         self.close_slot(slot, target)
+
+    def migrates(self) -> bool:
+        """Whether the servers can move slots by themselves: Redis 8.4 and Valkey 9 can."""
+        told = b" ".join(self.clients[0].execute_command("CLUSTER", "HELP"))
+        return b"MIGRATION" in told or b"MIGRATESLOTS" in told
+
+    def migrate_slot(self, slot: int, source: redis.Redis, target: redis.Redis) -> None:
+        """Let the servers move a slot: all of its keys at one moment."""
+        if "valkey_version" in source.info("server"):
+            source.execute_command("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", self.node_id(target))
+        else:
+            target.execute_command("CLUSTER", "MIGRATION", "IMPORT", slot, slot)
+        port = target.connection_pool.connection_kwargs["port"]
+        eventually(lambda: all(self._owners(client)[slot] == port for client in self.primaries()))
 
     def ready(self) -> bool:
         """Whether every running node says that all is well."""
