@@ -3,6 +3,8 @@ or the password."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -51,7 +53,9 @@ COMMANDS = frozenset(
         setrange smismember srem sscan strlen time type unlink unwatch watch""",
     )
 )
-"""The commands we send: all that is repeated of what a server quotes."""
+"""The commands we send: these are repeated where a server quotes them."""
+WORDS = frozenset(["maxmemory", *map(os.strerror, errno.errorcode)])
+"""So are these: the limit that was exceeded, and what the operating system says of a connection."""
 
 
 def checked(replies: Sequence[Any]) -> list[Any]:
@@ -68,16 +72,17 @@ def printable(text: str) -> str:
 
 
 def own_words(error: Exception) -> str:
-    """Return the error's own words; of what it quotes, only names of commands."""
+    """Return the error's own words; of what it quotes, only names of commands and WORDS."""
     text = str(error)
     text = text.splitlines()[0] if text.strip() else type(error).__name__
     text = re.sub(_ARGUMENTS, "", text)
-    return printable(re.sub(_QUOTED, _known_command, text))
+    return printable(re.sub(_QUOTED, _known, text))
 
 
-def _known_command(match: re.Match[str]) -> str:
+def _known(match: re.Match[str]) -> str:
     name = re.fullmatch(_COMMAND, match[0])
-    return match[0] if name and name[1].lower().split("|")[0] in COMMANDS else "'…'"
+    command = name is not None and name[1].lower().split("|")[0] in COMMANDS
+    return match[0] if command or match[0].strip("'") in WORDS else "'…'"
 
 
 def translate(error: Exception) -> ReconcileError:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from redis.exceptions import AuthenticationError, ExecAbortError, NoPermissionError, ResponseError
+from redis.exceptions import AuthenticationError, ExecAbortError, NoPermissionError, OutOfMemoryError, ResponseError
 
 from reconcile.config.settings import Secret
 from reconcile.core.state import Pending, State
@@ -44,11 +44,15 @@ def test_what_a_server_quotes_is_not_repeated(error: Exception) -> None:
     assert "\x1b" not in translate(ResponseError("\x1b[31m")).message
 
 
-def test_names_of_commands_are_repeated() -> None:
-    """They say what is missing."""
+def test_what_says_what_is_wrong_is_repeated() -> None:
+    """Names of commands, of a limit, and the operating system's words."""
     unknown = translate(ResponseError("unknown command 'MSETNX', with args beginning with: 'a' 'b' "))
     assert isinstance(unknown, UsageError)
     assert "'MSETNX'" in unknown.message
+    full = OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
+    assert "'maxmemory'" in translate(full).message
+    reset = ConnectionError("Error while reading from 10.0.0.1:6379 : (104, 'Connection reset by peer')")
+    assert translate(reset).message.endswith("(104, 'Connection reset by peer')")
     assert "'config|get'" in translate(NoPermissionError("no permissions to run the 'config|get' command")).message
 
 
