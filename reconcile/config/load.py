@@ -52,8 +52,7 @@ def load(
     above = {**variables[schema.VIEW], **flags[schema.VIEW]}
     found = views.build(file_layer, above, named, reader, origins, file, _build)
     ownership.check(found, origins, built["redis"])
-    if built["redis"].cluster:
-        ownership.check_cluster(built["redis"], found, origins)
+    ownership.check_cluster(built["redis"], found, origins)
     origins = {name: place for name, place in origins.items() if "[" not in name}
     return Settings(**built, views=tuple(found), origins=origins)
 

@@ -26,7 +26,15 @@ def check(views: Sequence[ViewSettings], origins: dict[str, str], redis: RedisSe
 
 
 def check_cluster(redis: RedisSettings, views: Sequence[ViewSettings], origins: dict[str, str]) -> None:
-    """Refuse what a Redis Cluster does not have: databases, sockets, one node for all remembered keys. ConfigError."""
+    """Refuse what a Redis Cluster does not have: databases, sockets, one node for all remembered keys; and other nodes
+    of something that is no cluster. ConfigError."""
+    if not redis.cluster:
+        if redis.cluster_nodes:
+            raise ConfigError(
+                f"{origins['redis.cluster_nodes']}: redis.cluster_nodes: this is no Redis Cluster",
+                hint="redis.cluster: true, or leave cluster_nodes out",
+            )
+        return
     cluster = f"redis.cluster ({origins['redis.cluster']})"
     if redis.db:
         raise ConfigError(

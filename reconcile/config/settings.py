@@ -112,7 +112,7 @@ class SentinelSettings(Configured, frozen=True):
     """Sentinels that name the current primary."""
 
     hosts: tuple[tuple[str, int], ...] = key(
-        values.ADDRESSES, "the Sentinels; without a port: 26379", absent="required"
+        values.SENTINELS, "the Sentinels; without a port: 26379", absent="required"
     )
     master: str = key(values.LINE, "name of the primary, as the Sentinels know it", absent="required")
     username: str | None = key(values.optional(values.LINE), "the Sentinels' own ACL user", default=None)
@@ -157,6 +157,12 @@ class RedisSettings(Configured, frozen=True):
         "a Redis Cluster; the address is that of any of its nodes. Only database 0, no sockets, and each view "
         "needs a `key_prefix` (or `dedicated`). [What differs](operations.md#on-a-redis-cluster)",
         default=False,
+    )
+    cluster_nodes: tuple[tuple[str, int], ...] = key(
+        values.NODES,
+        "other nodes of the cluster, asked in turn while the address above does not answer; without a port: 6379",
+        default=(),
+        absent="none",
     )
     namespace: str = key(
         Kind("name", "a name", lambda raw: "" if raw == "" else values.name_of(raw), values.NAME.hint),

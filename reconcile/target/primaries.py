@@ -72,13 +72,13 @@ class Primaries:
 
 
 def connect(settings: RedisSettings, stop: Stop) -> Primaries:
-    """Ask the configured node where the slots are. Raises AccessError, UsageError, Unavailable."""
-    seed = dial(settings, stop, node=True)
+    """Ask the first configured node that answers where the slots are. Raises AccessError, UsageError, Unavailable."""
+    seed = _dial_any(settings, stop)
     try:
         layout, own_id = seed.send([("CLUSTER", "SLOTS"), ("CLUSTER", "MYID")]).replies()
         if isinstance(layout, RedisError) and "cluster support disabled" in str(layout):
             raise UsageError("redis.cluster is true, but this Redis is not a cluster", hint="leave redis.cluster out")
-        slots = _read(checked([layout])[0], settings.host)
+        slots = _read(checked([layout])[0], seed.host)
         if slots.unserved:
             raise Unavailable(
                 f"{slots.unserved:,} of {SLOTS:,} slots of the Redis Cluster are served by no node",
@@ -92,6 +92,22 @@ def connect(settings: RedisSettings, stop: Stop) -> Primaries:
     if place is None:
         seed.close()
     return Primaries(settings, stop, slots, {} if place is None else {place: seed})
+
+
+def _dial_any(settings: RedisSettings, stop: Stop) -> Wire:
+    """Connect to the first node that can be reached. Raises AccessError, UsageError, Unavailable."""
+    silent: list[str] = []
+    for host, port in ((settings.host, settings.port), *settings.cluster_nodes):
+        try:
+            return dial(at(settings, host, port), stop, node=True)
+        except Unavailable as error:
+            if not settings.cluster_nodes:
+                raise
+            silent.append(error.message)
+    raise Unavailable(
+        f"no node of the Redis Cluster can be reached: {'; '.join(silent)}",
+        hint="redis.host, redis.port and redis.cluster_nodes",
+    )
 
 
 def _read(reply: Any, asked: str) -> SlotMap:

@@ -94,7 +94,9 @@ class Wire:
         self._stop = stop
         self.user: str = connection.username or "default"
         """Our user in Redis, for messages."""
+        self.host: str = connection.host if node else ""
         self.node = f"{connection.host}:{connection.port}" if node else ""
+        """Its address, for messages; empty outside a cluster."""
         self._under_way: deque[Ticket] = deque()
         self.broken = False
         """Set when it failed; then it is never used again. redis-py would reconnect, without our WATCH and bounds."""
