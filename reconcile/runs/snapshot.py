@@ -268,7 +268,7 @@ class _Snapshot:
         content = self._content(scope.buckets, self._manifest.total, waiting, names if waiting else ())
         new = checkpoint.partly(self._base, self._event, self._reading.as_of, content, self._now_ms)
         self._applier.mark()
-        check_still(self._reading.still)
+        check_still(self._reading.of_one_view)
         prints, left_over = Records(whole=digest.encode_fingerprints(known)), self._surplus_records(waiting)
         self._applier.finish(Write(manifest=written, fingerprints=prints, surplus=left_over, state=new))
         run.stored.surplus = waiting
@@ -381,7 +381,7 @@ class _Snapshot:
         withheld: bool = False,
     ) -> None:
         run, report, as_of = self._run, self._run.report, self._reading.as_of
-        check_still(self._reading.still)
+        check_still(self._reading.of_one_view)
         content = self._content(buckets, total, left, names if left else ())
         make = checkpoint.withheld if withheld else checkpoint.reached
         new = make(self._base, as_of, content, self._now_ms)

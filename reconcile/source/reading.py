@@ -10,17 +10,20 @@ EXPLAIN TIMESTAMP counts as reading it, and already fixes T.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 
 from reconcile.core.changes import null_key
 from reconcile.core.digest import Fingerprints, fingerprint, same_fingerprint
 from reconcile.core.framing import Row
 from reconcile.core.times import MAX_TIMESTAMP
-from reconcile.errors import ReconcileError, Unavailable, UsageError
+from reconcile.errors import Incomplete, ReconcileError, Unavailable, UsageError
 from reconcile.source import catalog, query
 from reconcile.source.frontiers import Explained, parse_explanation
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
+
+logger = logging.getLogger(__name__)
 
 Still = Callable[[], bool]
 """Whether the query still reads the objects that it was explained with."""
@@ -43,6 +46,8 @@ class Reading:
         self.explained = explained
         self._at = as_of if explicit else None
         self._ended = False
+        self._reads = 0
+        """How many statements have read the view."""
         self._checked = explicit or as_of == MAX_TIMESTAMP
 
     @property
@@ -112,11 +117,16 @@ class Reading:
         return int(count or 0), found[:names]
 
     def still(self) -> bool:
-        """Whether the query is still the same, as a view may be swapped between two statements.
-
-        To be checked before committing what was read.
-        """
+        """Whether the query is still the one that was explained."""
         return still(self._session, self.mapping, self.explained.ids, self._plan, self._at)
+
+    def of_one_view(self) -> bool:
+        """Whether all that was read is of one view, as one may be swapped between two statements.
+
+        To be checked before committing it. (If it is of one view, but not of the one that was explained, the next run
+        finds another identity.)
+        """
+        return self._reads < 2 or self.still()
 
     def end(self) -> None:
         """End the read before the block does; another read hold may keep its time readable."""
@@ -127,12 +137,14 @@ class Reading:
                     self._session.run("COMMIT")
 
     def _fetch(self, statement: str) -> list[tuple[bytes | None, ...]]:
+        self._reads += 1
         with self._waiting():
             rows = self._session.fetch(query.as_of(statement, self._at))
         self._check_time()
         return rows
 
     def _stream(self, statement: str, *, numbers: bool = False) -> Iterator[list[tuple[bytes | None, ...]]]:
+        self._reads += 1
         with self._waiting():
             yield from self._session.stream(query.as_of(statement, self._at), numbers=numbers)
         self._check_time()
@@ -210,18 +222,26 @@ def still(session: Session, mapping: Mapping, ids: list[str], plan: str = "", as
     subscription has started.
     """
     try:
-        if explain(session, mapping, as_of).ids != ids:
-            return False
-        return not plan or plan_of(session, mapping.sql, planning=True) == plan or _is_plan(session, mapping.sql, plan)
+        same = explain(session, mapping, as_of).ids == ids
+        return same and (not plan or _is_plan(session, mapping.sql, plan))
     except UsageError:  # dropped, or replaced by something that this transaction cannot read
         return False
 
 
 def _is_plan(session: Session, sql: str, plan: str) -> bool:
-    """Whether this is the query's plan outside of any transaction, where it was asked for first.
+    """Whether this is the query's plan.
 
-    Also if it is another each time, as the plan of a query that calls now() is: then it proves nothing.
+    If it is another one in this session's transaction, or is not told there, a session outside decides, where it was
+    asked for first. It is also taken for the same if it differs each time, as that of a query that calls now() does:
+    then it proves nothing.
     """
+    try:
+        if plan_of(session, sql, planning=True) == plan:
+            return True
+    except (Unavailable, Incomplete):
+        raise
+    except ReconcileError as error:
+        logger.debug("the plan is not told within a transaction: %s", error.message)
     with contextlib.closing(session.another()) as outside:
         now = plan_of(outside, sql, planning=True)
         return now == plan or now != plan_of(outside, sql, planning=True)
