@@ -58,6 +58,8 @@ class Session:
         self._stop = stop
         self._answered_at = time.monotonic()
         self._rows_at_once = ROWS_AT_ONCE
+        self._coming: Generator[Chunk] | None = None
+        """The result that is being read, or was read last."""
         self.rows_read = 0
         self.statements = 0
         self.silent = False
@@ -152,8 +154,8 @@ class Session:
         """
         held: Chunk = []
         held_bytes = 0
-        with contextlib.closing(self._results(statement, numbers=numbers)) as results:
-            for rows in results:
+        with contextlib.closing(self._results(statement, numbers=numbers)) as self._coming:
+            for rows in self._coming:
                 size = sum([len(field) for row in rows for field in row if field is not None])
                 if held and (held_bytes + size > CHUNK_BYTES or len(held) + len(rows) > CHUNK_ROWS):
                     yield held
@@ -222,6 +224,9 @@ class Session:
         self._bytes_received = self._bytes_received or self._count_bytes()
         with contextlib.suppress(psycopg.Error):
             self._connection.close()
+        if self._coming is not None:  # abandoned by an error, it would be watched until the collector came by
+            with contextlib.suppress(Exception):
+                self._coming.close()
 
     def _count_bytes(self) -> int:
         try:

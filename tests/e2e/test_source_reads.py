@@ -238,3 +238,15 @@ def test_a_name_whose_look_up_does_not_end_is_given_up(monkeypatch: pytest.Monke
     with pytest.raises(Unavailable, match=r"within 0\.5 s"):
         sessions.connect(MaterializeSettings(host="nowhere.example", connect_timeout_s=0.3), Stop())
     assert time.monotonic() - began < 3
+
+
+def test_a_session_that_is_closed_watches_nothing(source: Source, connect: Open) -> None:
+    """Though an error left its result half read, and still holds it: a function that stays warm keeps no thread."""
+    fill(source, {f"k{i}": 100 for i in range(5000)})
+    session = connect()
+    mapping = mapped(session, source)
+    chunks = session.stream(mapping.mapped())
+    assert next(chunks)
+    assert session.stop._root._watches
+    session.close()
+    assert not session.stop._root._watches
