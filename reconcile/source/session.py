@@ -297,9 +297,11 @@ def _load_text_as_bytes(connection: psycopg.Connection[Any]) -> None:
 
 def _conninfo(settings: MaterializeSettings, remaining_s: float | None) -> str:
     parts: dict[str, Any] = dict(settings.libpq())
+    # Options are split at spaces that no backslash precedes (pgwire/src/protocol.rs: split_options).
     options = [str(parts.get("options") or ""), "--welcome_message=off"]
+    # A role's own setting may be serializable: the present could then be a time before the checkpoint.
+    options.append("--transaction_isolation=strict\\ serializable")
     if settings.cluster:
-        # Options are split at spaces that no backslash precedes (pgwire/src/protocol.rs: split_options).
         options.append("--cluster=" + re.sub(r"([\\ ])", r"\\\1", settings.cluster))
     timeout_s = settings.connect_timeout_s if remaining_s is None else min(settings.connect_timeout_s, remaining_s)
     parts |= {

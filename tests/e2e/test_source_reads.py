@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from reconcile.config import address
 from reconcile.config.settings import MaterializeSettings
@@ -250,3 +251,14 @@ def test_a_session_that_is_closed_watches_nothing(source: Source, connect: Open)
     assert session.stop._root._watches
     session.close()
     assert not session.stop._root._watches
+
+
+def test_the_present_is_never_before_the_checkpoint(source: Source) -> None:
+    """A role, or the address, may ask for a weaker isolation, which could read a time before the last one."""
+    url = make_conninfo(source.url, options="--transaction_isolation=serializable --cluster=quickstart")
+    session = sessions.connect(address.materialize(url), Stop())
+    try:
+        assert session.fetch("SHOW transaction_isolation") == [(b"strict serializable",)]
+        assert session.fetch("SHOW cluster") == [(b"quickstart",)]
+    finally:
+        session.close()
