@@ -197,7 +197,8 @@ class Story:
         ]
         after, still = world.held(), world.wanted(1000)
         lost = sorted(key for key in right & still.keys() if after.get(key) != still[key])
-        assert not lost, f"rows that were right are not any more: {lost[:5]}"
+        halfway = dies and mode.endswith("time by time")  # at a time when a row was away that came back as it was
+        assert halfway or not lost, f"rows that were right are not any more: {lost[:5]}"
         self._check_foreign(after, reports, consents=bool(options))
         self.settled = False
         return reports
