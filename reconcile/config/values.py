@@ -289,26 +289,24 @@ def _listed(value: object) -> str:
     return str(found[0]) if len(found) == 1 else f"[{', '.join(map(str, found))}]"
 
 
-def _sentinels(raw: Raw) -> tuple[tuple[str, int], ...]:
-    return _addresses(raw, 26379, "for example [sentinel-0:26379, sentinel-1:26379]")
+def addresses(usual_port: int, one: str, two: str) -> Kind:
+    """Return the kind of lists of servers. one, two: names for the examples."""
 
+    def parse(raw: Raw) -> tuple[tuple[str, int], ...]:
+        listed = (raw,) if isinstance(raw, str) else raw if isinstance(raw, tuple) else ()
+        found = []
+        for address in listed:
+            match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::([^:]*))?", address.strip())
+            if match is None:
+                raise Wrong("not a list of host:port", f"for example [{one}:{usual_port}, {two}:{usual_port}]")
+            v6, name, number = match.groups()
+            found.append((host(v6 or name), port(number) if number is not None else usual_port))
+        if not found:
+            raise ValueError
+        return tuple(found)
 
-def _nodes(raw: Raw) -> tuple[tuple[str, int], ...]:
-    return _addresses(raw, 6379, "for example [redis-1:6379, redis-2:6379]")
-
-
-def _addresses(raw: Raw, usual_port: int, hint: str) -> tuple[tuple[str, int], ...]:
-    listed = (raw,) if isinstance(raw, str) else raw if isinstance(raw, tuple) else ()
-    found = []
-    for one in listed:
-        match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::([^:]*))?", one.strip())
-        if match is None:
-            raise Wrong("not a list of host:port", hint)
-        v6, name, number = match.groups()
-        found.append((host(v6 or name), port(number) if number is not None else usual_port))
-    if not found:
-        raise ValueError
-    return tuple(found)
+    hint = f"for example [{one}:{usual_port}]"
+    return Kind("list of host:port", "a list of host:port", parse, hint, _written_addresses, True)
 
 
 def _written_addresses(value: object) -> str:
@@ -378,10 +376,8 @@ SECRET_LINE = Kind("secret", "text on one line", _line, _QUOTE)
 URL = Kind("secret", "a URL", _url, "for example https://example.com/path")
 HOST = Kind("host", "a host name", _host, _QUOTE)
 HOST_OR_FOLDER = Kind("host", "a host name", _host_or_folder, _QUOTE)
-SENTINELS = Kind(
-    "list of host:port", "a list of host:port", _sentinels, "for example [sentinel-0:26379]", _written_addresses, True
-)
-NODES = Kind("list of host:port", "a list of host:port", _nodes, "for example [redis-1:6379]", _written_addresses, True)
+SENTINELS = addresses(26379, "sentinel-0", "sentinel-1")
+NODES = addresses(6379, "redis-1", "redis-2")
 PORT = whole(1, 65_535, "1–65535")
 BOOLEAN = Kind("true/false", "true or false", boolean, "write true or false", lambda value: str(value).lower())
 FRACTION = Kind("0–1", "a number from 0 to 1", _fraction, "0.3 stands for 30 %")

@@ -32,6 +32,10 @@ class Frontiers(Struct, frozen=True):
         """
         return self.upper is None
 
+    def readable(self, t: int) -> bool:
+        """Whether the source is readable at t without waiting."""
+        return self.since <= t and (self.upper is None or t < self.upper)
+
 
 class Delta(Struct, frozen=True):
     """Continue by SUBSCRIBE from the checkpoint."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
+from reconcile.core import digest
 from reconcile.core.digest import Normal
 
 
@@ -38,7 +39,7 @@ class Triple(Struct, frozen=True):
     """Normal digests of one bucket at source, manifest and Redis.
 
     moved: the source was read later than the checkpoint, and this bucket's fingerprint differs or is unknown.
-    gone: Redis has fewer keys than the manifest counts, and rows expire.
+    gone: see `gone`.
     """
 
     source: Normal
@@ -46,6 +47,14 @@ class Triple(Struct, frozen=True):
     redis: Normal
     moved: bool
     gone: bool = False
+
+
+def gone(keys: int, recorded: int | None, *, expires: bool) -> bool:
+    """Whether Redis has fewer keys in a bucket than the manifest counts, so that rows may have expired there.
+
+    recorded: the bucket's digest in the manifest, in added-up form.
+    """
+    return expires and keys < digest.count(recorded or 0)
 
 
 def judge(seen: Triple) -> tuple[Verdict, Cause | None]:

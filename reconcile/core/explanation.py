@@ -42,7 +42,7 @@ class Seen(Struct, frozen=True):
     owned: the key is in the view's range.
     source_moved: the bucket has changed at the source since the checkpoint, or may have.
     redis_as_recorded: the bucket in Redis matches the manifest; None without a manifest.
-    gone: Redis has fewer keys in the bucket than the manifest counts, and rows expire.
+    gone: rows of the bucket may have expired (drift.gone).
     """
 
     synced: bool

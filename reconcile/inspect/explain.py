@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from reconcile.compare.described import Described, describe
 from reconcile.config.choice import chosen_views
 from reconcile.config.settings import Settings, ViewSettings
-from reconcile.core import digest
+from reconcile.core import digest, drift
 from reconcile.core.changes import duplicate_keys
 from reconcile.core.digest import UNKNOWN
 from reconcile.core.explanation import Seen
@@ -152,7 +152,7 @@ class _KeyExamination:
             # Keys that have left the view since are not among its rows now, but may rightly still be in Redis.
             there = self._scan()
             as_recorded = digest.normal(there) == digest.normal(recorded or 0)
-            gone = scene.described.mapping.form.expires and digest.count(there) < digest.count(recorded or 0)
+            gone = drift.gone(digest.count(there), recorded, expires=scene.described.mapping.form.expires)
         seen = Seen(
             synced=known is not None,
             then_known=then_known,
@@ -188,9 +188,8 @@ class _KeyExamination:
         """Whether the view can be read as of the checkpoint, and is still the same view."""
         if known.identity is None or known.as_of is None:
             return False
-        frontiers = explained.frontiers
         same = known.identity == self._scene.described.identity(explained)
-        return same and frontiers.since <= known.as_of and (frontiers.upper is None or known.as_of < frontiers.upper)
+        return same and explained.frontiers.readable(known.as_of)
 
     def _source_value(self, as_of: int | None) -> tuple[bytes | None, bool]:
         """Return (framed value, whether a row with a NULL value exists). Raises DataError for several rows."""

@@ -157,8 +157,7 @@ class _Audit(Struct):
         if state is not None and state.as_of is not None and state.identity is not None and not withheld:
             explained = explain(run.session, run.described.mapping)
             same = state.identity == run.described.identity(explained)
-            upper = explained.frontiers.upper
-            if same and explained.frontiers.since <= state.as_of and (upper is None or state.as_of < upper):
+            if same and explained.frontiers.readable(state.as_of):
                 with open_reading(run.session, run.described.mapping, state.as_of, run.described.plan) as reading:
                     if run.described.identity(reading.explained) != state.identity:
                         raise replaced()
@@ -300,7 +299,7 @@ class _Audit(Struct):
         for bucket, seen in sorted(looked_at.items()):
             record = recorded.get(bucket) if comparable else None
             moved = not exact and record is not None and self._moved(bucket, now)
-            gone = run.expired is not None and seen.keys < digest.count(record or 0)
+            gone = drift.gone(seen.keys, record, expires=run.expired is not None)
             verdict, cause = drift.judge(_triple(seen.source, record, seen.redis, moved=moved, gone=gone))
             if verdict is Verdict.LAG:
                 report.drift.lagging_buckets += 1

@@ -121,7 +121,7 @@ def _check_patience(run: ViewRun, as_of: int | None) -> None:
     ahead_s = 0.0 if as_of is None else as_of / 1000 - time.time()
     if ahead_s <= patience_s or (remaining_s is not None and remaining_s <= patience_s):
         return
-    if explain(run.session, run.described.mapping).frontiers.upper is not None:
+    if not explain(run.session, run.described.mapping).frontiers.complete:
         raise UsageError(
             f"--as-of is {ahead_s:.0f} s in the future; a read waits {patience_s:g} s at most",
             hint="check the unit (milliseconds) and the zone; to wait, raise materialize.read_timeout",

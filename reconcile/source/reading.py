@@ -26,8 +26,7 @@ from reconcile.source.session import Session
 logger = logging.getLogger(__name__)
 
 Still = Callable[[], bool]
-"""Whether the query still reads the objects that it was explained with."""
-
+"""Whether the query is still the one that was explained."""
 
 BEHIND_S = 5.0
 """A view that has come this far behind the present does more than wait for its next tick, which comes every second."""
