@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from tests.support.command import PROGRAM, Command
-from tests.support.redis_servers import RedisServer, free_port, start_redis
+from tests.support.redis_servers import RedisServer, evict, free_port, start_redis
 from tests.support.sources import Source
 
 
@@ -328,14 +328,11 @@ def test_room_for_the_view(command: Command, source: Source, tmp_path: Path) -> 
 def test_what_was_evicted(command: Command, source: Source, tmp_path: Path) -> None:
     """Evictions that the rolling compare has not seen yet are told; the repair ends it."""
     source.execute("INSERT INTO t SELECT 'k' || n, repeat('v', 1000) FROM generate_series(1, 2000) AS n")
-    with start_redis(tmp_path, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-random") as server:
+    with start_redis(tmp_path, "--maxmemory", "100mb") as server:
         command.config["redis"]["url"] = server.url
         command("snapshot")
         client = server.client()
-        client.config_set("maxmemory", int(client.info("memory")["used_memory"]) - 400_000)
-        client.set("theirs", "x")
-        assert client.info("stats")["evicted_keys"] > 0
-        client.config_set("maxmemory", "100mb")
+        evict(client, "allkeys-random", 400_000)
         if client.exists("reconcile:{default}:state"):
             assert "were evicted since" in checks(command)["evicted"]["message"]
         client.config_set("maxmemory-policy", "noeviction")

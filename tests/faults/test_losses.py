@@ -14,7 +14,7 @@ import pytest
 from reconcile.runs import scopes
 from tests.faults.io_calls import Died, Io, small_pages
 from tests.faults.rig import Rig, new_rig
-from tests.support.redis_servers import start_redis
+from tests.support.redis_servers import evict, start_redis
 from tests.support.redis_state import state
 from tests.support.sources import Source
 
@@ -98,15 +98,12 @@ def test_a_delta_alone_says_what_it_must_not_repair(rig: Rig) -> None:
 
 def test_evictions_are_a_hint(source: Source, tmp_path: Path) -> None:
     """Long before the compare is due: evicted_keys grew, so a slice is looked at."""
-    evicting = start_redis(tmp_path, "--maxmemory-policy", "allkeys-random")
-    with evicting as server, new_rig(source, server, tmp_path) as rig:
+    with start_redis(tmp_path) as server, new_rig(source, server, tmp_path) as rig:
         rig.source.retain_history()
         rig.fill(3000, 300)
         assert rig.run().code == 0
         assert rig.run().code == 0
-        rig.client.config_set("maxmemory", int(rig.client.info("memory")["used_memory"]) - 200_000)
-        rig.client.set("other", "x" * 1000)
-        rig.client.config_set("maxmemory", 0)
+        evict(rig.client, "allkeys-random", 200_000)
         assert len(rig.client.keys("p:*")) < 3000
         own = ("reconcile:{default}:state", "reconcile:{default}:manifest")
         spared = rig.client.exists(*own) == len(own)  # they are victims like any other: then every row is compared

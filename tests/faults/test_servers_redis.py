@@ -17,7 +17,7 @@ from reconcile.target import wire
 from tests.faults.proxy import Proxy
 from tests.faults.rig import Rig, failed, new_rig
 from tests.support.acl import PASSWORD, RULES, USER
-from tests.support.redis_servers import start_redis
+from tests.support.redis_servers import evict, start_redis
 from tests.support.redis_state import Stored, state
 from tests.support.sources import Source
 
@@ -243,19 +243,11 @@ def test_eviction_is_found_and_repaired(new: MakeRig) -> None:
     rig = new("--maxmemory-samples", "10")
     rig.fill(2000, 500)
     assert rig.run().code == 0
-    used = int(rig.client.info("memory")["used_memory"])
     time.sleep(2)
     for key in rig.client.scan_iter("reconcile:*"):
         rig.client.touch(key)
-    rig.client.config_set("maxmemory-policy", "allkeys-lru")
-    rig.client.config_set("maxmemory", used - 300_000)
-    rig.client.set("foreign", "x")
-    deadline = time.monotonic() + 10
-    while not rig.client.info("stats")["evicted_keys"]:
-        assert time.monotonic() < deadline
-        rig.client.set("foreign", "x")
+    evict(rig.client, "allkeys-lru", 300_000)
     evicted = 2000 - len(list(rig.client.scan_iter("p:*", count=1000)))
-    rig.client.config_set("maxmemory", 0)
     assert rig.client.exists("reconcile:{default}:state", "reconcile:{default}:manifest") == 2
     ended = rig.run("verify")
     assert ended.code == 3, ended.told

@@ -103,3 +103,20 @@ def start_redis(directory: Path, *options: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.stop(signal.SIGKILL)
+
+
+def evict(client: redis.Redis, policy: str, size: int) -> int:
+    """Let the server drop keys by the policy until it holds about `size` bytes less.
+
+    Returns how many it has dropped since it started; it drops no more afterwards.
+    """
+    limit: dict[str, str] = client.config_get("maxmemory")  # type: ignore[assignment]
+    dropped = int(client.info("stats")["evicted_keys"])  # type: ignore[index]
+    client.config_set("maxmemory-policy", policy)
+    client.config_set("maxmemory", int(client.info("memory")["used_memory"]) - size)  # type: ignore[index]
+    deadline = time.monotonic() + 10
+    while int(client.info("stats")["evicted_keys"]) == dropped:  # type: ignore[index]
+        assert time.monotonic() < deadline, "nothing was evicted"
+        client.set("foreign", "x")
+    client.config_set("maxmemory", limit["maxmemory"])  # before counting, as a server goes on evicting between commands
+    return int(client.info("stats")["evicted_keys"])  # type: ignore[index]
