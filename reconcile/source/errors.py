@@ -58,6 +58,18 @@ _USAGE_CLASSES = ("42", "0A", "2F", "54", "08P")
 
 
 @contextlib.contextmanager
+def once_described() -> Iterator[None]:
+    """Inside, a query is sent that has been described: what it names and is not there has gone since."""
+    try:
+        yield
+    except UsageError as error:
+        cause = error.__cause__
+        if isinstance(cause, psycopg.Error) and re.search(f"{_NO_COLUMN}|{_NO_RELATION}", text := _first_line(cause)):
+            raise _dropped(text) from error
+        raise
+
+
+@contextlib.contextmanager
 def translated(stop: Stop, *, planning: bool = False) -> Iterator[None]:
     """Translate psycopg errors inside the block. A statement cancelled because the run ends becomes Incomplete.
 
@@ -139,10 +151,7 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
     if "no replicas available" in text or "target replica failed" in text or "fell behind" in text:
         return Unavailable(f"Materialize cannot run the query: {text}", hint=hint)
     if re.search(_DROPPED, text):
-        return Unavailable(
-            f"the view, or what it is read from, was dropped or replaced: {text}",
-            hint="the next run looks the view up again",
-        )
+        return _dropped(text)
     if "exceeds max size" in text:
         return ResultTooLarge(
             f"Materialize refuses a result of this size: {text}",
@@ -171,6 +180,13 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
             f"Materialize is not available: {text}", hint=hint or "is it running, and reachable from here?"
         )
     return ReconcileError(f"Materialize reports {state}: {_without_values(text)}", hint=hint)
+
+
+def _dropped(text: str) -> Unavailable:
+    return Unavailable(
+        f"the view, or what it is read from, was dropped or replaced: {text}",
+        hint="the next run looks the view up again",
+    )
 
 
 def _without_values(text: str) -> str:

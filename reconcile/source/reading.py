@@ -19,6 +19,7 @@ from reconcile.core.framing import Row
 from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import Incomplete, ReconcileError, Unavailable, UsageError
 from reconcile.source import catalog, query
+from reconcile.source.errors import once_described
 from reconcile.source.frontiers import Explained, parse_explanation
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
@@ -150,9 +151,10 @@ class Reading:
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Say why a statement was not answered, if the view had not come as far as T when the reading began."""
+        """Say why a statement was not answered: the view has gone, or had not come as far as T when the reading began."""
         try:
-            yield
+            with once_described():
+                yield
         except Unavailable as error:
             upper = self.explained.frontiers.upper
             behind_s = 0.0 if upper is None else (self.as_of - upper) / 1000
@@ -206,6 +208,11 @@ def open_reading(session: Session, mapping: Mapping, as_of: int | None, plan: st
 
 def explain(session: Session, mapping: Mapping, as_of: int | None = None) -> Explained:
     """Return frontiers and objects of the view's query; with as_of, also check that time."""
+    with once_described():
+        return _explained(session, mapping, as_of)
+
+
+def _explained(session: Session, mapping: Mapping, as_of: int | None) -> Explained:
     ((text,),) = session.fetch(query.as_of(query.current_of(mapping.sql), as_of))
     return parse_explanation(str(text or b"", "utf-8"))
 
@@ -221,7 +228,7 @@ def still(session: Session, mapping: Mapping, ids: list[str], plan: str = "", as
     subscription has started.
     """
     try:
-        same = explain(session, mapping, as_of).ids == ids
+        same = _explained(session, mapping, as_of).ids == ids
         return same and (not plan or _is_plan(session, mapping.sql, plan))
     except UsageError:  # dropped, or replaced by something that this transaction cannot read
         return False

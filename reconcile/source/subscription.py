@@ -18,7 +18,7 @@ from reconcile.core.stream import UpdateStream
 from reconcile.core.times import Frontier
 from reconcile.errors import ReconcileError, Unavailable
 from reconcile.source import query
-from reconcile.source.errors import translated
+from reconcile.source.errors import once_described, translated
 from reconcile.source.frontiers import SourceClock
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
@@ -94,7 +94,7 @@ class Subscription:
         """
         if self._phase is not _Phase.STARTING:
             return True
-        with translated(self._session.stop):
+        with once_described(), translated(self._session.stop):
             return self._begun()
 
     def poll(self, max_bytes: int) -> bool:
@@ -104,7 +104,7 @@ class Subscription:
         ends).
         """
         frontier = self.stream.frontier
-        with translated(self._session.stop):
+        with once_described(), translated(self._session.stop):
             if self._phase is _Phase.STARTING and not self._begun():
                 return False
             taken, self.has_more = 0, True

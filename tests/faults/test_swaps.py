@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from reconcile.runs import delta, large, scopes, verify, work
 from reconcile.runs.delta import Doubt, Follower, TooLarge
 from reconcile.source.reading import Reading, open_reading
 from tests.faults.rig import Ended, Rig
+from tests.faults.test_companions import create
 from tests.support.redis_state import owned, state
 
 
@@ -199,6 +201,39 @@ def test_an_audit_is_of_one_view(
         assert "replaced" in ended.told
     rig.client.set("p:b", "edited")
     assert rig.run("verify").code == 3
+
+
+@pytest.mark.parametrize("there", ["fingerprints", "rows_of", "the companion's", "explain", "subscribe"])
+def test_dropped_before_it_is_read(there: str, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The view, or its companion, was there when it was described: patience, not another configuration."""
+    rig.source.retain_history()
+    rig.source.put(a="1")
+    if there == "the companion's":
+        create(rig, rig.source.sql)
+    assert rig.run().code == 0
+    rig.source.put(a="2")
+    place, name = {
+        "explain": (work, "open_reading"), "subscribe": (work, "open_subscription"),
+        "the companion's": (Reading, "fingerprints"),
+    }.get(there, (Reading, there))  # fmt: skip
+    really = getattr(place, name)
+
+    def asked(*arguments: Any, **options: Any) -> Any:
+        with contextlib.suppress(psycopg.Error):  # it has gone already
+            rig.source.execute(
+                f"DROP VIEW {rig.view['companion']}" if there == "the companion's" else "DROP MATERIALIZED VIEW v"
+            )
+        return really(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, asked)
+        ended = rig.run("delta" if there == "subscribe" else "snapshot")
+    assert ended.code == 6, ended.told
+    assert "dropped or replaced: unknown catalog item" in ended.told
+    if there != "the companion's":
+        rig.source.execute("CREATE MATERIALIZED VIEW v AS SELECT key, value FROM t")
+    assert rig.run().code == 0
+    rig.in_sync()
 
 
 @contextlib.contextmanager
