@@ -151,7 +151,7 @@ class Reading:
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Say why a statement was not answered: the view has gone, or had not come as far as T when the reading began."""
+        """Say why a statement was not answered: the view has gone, or had not come as far as T at the beginning."""
         try:
             with once_described():
                 yield
