@@ -13,6 +13,7 @@ import pytest
 from psycopg import pq
 
 from reconcile.errors import Unavailable
+from reconcile.source import frontiers
 from reconcile.source import subscription as subscriptions
 from reconcile.source.frontiers import SourceClock
 from reconcile.source.subscription import Subscription
@@ -76,11 +77,33 @@ def server() -> Iterator[Server]:
     made.close()
 
 
+class Clock:
+    """The monotonic one, moved by hand: a machine that stalls keeps no promise of a few tenths of a second."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    for module in (subscriptions, frontiers):
+        monkeypatch.setattr(module, "time", made)
+    return made
+
+
 def subscribed(server: Server, as_of: int, read_timeout_s: float) -> Subscription:
     session: Any = SimpleNamespace(
         connection=SimpleNamespace(pgconn=server), stop=Stop(), view="v", read_timeout_s=read_timeout_s
     )
-    return Subscription(session, MAPPING, SourceClock(time.time_ns() // 1_000_000), 16, as_of, None)
+    told = SourceClock(time.time_ns() // 1_000_000, subscriptions.time.monotonic())
+    return Subscription(session, MAPPING, told, 16, as_of, None)
 
 
 def past() -> int:
@@ -122,40 +145,42 @@ def test_an_update_says_that_the_view_was_read(server: Server, monkeypatch: pyte
         subscription.read(0.3, LIMIT)
 
 
-def test_progress_ahead_of_time_is_a_promise_of_silence(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_ahead_of_time_is_a_promise_of_silence(server: Server, clock: Clock) -> None:
     """A view WITH (REFRESH EVERY '1 hour') reports the time of its next refresh, and nothing until then."""
-    monkeypatch.setattr(subscriptions, "PROGRESS_TIMEOUT_S", 0.1)
-    as_of = past()
-    subscription = subscribed(server, as_of, read_timeout_s=30.0)
-    next_refresh = time.time_ns() // 1_000_000 + 700
-    server.say(progress(next_refresh))
-    assert subscription.read(0.3, LIMIT)
-    assert not subscription.read(0.4, LIMIT)
+    subscription = subscribed(server, past(), read_timeout_s=600.0)
+    server.say(progress(time.time_ns() // 1_000_000 + 3_600_000))
+    assert subscription.read(0, LIMIT)
+    for seconds in (3590, subscriptions.PROGRESS_TIMEOUT_S):
+        clock.now_s += seconds
+        assert not subscription.read(0, LIMIT)
+    clock.now_s += 20
     with pytest.raises(Unavailable, match="said nothing"):
-        subscription.read(0.8, LIMIT)
+        subscription.read(0, LIMIT)
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600])
 def test_silence_is_noticed_whatever_the_clock_of_this_host_says(
-    seconds: int, server: Server, monkeypatch: pytest.MonkeyPatch
+    seconds: int, server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host that is an hour behind would take progress for a promise, and one ahead a promise for silence."""
-    monkeypatch.setattr(subscriptions, "PROGRESS_TIMEOUT_S", 0.1)
-    as_of = past()
-    subscription = subscribed(server, as_of, read_timeout_s=30.0)
+    subscription = subscribed(server, past(), read_timeout_s=600.0)
     now_s = time.time()
     monkeypatch.setattr(time, "time", lambda: now_s + seconds)
-    server.say(progress(int(now_s * 1000) + 500))
-    assert subscription.read(0.3, LIMIT)
-    assert not subscription.read(0.3, LIMIT)
+    monkeypatch.setattr(time, "time_ns", lambda: int((now_s + seconds) * 1e9))
+    server.say(progress(int((now_s + 100) * 1000)))
+    assert subscription.read(0, LIMIT)
+    for wait_s in (90, subscriptions.PROGRESS_TIMEOUT_S):
+        clock.now_s += wait_s
+        assert not subscription.read(0, LIMIT)
+    clock.now_s += 20
     with pytest.raises(Unavailable, match="said nothing"):
-        subscription.read(0.8, LIMIT)
+        subscription.read(0, LIMIT)
 
 
 def test_what_tls_holds_back_is_asked_for(server: Server) -> None:
     """The end of a large record waits in the TLS layer, where select does not see it: found with psycopg 3.3.2."""
     as_of = past()
-    subscription = subscribed(server, as_of, read_timeout_s=0.5)
+    subscription = subscribed(server, as_of, read_timeout_s=30.0)
     server.decrypted = [progress(as_of + 1000)]
     assert subscription.read(0.1, LIMIT)
     server.decrypted = [progress(as_of + 2000)]
