@@ -25,7 +25,7 @@ import redis
 from reconcile_standin import StandIn
 
 START_TIMEOUT_S = 20.0
-FORGET_S = 3.0
+FORGET_TIMEOUT_S = 60.0
 """Without RETAIN HISTORY the source forgets after a second or two."""
 
 
@@ -73,7 +73,7 @@ class _Story:
         self._say("These two may go. From now on the prefix is the view's own.")
         self._reconcile(0, "snapshot", "--allow-deletes")
         self._say("History is short, a second or so. Nothing has changed: fingerprints show it, so no row is read.")
-        time.sleep(FORGET_S)
+        self._await_oblivion()
         self._reconcile(0, "run")
 
         self._say("With RETAIN HISTORY a run continues exactly where the last one stopped.")
@@ -88,7 +88,7 @@ class _Story:
         self._say("History is lost: a delta cannot continue, so run takes a snapshot of what differs.")
         self._sql("ALTER MATERIALIZED VIEW prices RESET (RETAIN HISTORY)")
         self._sql("UPDATE quotes SET price = 7 WHERE item = 'item-3'")
-        time.sleep(FORGET_S)
+        self._await_oblivion()
         self._reconcile(8, "delta")
         self._reconcile(0, "run")
 
@@ -102,6 +102,21 @@ class _Story:
         self._reconcile(0, "verify")
         self._reconcile(0, "status")
         self._say("That is all. Point `reconcile run` at your own: reconcile init > config.yaml")
+
+    def _await_oblivion(self) -> None:
+        """Wait until the source no longer knows what the view holds now."""
+        present, _ = self._times()
+        deadline = time.monotonic() + FORGET_TIMEOUT_S
+        while self._times()[1] <= present and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def _times(self) -> tuple[int, int]:
+        """The time of a read of the view, and the earliest one that could be read."""
+        row = self._source.execute("EXPLAIN TIMESTAMP AS JSON FOR SELECT * FROM prices").fetchone()
+        assert row is not None
+        determination = json.loads(row[0])["determination"]
+        context = determination["timestamp_context"]["TimelineTimestamp"]
+        return context["chosen_ts"], determination["since"]["elements"][0]
 
     def _say(self, sentence: str) -> None:
         click.secho(f"\n# {sentence}", bold=True)
