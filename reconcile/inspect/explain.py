@@ -126,7 +126,8 @@ class _KeyExamination:
     def take(self) -> Explanation:
         """Read everything, the view first, since it moves."""
         scene, known = self._scene, self._known
-        facts = scene.survey.key(self._key)  # first: reading the key resets its idle time
+        # First: reading the key resets its idle time, and reading the view takes its own.
+        looked_ms, facts = scene.target.now_ms(), scene.survey.key(self._key)
         then_known, then = False, None
         rows = _BucketRows()
         with open_reading(scene.session, scene.described.mapping, None) as reading:
@@ -177,7 +178,7 @@ class _KeyExamination:
             null_in_view=null,
             several=scene.described.mapping.form.several,
             expires=scene.described.mapping.form.expires,
-            written=self._written(),
+            written=self._written(looked_ms),
             bucket=self._bucket,
             source_agrees=None if recorded is None else digest.normal(rows.source) == digest.normal(recorded),
             evicted=counters.evicted,
@@ -260,14 +261,14 @@ class _KeyExamination:
         at_ms, _ = split_expiry(value)
         return at_ms is not None and at_ms <= self._scene.target.now_ms() + EXPIRY_TOLERANCE_MS
 
-    def _written(self) -> Written:
-        """Return who may write the key, and when runs last did."""
+    def _written(self, looked_ms: int) -> Written:
+        """Return who may write the key, and when runs last did. looked_ms: when the key was looked at."""
         stored = self._scene.survey.claims()
         names = names_of(self._scene.settings.redis, self._scene.view)
         owner = None if stored is None else ClaimTable.parse(stored).owner_of(self._key)
         holder = self._scene.target.holder()
         state = self._known
-        since_ms = None if state is None else max(0, self._scene.target.now_ms() - state.updated_at_ms)
+        since_ms = None if state is None else max(0, looked_ms - state.updated_at_ms)
         return Written(
             claim=owner,
             claimed_by_other=owner is not None and owner != names.tag,

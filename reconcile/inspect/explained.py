@@ -29,6 +29,7 @@ class Written(Struct, frozen=True):
     """Who holds the view's lease now."""
     last_commit_ms: int | None
     since_commit_ms: int | None
+    """Before the key was looked at."""
 
 
 class Explanation(Struct):

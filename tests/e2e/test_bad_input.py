@@ -126,7 +126,7 @@ def test_a_query_of_the_moment(command: Command, redis_server: RedisServer, sour
     command("snapshot")
     command("snapshot")
     assert owned(redis_server.client()) == {b"p:a": b"1"}
-    error = command("run", "--for", "1s", expect=2).view["error"]
+    error = command("run", "--for", "60s", expect=2).view["error"]
     assert f"cannot materialize call to {function}" in error["message"]
     assert "mz_now()" in error["hint"]
 

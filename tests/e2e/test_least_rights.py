@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
+import redis
 
 from tests.support.acl import PASSWORD, RULES, USER, more_rules
 from tests.support.command import Command
-from tests.support.redis_cluster import Cluster
+from tests.support.redis_cluster import Cluster, eventually
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import owned, prefixed
 from tests.support.sources import Source
@@ -56,7 +58,9 @@ def test_every_command(
     source.execute("DELETE FROM t WHERE key = 'k7'")
     command("delta")
     source.execute("UPDATE t SET value = value || '!'")
-    command("run", "--for", "2s")  # long enough for the lease to be renewed; more than one transaction
+    with command.following("run"):  # more than one transaction
+        _await_renewal(client)
+    command("run")
     source.put(k3="newer")
     source.execute("DELETE FROM t WHERE key IN ('k5', 'k6')")
     command("snapshot", "--dry-run")
@@ -80,6 +84,17 @@ def test_every_command(
     assert held == prefixed(source.content(), prefix)
     _shard_and_drop(command)
     assert {entry["object"] for entry in client.acl_log()} <= TRIED_IN_VAIN
+
+
+def _await_renewal(client: redis.Redis) -> None:
+    """Until a lease lasts longer than it did a moment ago."""
+    left_ms: list[int] = []
+
+    def renewed() -> bool:
+        left_ms.extend(client.pttl(name) for name in client.keys("reconcile:{*}:lease"))
+        return any(before < after for before, after in pairwise(left_ms))
+
+    eventually(renewed)
 
 
 HASH, EXPIRES = "`layout: hash`: add", "`expires_at`: add"

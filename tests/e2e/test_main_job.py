@@ -13,6 +13,7 @@ from reconcile.runs.request import Request
 from reconcile.stop import Stop
 from tests.support.command import Command
 from tests.support.mappings import SALT, string_mapping
+from tests.support.redis_cluster import eventually
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import check_manifest, owned, prefixed, state
 from tests.support.sources import Source
@@ -95,15 +96,11 @@ def test_delta_follows_for_a_while(source: Source, redis_server: RedisServer, co
     source.retain_history()
     source.put(a="1")
     command("snapshot")
-    process = command.start("delta", "--for", "6s")
-    time.sleep(2)
-    source.put(a="2")
-    deadline = time.monotonic() + 5
-    while redis_server.client().get("p:a") != b"2":
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.01)
-    assert process.wait(30) == 0
+    client = redis_server.client()
+    with command.following("delta"):
+        for value in ("2", "3"):  # the first may be what it catches up with
+            source.put(a=value)
+            eventually(lambda value=value: client.get("p:a") == value.encode())
     in_sync(source, redis_server)
 
 
@@ -112,16 +109,13 @@ def test_run_follows_after_a_snapshot_without_history(
 ) -> None:
     """`run --for` takes a snapshot and follows from its time without a gap, though no history is retained."""
     source.put(a="1")
-    process = command.start("run", "--for", "6s")
     client = redis_server.client()
-    deadline = time.monotonic() + 5
-    while client.get("p:a") != b"1":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    for n in range(10):
-        source.put(a=f"x{n}", **{f"k{n}": str(n)})
-        time.sleep(0.1)
-    assert process.wait(30) == 0
+    with command.following("run"):
+        eventually(lambda: client.get("p:a") == b"1")
+        for n in range(10):
+            source.put(a=f"x{n}", **{f"k{n}": str(n)})
+            time.sleep(0.1)
+        eventually(lambda: owned(client) == prefixed(source.content()))
     in_sync(source, redis_server)
     assert int(state(client)["as_of"]) > 0
 
@@ -266,7 +260,7 @@ def test_companion_view_tells_what_changed(source: Source, redis_server: RedisSe
     source.retain_history()
     as_of = command("run").view["as_of"]
     source.execute("UPDATE t SET value = 'newer' WHERE key = 'k7'")
-    time.sleep(3)
+    source.await_oblivion("v_digest")
     command("verify", "--fast")
     command("run")
     command("verify", "--fast")
@@ -291,13 +285,16 @@ def test_replaced_plain_view_is_noticed(source: Source, redis_server: RedisServe
 
 
 class Phases(Progress):
-    """Keeps the phases that were shown."""
+    """Keeps the phases that were shown, and ends the run when it follows."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: Stop) -> None:
         self.shown: list[str] = []
+        self._stop = stop
 
     def phase(self, view: str, name: str, total_rows: int | None) -> None:
         self.shown.append(name)
+        if name == "follow":
+            self._stop.request("seen")
 
 
 @pytest.mark.parametrize("history", [True, False], ids=["delta", "snapshot"])
@@ -310,7 +307,7 @@ def test_a_view_that_is_followed_is_shown_as_such(source: Source, command: Comma
     if not history:
         source.await_oblivion()
     command.write_config()
-    phases = Phases()
-    report = execute(load(str(command.config_path), {}), Request(mode="run", follow_s=1.5), Stop(), progress=phases)
+    phases = Phases(stop := Stop())
+    report = execute(load(str(command.config_path), {}), Request(mode="run", follow_s=60), stop, progress=phases)
     assert report.views[0].action == ("delta" if history else "snapshot")
     assert phases.shown[-1] == "follow"

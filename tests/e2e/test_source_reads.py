@@ -6,6 +6,7 @@ import contextlib
 import select
 import time
 from collections.abc import Callable, Iterator
+from statistics import median
 
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -26,6 +27,7 @@ from reconcile.stop import Stop
 from tests.support.sources import Source
 
 LIMIT = 1 << 20
+PATIENCE_S = 60.0
 CLOCK = SourceClock(0)
 """Nothing here waits for a promise of silence to be over."""
 SALT = "0123456789abcdef" * 2
@@ -166,17 +168,18 @@ def test_one_thread_follows_several_views(source: Source, connect: Open) -> None
         source.put(**{f"k{i}": str(i)})
     until = now(asking, mapping)
     puts: dict[Subscription, dict[bytes, bytes]] = {one: {} for one in following}
-    longest_s, give_up_at = 0.0, time.monotonic() + 20
+    polls_s: list[float] = []
+    give_up_at = time.monotonic() + PATIENCE_S
     while any(one.stream.frontier <= until for one in following) and time.monotonic() < give_up_at:
         ready, _, _ = select.select([one for one in following if not one.has_more], [], [], 0.1)
         for one in [*ready, *(one for one in following if one.has_more)]:
             began = time.monotonic()
             if one.poll(LIMIT):
                 puts[one] |= one.stream.take().puts
-            longest_s = max(longest_s, time.monotonic() - began)
+            polls_s.append(time.monotonic() - began)
     expected = {b"p:k%d" % i: b"%d" % i for i in range(20)}
     assert list(puts.values()) == [expected] * 5
-    assert longest_s < 0.5
+    assert median(polls_s) < 0.1  # a single one may be as long as the machine stalls
     for one in following:
         one.cancel()
 
@@ -187,10 +190,12 @@ def test_a_poll_of_a_silent_view_returns_at_once(source: Source, connect: Open) 
     session = connect()
     mapping = mapped(session, source)
     subscription = begin_subscription(session, mapping, CLOCK, 16, now(session, mapping))
-    began = time.monotonic()
+    polls_s = []
     for _ in range(100):
+        began = time.monotonic()
         subscription.poll(LIMIT)
-    assert time.monotonic() - began < 0.5
+        polls_s.append(time.monotonic() - began)
+    assert median(polls_s) < 0.005
     subscription.cancel()
 
 
@@ -203,7 +208,7 @@ def test_the_bound_ends_a_subscription_that_is_only_polled(source: Source, conne
     source.put(a="1")
     up_to = now(connect(), mapping) + 1
     subscription = begun(begin_subscription(session, mapping, CLOCK, 16, as_of, up_to))
-    give_up_at = time.monotonic() + 10
+    give_up_at = time.monotonic() + PATIENCE_S
     while not subscription.finished and time.monotonic() < give_up_at:
         if not subscription.poll(LIMIT):
             select.select([subscription], [], [], 0.1)
@@ -222,7 +227,7 @@ def test_lost_history_is_told_when_the_start_is_awaited(source: Source, connect:
     with pytest.raises(HistoryLost):
         begun(begin_subscription(session, mapping, CLOCK, 16, past))
     polled = begin_subscription(other, mapping, CLOCK, 16, past)
-    select.select([polled], [], [], 10.0)
+    select.select([polled], [], [], PATIENCE_S)
     with pytest.raises(HistoryLost):
         polled.poll(LIMIT)
 
@@ -238,7 +243,7 @@ def test_a_name_whose_look_up_does_not_end_is_given_up(monkeypatch: pytest.Monke
     began = time.monotonic()
     with pytest.raises(Unavailable, match=r"within 0\.5 s"):
         sessions.connect(MaterializeSettings(host="nowhere.example", connect_timeout_s=0.3), Stop())
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 25
 
 
 def test_a_session_that_is_closed_watches_nothing(source: Source, connect: Open) -> None:

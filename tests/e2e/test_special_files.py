@@ -16,7 +16,7 @@ from tests.support.command import Command
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source
 
-WITHIN_S = 15.0
+WITHIN_S = 60.0
 METRIC = "reconcile_exit_code{"
 
 
@@ -76,11 +76,8 @@ def test_stdout_that_is_a_socket(ready: Command) -> None:
     """As under systemd, whose journal cannot be opened by its name."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        os.dup2(theirs.fileno(), 100)
-        try:
-            result = shell(ready, "reconcile verify --metrics-file /dev/stdout >&100; exit", pass_fds=(100,))
-        finally:
-            os.close(100)
+        number = theirs.fileno()
+        result = shell(ready, f"reconcile verify --metrics-file /dev/stdout >&{number}; exit", pass_fds=(number,))
         theirs.close()
         received = b"".join(iter(lambda: ours.recv(65536), b"")).decode()
     assert result.returncode == 0, result.stderr

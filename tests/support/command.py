@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,19 @@ class Command:
             return Forked(args, self.directory, own)
         pipe = subprocess.PIPE
         return subprocess.Popen(args, stdout=pipe, stderr=pipe, text=True, cwd=self.directory, env=own)
+
+    @contextlib.contextmanager
+    def following(self, *arguments: str, **env: str) -> Iterator[None]:
+        """`reconcile ARGUMENTS` that follows beside the block, and is told to stop at its end: exit 4."""
+        process = self.start(*arguments, "--for", "600s", **env)
+        try:
+            yield
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=60)
+        except BaseException:
+            process.kill()
+            raise
+        assert process.returncode == 4, out + err
 
     def write_config(self) -> None:
         """Write the configuration file (JSON is YAML); a command that was started before may be about to read it."""
