@@ -10,7 +10,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.support.command import Command
-from tests.support.redis_servers import RedisServer, free_port, start_redis
+from tests.support.redis_servers import RedisServer, closed_port, start_redis
 from tests.support.redis_state import owned, state
 from tests.support.sources import Source
 
@@ -53,8 +53,9 @@ def test_unknown_key(command: Command, redis_server: RedisServer) -> None:
 def test_nobody_listens(command: Command, redis_server: RedisServer, side: str) -> None:
     """A port nobody listens on is 'unavailable', on either side."""
     scheme = "postgresql://materialize@" if side == "materialize" else "redis://"
-    command.config[side]["url"] = f"{scheme}127.0.0.1:{free_port()}/0"
-    refused(command, redis_server, 6, "not available")
+    with closed_port() as port:
+        command.config[side]["url"] = f"{scheme}127.0.0.1:{port}/0"
+        refused(command, redis_server, 6, "not available")
 
 
 @pytest.mark.parametrize("side", ["materialize", "redis"])

@@ -102,6 +102,7 @@ def test_writing_begins_before_reading_ends(source: Source, redis_server: RedisS
     """The first keys are in Redis while the source is still being read."""
     source.execute("INSERT INTO t SELECT 'k' || n, lpad(n::text, 1000, 'v') FROM generate_series(1, 60000) AS n")
     client = redis_server.client()
+    command.config["limits"] = {"writes_per_second": 20_000}  # three seconds, which no look misses
     process = command.start("run")
     seen = 0
     while process.poll() is None:

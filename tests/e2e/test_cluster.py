@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.command import Command
 from tests.support.redis_cluster import Cluster
-from tests.support.redis_servers import RedisServer, free_port
+from tests.support.redis_servers import RedisServer, closed_port
 from tests.support.redis_state import prefixed
 from tests.support.sources import Source
 
@@ -136,19 +136,20 @@ def test_a_node_to_begin_with_that_is_down(command: Command, source: Source, clu
     """The others are asked in turn; without them it is exit 6, and all that were asked are named."""
     fill(source)
     redis = command.config["redis"]
-    down, up = (f"127.0.0.1:{port}" for port in (free_port(), cluster.nodes[1].port))
-    redis["url"] = f"redis://{down}"
-    assert down in command("run", expect=6).view["error"]["message"]
-    redis["cluster_nodes"] = [down, up]
-    command("run")
-    in_sync(source, cluster)
-    redis["cluster_nodes"] = ["127.0.0.1:1"]
-    told = command("run", expect=6).view["error"]["message"]
-    assert told.startswith("no node of the Redis Cluster can be reached")
-    assert down in told
-    assert "127.0.0.1:1." in told
-    del redis["cluster"]
-    assert "redis.cluster_nodes: this is no Redis Cluster" in command("run", expect=2).out
+    with closed_port() as port:
+        down, up = f"127.0.0.1:{port}", f"127.0.0.1:{cluster.nodes[1].port}"
+        redis["url"] = f"redis://{down}"
+        assert down in command("run", expect=6).view["error"]["message"]
+        redis["cluster_nodes"] = [down, up]
+        command("run")
+        in_sync(source, cluster)
+        redis["cluster_nodes"] = ["127.0.0.1:1"]
+        told = command("run", expect=6).view["error"]["message"]
+        assert told.startswith("no node of the Redis Cluster can be reached")
+        assert down in told
+        assert "127.0.0.1:1." in told
+        del redis["cluster"]
+        assert "redis.cluster_nodes: this is no Redis Cluster" in command("run", expect=2).out
 
 
 def test_least_privilege(command: Command, source: Source, cluster: Cluster) -> None:

@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager
 import pytest
 
 from reconcile.target.layouts.string import Strings
-from reconcile.target.throttle import MOST_PIECES
+from reconcile.target.throttle import FEW, FEW_PER_S, MOST_PIECES
 from tests.support.command import Command
-from tests.support.meanwhile import beside
+from tests.support.meanwhile import LONGEST_S, beside
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import owned, prefixed
 from tests.support.sources import Source
@@ -25,6 +25,11 @@ class Watched:
 
     def __init__(self, server: RedisServer) -> None:
         self.keys: list[int] = []
+        self.heard = 0
+        """Commands of another client since the run last looked."""
+        self.looked_at: float | None = None
+        self.silent_from: int | None = None
+        """Number of the first transaction that may take it for gone: it came too seldom between two looks."""
         self._client = server.client()
         self._monitor = self._client.monitor()
         self._monitor.__enter__()
@@ -37,6 +42,9 @@ class Watched:
             name, *arguments = told["command"].split(" ")
             if name == "ECHO":
                 return
+            if (name, arguments) == ("INFO", ["commandstats"]):
+                self._look(told["time"])
+            self.heard += (name, arguments) == ("GET", ["other"])
             keys += {"MSET": len(arguments) // 2, "MSETNX": len(arguments) // 2, "UNLINK": len(arguments)}.get(name, 0)
             if name == "EXEC":
                 self.keys.append(keys)
@@ -45,13 +53,22 @@ class Watched:
     def done(self) -> list[int]:
         """Of the transactions that had keys."""
         self._client.echo("done")
-        self._thread.join(10)
+        self._thread.join(LONGEST_S)
         assert not self._thread.is_alive()
         return [keys for keys in self.keys if keys]
 
+    def _look(self, at: float) -> None:
+        if self.looked_at is not None and self.heard <= FEW + FEW_PER_S * (at - self.looked_at) + 1:
+            self.silent_from = len(self.keys) if self.silent_from is None else self.silent_from
+        self.looked_at, self.heard = at, 0
+
+    def while_heard(self) -> list[int]:
+        """Those in which the other client was to be spared: how often it gets its turn is the machine's affair."""
+        return self.keys[: self.silent_from]
+
 
 def another_client(server: RedisServer) -> AbstractContextManager[None]:
-    """Another client that reads a few keys every 5 ms: it is not taken for gone, however seldom it has its turn."""
+    """Another client that reads a few keys every 5 ms, as long as it gets its turn."""
 
     def read(over: threading.Event) -> None:
         client = server.client()
@@ -77,7 +94,7 @@ def test_a_first_load(rows: Source, redis_server: RedisServer, command: Command)
         command("run")
     seen = watched.done()
     assert sum(seen) == ROWS
-    assert max(seen) <= Strings.piece_keys
+    assert max(watched.while_heard(), default=0) <= Strings.piece_keys
     assert owned(redis_server.client()) == prefixed(rows.content())
 
 
@@ -95,7 +112,7 @@ def test_a_change_that_does_not_fit(mode: str, rows: Source, redis_server: Redis
         assert command("run" if mode == "delta" else mode, "--allow-deletes").view["action"] == mode
     seen = watched.done()
     assert sum(seen) >= ROWS
-    assert max(seen) <= Strings.piece_keys
+    assert max(watched.while_heard(), default=0) <= Strings.piece_keys
     assert owned(redis_server.client()) == prefixed(rows.content())
 
 
@@ -109,8 +126,8 @@ def test_large_pieces_while_redis_serves_nobody_else(
     watched = Watched(redis_server)
     with another_client(redis_server) if others else contextlib.nullcontext():
         command("run")
-    largest = max(watched.done())
-    assert largest < MOST_PIECES * Strings.piece_keys if others else largest == MOST_PIECES * Strings.piece_keys
+    seen, largest = watched.done(), MOST_PIECES * Strings.piece_keys
+    assert max(watched.while_heard(), default=0) < largest if others else max(seen) == largest
 
 
 def test_a_change_that_fits(rows: Source, redis_server: RedisServer, command: Command) -> None:

