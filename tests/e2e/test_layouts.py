@@ -94,7 +94,7 @@ def socket_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSe
 @pytest.fixture(scope="session")
 def watched_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A primary and a replica, watched by Sentinels that are slow to mind."""
-    with start_watched(tmp_path_factory.mktemp("watched"), down_ms=600_000) as watched:
+    with start_watched(tmp_path_factory.mktemp("watched")) as watched:
         yield watched
 
 

@@ -15,6 +15,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal
@@ -42,6 +43,8 @@ class Trigger:
     then: Action | None = None
     after: Trigger | None = None
     """Looked for only once that one was seen."""
+    tell: Callable[[], None] = field(default=lambda: None)
+    """Called before anything more is forwarded."""
     seen: threading.Event = field(default_factory=threading.Event)
 
 
@@ -85,9 +88,12 @@ class Proxy:
         self.heal()
         self._fault = fault
 
-    def on(self, marker: bytes, then: Action | None = None, after: Trigger | None = None) -> Trigger:
+    def on(
+        self, marker: bytes, then: Action | None = None, after: Trigger | None = None,
+        tell: Callable[[], None] = lambda: None,
+    ) -> Trigger:  # fmt: skip
         """Look for a text in what clients send. then: what happens to the answers once it has been forwarded whole."""
-        trigger = Trigger(marker, then, after)
+        trigger = Trigger(marker, then, after, tell)
         with self._lock:
             self._triggers.append(trigger)
         return trigger
@@ -217,6 +223,7 @@ class Proxy:
             if ready and not trigger.seen.is_set() and trigger.marker in window:
                 if trigger.then is not None:
                     self._fault = Fault("down", self.passed["down"], trigger.then)
+                trigger.tell()
                 trigger.seen.set()
         return window[-200:]
 

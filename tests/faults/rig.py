@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
 from tests.faults.proxy import Proxy
+from tests.support.meanwhile import beside, eventually
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import Stored, owned, prefixed, state, true_manifest
 from tests.support.sources import Source
@@ -31,6 +33,8 @@ REDIS_TIMEOUT_S = 0.7
 CONNECT_TIMEOUT_S = 1.5
 SLACK_S = 6.0
 """What a loaded machine may add to any bound."""
+FOLLOWED_S = 120.0
+"""Longer than anything takes that a follower is to do."""
 
 
 @dataclass
@@ -134,6 +138,25 @@ class Rig:
         report = execute(settings, request, stop)
         return Ended(report, time.monotonic() - started, stop)
 
+    def follow(self, true: Callable[[], bool], mode: str = "run", **options: Any) -> Ended:
+        """One run that follows the view until this is true, and on from there; then its time is over."""
+        stop = Stop()
+
+        def watch(over: threading.Event) -> None:
+            while not true() and not over.wait(0.02):
+                pass
+            if not over.is_set():
+                self.await_following()  # a snapshot may have made it true, and not have ended
+            stop.request("deadline")
+
+        with beside(watch):
+            return self.run(mode, follow_s=FOLLOWED_S, stop=stop, **options)
+
+    def await_following(self) -> None:
+        """Wait until a run that was begun beside has come past the source's present, which only a follower does."""
+        present = self.source.present()
+        eventually(lambda: int(state(self.client).get("as_of") or 0) > present)
+
     def converges(self, mode: str = "run", **options: Any) -> None:
         """The next run, with nothing in its way, makes Redis equal to the view; and a true manifest."""
         ended = self.run(mode, direct=True, **options)
@@ -206,6 +229,17 @@ class Scenario:
 
     def run(self, rig: Rig, **more: Any) -> Ended:
         return rig.run(self.mode, **{**self.options, **more})
+
+    def run_whole(self, rig: Rig) -> None:
+        """Let everything pass; `--for` may be over before the present was reached, then it is tried again."""
+        for _ in range(5):
+            self.start(rig)
+            rig.source_proxy.heal()
+            rig.redis_proxy.heal()
+            ended = self.run(rig)
+            if ended.code != 4 or "follow_s" not in self.options:
+                break
+        assert ended.code in (0, 3), ended.told
 
 
 SCENARIOS = [

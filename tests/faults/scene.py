@@ -17,6 +17,7 @@ from reconcile.source.frontiers import parse_explanation
 from reconcile.source.reading import open_reading
 from reconcile.stop import Stop
 from tests.support.mappings import string_mapping
+from tests.support.meanwhile import eventually
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import Stored, check_manifest_bytes
 from tests.support.sources import Source
@@ -223,6 +224,11 @@ class Scene:
         """Whether a key under the prefix holds something else than a string."""
         keys = self.client.scan_iter(self.prefix + b"*", count=1000)
         return any(self.client.type(key) != b"string" for key in keys if not key.startswith(b"reconcile:{"))
+
+    def await_following(self) -> None:
+        """Wait until a run that was begun beside has come past the source's present, which only a follower does."""
+        present = self._present()
+        eventually(lambda: int(self.see(fully=False).state.get("as_of") or 0) > present)
 
     def expire_lease(self) -> None:
         """As if the holder had been gone for long enough."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from reconcile.report.run_report import ViewReport
 from tests.faults import test_crash as crash
 from tests.faults.cluster_scene import ClusterScene
 from tests.faults.io_calls import Io
-from tests.support.redis_cluster import PRIMARIES, SLOTS, Cluster, eventually, slot_of, start_cluster
+from tests.support.redis_cluster import PRIMARIES, SLOTS, Cluster, slot_of, start_cluster
 from tests.support.sources import Source
 
 FIRST_WRITE = 4 + PRIMARIES
@@ -268,8 +267,7 @@ def test_a_primary_fails_over_during_a_load(source: Source, tmp_path: Path) -> N
         scene.write("INSERT INTO t SELECT 'x' || n, 'v' FROM generate_series(1, 5000) AS n")
         with paused(scene, FIRST_WRITE + 1 + PRIMARIES) as reports:
             assert 0 < len(scene.see().data) < 5000, "not in the middle"
-            cluster.nodes[0].stop(signal.SIGKILL)
-            eventually(lambda: len(cluster.primaries()) == PRIMARIES and cluster.ready())
+            cluster.fail_over(0)
         (report,) = reports
         assert report.exit_code == 6, report.error
         cluster.nodes.append(cluster.nodes.pop(0))

@@ -15,10 +15,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.faults.proxy import Fault
+from tests.faults.rig import Rig
 from tests.faults.scene import TIME_KEY, Scene
 from tests.support.command import Command
 from tests.support.forked import Forked
-from tests.support.meanwhile import beside
+from tests.support.meanwhile import beside, eventually
 from tests.support.redis_servers import RedisServer
 from tests.support.seed import rng
 from tests.support.sources import Source
@@ -102,16 +104,19 @@ def test_killed_at_random_times(source: Source, redis_server: RedisServer, reque
     print("\nended:", dict(ended))
 
 
-def test_killed_command(source: Source, redis_server: RedisServer, command: Command) -> None:
+def test_killed_command(rig: Rig, command: Command) -> None:
     """The command itself, killed while it loads: the next one waits for the lease at most, and loads the rest."""
-    command.config["limits"] = {"lease": "2s", "batch_max_keys": 500}
-    source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 60000) AS n")
-    client = redis_server.client()
+    rig.limits = {"lease": "2s", "batch_max_keys": 500}
+    rig.fill(60_000, 0)
+    rig.redis_proxy.arm(Fault("up", 1_000_000, "black_hole"))  # about half of it
+    command.config = rig.config(direct=False)
     process = command.start("run")
-    while client.dbsize() < 2000 and process.poll() is None:
-        time.sleep(0.001)
+    eventually(lambda: rig.redis_proxy.fired)
+    assert process.poll() is None
     process.kill()
     process.communicate()
+    command.config = rig.config(direct=True)
+    client = rig.client
     assert 0 < client.dbsize() < 60_000
     assert client.hget("reconcile:{default}:state", "pending")
     view = command("run", "--if-leased", "wait").view

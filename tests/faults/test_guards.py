@@ -14,8 +14,9 @@ import redis
 from reconcile.runs import delta
 from tests.faults.io_calls import one_time_a_read
 from tests.faults.proxy import Fault
-from tests.faults.rig import Ended, Rig
+from tests.faults.rig import FOLLOWED_S, Ended, Rig
 from tests.support.command import Command
+from tests.support.meanwhile import beside, eventually
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import owned, state
 from tests.support.sources import Source
@@ -187,18 +188,16 @@ def test_a_delta_while_followed_stops_too(rig: Rig) -> None:
     rig.fill(100)
     assert rig.run().code == 0
 
-    def empty() -> None:
-        time.sleep(1.0)
+    def empty(_: threading.Event) -> None:
+        rig.await_following()
         rig.source.put(k1="kept")
-        time.sleep(1.0)
+        eventually(lambda: rig.client.get("p:k1") == b"kept")
         rig.source.execute("DELETE FROM t")
 
-    thread = threading.Thread(target=empty)
-    thread.start()
-    ended = rig.run("run", follow_s=30)
-    thread.join()
+    with beside(empty):
+        ended = rig.run("run", follow_s=FOLLOWED_S)
     withheld(ended, 100, 100)
-    assert ended.seconds < 15
+    assert ended.seconds < FOLLOWED_S / 2
     assert rig.client.get("p:k1") == b"kept"
     assert len(owned(rig.client)) == 100
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from tests.faults.rig import Rig
 from tests.support.command import Command
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import check_manifest, owned, prefixed, state
@@ -41,7 +42,7 @@ def test_eight_at_once_one_works(
 ) -> None:
     """While one run holds the lease the others leave at once, with 0 or with 7 as asked."""
     source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 500) AS n")
-    command.config["limits"] = {"lease": "2s"}
+    command.config["limits"] = {"lease": "60s"}  # a worker that gets no time for a while is not to be overtaken
     processes = [command.start("run", "--for", "120s", "--if-leased", if_leased) for _ in range(EIGHT)]
     done = []
     while len(done) < EIGHT - 1:
@@ -81,12 +82,12 @@ def test_lease_is_kept_while_a_run_works(source: Source, redis_server: RedisServ
     """A run that takes longer than its lease renews it: nobody else gets in, though nothing is written meanwhile."""
     source.retain_history()
     source.put(a="1")
-    command.config["limits"] = {"lease": "3s"}
-    worker = command.start("run", "--for", "30s")
+    command.config["limits"] = {"lease": "6s"}
+    worker = command.start("run", "--for", "120s")
     wait_for(lambda: state(redis_server.client()).get("as_of"), worker)
     client = redis_server.client()
-    for _ in range(50):
-        assert 0 < client.pttl("reconcile:{default}:lease") <= 3000
+    for _ in range(80):
+        assert 0 < client.pttl("reconcile:{default}:lease") <= 6000
         time.sleep(0.1)
     assert command("run").view["status"] == "skipped"
     assert worker.poll() is None
@@ -94,34 +95,39 @@ def test_lease_is_kept_while_a_run_works(source: Source, redis_server: RedisServ
     worker.communicate(timeout=60)
 
 
-def loading(command: Command, source: Source, client: redis.Redis) -> subprocess.Popen[str]:
+def slowly(rig: Rig, command: Command, *arguments: str) -> subprocess.Popen[str]:
+    """Begin a run whose way to Redis is so slow that it works for seconds."""
+    rig.redis_proxy.up_bytes_per_s = 300_000
+    command.config = rig.config(direct=False)
+    return command.start(*arguments)
+
+
+def loading(rig: Rig, command: Command) -> subprocess.Popen[str]:
     """A run that has written part of a first load."""
-    command.config["limits"] = {"lease": "1s"}
-    source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 60000) AS n")
-    process = command.start("snapshot")
-    wait_for(lambda: client.dbsize() > 3000, process)
+    rig.fill(30_000, 0)
+    process = slowly(rig, command, "snapshot")
+    wait_for(lambda: rig.client.dbsize() > 3000, process)
     return process
 
 
-def applying(command: Command, source: Source, client: redis.Redis) -> subprocess.Popen[str]:
+def applying(rig: Rig, command: Command) -> subprocess.Popen[str]:
     """A run that has written part of a delta, under its pending mark."""
-    command.config["limits"] = {"lease": "1s", "batch_max_keys": 100}
-    source.retain_history()
-    source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 30000) AS n")
-    command("run")
-    source.execute("UPDATE t SET value = value || ' changed'")
-    process = command.start("delta")
-    wait_for(lambda: client.hget("reconcile:{default}:state", "pending"), process)
+    rig.limits["batch_max_keys"] = 100
+    rig.source.retain_history()
+    rig.fill(30_000, 0)
+    assert rig.run(direct=True).code == 0
+    rig.source.execute("UPDATE t SET value = value || ' changed'")
+    process = slowly(rig, command, "delta")
+    wait_for(lambda: rig.client.hget("reconcile:{default}:state", "pending"), process)
     return process
 
 
-def following(command: Command, source: Source, client: redis.Redis) -> subprocess.Popen[str]:
+def following(rig: Rig, command: Command) -> subprocess.Popen[str]:
     """A run that follows, with nothing to write at the moment."""
-    command.config["limits"] = {"lease": "1s"}
-    source.retain_history()
-    source.put(a="1", b="2")
-    process = command.start("run", "--for", "60s")
-    wait_for(lambda: state(client).get("as_of"), process)
+    rig.source.retain_history()
+    rig.source.put(a="1", b="2")
+    process = slowly(rig, command, "run", "--for", "120s")
+    wait_for(lambda: state(rig.client).get("as_of"), process)
     return process
 
 
@@ -137,19 +143,18 @@ def dumped(client: redis.Redis) -> dict[bytes, bytes]:
 @pytest.mark.long
 @pytest.mark.parametrize("phase", [loading, applying, following])
 def test_frozen_past_its_lease(
-    phase: Callable[[Command, Source, redis.Redis], subprocess.Popen[str]],
-    source: Source,
-    redis_server: RedisServer,
-    command: Command,
+    phase: Callable[[Rig, Command], subprocess.Popen[str]], rig: Rig, command: Command
 ) -> None:
     """SIGSTOP past the lease, another run finishes, SIGCONT: it changes nothing, and exits 6 with lease_lost."""
-    client = redis_server.client()
-    frozen = phase(command, source, client)
+    client = rig.client
+    frozen = phase(rig, command)
     os.kill(frozen.pid, signal.SIGSTOP)
     assert frozen.poll() is None
-    source.put(a="later", k7="later", k8="later")
+    rig.redis_proxy.up_bytes_per_s = None
+    rig.source.put(a="later", k7="later", k8="later")
+    command.config = rig.config(direct=True)
     command("run", "--if-leased", "wait")
-    in_sync(source, client)
+    in_sync(rig.source, client)
     before = dumped(client)
     os.kill(frozen.pid, signal.SIGCONT)
     out, err = frozen.communicate(timeout=60)

@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +14,9 @@ import redis
 
 from reconcile.target import wire
 from tests.faults.proxy import Proxy
-from tests.faults.rig import Rig, failed, new_rig
+from tests.faults.rig import FOLLOWED_S, Rig, failed, new_rig
 from tests.support.acl import PASSWORD, RULES, USER
+from tests.support.meanwhile import beside, eventually
 from tests.support.redis_servers import evict, start_redis
 from tests.support.redis_state import Stored, state
 from tests.support.sources import Source
@@ -60,12 +60,9 @@ def test_restart_with_aof_during_a_run(new: MakeRig) -> None:
     rig = new("--appendonly", "yes", "--appendfsync", "always")
     rig.fill(20000)
     sent = rig.redis_proxy.on(b"MSETNX")
-    threading.Thread(target=lambda: (sent.seen.wait(30), rig.server.stop(signal.SIGKILL)), daemon=True).start()
-    rig.source_proxy.down_bytes_per_s = 1_500_000
-    failed(rig.run(), 6, "Redis is not available")
-    deadline = time.monotonic() + 20
-    while rig.server.process is not None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    rig.source_proxy.down_bytes_per_s = 500_000
+    with beside(lambda _: (sent.seen.wait(60), rig.server.stop(signal.SIGKILL))):
+        failed(rig.run(), 6, "Redis is not available")
     rig.server.start()
     there = rig.client.dbsize()
     ended = rig.run(direct=True)
@@ -93,13 +90,13 @@ def test_emptied_during_a_run(new: MakeRig) -> None:
     rig.source.retain_history()
     rig.fill(50)
 
-    def flush() -> None:
-        time.sleep(1.0)
+    def flush(_: threading.Event) -> None:
+        rig.await_following()
         rig.client.flushall()
         rig.source.put(k1="after the flush")
 
-    threading.Thread(target=flush, daemon=True).start()
-    ended = rig.run("run", follow_s=20)
+    with beside(flush):
+        ended = rig.run("run", follow_s=FOLLOWED_S)
     failed(ended, 6)
     assert set(rig.client.keys("p:*")) == set()  # type: ignore[arg-type]
     rig.converges()
@@ -116,12 +113,9 @@ def test_failover_to_a_replica_that_lags(new: MakeRig) -> None:
 
 def _fail_over(first: Rig, second: Rig, between: Proxy) -> None:
     second.client.replicaof("127.0.0.1", between.port)
-    deadline = time.monotonic() + 30
-    while second.client.info("replication").get("master_link_status") != "up":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: second.client.info("replication").get("master_link_status") == "up")
     assert first.run().code == 0
-    first.client.wait(1, 10000)
+    assert first.client.wait(1, 60_000) == 1
     between.black_hole()  # what is committed from now on never reaches the replica
     first.source.put(k1="committed on the old primary only", k2="this too")
     ended = first.run()
@@ -138,10 +132,10 @@ def _fail_over(first: Rig, second: Rig, between: Proxy) -> None:
 def test_a_server_that_hangs_up_on_the_silent(new: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """`timeout`, or a proxy in between: a run that waits for a slow source keeps its connection."""
     monkeypatch.setattr(wire, "IDLE_S", 0.2)
-    rig = new("--timeout", "1")
+    rig = new("--timeout", "3")  # seconds, of which we may get no time for nearly all
     rig.fill(15000, 50)
     for mode in ("snapshot", "verify"):
-        rig.source_proxy.down_bytes_per_s = 500_000
+        rig.source_proxy.down_bytes_per_s = 250_000
         assert rig.run(mode, deep=mode == "snapshot").code == 0
         rig.source_proxy.down_bytes_per_s = None
     rig.in_sync()
@@ -153,10 +147,8 @@ def test_a_read_only_replica(new: MakeRig) -> None:
     first.fill(50)
     assert first.run().code == 0
     second.client.replicaof("127.0.0.1", first.server.port)
-    deadline = time.monotonic() + 30
-    while second.client.info("replication").get("master_link_status") != "up" or not second.client.exists("p:k1"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: second.client.info("replication").get("master_link_status") == "up")
+    eventually(lambda: bool(second.client.exists("p:k1")))
     first.source.put(k1="new")
     failed(second.run(), 6, "read-only replica", "primary")
     assert second.client.get("p:k1") != b"new"
@@ -191,10 +183,7 @@ def test_snapshots_that_cannot_be_saved(new: MakeRig, tmp_path: Path) -> None:
     with pytest.raises(redis.RedisError):
         rig.client.save()
     rig.client.bgsave()
-    deadline = time.monotonic() + 20
-    while rig.client.info("persistence")["rdb_last_bgsave_status"] != "err":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: rig.client.info("persistence")["rdb_last_bgsave_status"] == "err")
     rig.source.put(a="1")
     failed(rig.run(), 6, "MISCONF")
     assert rig.client.dbsize() == 0
@@ -219,19 +208,12 @@ def test_loading(new: MakeRig, tmp_path: Path) -> None:
     assert rig.run().code == 0
     rig.client.save()
     rig.server.stop(signal.SIGKILL)
-    rig.server.options += ["--key-load-delay", "700"]
+    rig.server.options += ["--key-load-delay", "5000"]
     rig.server.start()
     ended = rig.run()
     failed(ended, 6, "loading the dataset")
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if not rig.client.info("persistence")["loading"]:
-                break
-        except redis.BusyLoadingError:
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    rig.client.config_set("key-load-delay", 0)
+    eventually(lambda: not rig.client.info("persistence")["loading"])
     rig.source.put(k1="new")
     ended = rig.run()
     assert (ended.code, ended.view.puts) == (0, 1)
@@ -243,11 +225,12 @@ def test_eviction_is_found_and_repaired(new: MakeRig) -> None:
     rig = new("--maxmemory-samples", "10")
     rig.fill(2000, 500)
     assert rig.run().code == 0
-    time.sleep(2)
-    for key in rig.client.scan_iter("reconcile:*"):
+    rows = rig.client.keys("p:*")
+    eventually(lambda: min(rig.client.object("idletime", key) for key in rows) >= 2)  # type: ignore[union-attr,no-untyped-call]
+    for key in rig.client.keys("reconcile:*"):  # type: ignore[union-attr]
         rig.client.touch(key)
     evict(rig.client, "allkeys-lru", 300_000)
-    evicted = 2000 - len(list(rig.client.scan_iter("p:*", count=1000)))
+    evicted = 2000 - len(rig.client.keys("p:*"))  # type: ignore[arg-type]
     assert rig.client.exists("reconcile:{default}:state", "reconcile:{default}:manifest") == 2
     ended = rig.run("verify")
     assert ended.code == 3, ended.told

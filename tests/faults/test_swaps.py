@@ -14,7 +14,7 @@ import pytest
 from reconcile.runs import delta, large, scopes, verify, work
 from reconcile.runs.delta import Doubt, Follower, TooLarge
 from reconcile.source.reading import Reading, open_reading
-from tests.faults.rig import Ended, Rig
+from tests.faults.rig import FOLLOWED_S, Ended, Rig
 from tests.faults.test_companions import create
 from tests.support.redis_state import owned, state
 
@@ -111,12 +111,12 @@ def test_between_explain_and_subscribe(
     before, mode, options = owned(rig.client), "delta", {}
     rig.source.put(a="1 later")
     if kind == "follow":
-        options["follow_s"] = 0.5
+        options["follow_s"] = FOLLOWED_S
     elif kind == "repeat":
         pending = {"kind": "delta", "until": int(time.time() * 1000), "clean": True}
         rig.client.hset("reconcile:{default}:state", "pending", json.dumps(pending))
     elif kind == "after a snapshot":
-        mode, options = "snapshot", {"follow_s": 0.5}
+        mode, options = "snapshot", {"follow_s": FOLLOWED_S}
     with monkeypatch.context() as patch:
         if "part" in kind:
             patch.setattr(Follower, "step", too_large)
@@ -277,6 +277,7 @@ def test_a_repair_while_following_is_of_the_view_that_is_there(
 ) -> None:
     """A run that follows stays with the view it began with, until it has to take a snapshot: that is of the new one."""
     assert rig.run().code == 0
+    green = {b"p:a": b"1!", b"p:b": b"2!", b"p:more": b"x"}
     really, swapped = Follower.step, False
 
     def step(self: Follower, *, idle: bool) -> bool:
@@ -289,9 +290,9 @@ def test_a_repair_while_following_is_of_the_view_that_is_there(
 
     with monkeypatch.context() as patch:
         patch.setattr(Follower, "step", step)
-        ended = rig.run(follow_s=0.5)
+        ended = rig.follow(lambda: owned(rig.client) == green)
     assert ended.code == 0, ended.told
-    assert owned(rig.client) == {b"p:a": b"1!", b"p:b": b"2!", b"p:more": b"x"}
+    assert owned(rig.client) == green
     assert rig.run().view.action != "snapshot"
     swap()
     right_in_the_end(rig, ended)

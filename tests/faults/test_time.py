@@ -20,7 +20,7 @@ from reconcile.target.layouts.string import Strings
 from tests.faults.proxy import Trigger
 from tests.faults.rig import SLACK_S, Rig, Scenario
 from tests.support.command import Command
-from tests.support.meanwhile import beside
+from tests.support.meanwhile import beside, eventually
 from tests.support.redis_state import Stored, owned, prefixed, state
 
 STOP_S = 1.0
@@ -154,10 +154,11 @@ def test_deadline(name: str, rig: Rig, request: pytest.FixtureRequest) -> None:
     phase = prepare(rig, name)
     before = state(rig.client).get("as_of", "")
     rig.limits["lease"] = "1h"
-    ended = phase.scenario.run(rig, max_runtime=1.2)
-    note(f"deadline during {name}", ended.seconds - 1.2)
+    limit_s = 5.0 if name == "following" else 1.2  # there it is to come to the present before
+    ended = phase.scenario.run(rig, max_runtime=limit_s)
+    note(f"deadline during {name}", ended.seconds - limit_s)
     assert ended.code == (0 if name == "following" else 4), ended.told
-    assert ended.seconds < 1.2 + STOP_S + SLACK_S
+    assert ended.seconds < limit_s + STOP_S + SLACK_S
     settled(rig, phase, before)
 
 
@@ -168,9 +169,7 @@ def test_a_second_signal_ends_at_once(number: signal.Signals, rig: Rig) -> None:
     begun = rig.source_proxy.on(b"AS value FROM (", then="black_hole")
     process = command_of(rig).start("run")
     assert begun.seen.wait(30)
-    time.sleep(0.3)
-    process.send_signal(number)
-    time.sleep(0.5)
+    ends(rig, lambda: process.send_signal(number))
     assert process.poll() is None  # the first one is being patient with the source
     process.send_signal(number)
     started = time.monotonic()
@@ -178,6 +177,13 @@ def test_a_second_signal_ends_at_once(number: signal.Signals, rig: Rig) -> None:
     note(f"second {number.name}", time.monotonic() - started)
     assert time.monotonic() - started < STOP_S + SLACK_S
     assert process.returncode == 128 + number
+
+
+def ends(rig: Rig, tell: Callable[[], None]) -> None:
+    """Tell a run that it should end, and wait until it gives up the statement under way: by another connection."""
+    before = rig.source_proxy.connections
+    tell()
+    eventually(lambda: rig.source_proxy.connections > before)
 
 
 def test_a_hangup_that_is_ignored(rig: Rig, hangups: Callable[[Any], None]) -> None:
@@ -218,9 +224,9 @@ def test_a_first_signal_after_the_deadline(rig: Rig) -> None:
     """Kubernetes asks a run to end that is ending already: that is no second signal, the lease is still given back."""
     rig.fill(3000)
     begun = rig.source_proxy.on(b"AS value FROM (", then="black_hole")
-    process = command_of(rig).start("run", "--max-runtime", "2s")
+    process = command_of(rig).start("run", "--max-runtime", "5s")
     assert begun.seen.wait(30)
-    time.sleep(3.0)
+    ends(rig, lambda: None)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
@@ -250,10 +256,13 @@ def test_for_ends_on_time(rig: Rig) -> None:
     rig.source.retain_history()
     rig.fill(300)
     for mode in ("run", "run", "delta"):
-        ended = rig.run(mode, follow_s=2.0)
-        assert ended.code == 0, ended.told
-        note(f"{mode} --for 2s took", ended.seconds)
-        assert 1.9 < ended.seconds < 2.0 + STOP_S + SLACK_S
+        codes: list[int] = []
+        while 0 not in codes:  # 4: over before the present was reached
+            ended = rig.run(mode, follow_s=2.0)
+            codes.append(int(ended.code))
+            assert codes.count(4) == len(codes) - codes.count(0) < 5, ended.told
+            note(f"{mode} --for 2s took", ended.seconds)
+            assert 1.9 < ended.seconds < 2.0 + STOP_S + SLACK_S
     rig.in_sync()
 
 
@@ -261,9 +270,9 @@ def test_for_that_is_too_short(rig: Rig) -> None:
     """--for ends before the present was reached: exit 4, at a committed time, and the next run goes on."""
     phase = prepare(rig, "catch-up")
     before = state(rig.client)["as_of"]
-    ended = rig.run("delta", follow_s=1.0)
+    ended = rig.run("delta", follow_s=3.0)  # enough to subscribe
     assert ended.code == 4, ended.told
-    assert ended.seconds < 1.0 + STOP_S + SLACK_S
+    assert ended.seconds < 3.0 + STOP_S + SLACK_S
     assert any("--for" in warning for warning in ended.view.warnings)
     settled(rig, phase, before)
 
@@ -302,7 +311,16 @@ def test_a_load_in_short_runs(rig: Rig) -> None:
     there = [0]
     codes, took = [], []
     for _ in range(SHORT_RUNS_MAX):
-        ended = rig.run(max_runtime=1.5)
+        stop, until = Stop(600.0), rig.redis_proxy.passed["up"] + 1_400_000
+
+        def end(over: threading.Event, stop: Stop = stop, until: int = until) -> None:
+            """When two batches must be there, however fast or slow the machine is."""
+            while rig.redis_proxy.passed["up"] < until and not over.wait(0.02):
+                pass
+            stop.request("deadline")
+
+        with beside(end):
+            ended = rig.run(stop=stop)
         codes.append(int(ended.code))
         took.append(round(ended.seconds, 1))
         there.append(len(owned(client)))
@@ -343,6 +361,11 @@ def test_a_load_in_runs_too_short_to_read_the_view(rig: Rig, monkeypatch: pytest
     assert rig.run().code == 0
 
 
+def looked_up(rig: Rig) -> int:
+    """How many pages of values Redis was asked for."""
+    return int(rig.client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"])
+
+
 def cut_in_repair(rig: Rig) -> None:
     """A snapshot that is stopped after it has compared some rows and before it has compared all."""
     rig.source_proxy.down_bytes_per_s = 1_500_000
@@ -352,9 +375,10 @@ def cut_in_repair(rig: Rig) -> None:
 
     def end() -> None:
         comparing.seen.wait(60)
-        time.sleep(0.2)
+        eventually(lambda: looked_up(rig) > before + 3)
         stop.request("SIGTERM")
 
+    before = looked_up(rig)
     threading.Thread(target=end, daemon=True).start()
     ended = rig.run("snapshot", stop=stop)
     assert ended.code == 4, ended.told
@@ -403,9 +427,7 @@ def test_several_views_share_the_time(rig: Rig) -> None:
     path = rig.directory / "several.yaml"
     path.write_text(json.dumps(config))
     stop = Stop()
-    begun = rig.redis_proxy.on(b"{two}:lease")  # its state is looked at before any view begins
-    threading.Thread(target=lambda: (begun.seen.wait(30), stop.request("SIGTERM")), daemon=True).start()
-    rig.redis_proxy.delay_s = 0.05
+    rig.redis_proxy.on(b"{two}:lease", tell=lambda: stop.request("SIGTERM"))  # its state is looked at before any begins
     report = execute(read_configuration(str(path), {}), Request(mode="run"), stop)
     assert [int(view.exit_code) for view in report.views] == [0, 4, 4]
     assert report.exit_code == 4

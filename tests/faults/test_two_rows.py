@@ -11,16 +11,18 @@ import pytest
 
 from reconcile.report.run_report import ViewReport
 from reconcile.runs import delta, load
+from reconcile.runs.entry import execute
+from reconcile.runs.request import Request
+from reconcile.stop import Stop
 from tests.faults.history import History, new_history
-from tests.faults.rig import Rig
+from tests.faults.rig import FOLLOWED_S, Rig
 from tests.faults.scene import STATE
+from tests.support.meanwhile import beside
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import state
 from tests.support.sources import SourceServer
 
 pytestmark = pytest.mark.usefixtures("small")
-
-FOLLOWED_S = 4.0
 
 
 @pytest.mark.parametrize("block", ["same", "other"])
@@ -150,8 +152,9 @@ def test_two_rows_for_a_moment_that_is_past(mode: str, history: History) -> None
     scene.check()
 
 
-def test_two_rows_for_a_moment_while_followed(history: History) -> None:
+def test_two_rows_for_a_moment_while_followed(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upstream that inserts before it deletes: the view is followed on. See also the next one."""
+    monkeypatch.setattr(delta, "PATIENCE_MS", 100_000)
     report = followed_beside(
         history, "INSERT INTO t VALUES ('new', 'one'), ('new', 'two')", "DELETE FROM t WHERE value = 'two'"
     )
@@ -167,7 +170,7 @@ def test_two_rows_while_followed(history: History, monkeypatch: pytest.MonkeyPat
     report = followed_beside(
         history, "INSERT INTO t VALUES ('new', 'one'), ('new', 'two')", "UPDATE t SET value = '.' WHERE key = 'k1'"
     )
-    assert time.monotonic() - began < FOLLOWED_S
+    assert time.monotonic() - began < FOLLOWED_S / 2
     assert report.exit_code == 5
     assert report.error is not None
     assert "new" in report.error.message
@@ -176,19 +179,21 @@ def test_two_rows_while_followed(history: History, monkeypatch: pytest.MonkeyPat
 
 
 def followed_beside(history: History, *statements: str) -> ViewReport:
-    """Follow the view; half a second after the last one each statement is carried out."""
+    """Follow the view; half a second after the last one each statement is carried out. Until all have come to Redis."""
+    scene, stop = history.scene, Stop()
 
-    def write() -> None:
+    def write(over: threading.Event) -> None:
         for statement in statements:
             time.sleep(0.5)
-            history.scene.write(statement)
+            scene.write(statement)
+        present = scene.source.present()
+        while scene.see().as_of <= present and not over.wait(0.05):
+            pass
+        stop.request("deadline")
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        return history.scene.execute("run", follow_s=FOLLOWED_S)
-    finally:
-        thread.join()
+    with beside(write):
+        (report,) = execute(scene.settings, Request(mode="run", follow_s=FOLLOWED_S), stop).views
+    return report
 
 
 @pytest.mark.parametrize("layout", ["string", "hash"])
@@ -216,7 +221,7 @@ def test_a_second_row_beside_one_that_has_expired(change: str, layout: str, rig:
         assert (ended.code, "one key has several rows: p:x" in ended.told) == (5, True), ended.told
 
 
-@pytest.mark.parametrize("seconds", [None, FOLLOWED_S])
+@pytest.mark.parametrize("seconds", [None, 4.0])
 def test_two_rows_that_went_together(seconds: float | None, rig: Rig) -> None:
     """One had expired when the other came, and at the checkpoint there were two. Now there is none: no failure."""
     rig.source.retain_history()

@@ -41,7 +41,7 @@ def measured(command: Command, *arguments: str, expect: int = 0) -> tuple[dict[s
     command.write_config()
     process = subprocess.run(
         [sys.executable, "-c", MEASURE, PROGRAM, *arguments, "--config", str(command.config_path), "--json"],
-        capture_output=True, cwd=command.directory, text=True, timeout=280, check=False,
+        capture_output=True, cwd=command.directory, text=True, timeout=800, check=False,
     )  # fmt: skip
     assert process.returncode == expect, process.stdout
     (view,) = json.loads(process.stdout)["views"]

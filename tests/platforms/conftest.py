@@ -28,7 +28,7 @@ def lambda_zip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     command = [sys.executable, "-m", "functions.build", "aws-lambda", "--python", python, "--out", str(out)]
-    subprocess.run(command, cwd=shipped.ROOT, timeout=240, check=True)
+    subprocess.run(command, cwd=shipped.ROOT, timeout=800, check=True)
     return out / "reconcile-aws-lambda.zip"
 
 

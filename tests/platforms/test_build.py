@@ -102,7 +102,7 @@ def test_the_wheel_holds_the_product_alone(tmp_path: Path) -> None:
     tree = tmp_path / "checkout"
     shutil.copytree(build.ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist"))
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*pip, "--wheel-dir", str(tmp_path), str(tree)], timeout=120, check=True)
+    subprocess.run([*pip, "--wheel-dir", str(tmp_path), str(tree)], timeout=300, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     found = [name for name in names(wheel) if ".dist-info/" not in name]
     product = (tree / "reconcile").rglob("*")
@@ -149,7 +149,7 @@ def test_what_a_cold_start_imports(lambda_task: Path) -> None:
         env={"PYTHONPATH": str(lambda_task), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     modules = set(re.findall(r"'([\w.]+)'", result.stdout))
@@ -164,7 +164,7 @@ def test_make_lambda_zip_is_the_same_build() -> None:
         ["make", "--dry-run", "-C", str(shipped.FUNCTIONS), "lambda-zip", "PYTHON_VERSION=3.12", "ARCH=arm64"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=True,
     )
     assert "-m functions.build aws-lambda --python 3.12 --arch arm64" in result.stdout

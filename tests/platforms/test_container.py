@@ -117,7 +117,7 @@ def test_the_command_works_as_nobody_on_a_read_only_root(tmp_path: Path) -> None
     for words, code in (("--help", 0), ("status --config /nonexistent.yaml", 2)):
         script = f"{confined}{who}env -i HOME=/nonexistent PATH=/usr/bin:/bin {reconcile} {words}"
         result = subprocess.run(
-            [unshare, "--mount", "sh", "-c", script], cwd="/", capture_output=True, text=True, timeout=60, check=False
+            [unshare, "--mount", "sh", "-c", script], cwd="/", capture_output=True, text=True, timeout=300, check=False
         )
         if "unshare failed" in result.stderr or "permission denied" in result.stderr:
             pytest.skip("this machine allows no mount namespace")

@@ -21,8 +21,10 @@ import pytest
 from functions import build
 from tests.platforms import open_sockets
 from tests.platforms.conftest import Deployment
+from tests.support.meanwhile import eventually
+from tests.support.redis_servers import free_port
 
-START_MAX_S = 30.0
+START_MAX_S = 60.0
 
 
 class Service:
@@ -68,9 +70,7 @@ def serve(source_directory: Path, deployment: Deployment, tmp_path: Path) -> Ite
     with contextlib.ExitStack() as stack:
 
         def start(target: str, signature: str, **env: str) -> Service:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
+            port = free_port()
             command = [str(Path(sys.executable).with_name("functions-framework")), "--target", target]
             command += ["--signature-type", signature, "--source", str(source_directory / "main.py")]
             command += ["--host", "127.0.0.1", "--port", str(port)]
@@ -226,11 +226,8 @@ def test_a_second_request_during_the_first(serve: Any, deployment: Deployment) -
     service = serve("reconcile_http", "http")
     deployment.put({"a": "1"})
     with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(service.post, b'{"follow_s": 4}')
-        deadline = time.monotonic() + 10
-        while deployment.stored() != deployment.view():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        following = pool.submit(service.post, b'{"follow_s": 8}')
+        eventually(lambda: deployment.stored() == deployment.view())
         status, body = service.post(b"{}")
         assert (status, json.loads(body)["status"]) == (200, "skipped")
         deployment.put({"b": "2"})
@@ -239,11 +236,11 @@ def test_a_second_request_during_the_first(serve: Any, deployment: Deployment) -
 
 
 def test_the_platform_limit_is_kept(serve: Any, deployment: Deployment) -> None:
-    """Cloud Run's request timeout reaches the run: asked to follow for ten minutes, it answers within 6 s."""
-    service = serve("reconcile_http", "http", CLOUD_RUN_TIMEOUT_SECONDS="6")
+    """Cloud Run's request timeout reaches the run: asked to follow for ten minutes, it answers within 12 s."""
+    service = serve("reconcile_http", "http", CLOUD_RUN_TIMEOUT_SECONDS="12")
     deployment.put({"a": "1"})
     started = time.monotonic()
     status, body = service.post(b'{"mode": "run", "follow_s": 600}')
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 12
     assert status == 200, body
     assert deployment.stored() == deployment.view()

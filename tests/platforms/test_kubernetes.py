@@ -81,7 +81,7 @@ def test_our_small_kustomize_agrees_with_the_real_one(build: str) -> None:
     command = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
     if shutil.which(command[0]) is None:
         pytest.skip("neither kustomize nor kubectl is installed; the resources are checked either way")
-    result = subprocess.run([*command, str(BUILDS[build])], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run([*command, str(BUILDS[build])], capture_output=True, text=True, timeout=300, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     real = list(yaml.safe_load_all(re.sub(r"(reconcile-config)-[0-9a-z]{10}\b", r"\1", result.stdout)))
     assert "reconcile-config-" in result.stdout

@@ -26,8 +26,8 @@ def test_the_oldest_versions_tell_the_whole_story(tmp_path: Path) -> None:
     assert all("==" in pinned for pinned in oldest), oldest
     ours = [str(shipped.ROOT), str(shipped.ROOT / "tests" / "standin")]
     install = [str(programs / "pip"), "install", "--quiet", "--disable-pip-version-check", "--prefer-binary"]
-    subprocess.run([*install, *oldest, "-e", ours[0], "-e", ours[1]], check=True, timeout=240)
+    subprocess.run([*install, *oldest, "-e", ours[0], "-e", ours[1]], check=True, timeout=600)
     told = subprocess.run(
-        [str(programs / "reconcile"), "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [str(programs / "reconcile"), "demo"], cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False
     )
     assert told.returncode == 0, told.stdout + told.stderr

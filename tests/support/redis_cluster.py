@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
 from binascii import crc_hqx
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 import redis
 
+from tests.support.meanwhile import eventually
 from tests.support.redis_servers import RedisServer, free_port
 
 SLOTS = 16384
@@ -20,8 +20,7 @@ PRIMARIES = 3
 NODE_TIMEOUT_MS = 10_000
 """On a busy machine a node may get no time for a second, and is not to be taken for dead."""
 FAILOVER_AFTER_MS = 1000
-"""The same where a replica is to take over."""
-PATIENCE_S = 30.0
+"""The same once a primary is dead whose replica is to take over."""
 
 
 def slot_of(key: bytes) -> int:
@@ -31,14 +30,6 @@ def slot_of(key: bytes) -> int:
     if start != -1 and end not in (-1, start + 1):
         key = key[start + 1 : end]
     return crc_hqx(key, 0) % SLOTS
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    """Wait until it is."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @dataclass
@@ -158,6 +149,15 @@ class Cluster:
         port = target.connection_pool.connection_kwargs["port"]
         eventually(lambda: all(self._owners(client)[slot] == port for client in self.primaries()))
 
+    def fail_over(self, number: int) -> None:
+        """Kill a primary that has a replica, and wait until that has taken over."""
+        self.nodes[number].stop(signal.SIGKILL)
+        for client in self.clients:
+            client.config_set("cluster-node-timeout", FAILOVER_AFTER_MS)
+        eventually(lambda: len(self.primaries()) == PRIMARIES and self.ready())
+        for client in self.clients:
+            client.config_set("cluster-node-timeout", NODE_TIMEOUT_MS)
+
     def ready(self) -> bool:
         """Whether every running node says that all is well."""
         told = [client.execute_command("CLUSTER", "INFO") for client in self.clients]
@@ -168,14 +168,13 @@ class Cluster:
 def start_cluster(directory: Path, *options: str, replicas: int = 0) -> Iterator[Cluster]:
     """Three primaries with a third of the slots each; replicas of the first primaries."""
     cluster = Cluster([])
-    timeout_ms = FAILOVER_AFTER_MS if replicas else NODE_TIMEOUT_MS
     try:
         for number in range(PRIMARIES + replicas):
             port, bus = free_port(), free_port()
             own = directory / str(number)
             own.mkdir()
             arguments = ["--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout",
-                         str(timeout_ms), "--repl-diskless-sync-delay", "0", *options]  # fmt: skip
+                         str(NODE_TIMEOUT_MS), "--repl-diskless-sync-delay", "0", *options]  # fmt: skip
             server = RedisServer(f"redis://127.0.0.1:{port}/0", port, own, arguments)
             server.start()
             cluster.nodes.append(server)

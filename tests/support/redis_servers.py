@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +20,20 @@ import redis
 
 PORTS = range(10_000, 32_768)
 """Below those that the system gives to connections: between choosing a port and listening on it, one could take it."""
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_given: deque[int] = deque(maxlen=100)
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on now."""
+    """A TCP port nobody listens on now, nor was given for it just now, here or in another worker."""
     while True:
-        port = random.SystemRandom().choice(PORTS)
+        port = random.SystemRandom().choice(PORTS[WORKER::WORKERS])
+        if port in _given:
+            continue
         with socket.socket() as listener, contextlib.suppress(OSError):
             listener.bind(("127.0.0.1", port))
+            _given.append(port)
             return port
 
 

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import redis
 
-from tests.support.redis_cluster import eventually
+from tests.support.meanwhile import eventually
 from tests.support.redis_servers import RedisServer, free_port, server_binary
 
 MASTER = "cache"
 OUTDATED = "outdated"
 """What the Sentinels take for a primary, though it is the replica."""
 SENTINELS = 3
+PATIENT_MS = 600_000
+"""On a busy machine a server may get no time for a while, and is not to be taken for dead."""
 DOWN_MS = 700
+"""The same once it is dead."""
 
 
 @dataclass
@@ -41,6 +44,8 @@ class Watched:
         """Kill the primary, and wait until all Sentinels name the other."""
         old, new = self.servers
         old.stop(signal.SIGKILL)
+        for port in self.sentinels:
+            self._sentinel(port).execute_command("SENTINEL", "SET", MASTER, "down-after-milliseconds", DOWN_MS)  # type: ignore[no-untyped-call]
         command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
         eventually(
             lambda: (
@@ -54,8 +59,8 @@ class Watched:
 
 
 @contextlib.contextmanager
-def start_watched(directory: Path, down_ms: int = DOWN_MS) -> Iterator[Watched]:
-    """Started, replicating, and known to each other. down_ms: silence that makes a primary count as down."""
+def start_watched(directory: Path) -> Iterator[Watched]:
+    """Started, replicating, and known to each other."""
     servers: list[RedisServer] = []
     watchers: list[subprocess.Popen[bytes]] = []
     ports: list[int] = []
@@ -75,10 +80,10 @@ def start_watched(directory: Path, down_ms: int = DOWN_MS) -> Iterator[Watched]:
             file.write_text(
                 f"port {ports[-1]}\nbind 127.0.0.1\ndir {directory}\n"
                 f"sentinel monitor {MASTER} 127.0.0.1 {servers[0].port} 2\n"
-                f"sentinel down-after-milliseconds {MASTER} {down_ms}\n"
+                f"sentinel down-after-milliseconds {MASTER} {PATIENT_MS}\n"
                 f"sentinel failover-timeout {MASTER} 3000\n"
                 f"sentinel monitor {OUTDATED} 127.0.0.1 {servers[1].port} 2\n"
-                f"sentinel down-after-milliseconds {OUTDATED} 600000\n"
+                f"sentinel down-after-milliseconds {OUTDATED} {PATIENT_MS}\n"
             )
             with (directory / "sentinels.log").open("ab") as log:
                 command = [server_binary(), str(file), "--sentinel"]

@@ -70,9 +70,13 @@ class Source:
         self.execute("ALTER MATERIALIZED VIEW v RESET (RETAIN HISTORY)")
         self.await_oblivion()
 
+    def present(self, relation: str = "v") -> int:
+        """The time that a read would be of now."""
+        return self._frontiers(relation).now
+
     def await_oblivion(self, relation: str = "v") -> None:
         """Wait until it no longer knows what it holds now: a second, and what compaction takes to come round."""
-        present = self._frontiers(relation).now
+        present = self.present(relation)
         until = time.monotonic() + OBLIVION_S
         while self._frontiers(relation).since <= present:
             assert time.monotonic() < until, f"{relation} still remembers"

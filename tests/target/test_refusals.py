@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from msgspec.structs import replace
 from redis.exceptions import AuthenticationError, ExecAbortError, NoPermissionError, OutOfMemoryError, ResponseError
 
@@ -138,9 +139,22 @@ def test_exec_is_refused_for_what_happened_since_multi(setting: str, value: str,
     assert meant.message.startswith(told)
 
 
+@contextlib.contextmanager
+def asleep(place: Place, client: redis.Redis) -> Iterator[None]:
+    """The node of this client answers nobody meanwhile."""
+    assert place.nodes is not None
+    process = next(node.process for node in place.nodes.nodes if node.client() is client)
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
 def test_a_node_that_refuses_is_named(clustered: Place) -> None:
     """A cluster may have many: which one is full, lacks a right, or does not answer."""
-    settings = replace(clustered.settings, timeout_s=0.3)
+    settings = replace(clustered.settings, timeout_s=1.0)
     for client in clustered.clients():
         node = f"node 127.0.0.1:{client.connection_pool.connection_kwargs['port']}"
         key = next(b"p:%d" % n for n in range(1000) if clustered.client(b"p:%d" % n) is client)
@@ -154,11 +168,13 @@ def test_a_node_that_refuses_is_named(clustered: Place) -> None:
                 assert node in full.value.message
             finally:
                 client.config_set("maxmemory", 0)
-        client.execute_command("CLIENT", "PAUSE", 1000)
-        with pytest.raises(Unavailable) as silent, replace(clustered, settings=settings).target() as target:
+        with (
+            asleep(clustered, client),
+            pytest.raises(Unavailable) as silent,
+            replace(clustered, settings=settings).target() as target,
+        ):
             target.values([key])
         assert node in silent.value.message
-        client.execute_command("CLIENT", "UNPAUSE")
         clustered.do("DEL", clustered.own("lease"))
 
 

@@ -6,9 +6,11 @@ import contextlib
 import threading
 import time
 
+from reconcile.errors import LeaseHeld
 from reconcile.stop import Stop
 from reconcile.target import opening
 from reconcile.target.renewal import LeaseKeeper
+from tests.support.meanwhile import eventually
 from tests.target.place import Place
 
 LEASE_S = 0.3
@@ -29,7 +31,7 @@ def test_many_leases_by_one_thread(place: Place) -> None:
                 working.enter_context(target.kept_alive(keeper, b"me", LEASE_S))
             assert sum(thread.name == "reconcile-lease" for thread in threading.enumerate()) == 1
             time.sleep(4 * LEASE_S)
-            assert all(target.holder() for target in targets)
+            eventually(lambda: all(target.holder() for target in targets))  # one may expire, and is taken again
         for target in targets:
             target.release(b"me")
         time.sleep(2 * LEASE_S)
@@ -44,9 +46,8 @@ def test_a_lease_that_expired_is_taken_again_one_that_was_taken_is_not(place: Pl
         target.kept_alive(keeper, b"me", LEASE_S),
     ):
         place.do("DEL", place.own("lease"))
-        time.sleep(2 * LEASE_S)
-        assert place.do("GET", place.own("lease")) == b"me"
-        place.do("SET", place.own("lease"), "other", "PX", 10_000)
+        eventually(lambda: place.do("GET", place.own("lease")) == b"me")
+        place.do("SET", place.own("lease"), "other", "PX", 60_000)
         time.sleep(2 * LEASE_S)
         assert place.do("GET", place.own("lease")) == b"other"
 
@@ -58,12 +59,20 @@ def test_the_lease_of_a_run_that_was_overtaken_is_not_taken_again(place: Place) 
         keeper_of(place) as keeper,
         target.kept_alive(keeper, b"me", LEASE_S),
     ):
-        place.do("DEL", place.own("lease"))
-        with place.armed() as other:
-            owner = place.do("GET", place.own("lease"))
-            other.release(owner)
+        overtake(place)
         time.sleep(2 * LEASE_S)
         assert place.do("EXISTS", place.own("lease")) == 0
+
+
+def overtake(place: Place) -> None:
+    """Another run takes the lease, and gives it back. The keeper may have been quicker: then it tries again."""
+    with place.target() as other:
+        while True:
+            place.do("DEL", place.own("lease"))
+            with contextlib.suppress(LeaseHeld):
+                other.acquire(30, owner=b"other", reset=False)
+                other.release(b"other")
+                return
 
 
 def test_a_connection_that_is_cut_is_no_failure(place: Place) -> None:
@@ -74,4 +83,4 @@ def test_a_connection_that_is_cut_is_no_failure(place: Place) -> None:
             time.sleep(LEASE_S)
             keeper._sever()
             time.sleep(3 * LEASE_S)
-            assert target.holder() is not None
+            eventually(lambda: target.holder() is not None)
