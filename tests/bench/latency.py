@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from statistics import median, quantiles
 
 from tests.bench.measure import ROOT, BenchError
@@ -37,26 +38,38 @@ def measure_latency(world: World) -> None:
         ) as following,
     ):
         try:
+            assert bare.stdout is not None
+            bare.stdout.readline()  # it has subscribed
             _await_following(world, following)
             returned, seen = _insert_and_look(world, samples)
-            time.sleep(0.5)
+            world.source.execute("INSERT INTO t VALUES ('last', '')")
+            known = told_until(bare.stdout, "last")
         finally:
             following.terminate()
             following.wait(PATIENCE_S)
             bare.terminate()
-        assert bare.stdout is not None
-        known = dict(line.split() for line in bare.stdout)
     ours, source, extra = [], [], []
     for key, moment in returned.items():
         if key not in known:
             raise BenchError("the bare subscription missed a row")
         ours.append((seen[key] - moment) * 1000)
-        source.append((float(known[key]) - moment) * 1000)
-        extra.append((seen[key] - float(known[key])) * 1000)
+        source.append((known[key] - moment) * 1000)
+        extra.append((seen[key] - known[key]) * 1000)
     world.results.latency |= {"samples": len(ours)}
     for name, values in (("visible", ours), ("source", source), ("extra", extra)):
         world.results.latency[f"{name}_p50_ms"] = median(values)
         world.results.latency[f"{name}_p90_ms"] = quantiles(values, n=10)[8]
+
+
+def told_until(lines: Iterable[str], last: str) -> dict[str, float]:
+    """Key → when the bare client knew of it, until it knows of the last."""
+    known: dict[str, float] = {}
+    for line in lines:
+        key, at = line.split()
+        known[key] = float(at)
+        if key == last:
+            break
+    return known
 
 
 def _await_following(world: World, following: subprocess.Popen[bytes]) -> None:

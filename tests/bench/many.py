@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 import redis
 
+from tests.bench.latency import told_until
 from tests.bench.measure import ROOT, BenchError
 from tests.bench.world import World
 from tests.support.command import PROGRAM
@@ -82,6 +84,8 @@ def _follow(world: World, client: redis.Redis, command: list[str], many: int) ->
         [sys.executable, "-m", "tests.bench.programs", "progress", world.source.url, query],
         stdout=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
+    assert bare.stdout is not None
+    bare.stdout.readline()  # it has subscribed
     following = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
     try:
         _await_all(world, client, following, many)
@@ -89,16 +93,15 @@ def _follow(world: World, client: redis.Redis, command: list[str], many: int) ->
         returned, seen = _change_and_look(world, client, many)
         used = (_cpu_s(following.pid) - before_s) / (time.monotonic() - began)
         world.results.views |= _of_process(following.pid) | {"cpu_share": used}
-        time.sleep(0.5)
+        world.source.execute("INSERT INTO many0 VALUES ('last', 'x')")
+        known = told_until(bare.stdout, "last")
     finally:
         for process in (following, bare):
             process.terminate()
         following.wait(PATIENCE_S)
-    assert bare.stdout is not None
-    known = {key: float(at) for key, at in (line.split() for line in bare.stdout)}
     bare.wait(PATIENCE_S)
-    extra = [(seen[0, key] - known[key]) * 1000 for n, key in returned if n == 0 and key in known]
-    source = [(known[key] - at) * 1000 for (n, key), at in returned.items() if n == 0 and key in known]
+    extra = [(seen[0, key] - known[key]) * 1000 for n, key in returned if n == 0]
+    source = [(known[key] - at) * 1000 for (n, key), at in returned.items() if n == 0]
     world.results.views |= {
         "source_p50_ms": median(source),
         "visible_p50_ms": median((seen[one] - at) * 1000 for one, at in returned.items()),
@@ -152,7 +155,10 @@ def _cpu_s(pid: int) -> float:
 def _of_process(pid: int) -> dict[str, float]:
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     folder = Path(f"/proc/{pid}/fd")
-    links = [os.readlink(one) for one in folder.iterdir()]
+    links = []
+    for one in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed a moment ago
+            links.append(os.readlink(one))
     return {
         "peak_mb": int(status["VmHWM"].split()[0]) / 1024,
         "threads": int(status["Threads"]),
