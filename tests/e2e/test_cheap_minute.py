@@ -45,7 +45,7 @@ def test_nothing_changed(source: Source, redis_server: RedisServer, loaded: Comm
     assert view["action"] == "snapshot"
     assert (view["rows_read"], view["buckets_read"], view["puts"], view["deletes"]) == (0, 0, 0, 0)
     assert all(after.get(name, 0) == before.get(name, 0) for name in ("mget", "mset", "msetnx", "scan", "unlink"))
-    assert view["redis_commands"] <= 40
+    assert view["redis_commands"] <= 50  # 39, and a PING for every three seconds that the source takes
     assert view["redis_round_trips"] <= 15
     assert view["source_statements"] <= 12
 
