@@ -271,14 +271,16 @@ def test_no_new_division_while_a_shard_is_worked_on(command: Command, filled: So
     assert command("run", "--shard", "0/2").view["status"] == "done"
 
 
-def _wait_for_lease(command: Command, shard: str) -> None:
+def _wait_for_lease(command: Command, shard: str, *, held: bool = True) -> None:
+    """Until somebody works on the shard; or until nobody does, or seems to."""
     until = time.monotonic() + ARRIVES_S
     while time.monotonic() < until:
         (status,) = command("status").report["views"]
-        if any(one["shard"] == shard and one["lease"] for one in status["shards"]):
+        (lease,) = (one["lease"] for one in status["shards"] if one["shard"] == shard)
+        if bool(lease) == held:
             return
         time.sleep(0.1)
-    raise AssertionError(f"nobody works on shard {shard}")
+    raise AssertionError(f"lease of shard {shard}: {lease}")
 
 
 @pytest.mark.alone
@@ -297,7 +299,7 @@ def test_another_division_while_an_old_shard_is_frozen(
         _wait_for_lease(command, "1/4")
         time.sleep(1.0)  # it follows by now, or begins to
         frozen.send_signal(signal.SIGSTOP)
-        time.sleep(1.5)
+        _wait_for_lease(command, "1/4", held=False)
         source.execute("UPDATE t SET value = 'old' WHERE key LIKE 'k1%'")  # what it will find first
         source.execute("UPDATE t SET value = 'new'")
         source.execute("DELETE FROM t WHERE key LIKE 'k3%'")
