@@ -99,10 +99,14 @@ def test_a_line_in_the_log_now_and_then(monkeypatch: pytest.MonkeyPatch, caplog:
         progress.begin("prices")
         progress.phase("prices", "fingerprints", None)
         until = time.monotonic() + 60
-        while not caplog.messages and time.monotonic() < until:
+        told = "prices: fingerprints, for "
+        while not any(message.startswith(told) for message in caplog.messages) and time.monotonic() < until:
             time.sleep(0.01)
-    assert caplog.messages[0].startswith("prices: fingerprints, for ")
-    assert not any(thread.name == "progress" for thread in threading.enumerate())
+    assert caplog.messages[-1].startswith(told), caplog.messages
+    for thread in threading.enumerate():
+        if thread.name == "progress":
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 PROGRAM = """
