@@ -22,8 +22,9 @@ from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from reconcile.core import pending
+from reconcile.core.changes import name_of
 from reconcile.core.state import State
-from reconcile.errors import ReconcileError
+from reconcile.errors import ReconcileError, StateError
 from reconcile.target import commands as written
 from reconcile.target import lease
 from reconcile.target.lease import Right
@@ -34,7 +35,8 @@ from reconcile.target.wire import Command, Ticket, Wire
 
 class _UnderWay(Struct):
     ticket: Ticket
-    commands: int
+    keys: list[Any]
+    """The first key of each command, the state's last."""
     commit: str
     state: State | None
 
@@ -71,7 +73,7 @@ class Fence:
         commit = commit or lease.new_commit()
         last = written.state(self._names, state, self.token, commit)
         ticket = self._wire.send([("MULTI",), *some, last, ("EXEC",), *lease.arming(self._names)], transaction=True)
-        self._under_way = _UnderWay(ticket, len(some) + 1, commit, state)
+        self._under_way = _UnderWay(ticket, [command[1] for command in (*some, last)], commit, state)
 
     def end(self, some: Sequence[Command]) -> None:
         """Carry out the last transaction, which leaves no state. Raises LeaseLost, having written nothing."""
@@ -89,27 +91,28 @@ class Fence:
             return None
         sent, self._under_way = self._under_way, None
         replies = sent.ticket.replies()
-        outcome = replies[sent.commands + 1]
-        armed = replies[sent.commands + 2 :]
+        count = len(sent.keys)
+        outcome = replies[count + 1]
+        armed = replies[count + 2 :]
         if outcome is None:
             self.lost = True
             raise lease.lost(self._names.view)
-        if any(isinstance(reply, RedisError) for reply in replies[: sent.commands + 2]):
+        if any(isinstance(reply, RedisError) for reply in replies[: count + 2]):
             self._arm(armed)  # a command was refused while queued, so nothing was written
             checked(replies)
         self.commit = sent.commit
         self.state = sent.state or self.state
         self._arm(armed)
-        for reply in outcome:
+        for key, reply in zip(sent.keys, outcome, strict=True):
             if isinstance(reply, RedisError):
-                raise self._half_applied(reply)
+                raise self._half_applied(key, reply)
         return list(outcome[:-1])
 
     def _arm(self, replies: list[Any]) -> None:
         known = checked(replies)[1]
         self.lost = self.lost or known != [b"%d" % self.token, self.commit.encode()]
 
-    def _half_applied(self, error: RedisError) -> ReconcileError:
+    def _half_applied(self, key: bytes, error: RedisError) -> ReconcileError:
         """Return the error, after marking the state. Redis does not roll back: the other commands were applied. So the
         state may no longer say that Redis equals a time, nor fingerprints that a bucket has not changed."""
         reason = translate(error)
@@ -118,7 +121,9 @@ class Fence:
             doubted = replace(self.state, pending=pending.after(self.state, "lose", until))
             self.transact([("DEL", self._names.fingerprints)], doubted)
             self.settle()
-        return ReconcileError(
-            f"Redis refused one command of a transaction: {reason.message}",
-            hint="something else overwrote one of reconcile's own keys; the next run compares every key",
+        kind = StateError if str(error).startswith("WRONGTYPE") else ReconcileError
+        return kind(
+            f"Redis refused one command of a transaction, on {name_of(key)}: {reason.message}",
+            hint="if it is one of reconcile's own keys, something else overwrote it: delete it; the next run compares "
+            "every key",
         )

@@ -7,8 +7,10 @@ from binascii import crc32
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from reconcile.core.ownership import Range
-from reconcile.errors import Unavailable
+from reconcile.errors import StateError, Unavailable
 from reconcile.target.layouts import Layout
 from reconcile.target.names import Names
 from reconcile.target.nodes import Nodes
@@ -138,8 +140,8 @@ class Reader:
         home = self._nodes.wire(self._nodes.owner_of(self._names.state))
         commands: list[Command] = [("SMISMEMBER", name, *(keys[n] for n in places)) for name, places in sets.items()]
         found = [False] * len(keys)
-        for places, reply in zip(sets.values(), home.send(commands).checked(), strict=True):
-            for place, member in zip(places, reply, strict=True):
+        for (name, places), reply in zip(sets.items(), home.send(commands).replies(), strict=True):
+            for place, member in zip(places, _of_set(name, reply), strict=True):
                 found[place] = bool(member)
         return found
 
@@ -189,9 +191,20 @@ def scan(wire: Wire, pattern: bytes, count: int, verb: Command = ("SCAN",)) -> I
     options: Command = ("MATCH", pattern, "COUNT", count) if pattern else ("COUNT", count)
     ticket: Ticket | None = wire.send([(*verb, b"0", *options)])
     while ticket is not None:
-        ((cursor, found),) = ticket.checked()
+        (reply,) = ticket.replies()
+        cursor, found = _of_set(verb[1], reply) if len(verb) > 1 else checked([reply])[0]
         ticket = wire.send([(*verb, cursor, *options)]) if cursor != b"0" else None
         yield found
+
+
+def _of_set(name: Any, reply: Any) -> Any:
+    """Return what a set of remembered names told. Raises StateError if something else is in its place."""
+    if isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE"):
+        raise StateError(
+            f"{name.decode()} is not a set: something else wrote it, so names of this view's keys are lost",
+            hint="delete that key, then run reconcile snapshot --deep: keys whose rows have gone since are nobody's",
+        )
+    return checked([reply])[0]
 
 
 def pattern_of(prefix: bytes) -> bytes:

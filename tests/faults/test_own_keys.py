@@ -3,6 +3,7 @@ Every command says what is wrong and what settles it; that command settles it; n
 
 from __future__ import annotations
 
+import binascii
 import json
 import time
 from typing import Any
@@ -137,6 +138,33 @@ def test_renamed_to_another_view(loaded: Rig) -> None:
     loaded.client.delete("reconcile:{two}:state", "reconcile:{two}:manifest")
     loaded.view = {}
     settled(loaded)
+
+
+@pytest.mark.parametrize("mode", ["run", "delta", "snapshot", "deep"])
+@pytest.mark.parametrize("kind", ["string", "list", "hash"])
+def test_remembered_names_of_another_type(kind: str, mode: str, rig: Rig) -> None:
+    """A set in which the view remembers its keys is met by a write, or by a look: the message names it."""
+    rig.view = {"key_prefix": ""}
+    rig.source.retain_history()
+    rig.fill(40)
+    rig.client.mset(FOREIGN)  # type: ignore[arg-type]
+    assert rig.run().code == 0
+    name = f"{OWN}keys:{binascii.crc32(b'new') % 256}"
+    rig.client.delete(name)
+    TYPES[kind](rig, name)
+    rig.source.put(k1="changed", new="row")
+    for _ in range(2):
+        ended = rig.run("snapshot", deep=True) if mode == "deep" else rig.run(mode)
+        told(ended)
+        assert ended.code == 5, ended.told
+        assert name in ended.told
+        mode = "run"
+    rig.client.delete(name)
+    assert rig.run("snapshot", deep=True).code == 0
+    rig.source.put(new="another")
+    assert rig.run().code == 0
+    assert rig.client.get("new") == b"another"
+    assert {name: rig.client.get(name) for name in FOREIGN} == FOREIGN
 
 
 def test_remembered_names_are_gone(rig: Rig) -> None:
