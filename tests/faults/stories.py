@@ -41,7 +41,7 @@ FORMS = {"one": (("key",), ("",)), "two": (("part", "key"), (":", "")), "templat
 """Columns and literals of the Redis key."""
 PARTS = ["a", "x:y", "5%", "é|3", ""]
 VALUES = ["a", "b", "", "tab\tx", "é☃"]
-FROZEN_S = 30.0
+FROZEN_S = 120.0
 
 _LOOK = """
 local rows = {}

@@ -15,7 +15,7 @@ from reconcile.source.reading import BEHIND_S
 from reconcile_standin import StandIn
 from tests.faults.rig import FOLLOWED_S, SLACK_S, Ended, Rig, failed, new_rig
 from tests.support.meanwhile import beside, eventually
-from tests.support.redis_servers import RedisServer
+from tests.support.redis_servers import RedisServer, free_port
 from tests.support.redis_state import owned, state
 from tests.support.sources import SourceServer
 
@@ -25,7 +25,7 @@ def restartable(redis_server: RedisServer, tmp_path: Path) -> Iterator[tuple[Rig
     """A rig on a stand-in of its own that keeps its content over restarts."""
     (tmp_path / "data").mkdir()
     with (
-        StandIn(data_dir=str(tmp_path / "data")) as standin,
+        StandIn(free_port(), str(tmp_path / "data")) as standin,
         SourceServer(standin.url, standin).new_source() as source,
         new_rig(source, redis_server, tmp_path) as made,
     ):

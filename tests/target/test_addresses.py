@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from reconcile.core.state import State
 from reconcile.errors import LeaseLost, ReconcileError, Unavailable, UsageError
 from reconcile.target import lease
 from reconcile.target.port import Write
+from tests.support.meanwhile import eventually
 from tests.support.redis_servers import free_port, start_redis
 from tests.support.sentinels import MASTER, OUTDATED, Watched, start_watched
 from tests.target.place import VIEW, Place, of_server, whole
@@ -57,9 +57,7 @@ def test_sentinels_name_the_primary(watched: Watched) -> None:
     with place.armed() as target:
         target.commit(whole(ROWS, 100))
         replica = watched.servers[1].client()
-        deadline = time.monotonic() + 10
-        while replica.dbsize() < 100 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        eventually(lambda: int(replica.dbsize()) >= 100)  # type: ignore[arg-type]
         watched.fail_over()
         with pytest.raises((Unavailable, LeaseLost)):
             target.commit(Write(puts={b"p:1": b"late"}, state=State(as_of=200, buckets=16, digest="0" * 32)))
