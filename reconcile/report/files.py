@@ -107,10 +107,12 @@ def _send(path: str, content: bytes) -> None:
     """Write without blocking: there may never be a reader."""
     give_up_at = time.monotonic() + PATIENCE_S
     handle = _open(path, give_up_at)
+    ready = select.poll()
+    ready.register(handle, select.POLLOUT)
     try:
         rest = memoryview(content)
         while rest:
-            if not select.select([], [handle], [], max(0.0, give_up_at - time.monotonic()))[1]:
+            if not ready.poll(max(0.0, give_up_at - time.monotonic()) * 1000):
                 raise TimeoutError(errno.ETIMEDOUT, _UNREAD)
             with contextlib.suppress(BlockingIOError):
                 rest = rest[os.write(handle, rest[: select.PIPE_BUF]) :]  # a ready pipe takes this much at once

@@ -124,8 +124,14 @@ class Subscription:
             if remaining <= 0 or self.stream.size_bytes > max_bytes:
                 return False
             if not self.has_more:
-                select.select([self], [], [], remaining)
+                self.wait(remaining)
         return True
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until something may have come. Not by select(), which fails from the 1,024th descriptor on."""
+        waiting = select.poll()
+        waiting.register(self, select.POLLIN)
+        waiting.poll(timeout_s * 1000)
 
     def cancel(self) -> None:
         """End the subscription before its bound. The connection is closed, as what it still sends is useless."""
@@ -264,4 +270,4 @@ def open_subscription(
 def _await_start(subscription: Subscription, session: Session) -> None:
     while not subscription.started():
         session.stop.check()
-        select.select([subscription], [], [], _LOOK_EVERY_S)
+        subscription.wait(_LOOK_EVERY_S)

@@ -3,6 +3,9 @@ the next run does."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -209,6 +212,24 @@ def test_the_view_is_dropped_while_followed(rig: Rig) -> None:
     failed(ended, 6, "dropped or replaced")
     assert ended.seconds < FOLLOWED_S / 2
     failed(rig.run(), 2, "unknown catalog item")
+
+
+@pytest.mark.parametrize("mode", ["delta", "run"])
+def test_beyond_a_thousand_descriptors(mode: str, rig: Rig) -> None:
+    """A run over many views has more than select() knows."""
+    rig.source.retain_history()
+    rig.source.put(a="1")
+    assert rig.run().code == 0
+    rig.source.put(a="2")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2048)), hard))
+    with contextlib.ExitStack() as held:
+        for _ in range(1100):
+            held.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        ended = rig.run(mode, follow_s=0.5)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert ended.code == 0, ended.told
+    rig.in_sync()
 
 
 def test_blue_green(rig: Rig) -> None:
