@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -56,10 +56,11 @@ class Ticket:
 
     __slots__ = ("_replies", "_wire", "count", "size_bytes", "transaction")
 
-    def __init__(self, wire: Wire, count: int, size_bytes: int, *, transaction: bool) -> None:
+    def __init__(self, wire: Wire, count: int, *, transaction: bool) -> None:
         self._wire = wire
         self.count = count
-        self.size_bytes = size_bytes
+        self.size_bytes = 0
+        """Of the commands sent so far."""
         self.transaction = transaction
         self._replies: list[Any] | None = None
 
@@ -113,17 +114,24 @@ class Wire:
 
     def send(self, commands: Sequence[Command], *, transaction: bool = False) -> Ticket:
         """Send commands without waiting. transaction: they write, so a lost connection leaves the outcome unknown."""
-        packed = _joined([pack_command(command) for command in commands])  # type: ignore[arg-type]
-        size_bytes = sum(map(len, packed))
-        ticket = Ticket(self, len(commands), size_bytes, transaction=transaction)
+        ticket = Ticket(self, len(commands), transaction=transaction)
         with self._lock:
             self.kinds.update(map(itemgetter(0), commands))
-            self.bytes_sent += size_bytes
             self._under_way.append(ticket)
             with self._in_use():
-                self._connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
+                self._connection.send_packed_command(self._packed(commands, ticket))  # type: ignore[no-untyped-call]
             self._sent_at = time.monotonic()
         return ticket
+
+    def _packed(self, commands: Iterable[Command], ticket: Ticket) -> Iterator[bytes]:
+        """Yield commands as bytes, in buffers of up to JOIN_BYTES: redis-py spends a system call and a packet on each.
+
+        Redis receives the first while the next are packed.
+        """
+        for buffer in _joined(map(pack_command, commands)):  # type: ignore[arg-type]
+            ticket.size_bytes += len(buffer)
+            self.bytes_sent += len(buffer)
+            yield buffer
 
     def stay(self) -> None:
         """Send a PING if nothing was sent for IDLE_S. From any thread, without waiting; its reply is read before the
@@ -239,20 +247,18 @@ def _takes_more(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _joined(packed: list[bytes]) -> list[bytes]:
-    """Return the same bytes in buffers of up to JOIN_BYTES: redis-py spends a system call and a packet on each item."""
-    buffers: list[bytes] = []
+def _joined(packed: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes in buffers of up to JOIN_BYTES."""
     waiting: list[bytes] = []
     size = 0
     for one in packed:
         if waiting and size + len(one) > JOIN_BYTES:
-            buffers.append(b"".join(waiting))
+            yield b"".join(waiting)
             waiting, size = [], 0
         waiting.append(one)
         size += len(one)
     if waiting:
-        buffers.append(b"".join(waiting))
-    return buffers
+        yield b"".join(waiting)
 
 
 def dial(settings: RedisSettings, stop: Stop, *, node: bool = False) -> Wire:

@@ -184,6 +184,7 @@ def _parallel(results: Results) -> list[Figure]:
     return [
         _derived("shards_followed_cpu", "4 shards load and follow as many changes as rows, total CPU",
                  told["followed_cpu"], whole, 1.15),
+        _derived("shards_following_cpu", "the following alone", told["following_cpu"], whole),
         _derived("shards_cpu", "first load in 4 shards at once, total CPU", told["cpu"], whole),
         _derived("shards_serial_cpu", "one after another, total CPU", told["serial_cpu"], whole),
         _derived("shards_rows_cpu", "the same without the starts", told["rows_cpu"], whole),

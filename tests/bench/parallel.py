@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 from tests.bench.measure import ROOT, BenchError, Sample
@@ -47,14 +48,15 @@ def measure_shards(world: World) -> None:
         "cpu": cut_s / whole_s,
         "serial_cpu": serial_s / whole_s,
         "rows_cpu": max(0.0, serial_s - SHARDS * idle_s) / max(0.001, whole_s - idle_s),
-        "followed_cpu": followed[SHARDS] / followed[1],
+        "followed_cpu": sum(followed[SHARDS]) / sum(followed[1]),
+        "following_cpu": followed[SHARDS][1] / max(0.01, followed[1][1]),
         "seconds": median(one.seconds for one in cut) / median(one.seconds for one in whole),
         "whole_cpu_s": whole_s,
         "cut_cpu_s": cut_s,
         "serial_cpu_s": serial_s,
         "idle_cpu_s": idle_s,
-        "whole_followed_cpu_s": followed[1],
-        "cut_followed_cpu_s": followed[SHARDS],
+        "whole_followed_cpu_s": sum(followed[1]),
+        "cut_followed_cpu_s": sum(followed[SHARDS]),
     }
 
 
@@ -72,8 +74,9 @@ def _cpu_s(sample: Sample) -> float:
     return sample.user_s + sample.system_s
 
 
-def _load_and_follow(world: World, commands: list[list[str]]) -> float:
-    """Return the CPU seconds of processes that load the view together and follow it until all has changed once."""
+def _load_and_follow(world: World, commands: list[list[str]]) -> tuple[float, float]:
+    """Return the CPU seconds of processes that load the view together and follow it until all has changed once: until
+    they had loaded it, and from then on."""
     client = world.clients[PLAIN]
     client.flushdb()
     following = [
@@ -82,7 +85,9 @@ def _load_and_follow(world: World, commands: list[list[str]]) -> float:
     ]
     used_s = 0.0
     try:
+        _await(lambda: int(client.dbsize()) >= world.source.rows(), following)  # no other client: they would spare it
         _await(lambda: _loaded(world) == len(commands), following)
+        loading_s = sum(map(_used_s, following))
         for part in range(CHANGES):
             world.update_part(CHANGES, part)
         world.source.execute(f"INSERT INTO t SELECT 'mark' || n, 'x' FROM generate_series(1, {MARKS}) AS n")
@@ -96,7 +101,13 @@ def _load_and_follow(world: World, commands: list[list[str]]) -> float:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             used_s += usage.ru_utime + usage.ru_stime
-    return used_s
+    return loading_s, used_s - loading_s
+
+
+def _used_s(process: subprocess.Popen[bytes]) -> float:
+    """CPU seconds of a process so far (proc(5): utime and stime follow the name, which may contain anything)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _await(done: Callable[[], bool], following: list[subprocess.Popen[bytes]]) -> None:

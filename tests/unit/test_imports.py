@@ -31,7 +31,7 @@ def imported(arguments: list[str], folder: Path, config: str | None = None) -> t
         if not name.startswith(("RECONCILE_", "REDIS_", "MATERIALIZE_", "COVERAGE_"))
     }
     result = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "reconcile.cli", *arguments],
+        [sys.executable, "-X", "importtime", "-m", "reconcile", *arguments],
         cwd=folder,
         env=environ,
         capture_output=True,

@@ -134,7 +134,7 @@ class _Story:
         click.echo(f"$ reconcile {' '.join(arguments)}")
         started = time.monotonic()
         process = subprocess.run(
-            [sys.executable, "-m", "reconcile.cli", *arguments, "--config", str(self._directory / "config.yaml")],
+            [sys.executable, "-m", "reconcile", *arguments, "--config", str(self._directory / "config.yaml")],
             check=False,
             timeout=120,
         )

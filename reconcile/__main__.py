@@ -1,4 +1,4 @@
-"""python -m reconcile.cli"""
+"""python -m reconcile"""
 
 from reconcile.cli import main
 
