@@ -107,7 +107,7 @@ def test_more_rows_without_a_value_than_a_load_can_hold(rig: Rig, monkeypatch: p
     rig.source.execute("INSERT INTO t SELECT 'k' || n, NULL FROM generate_series(1, 100) AS n")
     rig.source.execute("INSERT INTO t SELECT 'v' || n, 'x' FROM generate_series(1, 100) AS n")
     ended = rig.run()
-    assert (ended.code, len(list(rig.client.scan_iter("p:*")))) == (0, 100), ended.told
+    assert (ended.code, len(set(rig.client.scan_iter("p:*")))) == (0, 100), ended.told
     assert any("too many rows without a value to load" in warning for warning in ended.view.warnings)
     assert rig.run("verify").code == 0
 
