@@ -82,12 +82,6 @@ class Base(ABC):
         """The commands with which runs write this layout."""
         return self._layout.verbs if self._layout.new_by_itself else self._layout.verbs | {"EXISTS"}
 
-    def _make_way(self, write: Write) -> None:
-        """Refuse what must not be written, and wait until the write may begin."""
-        self.admit(write.puts, write.deletes)
-        if self._throttle is not None:
-            self._throttle.before(len(write.puts) + len(write.deletes))
-
     @property
     def _layout(self) -> Layout:
         return self._reader.layout
@@ -276,15 +270,18 @@ class Base(ABC):
 
     def send(self, write: Write) -> Outcome | None:
         """See port."""
+        self.admit(write.puts, write.deletes)
+        carry_out = self._prepared(write)
         before = self.settle()
         if before is not None and before.collided:
             return before
         self._armed.check()
-        self._make_way(write)
+        if self._throttle is not None:
+            self._throttle.before(len(write.puts) + len(write.deletes))
         if write.only_new and not self._layout.new_by_itself and any(self.exist(list(write.puts))):
             self._collided = True
         else:
-            self._carry_out(write)
+            carry_out()
         return before
 
     def settle(self) -> Outcome | None:
@@ -295,8 +292,9 @@ class Base(ABC):
         return self._settled()
 
     @abstractmethod
-    def _carry_out(self, write: Write) -> None:
-        """Send a write that may be sent; none is under way."""
+    def _prepared(self, write: Write) -> Callable[[], None]:
+        """Do what can be done while Redis is still at work on the write before. Return what sends this one, to be
+        called when none is under way."""
 
     @abstractmethod
     def _settled(self) -> Outcome | None:

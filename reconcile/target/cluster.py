@@ -7,6 +7,9 @@ state's slot   MULTI records, HSET state, marks EXEC
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from reconcile.target import commands as written
 from reconcile.target import fences, lease
 from reconcile.target.base import Base
@@ -34,10 +37,12 @@ class Cluster(Base):
         self._data = []
         return right
 
-    def _carry_out(self, write: Write) -> None:
+    def _prepared(self, write: Write) -> Callable[[], None]:
+        return partial(self._carry_out, write, self._by_node(write))
+
+    def _carry_out(self, write: Write, by_node: dict[int, NodeWrite]) -> None:
         fence = self._armed
         assert self._fences is not None
-        by_node = self._by_node(write)
         state = write.state
         some = list(written.records(self._names, write))
         if by_node:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from reconcile.target import commands as written
 from reconcile.target.base import Base
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
 from reconcile.target.port import Outcome, Write
-from reconcile.target.wire import Command
+from reconcile.target.wire import Command, pack
 
 
 class Single(Base):
@@ -22,12 +22,18 @@ class Single(Base):
     def _take(self, names: Names, right: Right) -> Right:
         return right
 
-    def _carry_out(self, write: Write) -> None:
+    def _prepared(self, write: Write) -> Callable[[], None]:
         head = [*written.unlinks(write.deletes)]
         puts = self._layout.write(write.puts, only_new=write.only_new)
+        if self._armed.ticket is not None:
+            puts = [pack(command) for command in puts]
         tell = write.only_new and self._layout.new_by_itself
-        self._puts = range(len(head), len(head) + len(puts)) if tell else range(0)
-        self._armed.transact([*head, *puts, *self._rest(write)], write.state)
+
+        def carry_out() -> None:
+            self._puts = range(len(head), len(head) + len(puts)) if tell else range(0)
+            self._armed.transact([*head, *puts, *self._rest(write)], write.state)
+
+        return carry_out
 
     def _rest(self, write: Write) -> Iterator[Command]:
         if self.range.ownership == "remembered":

@@ -22,7 +22,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from hiredis import pack_command
 from redis.connection import Connection
@@ -49,6 +49,15 @@ minutes, while Redis (timeout) and proxies hang up on those who are silent."""
 
 NAME: Command = ("CLIENT", "SETNAME", "reconcile")
 """So that CLIENT LIST shows whose connection it is."""
+
+
+class Packed(NamedTuple):
+    """A command packed ahead; sent like any other."""
+
+    verb: str
+    key: Arg
+    """Its first."""
+    data: bytes
 
 
 class Ticket:
@@ -128,7 +137,7 @@ class Wire:
 
         Redis receives the first while the next are packed.
         """
-        for buffer in _joined(map(pack_command, commands)):  # type: ignore[arg-type]
+        for buffer in _joined(map(_bytes_of, commands)):
             ticket.size_bytes += len(buffer)
             self.bytes_sent += len(buffer)
             yield buffer
@@ -238,6 +247,15 @@ class Wire:
         self.broken = True  # redis-py would open it again for a PING
         with contextlib.suppress(RedisError, OSError):
             self._connection.disconnect()  # type: ignore[no-untyped-call]
+
+
+def pack(command: Command) -> Packed:
+    """Pack a command that has a key."""
+    return Packed(str(command[0]), command[1], _bytes_of(command))
+
+
+def _bytes_of(command: Command) -> bytes:
+    return command.data if isinstance(command, Packed) else pack_command(command)  # type: ignore[arg-type]
 
 
 def _takes_more(sock: socket.socket) -> bool:

@@ -150,6 +150,20 @@ def test_keys_of_our_own_are_refused(place: Place, key: bytes) -> None:
         assert target.exist([b"a"]) == [False]
 
 
+def test_what_is_refused_leaves_the_write_before_under_way(place: Place) -> None:
+    """It is judged, and packed, while Redis is still at work on that one, whose outcome can be had as ever."""
+    with place.armed(key_prefix="", dedicated=True) as target:
+        applier_of(target, Pending("snapshot", 1)).mark()
+        target.send(Write(puts={b"a": b"1"}))
+        with pytest.raises(DataError):
+            target.send(Write(puts={b"reconcile:{orders}:lease": b""}))
+        assert target.settle() is not None
+        target.send(Write(puts={b"b": b"2"}))
+        target.send(Write(puts={b"c": b"3" * 100_000, b"d": b""}, deletes=[b"a"]))
+        target.settle()
+        assert target.values([b"a", b"b", b"c", b"d"]) == [None, b"2", b"3" * 100_000, b""]
+
+
 # -- the lease and the fence ---------------------------------------------------------------------------------------
 
 
