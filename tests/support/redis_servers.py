@@ -127,12 +127,16 @@ def evict(client: redis.Redis, policy: str, size: int) -> int:
     Returns how many it has dropped since it started; it drops no more afterwards.
     """
     limit: dict[str, str] = client.config_get("maxmemory")  # type: ignore[assignment]
-    dropped = int(client.info("stats")["evicted_keys"])  # type: ignore[index]
+
+    def counted(section: str, name: str) -> int:
+        return int(client.info(section)[name])  # type: ignore[index]
+
+    before = counted("stats", "evicted_keys")
     client.config_set("maxmemory-policy", policy)
-    client.config_set("maxmemory", int(client.info("memory")["used_memory"]) - size)  # type: ignore[index]
+    client.config_set("maxmemory", counted("memory", "used_memory") - size)
     deadline = time.monotonic() + 10
-    while int(client.info("stats")["evicted_keys"]) == dropped:  # type: ignore[index]
+    while counted("stats", "evicted_keys") == before:
         assert time.monotonic() < deadline, "nothing was evicted"
         client.set("foreign", "x")
     client.config_set("maxmemory", limit["maxmemory"])  # before counting, as a server goes on evicting between commands
-    return int(client.info("stats")["evicted_keys"])  # type: ignore[index]
+    return counted("stats", "evicted_keys")
