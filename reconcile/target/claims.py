@@ -18,7 +18,7 @@ from reconcile.errors import SafetyStop, Unavailable, UsageError
 from reconcile.target.names import ANY_STATE, CLAIMS, Names, tag_of_state
 from reconcile.target.nodes import Nodes
 from reconcile.target.reader import scan
-from reconcile.target.translation import checked
+from reconcile.target.translation import checked, of_another_type
 from reconcile.target.wire import Command, Wire
 
 ATTEMPTS = 10
@@ -130,7 +130,7 @@ class Claims:
     def _decoded(self, reply: Any) -> dict[str, Range]:
         """Return the hash's claims, from its fields and values. Fields that hold something else are ignored."""
         if isinstance(reply, RedisError):
-            if str(reply).startswith("WRONGTYPE"):
+            if of_another_type(reply):
                 raise SafetyStop(
                     f"{CLAIMS.decode()} is not a hash: something else wrote to it",
                     hint=f"DEL {CLAIMS.decode()}; the next run rebuilds it from the states",

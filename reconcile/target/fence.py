@@ -29,7 +29,7 @@ from reconcile.target import commands as written
 from reconcile.target import lease
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
-from reconcile.target.translation import checked, translate
+from reconcile.target.translation import checked, of_another_type, translate
 from reconcile.target.wire import Command, Ticket, Wire
 
 
@@ -121,7 +121,7 @@ class Fence:
             doubted = replace(self.state, pending=pending.after(self.state, "lose", until))
             self.transact([("DEL", self._names.fingerprints)], doubted)
             self.settle()
-        kind = StateError if str(error).startswith("WRONGTYPE") else ReconcileError
+        kind = StateError if of_another_type(error) else ReconcileError
         return kind(
             f"Redis refused one command of a transaction, on {name_of(key)}: {reason.message}",
             hint="if it is one of reconcile's own keys, something else overwrote it: delete it; the next run compares "

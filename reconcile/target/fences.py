@@ -29,7 +29,7 @@ from reconcile.target import lease
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
 from reconcile.target.primaries import Primaries
-from reconcile.target.translation import checked, own_words
+from reconcile.target.translation import checked, of_another_type, own_words
 from reconcile.target.wire import Arg, Command, Ticket
 
 logger = logging.getLogger(__name__)
@@ -276,7 +276,7 @@ def _transact(primaries: Primaries, names: Names, token: int, some: list[Command
 
 def _fields(reply: Any) -> dict[bytes, bytes]:
     """Return the fields of a hash; none if the key holds something else."""
-    if isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE"):
+    if of_another_type(reply):
         return {}
     checked([reply])
     return dict(zip(reply[::2], reply[1::2], strict=True))

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from reconcile.core import state as states
 from reconcile.errors import LeaseHeld, LeaseLost, StateError
 from reconcile.target.names import Names
-from reconcile.target.translation import checked, printable, translate
+from reconcile.target.translation import checked, of_another_type, printable, translate
 from reconcile.target.wire import Command, Wire
 
 LONGEST_MS = 3_600_000
@@ -135,7 +135,7 @@ def _take(wire: Wire, names: Names, lease_ms: int, owner: bytes, *, reset: bool)
 
 def division_of(reply: bytes | RedisError | None, view: str) -> int:
     """Return the number of shards a view is cut into. Raises StateError for anything that reconcile does not write."""
-    if isinstance(reply, RedisError) and not str(reply).startswith("WRONGTYPE"):
+    if isinstance(reply, RedisError) and not of_another_type(reply):
         raise translate(reply)
     if reply is None:
         return 1
@@ -182,7 +182,7 @@ def release(wire: Wire, names: Names, owner: bytes) -> None:
 def holder(wire: Wire, names: Names) -> tuple[str, int] | None:
     """Return the lease's (owner, milliseconds left); None when it is free, or no run can have made it."""
     owner, left_ms = wire.send([("GET", names.lease), ("PTTL", names.lease)]).replies()
-    if isinstance(owner, RedisError) and str(owner).startswith("WRONGTYPE"):
+    if of_another_type(owner):
         return None
     owner, left_ms = checked([owner, left_ms])
     if owner is None or left_ms == -1 or left_ms > LONGEST_MS:
@@ -211,6 +211,6 @@ def lost(view: str) -> LeaseLost:
 
 
 def _not_a_state(error: RedisError, names: Names) -> Exception:
-    if str(error).startswith("WRONGTYPE"):
+    if of_another_type(error):
         return states.corrupt(names.view, "it is not a hash")
     return translate(error)

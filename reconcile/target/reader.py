@@ -7,8 +7,6 @@ from binascii import crc32
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from reconcile.core.ownership import Range
 from reconcile.errors import StateError, Unavailable
 from reconcile.target.layouts import Layout
@@ -16,7 +14,7 @@ from reconcile.target.names import Names
 from reconcile.target.nodes import Nodes
 from reconcile.target.pace import MEASURED_KEYS, PAGE_KEYS, Pace, cut
 from reconcile.target.port import Page
-from reconcile.target.translation import checked
+from reconcile.target.translation import checked, of_another_type
 from reconcile.target.wire import Command, Ticket, Wire
 
 NAMES_COUNT = 4000
@@ -199,7 +197,7 @@ def scan(wire: Wire, pattern: bytes, count: int, verb: Command = ("SCAN",)) -> I
 
 def _of_set(name: Any, reply: Any) -> Any:
     """Return what a set of remembered names told. Raises StateError if something else is in its place."""
-    if isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE"):
+    if of_another_type(reply):
         raise StateError(
             f"{name.decode()} is not a set: something else wrote it, so names of this view's keys are lost",
             hint="delete that key, then run reconcile snapshot --deep: keys whose rows have gone since are nobody's",

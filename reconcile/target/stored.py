@@ -12,7 +12,7 @@ from reconcile.core.digest import Fingerprints
 from reconcile.core.state import State
 from reconcile.target.names import Names
 from reconcile.target.port import Stored
-from reconcile.target.translation import translate
+from reconcile.target.translation import of_another_type, translate
 from reconcile.target.wire import Command
 
 
@@ -47,7 +47,7 @@ def parse(replies: Sequence[Any], view: str, legacy: bytes | None) -> Stored:
 def decoded(reply: Any, view: str) -> State | None:
     """Return the state, from the reply to HGETALL. Raises StateError."""
     if isinstance(reply, RedisError):
-        if str(reply).startswith("WRONGTYPE"):
+        if of_another_type(reply):
             raise state.corrupt(view, "it is not a hash")
         raise translate(reply)
     texts = [part.decode("utf-8", "replace") for part in reply]

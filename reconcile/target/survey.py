@@ -28,7 +28,7 @@ from reconcile.target.nodes import guarded
 from reconcile.target.opening import open_nodes
 from reconcile.target.primaries import Primaries
 from reconcile.target.reader import scan
-from reconcile.target.translation import MAX_TEXT, checked, translate
+from reconcile.target.translation import MAX_TEXT, checked, of_another_type, translate
 from reconcile.target.wire import Command, Wire
 
 SCRATCH_MS = 10_000
@@ -142,7 +142,7 @@ class Survey:
         (reply,) = wire.send([("HGETALL", CLAIMS)]).replies()
         if isinstance(reply, NoPermissionError):
             return None
-        if isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE"):
+        if of_another_type(reply):
             raise ReconcileError(
                 "reconcile:{claims} is not a hash: something else wrote it", hint="DEL reconcile:{claims}"
             )

@@ -66,6 +66,11 @@ def checked(replies: Sequence[Any]) -> list[Any]:
     return list(replies)
 
 
+def of_another_type(reply: Any) -> bool:
+    """Whether a reply says that its key holds another type than the command is for."""
+    return isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE")
+
+
 def printable(text: str) -> str:
     """Return text from a server without control characters, which would act on the terminal, cut at MAX_TEXT."""
     return re.sub(_CONTROL, "?", text)[:MAX_TEXT]
