@@ -33,6 +33,7 @@ _ROW = (
     "md5(n::text) || md5((n + 1)::text) || md5((n + 2)::text) || substr(md5((n + 3)::text), 1, 4)"
 )
 """20 bytes of key, 100 bytes of value."""
+_KEY_CHARS = 20
 _NEW_VALUE = "md5(value) || substr(value, 33)"
 
 _AWK = r"""{k="p:"$1; printf "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", length(k), k, length($2), $2}"""
@@ -119,7 +120,8 @@ class World:
     def update_suffix(self, at_most: int, part: int) -> None:
         """New values for a hundredth of the rows, or as few of them as at_most; other parts are other keys."""
         digits = max(2, len(str(self.rows // at_most - 1)))
-        self._changed(f"UPDATE t SET value = {_NEW_VALUE} WHERE key LIKE '%{part:0{digits}d}'", self.rows // 10**digits)
+        where = f"substr(key, {_KEY_CHARS + 1 - digits}) = '{part:0{digits}d}'"
+        self._changed(f"UPDATE t SET value = {_NEW_VALUE} WHERE {where}", self.rows // 10**digits)
 
     def add_marked(self, count: int) -> None:
         """Rows that nothing but update_marked changes."""

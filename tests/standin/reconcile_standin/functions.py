@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from reconcile_standin import operators, types
 from reconcile_standin.problem import SqlError
-from reconcile_standin.typed import Hash, Modulo, Pick, Typed, cast, constant, known, unify
+from reconcile_standin.typed import Hash, Modulo, OrElse, Pick, Typed, cast, constant, known, unify
 from reconcile_standin.types import BOOL, BYTEA, FLOAT8, INT4, INT8, JSONB, NUMERIC, TEXT, TIMESTAMPTZ, UINT4, UINT8
 
 if TYPE_CHECKING:
@@ -142,7 +142,11 @@ def _coalesce(args: Args) -> Typed:
     items = unify(args)
     if len(items) == 1:
         return items[0]
-    return Typed(f"coalesce({','.join(i.sql for i in items)})", items[0].type)
+    first, second = items[0], items[1]
+    vector = None
+    if isinstance(first.vector, Hash | Modulo) and first.type.is_integer and len(items) == 2:
+        vector = OrElse(first.vector, second.constant) if isinstance(second.constant, int) else None
+    return Typed(f"coalesce({','.join(i.sql for i in items)})", first.type, vector)
 
 
 def _extreme(engine: str) -> Callable[[Args], Typed]:

@@ -6,7 +6,7 @@ import re
 
 from reconcile_standin import types
 from reconcile_standin.problem import SqlError
-from reconcile_standin.typed import Hash, Mask, Modulo, OneOf, Pick, Typed, cast, known, unify
+from reconcile_standin.typed import Hash, Mask, Modulo, OneOf, OrElse, Pick, Typed, cast, known, unify
 from reconcile_standin.types import BOOL, BYTEA, JSONB, TEXT, UINT8
 
 _NO_MATCH = "No operator matches the given name and argument types. You might need to add explicit type casts."
@@ -97,6 +97,8 @@ def _picked(op: str, left: Typed, right: Typed) -> Mask | OneOf | None:
         return None
     if isinstance(left.vector, Pick):
         return Mask(left.vector, number)
+    if isinstance(left.vector, OrElse):
+        return OneOf(left.vector.of, (number,), nulls=number == left.vector.number)
     # Only numbers: text of a hash keeps its vector too, but compares as text.
     if isinstance(left.vector, Hash | Modulo) and left.type.is_number:
         return OneOf(left.vector, (number,))
@@ -109,7 +111,8 @@ def one_of(operand: Typed, items: list[Typed]) -> Typed:
     sql = _in_list([p.sql for p in parts])
     vectors = [p.vector for p in parts if isinstance(p.vector, OneOf)]
     if len(vectors) == len(parts):
-        return Typed(sql, BOOL, OneOf(vectors[0].of, tuple(v.numbers[0] for v in vectors)))
+        numbers, nulls = tuple(v.numbers[0] for v in vectors), any(v.nulls for v in vectors)
+        return Typed(sql, BOOL, OneOf(vectors[0].of, numbers, nulls))
     return Typed(sql, BOOL)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _FILE = "standin.sqlite3"
 _COMPACT_ROWS = 100_000
+# Under writer after writer the ticker hardly ever gets the lock: then a writer has to do it.
+_COMPACT_AT_LEAST_EVERY_S = 1.0
 
 
 def table_name(item: Item) -> str:
@@ -49,6 +52,7 @@ class Store:
         latest = self.writer.all("SELECT max(ts) FROM commits")[0][0] or 0
         self.clock = Clock(max(int(saved.get("read_ts", 0)), latest) + 1)
         self._columns: dict[str, Columns] = {}
+        self._compacted_at = time.monotonic()
         self.sessions: dict[int, str] = {}
         """Those of clients: process id → role."""
         for item in self.catalog.items.values():
@@ -103,6 +107,8 @@ class Store:
                 self.writer.execute("ROLLBACK")
                 raise
             self.clock.publish(ts, changed)
+            if time.monotonic() > self._compacted_at + _COMPACT_AT_LEAST_EVERY_S:
+                self.compact()
             return ts
 
     def insert_query(self, item: Item, sql: str, binds: Mapping[str, Any], ts: int) -> int:
@@ -179,6 +185,7 @@ class Store:
     def compact(self) -> None:
         """Drop rows nobody can see any more, a bounded number at a time."""
         with self.lock:
+            self._compacted_at = time.monotonic()
             tables = [i for i in list(self.catalog.items.values()) if i.kind == "table"]
             needed = {item.id: self.needed(item) for item in tables}
             for item in tables:

@@ -43,14 +43,23 @@ class Mask:
 
 
 @dataclass(frozen=True, slots=True)
+class OrElse:
+    """coalesce(hash, number): not a value by itself either."""
+
+    of: Hash | Modulo
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class OneOf:
-    """hash IN (numbers), hash = number"""
+    """hash IN (numbers), hash = number, coalesce(hash, number) = number. nulls: whether NULL satisfies it too."""
 
     of: Hash | Modulo
     numbers: tuple[int, ...]
+    nulls: bool = False
 
 
-Vector = Hash | Modulo | Pick | Mask | OneOf
+Vector = Hash | Modulo | Pick | Mask | OrElse | OneOf
 
 
 class _NoConstant:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reconcile_standin.problem import SqlError
-from reconcile_standin.typed import Hash, Mask, Modulo, OneOf
+from reconcile_standin.typed import Hash, Mask, Modulo, OneOf, OrElse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +22,7 @@ def hash_of(vector: Vector) -> Hash:
     """The hash an expression starts from."""
     if isinstance(vector, Hash):
         return vector
-    if isinstance(vector, Modulo | OneOf):
+    if isinstance(vector, Modulo | OrElse | OneOf):
         return hash_of(vector.of)
     return hash_of(vector.index if not isinstance(vector, Mask) else vector.pick.index)
 
@@ -36,7 +36,8 @@ def satisfied(vector: Mask | OneOf, hashes: Hashes, valid: Flags) -> Flags:
     """Which rows satisfy a condition on a hash."""
     if isinstance(vector, OneOf):
         wanted = np.array([n for n in vector.numbers if 0 <= n < 2**64], dtype=np.uint64)
-        return np.isin(numbers(vector.of, hashes), wanted) & valid
+        found: Flags = np.isin(numbers(vector.of, hashes), wanted)
+        return np.where(valid, found, vector.nulls)
     values = numbers(vector.pick.index, hashes)
     table = np.frombuffer(vector.pick.mask, dtype=np.uint8) == vector.byte
     outside = (values >= np.uint64(len(table))) & valid
