@@ -38,6 +38,9 @@ class ExitCode(enum.IntEnum):
     HISTORY_LOST = 8
 
 
+INTERRUPTED = 130
+"""128 + SIGINT, as in shells: interrupted before there was anything to save."""
+
 # Several views in one run give several codes; the first of these that occurs is the run's.
 _PRIORITY = (2, 5, 1, 8, 7, 6, 4, 3, 0)
 

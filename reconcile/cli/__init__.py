@@ -6,9 +6,11 @@ that `--help`, usage errors and configuration errors are quick.
 
 from __future__ import annotations
 
+import sys
 from typing import NoReturn
 
 from reconcile import collector
+from reconcile.errors import INTERRUPTED
 
 
 def main() -> NoReturn:
@@ -18,5 +20,7 @@ def main() -> NoReturn:
         from reconcile.cli import entry
 
         entry.main()
+    except KeyboardInterrupt:  # during the imports, most of what a start takes: entry sees to those that come later
+        sys.exit(INTERRUPTED)
     finally:
         collector.leave_out()

@@ -12,10 +12,7 @@ from reconcile import __version__
 from reconcile.cli import inspection, removal, setup, streams, work
 from reconcile.cli.development import Commands
 from reconcile.cli.output import bug, print_error, say
-from reconcile.errors import ExitCode, ReconcileError, UsageError
-
-INTERRUPTED = 130
-"""128 + SIGINT, as in shells: interrupted before there was anything to save."""
+from reconcile.errors import INTERRUPTED, ExitCode, ReconcileError, UsageError
 
 
 class _Guarded(Commands):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.support.command import Command
@@ -57,3 +62,12 @@ def test_what_a_mode_cannot_do_is_refused_before_anything_is_connected(
     command.config["redis"]["url"] = "redis://127.0.0.1:1/0"
     report = command(*words, expect=2).report
     assert words[1] in report["error"]["message"]
+
+
+def test_interrupted_while_it_starts(tmp_path: Path) -> None:
+    """Ctrl-C while modules are imported: 130 as in shells, without a traceback."""
+    (tmp_path / "click.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "reconcile", "status"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **paths})
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
