@@ -20,6 +20,9 @@ Value = None | int | float | str | bytes
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICRO = dt.timedelta(microseconds=1)
+_CYCLE_YEARS, _CYCLE_MICROS = 400, 146_097 * 86_400_000_000
+"""After these the calendar repeats itself: by them, years that Python does not know are those that it knows."""
+_FIRST = (dt.datetime(1, 1, 1, tzinfo=dt.UTC) - _EPOCH) // _MICRO
 
 
 def invalid(type_name: str, text: str, detail: str = "") -> SqlError:
@@ -82,7 +85,7 @@ def _parse_bytea(text: str) -> Value:
 
 _TIMESTAMP = re.compile(
     r"^\s*(\d{4,})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2})(\.\d+)?)?)?"
-    r"\s*(Z|UTC|[+-]\d{1,2}(?::?\d{2})?)?\s*$",
+    r"\s*(Z|UTC|[+-]\d{1,2}(?::?\d{2})?)?\s*(BC)?\s*$",
     re.IGNORECASE,
 )
 
@@ -93,8 +96,9 @@ def _moment(text: str, zoned: bool, type_name: str) -> int:
         raise invalid(type_name, text)
     year, month, day, hour, minute, second = (int(g or 0) for g in match.groups()[:6])
     micros = round(float(match[7] or 0) * 1e6)
+    cycles, year = divmod((1 - year if match[9] else year) - 1, _CYCLE_YEARS)
     try:
-        moment = dt.datetime(year, month, day, hour, minute, second, tzinfo=dt.UTC)
+        moment = dt.datetime(year + 1, month, day, hour, minute, second, tzinfo=dt.UTC)
     except ValueError:
         raise invalid(type_name, text) from None
     offset = 0
@@ -103,20 +107,28 @@ def _moment(text: str, zoned: bool, type_name: str) -> int:
         digits = zone[1:].replace(":", "").ljust(2, "0")
         digits = digits if len(digits) in (2, 4) else digits.zfill(4)
         offset = (int(digits[:2]) * 60 + int(digits[2:] or 0)) * (60 if zone[0] == "+" else -60)
-    return (moment - _EPOCH) // _MICRO + micros - offset * 1_000_000
+    return (moment - _EPOCH) // _MICRO + cycles * _CYCLE_MICROS + micros - offset * 1_000_000
 
 
 def _parse_date(text: str) -> Value:
-    return format_timestamp(_moment(text, zoned=False, type_name="date"))[:10]
+    date, _, era = _written(_moment(text, zoned=False, type_name="date"))
+    return date + era
 
 
-def format_timestamp(micros: int) -> str:
-    """'2026-01-02 03:04:05.678', without trailing zeros."""
-    moment = _EPOCH + micros * _MICRO
-    text = moment.strftime("%Y-%m-%d %H:%M:%S")
-    text = text.rjust(19, "0")
-    fraction = moment.microsecond
-    return f"{text}.{fraction:06d}".rstrip("0") if fraction else text
+def _written(micros: int) -> tuple[str, str, str]:
+    """Date, time without trailing zeros, and ' BC' for years before the first."""
+    cycles, rest = divmod(micros - _FIRST, _CYCLE_MICROS)
+    moment = _EPOCH + (rest + _FIRST) * _MICRO
+    year = moment.year + cycles * _CYCLE_YEARS
+    fraction = f".{moment.microsecond:06d}".rstrip("0") if moment.microsecond else ""
+    date = f"{year if year > 0 else 1 - year:04d}-{moment.month:02d}-{moment.day:02d}"
+    return date, moment.strftime("%H:%M:%S") + fraction, "" if year > 0 else " BC"
+
+
+def format_timestamp(micros: int, zone: str = "") -> str:
+    """'2026-01-02 03:04:05.678', '12026-01-02 03:04:05+00', '0044-03-15 12:00:00 BC'."""
+    date, time, era = _written(micros)
+    return f"{date} {time}{zone}{era}"
 
 
 _INTERVAL_PART = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*([a-zA-Z]+)|([+-]?)(\d+):(\d+)(?::(\d+(?:\.\d+)?))?")
@@ -277,7 +289,7 @@ def to_text(type_: Type, value: Value) -> str:
     if name == "timestamp":
         return format_timestamp(value)
     if name == "timestamptz":
-        return format_timestamp(value) + "+00"
+        return format_timestamp(value, "+00")
     return float_text(float(value)) if name in ("float8", "float4") else str(value)
 
 
