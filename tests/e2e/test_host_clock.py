@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.clocks import ahead
 from tests.support.command import Command
 from tests.support.redis_cluster import eventually
 from tests.support.redis_servers import RedisServer
@@ -15,27 +15,15 @@ from tests.support.redis_state import state
 from tests.support.sources import Source
 
 HOUR_S = 3600
-SITE = """
-import os, time
-now, now_ns, ahead_s = time.time, time.time_ns, int(os.environ["AHEAD_S"])
-time.time = lambda: now() + ahead_s
-time.time_ns = lambda: now_ns() + ahead_s * 10**9
-"""
 
 
 @pytest.fixture
-def skewed(command: Command, source: Source, tmp_path: Path) -> Command:
+def skewed(command: Command, source: Source) -> Command:
     """200 rows in Redis; commands that are given AHEAD_S start with that clock."""
-    (tmp_path / "sitecustomize.py").write_text(SITE)
     source.retain_history()
     source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 200) AS n")
     command("run")
     return command
-
-
-def ahead(tmp_path: Path, seconds: int) -> dict[str, str]:
-    """The environment of a host whose clock is ahead."""
-    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]), "AHEAD_S": str(seconds)}
 
 
 def test_the_guard_s_hour_is_not_that_of_the_host(skewed: Command, source: Source, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from tests.faults.history import text
 from tests.faults.io_calls import Died, How, Io, forgetful, one_time_a_read, vanishing
 from tests.support.redis_cluster import Cluster
 from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import entries
 from tests.support.sources import Source
 
 Content = dict[bytes, Any]
@@ -42,16 +43,6 @@ FORMS = {"one": (("key",), ("",)), "two": (("part", "key"), (":", "")), "templat
 PARTS = ["a", "x:y", "5%", "é|3", ""]
 VALUES = ["a", "b", "", "tab\tx", "é☃"]
 FROZEN_S = 120.0
-
-_LOOK = """
-local rows = {}
-for _, key in ipairs(redis.call('KEYS', '*')) do
-  local kind = redis.call('TYPE', key).ok
-  local value = kind == 'string' and redis.call('GET', key) or kind == 'hash' and redis.call('HGETALL', key) or kind
-  rows[#rows + 1] = {key, value, redis.call('PEXPIRETIME', key)}
-end
-return rows
-"""
 
 
 class World:
@@ -164,7 +155,7 @@ class World:
         found = {}
         nodes = self.place.primaries() if isinstance(self.place, Cluster) else [self.client]
         for node in nodes:
-            for key, value, expires_ms in node.eval(_LOOK, 0):
+            for key, (value, expires_ms) in entries(node).items():
                 if 0 <= expires_ms <= self.now_ms():
                     node.delete(key)
                 else:

@@ -55,6 +55,26 @@ def check_manifest(client: redis.Redis, prefix: bytes = b"p:", view: str = "defa
     check_manifest_bytes(stored, owned(client, prefix), state(client, view))
 
 
+Entry = tuple[Any, int]
+"""A string, the pairs of a hash in a list, or the name of another type; and when it expires in milliseconds, or −1."""
+
+_ENTRIES = """
+local rows = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local kind = redis.call('TYPE', key).ok
+  local value = kind == 'string' and redis.call('GET', key) or kind == 'hash' and redis.call('HGETALL', key) or kind
+  rows[#rows + 1] = {key, value, redis.call('PEXPIRETIME', key)}
+end
+return rows
+"""
+
+
+def entries(client: redis.Redis) -> dict[bytes, Entry]:
+    """Everything that a server holds, at one moment."""
+    rows: Any = client.eval(_ENTRIES, 0)
+    return {key: (value, expires_ms) for key, value, expires_ms in rows}
+
+
 @dataclass
 class Stored:
     """Everything a Redis database holds, to be put back quickly."""

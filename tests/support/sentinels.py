@@ -57,6 +57,16 @@ class Watched:
             )
         )
 
+    def rejoin(self) -> None:
+        """After a failover the old primary comes back as the replica of the new one, and all are patient again."""
+        self.servers.reverse()
+        new, old = self.servers
+        old.options = ["--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1", str(new.port)]
+        old.start()
+        eventually(lambda: old.client().info("replication").get("master_link_status") == "up")
+        for port in self.sentinels:
+            self._sentinel(port).execute_command("SENTINEL", "SET", MASTER, "down-after-milliseconds", PATIENT_MS)  # type: ignore[no-untyped-call]
+
 
 @contextlib.contextmanager
 def start_watched(directory: Path) -> Iterator[Watched]:
