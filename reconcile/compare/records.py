@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reconcile.core.digest import RECORD_BYTES
 from reconcile.core.records import Manifest
+from reconcile.core.shards import WHOLE, Shard
 from reconcile.core.state import State
 from reconcile.target.port import Stored, Target
 
 
-def manifest_of(state: State) -> Manifest:
+def manifest_of(state: State, shard: Shard = WHOLE) -> Manifest:
     """Return the state's manifest, with nothing read yet."""
-    return Manifest(state.buckets, state.digest)
+    return Manifest(state.buckets, state.digest, shard)
 
 
 def load(target: Target, manifest: Manifest, wanted: Iterable[int]) -> bool:
@@ -24,4 +24,4 @@ def load(target: Target, manifest: Manifest, wanted: Iterable[int]) -> bool:
 def is_there(stored: Stored) -> bool:
     """Whether a manifest is stored that can belong to the state."""
     state = stored.state
-    return state is not None and bool(state.digest) and stored.manifest_bytes == state.buckets * RECORD_BYTES
+    return state is not None and bool(state.digest) and stored.has_manifest

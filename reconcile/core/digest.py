@@ -47,6 +47,8 @@ time per run.
 
 UNKNOWN = 0
 """The fingerprint of a bucket that has been touched since its fingerprint was taken, or that never had one."""
+EMPTY = bytes(FINGERPRINT_BYTES - 1) + b"\1"
+"""The stored fingerprint of a bucket without rows."""
 
 Normal = NewType("Normal", int)
 """A digest in the form that is compared and stored: count · 2^64 + (Σ r mod 2^64). A plain int is still being added up.

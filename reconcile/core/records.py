@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
 
 from reconcile.core import digest
 from reconcile.core.digest import Fingerprints, Words
+from reconcile.core.shards import WHOLE, Shard
 
 REWRITE_FRACTION = 32
-"""If more than one bucket in this many is wanted or changed, all records are read or written at once: a command for one
-bucket costs both sides as much as some hundred records.
+"""If more than one of a shard's buckets in this many is wanted or changed, all its records are read or written at once:
+a command for one bucket costs both sides as much as some hundred records.
 """
 
 
 class Records(Struct, frozen=True):
-    """Records of one kind to write. whole: all of it, b'' removes it. some: bucket → record."""
+    """Records of one kind to write. whole: those of all buckets, b'' removes them. some: bucket → record."""
 
     whole: bytes | None = None
     some: Mapping[int, bytes] = field(default_factory=dict)
@@ -39,9 +41,10 @@ class Manifest:
     total: the digest over all buckets (added-up form) from the state; a manifest read as a whole must add up to it.
     """
 
-    def __init__(self, buckets: int, total: str) -> None:
-        """total: as the state stores it."""
+    def __init__(self, buckets: int, total: str, shard: Shard = WHOLE) -> None:
+        """total: as the state stores it. shard: the only one that has rows, so that few records are its own."""
         self.buckets = buckets
+        self._own = buckets // shard.n
         self.total = digest.added(digest.Normal(int(total, 16))) if total else 0
         self._some: dict[int, int] = {}
         self._all: Words | None = None
@@ -51,7 +54,7 @@ class Manifest:
         if self._all is not None:
             return []
         missing = [bucket for bucket in wanted if bucket not in self._some]
-        return None if len(missing) * REWRITE_FRACTION > self.buckets else missing
+        return None if len(missing) * REWRITE_FRACTION > self._own else missing
 
     def take(self, records: Mapping[int, bytes] | bytes) -> bool:
         """Add records that were read. Return False if they cannot be the state's; the manifest is unusable then."""
@@ -93,7 +96,7 @@ class Manifest:
 
     def records(self, changed: Collection[int]) -> Records:
         """Return the records of these buckets as absolute values, so that repeating a transaction changes nothing."""
-        if self._all is not None and len(changed) * REWRITE_FRACTION > self.buckets:
+        if self._all is not None and len(changed) * REWRITE_FRACTION > self._own:
             return Records(whole=digest.encode_words(self._all))
         return Records(some={b: digest.encode_manifest([self[b]]) for b in sorted(changed)})
 
@@ -115,9 +118,9 @@ class Manifest:
         return digest.count(self.total)
 
 
-def empty_manifest(buckets: int) -> Manifest:
+def empty_manifest(buckets: int, shard: Shard = WHOLE) -> Manifest:
     """Return the manifest of a view without keys."""
-    manifest = Manifest(buckets, "")
+    manifest = Manifest(buckets, "", shard)
     manifest.take(bytes(buckets * digest.RECORD_BYTES))
     return manifest
 
@@ -132,28 +135,64 @@ def total_text(total: int) -> str:
     return f"{digest.normal(total):032x}"
 
 
-def fingerprint_records(new: Fingerprints | None, stored: Fingerprints | None) -> Records:
-    """Return the records that turn the stored fingerprints into `new`. None: all unknown."""
-    if new == stored:
-        return NO_RECORDS
+def fingerprint_records(
+    new: Fingerprints | None, stored: Fingerprints | None, forgotten: Collection[int] = (), shard: Shard = WHOLE
+) -> Records:
+    """Return the records that turn the stored fingerprints into `new`. None: all unknown.
+
+    forgotten: buckets whose stored fingerprints may meanwhile have been made unknown, or not.
+    """
     if new is None:
-        return Records(whole=b"")
+        return NO_RECORDS if stored is None else Records(whole=b"")
     if stored is not None and len(stored) == len(new):
-        changed = [bucket for bucket, (ours, theirs) in enumerate(zip(new, stored, strict=True)) if ours != theirs]
-        if len(changed) * REWRITE_FRACTION <= len(new):
+        differing = (bucket for bucket, (ours, theirs) in enumerate(zip(new, stored, strict=True)) if ours != theirs)
+        changed = sorted({*differing, *forgotten})
+        if len(changed) * REWRITE_FRACTION <= len(new) // shard.n:
             return Records(some={b: digest.encode_fingerprints(new[b : b + 1]) for b in changed})
     return Records(whole=digest.encode_fingerprints(new))
 
 
-def forget(known: Fingerprints | None, touched: Collection[int]) -> Records:
-    """Clear the touched buckets' fingerprints, in place too: their rows have changed."""
-    if known is None:
+def forget(stored: Fingerprints | None, touched: Collection[int], shard: Shard = WHOLE) -> Records:
+    """Return the records that make the touched buckets' fingerprints unknown: their rows have changed."""
+    if stored is None:
         return NO_RECORDS
+    known = [bucket for bucket in touched if stored[bucket] != digest.UNKNOWN]
+    if len(known) * REWRITE_FRACTION > len(stored) // shard.n:
+        return Records(whole=digest.encode_fingerprints(cleared(stored, known)))
+    return Records(some={bucket: bytes(digest.FINGERPRINT_BYTES) for bucket in sorted(known)})
+
+
+def cleared(stored: Fingerprints, touched: Iterable[int]) -> Fingerprints:
+    """Return the fingerprints as `forget` leaves them."""
+    left = stored[:]
     for bucket in touched:
-        known[bucket] = digest.UNKNOWN
-    if len(touched) * REWRITE_FRACTION > len(known):
-        return Records(whole=digest.encode_fingerprints(known))
-    return Records(some={bucket: bytes(digest.FINGERPRINT_BYTES) for bucket in sorted(touched)})
+        left[bucket] = digest.UNKNOWN
+    return left
+
+
+def of_shard(whole: bytes, size: int, shard: Shard) -> bytes:
+    """Return those of all buckets' records that are stored: the shard's own, that of bucket b at b // n.
+
+    size: bytes of a record, a multiple of 8.
+    """
+    if shard.n == 1:
+        return whole
+    words, step = array("Q", whole), size // 8
+    own = array("Q", bytes(len(whole) // shard.n))
+    for word in range(step):
+        own[word::step] = words[shard.i * step + word :: shard.n * step]
+    return own.tobytes()
+
+
+def of_all(own: bytes, size: int, shard: Shard, other: bytes) -> bytes:
+    """Return the records of all buckets from those of a shard's own. other: what those of other shards are."""
+    if shard.n == 1:
+        return own
+    words, step = array("Q", own), size // 8
+    whole = array("Q", other * (len(own) // size * shard.n))
+    for word in range(step):
+        whole[shard.i * step + word :: shard.n * step] = words[word::step]
+    return whole.tobytes()
 
 
 def surplus_records(surplus: Mapping[int, int]) -> Records:

@@ -8,7 +8,6 @@ from reconcile.config.settings import ViewSettings
 from reconcile.core import schedule
 from reconcile.core.changes import name_of
 from reconcile.core.decide import alternation
-from reconcile.core.digest import RECORD_BYTES
 from reconcile.core.state import Identity, State
 from reconcile.core.times import format_time, frontier_after
 from reconcile.errors import ReconcileError
@@ -66,7 +65,7 @@ def check_state(target: Target, view: ViewSettings, findings: Findings) -> State
     """Report what earlier runs left. Raises StateError."""
     stored = target.stored()
     state = stored.state
-    complete = state is not None and stored.manifest_bytes == state.buckets * RECORD_BYTES
+    complete = state is not None and stored.has_manifest
     if state is None or (state.as_of is None and not complete):
         findings.ok("state", "not synchronised yet: the first run loads everything")
     elif not complete:

@@ -218,7 +218,7 @@ class _KeyExamination:
     def _recorded(self) -> int | None:
         """Return the bucket's digest in the manifest (added-up form); None if there is no valid one."""
         known = self._known
-        if known is None or self._bucket is None or self._stored.manifest_bytes != known.buckets * digest.RECORD_BYTES:
+        if known is None or self._bucket is None or not self._stored.has_manifest:
             return None
         records = self._scene.target.manifest([self._bucket])
         assert isinstance(records, dict)

@@ -65,7 +65,7 @@ def examine(target: Target, session: Session | None, mapping: Mapping | None, st
     else:
         return found
     known = stored.state
-    if known is None or known.as_of is None or stored.manifest_bytes != known.buckets * digest.RECORD_BYTES:
+    if known is None or known.as_of is None or not stored.has_manifest:
         return found
     expected = _expected(target, stored)
     if expected is None:

@@ -80,7 +80,7 @@ class Comparing:
 
     @property
     def _shard(self) -> Shard:
-        return self._run.described.mapping.shard
+        return self._run.shard
 
     @property
     def _buckets(self) -> int:

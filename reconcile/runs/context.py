@@ -14,6 +14,7 @@ from reconcile.compare.sides import Sides
 from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core.framing import EXPIRY_TOLERANCE_MS, split_expiry
 from reconcile.core.guard import Guard, largest
+from reconcile.core.shards import Shard
 from reconcile.core.state import Identity, Peak, State
 from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop, Unavailable
 from reconcile.report.run_report import ViewReport
@@ -97,6 +98,11 @@ class ViewRun(Struct):
         session = self.connections.session(self.stop)
         self.closing.callback(_give_back, session, self.connections, self.report)
         return session
+
+    @property
+    def shard(self) -> Shard:
+        """The part of the view that this run is for."""
+        return self.described.mapping.shard
 
     @property
     def follow_until(self) -> float | None:

@@ -12,13 +12,14 @@ from collections.abc import Collection, Mapping
 from itertools import chain
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from reconcile.compare import records
 from reconcile.core import checkpoint, digest
 from reconcile.core.changes import Changes
 from reconcile.core.checkpoint import Content
 from reconcile.core.guard import mass_delete
-from reconcile.core.records import Manifest, Records, forget
+from reconcile.core.records import Manifest, Records, cleared, forget
 from reconcile.core.state import State
 from reconcile.core.times import MAX_TIMESTAMP, Frontier, frontier_after
 from reconcile.errors import SafetyStop
@@ -76,7 +77,7 @@ class Follower:
         self.subscription = subscription
         self.until = until
         self._repeat = repeat
-        self._manifest = records.manifest_of(run.state)
+        self._manifest = records.manifest_of(run.state, run.shard)
         self.frontier = frontier_after(run.state.as_of or 0)
         """Of what is committed."""
         self._committed_at = -PROGRESS_EVERY_S
@@ -138,11 +139,13 @@ class Follower:
         before = self._manifest.keys
         add_to_manifest(self.run, self._manifest, changes.digests)
         check_deletes(self.run, len(changes.deletes), before, self._manifest.keys)
-        applier = applier_for(self.run, as_of, forget_of(self.run, changes.touched))
+        forgotten = forget(self.run.stored.fingerprints, changes.touched, self.run.shard)
+        applier = applier_for(self.run, as_of, forgotten)
         for key in changes.deletes:
             applier.delete(key)
         applier.put_all(changes.puts.items())
-        commit_range(self.run, applier, self._manifest, self._manifest.records(changes.digests), changes.touched, as_of)
+        write = Write(manifest=self._manifest.records(changes.digests), fingerprints=forgotten)
+        commit_range(self.run, applier, self._manifest.total, write, changes.touched, as_of)
         if not self.run.request.dry_run:
             self._manifest.trim()
         self.frontier, self._committed_at = frontier, time.monotonic()
@@ -155,20 +158,21 @@ def applier_for(run: ViewRun, as_of: int, forgotten: Records) -> Applier:
     return Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
 
 
-def forget_of(run: ViewRun, touched: Collection[int]) -> Records:
-    """Return the records that make the touched buckets' fingerprints unknown."""
-    return forget(run.stored.fingerprints, touched)
+def note_forgotten(run: ViewRun, touched: Collection[int]) -> None:
+    """Note that the fingerprints of these buckets are unknown by now in Redis too."""
+    if run.stored.fingerprints is not None:
+        run.stored.fingerprints = cleared(run.stored.fingerprints, touched)
 
 
 def commit_range(
-    run: ViewRun, applier: Applier, manifest: Manifest, changed: Records, touched: Collection[int], as_of: int
+    run: ViewRun, applier: Applier, total: int, write: Write, touched: Collection[int], as_of: int
 ) -> None:
-    """Write what the applier holds, together with the checkpoint."""
+    """Write what the applier holds, together with records and checkpoint. total: digest of the whole manifest."""
     report, base = run.report, run.state
     assert base.identity is not None
     content = Content(
         base.buckets,
-        manifest.total,
+        total,
         base.identity,
         run.stored.surplus,
         base.surplus_names,
@@ -176,7 +180,8 @@ def commit_range(
         base.companion,
     )
     new: State = checkpoint.reached(base, as_of, content, run.now_ms())
-    applier.finish(Write(manifest=changed, fingerprints=forget_of(run, touched), state=new))
+    applier.finish(replace(write, state=new))
+    note_forgotten(run, touched)
     run.stored.state = new
     run.touched.update(touched)
     report.puts += applier.puts

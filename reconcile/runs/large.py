@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from reconcile.compare import records
 from reconcile.core.changes import Changes
-from reconcile.core.records import NO_RECORDS
+from reconcile.core.records import NO_RECORDS, forget
 from reconcile.core.times import frontier_after
 from reconcile.errors import ResultTooLarge, UsageError
 from reconcile.runs.context import ViewRun
@@ -24,7 +24,7 @@ from reconcile.runs.delta import (
     check_inserts,
     check_vanishing,
     commit_range,
-    forget_of,
+    note_forgotten,
 )
 from reconcile.source.frontiers import SourceClock
 from reconcile.source.reading import Still, check_still
@@ -58,7 +58,7 @@ def apply_range(run: ViewRun, until: int, still: Still, clock: SourceClock, *, r
                     "the changes of a few keys alone do not fit into memory", hint="raise limits.memory_max"
                 ) from None
     touched = [bucket for bucket, is_touched in enumerate(task.touched) if is_touched]
-    commit_range(run, task.applier, task.manifest, task.manifest.records(touched), touched, until)
+    commit_range(run, task.applier, task.manifest.total, Write(manifest=task.manifest.records(touched)), touched, until)
 
 
 class _Range:
@@ -71,7 +71,7 @@ class _Range:
         self._until = until
         self._repeat = repeat
         self._with_deletes: list[int] = []
-        self.manifest = records.manifest_of(run.state)
+        self.manifest = records.manifest_of(run.state, run.shard)
         self.applier = applier_for(run, until, NO_RECORDS)
         self.touched = bytearray(run.state.buckets)
         """1 for buckets whose rows have changed: most of them, and there may be 2^17."""
@@ -82,7 +82,7 @@ class _Range:
         if not records.load(run.target, self.manifest, range(run.state.buckets)):
             raise Doubt("the stored manifest does not match the state")
         before, deletes = self.manifest.keys, 0
-        for part in run.described.mapping.shard.residues(parts):
+        for part in run.shard.residues(parts):
             changes = self._changes((part, parts))
             check_vanishing(run, changes)
             check_inserts(run, changes, repeat=self._repeat)
@@ -102,8 +102,10 @@ class _Range:
     def _forget(self, touched: Collection[int]) -> None:
         """Make the fingerprints of these buckets unknown before anything is written there. Others stay known: what lies
         in their buckets is no leftover of this change, should it be cut short."""
-        if (forgotten := forget_of(self._run, touched)) and not self._run.request.dry_run:
-            self._run.target.send(Write(fingerprints=forgotten))
+        run = self._run
+        if (forgotten := forget(run.stored.fingerprints, touched, run.shard)) and not run.request.dry_run:
+            run.target.send(Write(fingerprints=forgotten))
+        note_forgotten(run, touched)
 
     def delete(self, parts: int) -> None:
         """Delete retracted keys, once the guard has allowed them."""

@@ -129,7 +129,7 @@ def choose_grain(run: ViewRun, companion: CompanionDefinition | None, rows: int,
         return companion.buckets
     if run.view.buckets is not None:
         return run.view.buckets
-    rows *= run.described.mapping.shard.n  # all shards have their share of the same buckets
+    rows *= run.shard.n  # all shards have their share of the same buckets
     return known if known and not digest.outgrown(rows, known) else digest.choose_buckets(rows)
 
 

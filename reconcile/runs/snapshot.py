@@ -29,6 +29,7 @@ from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.records import (
     Manifest,
     Records,
+    cleared,
     empty_manifest,
     fingerprint_records,
     fold_surplus,
@@ -172,7 +173,7 @@ class _Snapshot:
         report.buckets, report.buckets_read, report.deep = scope.grain, len(scope.dirty), scope.everything
         self._load_manifest(scope)
         marked = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
-        mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.changed))
+        mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.changed, run.shard))
         self._applier = Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
         parts = scope.parts(run)
         total = Total(fine=[0] * scope.grain if scope.grain > scope.buckets else None)
@@ -199,7 +200,7 @@ class _Snapshot:
         run = self._run
         if not records.is_there(run.stored) or not self._why.trusted:
             return
-        manifest = records.manifest_of(self._base)
+        manifest = records.manifest_of(self._base, run.shard)
         if records.load(run.target, manifest, scope.dirty):
             self._manifest = manifest
             # Not with a deadline: a part that was repaired counts, however the run ends, and a comparison does not.
@@ -253,11 +254,11 @@ class _Snapshot:
         if scope.grain != scope.buckets or run.request.dry_run or self._applier is None:
             return
         left = {b for b in part.chosen if b in found.explained or b in found.unexplained}
-        known = run.stored.fingerprints
-        if known is None or len(known) != scope.buckets:
-            known = run.stored.fingerprints = digest.same_fingerprint(scope.buckets, UNKNOWN)
+        if (known := run.stored.fingerprints) is None or len(known) != scope.buckets:
+            known = digest.same_fingerprint(scope.buckets, UNKNOWN)
+        known = cleared(known, [b for b in scope.changed if b not in total.wanted])
         if self._manifest is None or self._manifest.buckets != scope.buckets:
-            self._manifest = empty_manifest(scope.buckets)
+            self._manifest = empty_manifest(scope.buckets, run.shard)
         changed = {b: total.wanted[b] + found.explained.get(b, 0) for b in part.chosen}
         written = self._manifest.change(changed)
         for bucket in part.chosen:
@@ -271,7 +272,7 @@ class _Snapshot:
         check_still(self._reading.of_one_view)
         prints, left_over = Records(whole=digest.encode_fingerprints(known)), self._surplus_records(waiting)
         self._applier.finish(Write(manifest=written, fingerprints=prints, surplus=left_over, state=new))
-        run.stored.surplus = waiting
+        run.stored.fingerprints, run.stored.surplus = known, waiting
 
     def _delete_early(self, scope: Scope, total: Total, part: Repaired, found: Surplus) -> None:
         """Delete a part's explained keys at once, unless the guard could object, so that short runs make progress."""
@@ -361,7 +362,7 @@ class _Snapshot:
         surplus_left = fold_surplus({b: one for b, one in elsewhere.items() if b not in total.wanted} | left, buckets)
         write = Write(
             manifest=manifest,
-            fingerprints=fingerprint_records(now, run.stored.fingerprints),
+            fingerprints=fingerprint_records(now, run.stored.fingerprints, scope.changed, run.shard),
             surplus=self._surplus_records(surplus_left),
         )
         self._commit(write, buckets, whole, surplus_left, now, names=total.some_unexplained(), withheld=withheld)
@@ -396,4 +397,4 @@ class _Snapshot:
         report.as_of, report.keys = new.as_of, new.keys
         report.commits += 1
         run.stored.state, run.stored.fingerprints, run.stored.surplus = new, now, left
-        run.stored.manifest_bytes = buckets * digest.RECORD_BYTES
+        run.stored.has_manifest = True

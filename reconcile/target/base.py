@@ -146,7 +146,7 @@ class Base(ABC):
             (reply,) = self._nodes.wire(self._nodes.owner_of(key)).send([("GET", key)]).replies()
             legacy = reply if isinstance(reply, bytes) else None
         replies = ticket.replies() if self._fence is not None else checked(ticket.replies())[-1]
-        found = stored.parse(replies, self.view, legacy)
+        found = stored.parse(replies, self._names, legacy)
         self._read(found.state)
         return found
 
@@ -158,11 +158,12 @@ class Base(ABC):
 
     def manifest(self, buckets: Sequence[int] | None) -> dict[int, bytes] | bytes:
         """See port."""
-        name, size = self._names.manifest, RECORD_BYTES
+        name, size, shard = self._names.manifest, RECORD_BYTES, self._names.shard
         if buckets is None:
             (whole,) = self._home.send([("GET", name)]).replies()
-            return whole if isinstance(whole, bytes) else b""
-        replies = self._home.send([("GETRANGE", name, b * size, (b + 1) * size - 1) for b in buckets]).replies()
+            return stored.manifest(whole, shard)
+        starts = [b // shard.n * size for b in buckets]
+        replies = self._home.send([("GETRANGE", name, start, start + size - 1) for start in starts]).replies()
         return {b: reply if isinstance(reply, bytes) else b"" for b, reply in zip(buckets, replies, strict=True)}
 
     def counters(self) -> Counters:

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from reconcile.core import state as states
 from reconcile.core.digest import FINGERPRINT_BYTES, RECORD_BYTES
-from reconcile.core.records import Records
+from reconcile.core.records import Records, of_shard
+from reconcile.core.shards import Shard
 from reconcile.core.state import Pending, State
 from reconcile.core.times import frontier_after
 from reconcile.target.names import Names
@@ -63,16 +64,21 @@ def remembering(names: Names, puts: Collection[bytes], deletes: Collection[bytes
 
 def records(names: Names, write: Write) -> Iterator[Command]:
     """Yield the commands that store manifest, fingerprints and surplus."""
-    yield from _record(names.manifest, write.manifest, RECORD_BYTES)
-    yield from _record(names.fingerprints, write.fingerprints, FINGERPRINT_BYTES)
-    yield from _record(names.surplus, write.surplus, 0)
+    yield from _records(names.manifest, write.manifest, RECORD_BYTES, names.shard)
+    yield from _records(names.fingerprints, write.fingerprints, FINGERPRINT_BYTES, names.shard)
+    if (surplus := write.surplus.whole) is not None:
+        yield _stored(names.surplus, surplus)
 
 
-def _record(name: bytes, some: Records, size: int) -> Iterator[Command]:
+def _records(name: bytes, some: Records, size: int, shard: Shard) -> Iterator[Command]:
     if some.whole is not None:
-        yield ("SET", name, some.whole) if some.whole else ("DEL", name)
+        yield _stored(name, of_shard(some.whole, size, shard))
     for bucket, record in some.some.items():
-        yield ("SETRANGE", name, bucket * size, record)
+        yield ("SETRANGE", name, bucket // shard.n * size, record)
+
+
+def _stored(name: bytes, whole: bytes) -> Command:
+    return ("SET", name, whole) if whole else ("DEL", name)
 
 
 def state(names: Names, new: State | None, token: int, commit: str) -> Command:

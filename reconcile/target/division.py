@@ -106,11 +106,11 @@ def _arm(wire: Wire, taken: Sequence[tuple[Names, Right]]) -> None:
 def _kept(wire: Wire, names: Names) -> Kept:
     """Return what is stored of a shard. Raises StateError."""
     *replies, manifest = wire.send([*stored.reading(names), ("GET", names.manifest)]).replies()
-    found = stored.parse(replies, names.view, None)
+    found = stored.parse(replies, names, None)
     state = found.state
     if state is None:
         return Kept(None)
-    whole = manifest if isinstance(manifest, bytes) else b""
+    whole = stored.manifest(manifest, names.shard)
     fits = bool(state.digest) and Manifest(state.buckets, state.digest).take(whole)
     return Kept(state, digest.decode_manifest(whole) if fits else None, found.fingerprints, found.surplus)
 

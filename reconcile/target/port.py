@@ -63,14 +63,14 @@ class Outcome(Struct, frozen=True):
 class Stored(Struct):
     """What Redis holds beside the data, read as one consistent set and kept up to date by the run.
 
-    manifest_bytes: length of the stored manifest.
+    has_manifest: whether a manifest for as many buckets as the state says is stored.
     fingerprints: one per bucket, UNKNOWN where a change touched it; None: none stored, or not as many as buckets.
     surplus: bucket → digest (added-up form) of keys that wait for consent.
     legacy_frontier: content of mz-redis-sync's timestamp key; None once reconcile has a state.
     """
 
     state: State | None
-    manifest_bytes: int = 0
+    has_manifest: bool = False
     fingerprints: Fingerprints | None = None
     surplus: dict[int, int] = field(default_factory=dict)
     legacy_frontier: bytes | None = None

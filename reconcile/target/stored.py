@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from reconcile.core import digest, records, state
 from reconcile.core.digest import Fingerprints
+from reconcile.core.shards import Shard
 from reconcile.core.state import State
 from reconcile.target.names import Names
 from reconcile.target.port import Stored
@@ -31,17 +32,24 @@ def at_once(some: list[Command]) -> list[Command]:
     return [("UNWATCH",), ("MULTI",), *some, ("EXEC",)]
 
 
-def parse(replies: Sequence[Any], view: str, legacy: bytes | None) -> Stored:
+def parse(replies: Sequence[Any], names: Names, legacy: bytes | None) -> Stored:
     """Return what the replies to `reading` mean. Raises StateError.
 
     legacy: content of mz-redis-sync's timestamp key; ignored once there is a state, as reconcile then writes that key.
     """
     fields, manifest_bytes, fingerprints, surplus = replies
-    known = decoded(fields, view)
+    known = decoded(fields, names.view)
     if known is None:
         return Stored(None, legacy_frontier=legacy)
-    length = 0 if isinstance(manifest_bytes, RedisError) else manifest_bytes
-    return Stored(known, length, _fingerprints(known, fingerprints), _surplus(known, surplus))
+    fits = manifest_bytes == known.buckets // names.shard.n * digest.RECORD_BYTES
+    return Stored(known, fits, _fingerprints(known, fingerprints, names.shard), _surplus(known, surplus))
+
+
+def manifest(reply: Any, shard: Shard) -> bytes:
+    """Return the records of all buckets, from the reply to GET; b"" if there are none."""
+    if not isinstance(reply, bytes) or len(reply) % digest.RECORD_BYTES:
+        return b""
+    return records.of_all(reply, digest.RECORD_BYTES, shard, bytes(digest.RECORD_BYTES))
 
 
 def decoded(reply: Any, view: str) -> State | None:
@@ -54,10 +62,11 @@ def decoded(reply: Any, view: str) -> State | None:
     return state.decode(dict(zip(texts[::2], texts[1::2], strict=True)), view)
 
 
-def _fingerprints(known: State, stored: Any) -> Fingerprints | None:
-    if not isinstance(stored, bytes) or len(stored) != known.buckets * digest.FINGERPRINT_BYTES:
+def _fingerprints(known: State, stored: Any, shard: Shard) -> Fingerprints | None:
+    size = digest.FINGERPRINT_BYTES
+    if not isinstance(stored, bytes) or len(stored) != known.buckets // shard.n * size:
         return None
-    return digest.decode_fingerprints(stored)
+    return digest.decode_fingerprints(records.of_all(stored, size, shard, digest.EMPTY))
 
 
 def _surplus(known: State, stored: Any) -> dict[int, int]:

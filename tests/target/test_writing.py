@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from reconcile.config.settings import LimitSettings
 from reconcile.core import digest
 from reconcile.core.records import Records, surplus_records
+from reconcile.core.shards import Shard
 from reconcile.core.state import Pending, State
 from reconcile.errors import DataError, LeaseHeld, LeaseLost, ReconcileError, StateError, Unavailable
 from reconcile.target import lease
@@ -44,12 +45,40 @@ def test_a_write_is_data_records_and_state(place: Place) -> None:
         stored = target.stored()
         assert stored.state is not None
         assert (stored.state.as_of, stored.state.keys, stored.state.pending) == (100, 500, None)
-        assert stored.manifest_bytes == 16 * 16
+        assert stored.has_manifest
         manifest = target.manifest(None)
         assert isinstance(manifest, bytes)
         assert digest.total(digest.decode_manifest(manifest)) == int(stored.state.digest, 16)
         assert dict(row for page in target.rows() for row in page) == ROWS
         assert {key for page in target.names() for key in page} == set(ROWS)
+
+
+@pytest.mark.parametrize("i", [0, 2])
+def test_a_shard_stores_the_records_of_its_own_buckets(i: int, place: Place) -> None:
+    """A quarter of the bytes; what is read has every bucket, those of other shards empty."""
+    shard = Shard(i, 4)
+    own = {key: value for key, value in ROWS.items() if shard.owns(key)}
+    fingerprints = digest.same_fingerprint(16, 1)
+    fingerprints[i], fingerprints[i + 4] = 70, 71
+    with place.target(shard=shard) as target:
+        target.acquire(30, owner=b"o", reset=False, divide=True)
+        target.stored()
+        written = replace(whole(own, 100), fingerprints=Records(whole=digest.encode_fingerprints(fingerprints)))
+        write(target, written)
+        change = Write(manifest=Records(some={i + 8: bytes(16)}), fingerprints=Records(some={i + 4: bytes(8)}))
+        write(target, change)
+    sizes = [place.do("STRLEN", place.own(f"{name}:{shard}")) for name in ("manifest", "fingerprints")]
+    assert sizes == [4 * 16, 4 * 8]
+    with place.target(shard=shard) as target:
+        stored = target.stored()
+        assert stored.has_manifest
+        fingerprints[i + 4] = 0
+        assert stored.fingerprints == fingerprints
+        records = target.manifest(None)
+        assert isinstance(records, bytes)
+        digests = digest.decode_manifest(records)
+        assert [b for b, one in enumerate(digests) if one] == [i, i + 4, i + 12]
+        assert target.manifest([i + 4, i + 8]) == {i + 4: records[(i + 4) * 16 : (i + 5) * 16], i + 8: bytes(16)}
 
 
 def test_deletes_and_puts_and_some_records(place: Place) -> None:

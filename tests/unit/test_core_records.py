@@ -14,13 +14,17 @@ from reconcile.core.records import (
     NO_RECORDS,
     Manifest,
     Records,
+    cleared,
     decode_surplus,
     fingerprint_records,
     forget,
+    of_all,
+    of_shard,
     surplus_records,
     total_text,
     whole_manifest,
 )
+from reconcile.core.shards import shards_of
 
 BUCKETS = st.integers(0, 7).map(lambda n: 1 << n)
 ROWS = st.lists(st.integers(0, 2**64 - 1), max_size=4).map(lambda rows: sum(digest.ONE + one for one in rows))
@@ -93,8 +97,34 @@ def test_fingerprints_after_their_records_were_written(data: st.DataObject, buck
     touched = data.draw(st.sets(st.integers(0, buckets - 1)))
     before = digest.encode_fingerprints(new)
     after = carried_out(before, forget(new, touched), digest.FINGERPRINT_BYTES)
-    assert after == digest.encode_fingerprints(new)
-    assert all(new[bucket] == digest.UNKNOWN for bucket in touched)
+    assert before == digest.encode_fingerprints(new), "what is stored has not changed before the records are written"
+    assert after == digest.encode_fingerprints(cleared(new, touched))
+    assert list(cleared(new, touched)) == [digest.UNKNOWN if b in touched else one for b, one in enumerate(new)]
+    assert forget(cleared(new, touched), touched) == NO_RECORDS
+
+
+@given(st.data(), BUCKETS, st.booleans())
+def test_fingerprints_that_may_have_been_forgotten_meanwhile(data: st.DataObject, buckets: int, sent: bool) -> None:
+    """A change that fits one write is not announced by another, which would forget: the end is the same."""
+    prints = st.lists(st.integers(0, 3), min_size=buckets, max_size=buckets).map(lambda of: array("Q", of))
+    new, old = data.draw(prints), data.draw(prints)
+    touched = data.draw(st.sets(st.integers(0, buckets - 1)))
+    before = digest.encode_fingerprints(cleared(old, touched) if sent else old)
+    records = fingerprint_records(new, old, touched)
+    assert carried_out(before, records, digest.FINGERPRINT_BYTES) == digest.encode_fingerprints(new)
+
+
+@given(st.data(), st.integers(0, 4).map(lambda n: 1 << n), st.sampled_from([8, 16]))
+def test_a_shard_stores_its_own_records_only(data: st.DataObject, n: int, size: int) -> None:
+    """And all are there when they are read; each place is that of one bucket."""
+    buckets = n * data.draw(st.sampled_from([1, 2, 8]))
+    other = data.draw(st.binary(min_size=size, max_size=size))
+    own = [data.draw(st.binary(min_size=size, max_size=size)) for _ in range(buckets // n)]
+    for shard in shards_of(n):
+        whole = of_all(b"".join(own), size, shard, other)
+        records = [whole[b * size : (b + 1) * size] for b in range(buckets)]
+        assert records == [own[b // n] if b % n == shard.i else other for b in range(buckets)]
+        assert of_shard(whole, size, shard) == b"".join(own)
 
 
 @given(st.dictionaries(st.integers(0, digest.MAX_BUCKETS - 1), ROWS))
