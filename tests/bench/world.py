@@ -149,12 +149,15 @@ class World:
 
     # -- history -------------------------------------------------------------------------------------------------
 
+    def now(self) -> int:
+        """The source's present."""
+        return self._since_and_now()[1]
+
     def forget(self) -> None:
         """Wait until the source has forgotten the present, and has had time to clear what it forgot."""
-        asked = f"EXPLAIN TIMESTAMP AS JSON FOR {self.source.sql}"
-        now = self._since_and_now(asked)[1]
+        now = self.now()
         deadline = time.monotonic() + PATIENCE_S
-        while self._since_and_now(asked)[0] <= now:
+        while self._since_and_now()[0] <= now:
             if time.monotonic() > deadline:
                 raise BenchError("the source does not forget its history; is RETAIN HISTORY set?")
             time.sleep(0.1)
@@ -162,8 +165,8 @@ class World:
             time.sleep(1.0 + self._dead / COMPACTED_PER_S)
             self._dead = 0
 
-    def _since_and_now(self, asked: str) -> tuple[int, int]:
-        ((text,),) = self.source.execute(asked)
+    def _since_and_now(self) -> tuple[int, int]:
+        ((text,),) = self.source.execute(f"EXPLAIN TIMESTAMP AS JSON FOR {self.source.sql}")
         found = json.loads(text)["determination"]
         return int(found["since"]["elements"][0]), int(found["timestamp_context"]["TimelineTimestamp"]["chosen_ts"])
 
