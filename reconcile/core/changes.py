@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from binascii import crc32
 from collections.abc import Iterable, Sequence, Set
-from itertools import repeat
+from itertools import chain, repeat
 
 from msgspec import Struct, field
 from xxhash import xxh3_64_intdigest
@@ -90,6 +90,12 @@ class Net:
         entries = len(self._added) + len(self._removed) + 2 * len(self._unsettled)
         entries += len(self._digests) + len(self._nulls)
         return self._text_bytes + entries * ENTRY_COST_BYTES
+
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of memory that the largest row to write takes alone."""
+        rows = chain(self._added.items(), ((key, value) for (key, _), (value, _) in self._unsettled.items()))
+        return max((len(key or b"") + len(value or b"") + ENTRY_COST_BYTES for key, value in rows), default=0)
 
     def update(self, keys: Sequence[bytes | None], values: Sequence[bytes | None], diffs: Sequence[bytes]) -> None:
         """Add rows, each with its diff as decimal text. The hot loop of every delta."""

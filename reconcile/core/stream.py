@@ -61,6 +61,11 @@ class UpdateStream:
         return self._open.size_bytes + self._closed.size_bytes
 
     @property
+    def largest_bytes(self) -> int:
+        """Bytes of memory that the largest row to write takes alone."""
+        return max(self._open.largest_bytes, self._closed.largest_bytes)
+
+    @property
     def has_changes(self) -> bool:
         """Whether `take` would return more than a later frontier."""
         return bool(self._closed)

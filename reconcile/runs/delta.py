@@ -36,7 +36,11 @@ PATIENCE_MS = 5000
 
 
 class TooLarge(Exception):  # noqa: N818 - no error: the caller takes another way
-    """More changed at one time than memory can hold."""
+    """More changed at one time than memory can hold. one_row: a single row is, so parts would not help."""
+
+    def __init__(self, *, one_row: bool = False) -> None:
+        super().__init__()
+        self.one_row = one_row
 
 
 class Doubt(Exception):  # noqa: N818 - no error: the caller takes another way

@@ -13,7 +13,7 @@ from reconcile.compare import records
 from reconcile.core.changes import Changes
 from reconcile.core.records import NO_RECORDS, forget
 from reconcile.core.times import frontier_after
-from reconcile.errors import ResultTooLarge, UsageError
+from reconcile.errors import ResultTooLarge
 from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import (
     Doubt,
@@ -40,7 +40,8 @@ READ_AT_MOST_S = 0.2
 def apply_range(run: ViewRun, until: int, still: Still, clock: SourceClock, *, repeat: bool) -> None:
     """Apply the changes of (checkpoint, until] and move the checkpoint there.
 
-    still: asked for each part. repeat: parts of it may be in Redis from an earlier attempt. Raises Doubt, UsageError.
+    still: asked for each part. repeat: parts of it may be in Redis from an earlier attempt. Raises Doubt, or TooLarge
+    if the changes of a few keys alone do not fit into memory.
     """
     parts = FIRST_PARTS
     while True:
@@ -49,14 +50,12 @@ def apply_range(run: ViewRun, until: int, still: Still, clock: SourceClock, *, r
             task.put(parts)
             task.delete(parts)  # a part that fitted may not fit again: how much arrives together differs
             break
-        except (TooLarge, ResultTooLarge):
+        except (TooLarge, ResultTooLarge) as error:
             # What this attempt has done will be done again, equal: from here on this is a repeat.
             repeat = repeat or task.applier.marked
             parts *= 4
-            if parts > MAX_PARTS:
-                raise UsageError(
-                    "the changes of a few keys alone do not fit into memory", hint="raise limits.memory_max"
-                ) from None
+            if parts > MAX_PARTS or (isinstance(error, TooLarge) and error.one_row):
+                raise TooLarge(one_row=True) from None
     touched = [bucket for bucket, is_touched in enumerate(task.touched) if is_touched]
     commit_range(run, task.applier, task.manifest.total, Write(manifest=task.manifest.records(touched)), touched, until)
 
@@ -127,8 +126,9 @@ class _Range:
                 subscription.read(READ_AT_MOST_S, limit)
                 run.stop.check()
                 if subscription.stream.size_bytes > limit and not subscription.finished:
+                    one_row = subscription.stream.largest_bytes > limit
                     subscription.stream.drop()
-                    raise TooLarge
+                    raise TooLarge(one_row=one_row)
         session.close()
         run.report.updates += subscription.stream.updates
         return subscription.stream.take()

@@ -86,7 +86,10 @@ def resume(run: ViewRun, left: Exception) -> Follower | None:
         raise settled_by_snapshot(run, left) from left
     if not isinstance(left, TooLarge | ResultTooLarge):
         raise left
-    _past_too_large(run)
+    try:
+        _past_too_large(run)
+    except TooLarge:
+        raise _too_large(run) from None
     return bring(run)
 
 
@@ -140,6 +143,15 @@ def _delta_only(run: ViewRun) -> Follower | None:
         return _delta(run, decision.as_of, explained)
     except Doubt as doubt:
         raise settled_by_snapshot(run, doubt) from doubt
+    except TooLarge:
+        raise _too_large(run) from None
+
+
+def _too_large(run: ViewRun) -> UsageError:
+    return UsageError(
+        "the changes of a few keys alone do not fit into memory, so a delta cannot apply them",
+        hint=f"raise limits.memory_max, or run: reconcile snapshot --view {run.view.name}",
+    )
 
 
 def settled_by_snapshot(run: ViewRun, doubt: Doubt) -> SafetyStop:

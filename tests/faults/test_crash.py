@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+from binascii import crc32
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from reconcile.errors import ExitCode
 from reconcile.report.run_report import ViewReport
 from reconcile.runs import large, work
 from reconcile.runs.delta import TooLarge
@@ -398,6 +400,28 @@ def test_snapshot_after_a_delta_does_not_trust_what_the_delta_cleared(
     assert not report.deep
     scene.forget_what_was_seen()
     assert scene.check().data[b"p:k7"].decode() == before
+
+
+@pytest.mark.parametrize("mode", ["delta", "run"])
+def test_a_row_too_large_for_memory(mode: str, source: Source, redis_server: RedisServer) -> None:
+    """No number of parts makes it smaller: a delta says so at once, though it may have begun; a run takes a snapshot,
+    after such a delta too."""
+    scene = Scene(source, redis_server, buckets=16)
+    loaded(scene)
+    scene.ok("delta")
+    scene.memory_max_bytes = 4000
+    last = max(scene.check().data, key=lambda key: crc32(key) % large.FIRST_PARTS).decode().removeprefix("p:")
+    scene.write(f"UPDATE t SET value = CASE key WHEN '{last}' THEN '{'large' * 1000}' ELSE value || ' big' END")
+    if mode == "delta":
+        report = scene.execute("delta")
+        assert report.exit_code == ExitCode.USAGE
+        assert report.error is not None
+        assert "a few keys alone do not fit" in report.error.message
+        assert report.source_statements <= 100, "as many parts as there can be were tried"
+        assert '"delta"' in scene.see().state["pending"], "parts before it were not applied"
+    report = scene.ok("run")
+    assert (report.action, report.reason) == ("snapshot", "more changed at one time than memory_max holds")
+    scene.check()
 
 
 def test_changes_too_large_for_memory_while_following(source: Source, redis_server: RedisServer) -> None:
