@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.faults.chaos import commands
+from tests.faults.chaos import commands, oracle
 from tests.faults.chaos.commands import KINDS, SHARDED, Started
 from tests.faults.chaos.views import KEYS, View
 from tests.faults.chaos.worlds import World
@@ -29,6 +29,11 @@ def remove(world: World, running: Running) -> None:
     view = _some(world)
     names = KEYS[view.key_type]
     view.remove(world.execute, world.rng.sample(names, world.rng.choice([1, 2, 5, 12, len(names) // 2])))
+
+
+def change_many(world: World, running: Running) -> None:
+    view = _some(world)
+    world.rng.choice([view.fill, view.fill, view.change_all, view.thin])(world.execute)
 
 
 def replace_view(world: World, running: Running) -> None:
@@ -195,11 +200,17 @@ def overwrite(world: World, running: Running) -> None:
     world.tampered = True
 
 
+def look(world: World, running: Running) -> None:
+    """As a reader does, at any moment."""
+    oracle.check_cut(world)
+
+
 # -- the table ---------------------------------------------------------------------------------------------------
 
 ACTIONS: dict[Callable[[World, Running], None], int] = {
     put: 20,
     remove: 8,
+    change_many: 2,
     replace_view: 1,
     drop_view: 1,
     create_views: 6,
@@ -216,6 +227,7 @@ ACTIONS: dict[Callable[[World, Running], None], int] = {
     signalled(signal.SIGCONT): 6,
     reshard: 1,
     rest: 15,
+    look: 10,
     cut: 3,
     black_hole: 1,
     fault_later: 3,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.chaos.views import View
+import psycopg
+
+from tests.faults.chaos.views import Content, View
 from tests.faults.chaos.worlds import World
 from tests.support.redis_state import Entry
 
@@ -36,11 +39,43 @@ class Difference:
 def compare(world: World) -> dict[str, Difference]:
     """Each view by its name."""
     held = world.look()
-    return {view.name: _difference(world, view, held) for view in world.views}
+    return {view.name: _differences(world, view, held, view.wanted(world.execute)) for view in world.views}
 
 
-def _difference(world: World, view: View, held: dict[bytes, Entry]) -> Difference:
-    wanted = view.wanted(world.execute)
+def check_cut(world: World) -> None:
+    """What a reader may rely on, whatever runs do meanwhile: on one server, while nothing is pending, a view's keys are
+    exactly its content at the checkpoint. Where that can be known: nobody else has written, and the source still knows.
+    """
+    if world.place.is_cluster or world.sharded or world.tampered or world.remade:
+        return
+    for view in world.views:
+        held = world.look()
+        state = _state(view, held)
+        if view.expires or not state.get("as_of") or state["pending"] or state.get("surplus", "0") != "0":
+            continue
+        with contextlib.suppress(psycopg.Error):  # history is lost
+            wanted = view.wanted(world.execute, int(state["as_of"]))
+            wrong = _differences(world, view, held, wanted)
+            assert not wrong, f"{view.name} is not what it was at {state['as_of']}: {wrong}"
+
+
+def _state(view: View, held: dict[bytes, Entry]) -> dict[str, str]:
+    tag = f"{view.namespace}.{view.name}" if view.namespace else view.name
+    pairs, _ = held.get(f"reconcile:{{{tag}}}:state".encode(), ([], -1))
+    texts = [part.decode() for part in pairs]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def check_timestamp_keys(world: World) -> None:
+    """They hold the frontier: the checkpoint and one."""
+    held = world.look()
+    for view in world.views:
+        if view.timestamp_key is not None:
+            frontier = str(int(_state(view, held)["as_of"]) + 1).encode()
+            assert held.get(view.timestamp_key.encode()) == (frontier, -1), view.name
+
+
+def _differences(world: World, view: View, held: dict[bytes, Entry], wanted: Content) -> Difference:
     there = {key: held[key] for key in held if _covers(world, view, key)}
     stale = {key for key in wanted.keys() & there.keys() if not _equal(view, there[key], wanted[key])}
     return Difference(

@@ -99,6 +99,7 @@ class Story:
         world = self.world
         found = oracle.compare(world)
         oracle.check_outside(world)
+        oracle.check_timestamp_keys(world)
         wrong = "\n".join(f"{name}: {difference}" for name, difference in found.items() if difference)
         assert not (clean and wrong), f"Redis is not the view\n{wrong}"
         for namespace in world.namespaces:

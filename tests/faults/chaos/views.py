@@ -34,6 +34,7 @@ YEAR_S = 31_556_952
 UNTIL_S = [None, None, None, -2100 * YEAR_S, -60 * YEAR_S, -30, 4, 3600, 500 * YEAR_S, 10_000 * YEAR_S]
 """When rows expire, from now."""
 SOON_S = 30
+FILLED, MANY = "filled", 2500
 Content = dict[bytes, tuple[Any, int | None]]
 """Redis key → what it holds, and when it expires in milliseconds, if it does."""
 
@@ -144,6 +145,23 @@ class View:
         self.remove(execute, names)
         execute(f"INSERT INTO {self.relation}_rows VALUES {', '.join(rows)}")
 
+    def fill(self, execute: Callable[[str], Any]) -> None:
+        """More rows than fit into a page."""
+        made = {"int": "1000 + n", "text": "'n' || n", "date": "'3000-01-01'::date + n"}[self.key_type]
+        execute(f"DELETE FROM {self.relation}_rows WHERE part = '{FILLED}'")
+        execute(
+            f"INSERT INTO {self.relation}_rows SELECT '{FILLED}', {made}, '{MARK} ' || n, n, NULL "
+            f"FROM generate_series(1, {MANY}) AS n"
+        )
+
+    def change_all(self, execute: Callable[[str], Any]) -> None:
+        """Every row at one time."""
+        execute(f"UPDATE {self.relation}_rows SET a = a || '+', b = -b")
+
+    def thin(self, execute: Callable[[str], Any]) -> None:
+        """Most of what `fill` has made goes again."""
+        execute(f"DELETE FROM {self.relation}_rows WHERE part = '{FILLED}' AND b % 10 <> 0")
+
     def remove(self, execute: Callable[[str], Any], names: list[str]) -> None:
         listed = ", ".join(f"{_text(name)}::{self.key_type}" for name in names)
         execute(f"DELETE FROM {self.relation}_rows WHERE key IN ({listed})")
@@ -158,12 +176,13 @@ class View:
 
     # -- what Redis should hold ----------------------------------------------------------------------------------
 
-    def wanted(self, execute: Callable[[str], list[tuple[Any, ...]]]) -> Content:
-        """Read by plain SQL; rows that have expired are left out."""
+    def wanted(self, execute: Callable[[str], list[tuple[Any, ...]]], as_of: int | None = None) -> Content:
+        """Read by plain SQL, of now or of a time; rows that have expired are left out."""
         texts = [f"{name}::text" for name in self.columns if name != "until"]
         texts += ["extract(epoch FROM until)::text"] if self.expires else []
         found: Content = {}
-        for row in execute(f"SELECT {', '.join(texts)} FROM {self.relation}"):
+        time_of = "" if as_of is None else f" AS OF {as_of}"
+        for row in execute(f"SELECT {', '.join(texts)} FROM {self.relation}{time_of}"):
             fields = dict(zip(self.columns, row, strict=True))
             until = fields.pop("until", None)
             expires_ms = None if until is None else int(Decimal(until) * 1000)
