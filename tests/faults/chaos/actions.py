@@ -10,7 +10,7 @@ from typing import Any
 from tests.faults.chaos import commands, oracle
 from tests.faults.chaos.commands import KINDS, SHARDED, Started
 from tests.faults.chaos.views import KEYS, View
-from tests.faults.chaos.worlds import World
+from tests.faults.chaos.worlds import LEASE_S, World
 from tests.faults.proxy import Fault, Proxy
 
 AT_ONCE = 4
@@ -130,6 +130,19 @@ def signalled(number: int) -> Callable[[World, Running], None]:
     return send
 
 
+def oversleep(world: World, running: Running) -> None:
+    """One sleeps past its lease, and wakes up once another has run."""
+    if not running:
+        return
+    sleeper = world.rng.choice(running)
+    sleeper.send(signal.SIGSTOP)
+    put(world, running)
+    time.sleep(LEASE_S * 1.2)
+    other = commands.start(world, "run", world.rng.choice(world.namespaces))
+    other.end(world)
+    sleeper.send(signal.SIGCONT)
+
+
 def reshard(world: World, running: Running) -> None:
     if world.sharded:
         world.shards = world.rng.choice([1, 2, 4])
@@ -225,6 +238,7 @@ ACTIONS: dict[Callable[[World, Running], None], int] = {
     signalled(signal.SIGHUP): 1,
     signalled(signal.SIGSTOP): 4,
     signalled(signal.SIGCONT): 6,
+    oversleep: 2,
     reshard: 1,
     rest: 15,
     look: 10,

@@ -21,7 +21,8 @@ from tests.support.tls import Certificate
 
 SOURCE_PASSWORD = "hush-source"
 SCHEMA = "chaos"
-LIMITS: dict[str, Any] = {"lease": "2s", "memory_max": "1MB"}
+LEASE_S = 1
+LIMITS: dict[str, Any] = {"lease": f"{LEASE_S}s", "memory_max": "1MB"}
 PATIENCE = {
     "materialize": {"connect_timeout": "3s", "read_timeout": "4s"},
     "redis": {"connect_timeout": "3s", "timeout": "3s"},
