@@ -15,6 +15,8 @@ from tests.faults.proxy import Fault, Proxy
 
 AT_ONCE = 4
 """Commands that run side by side."""
+STARTS_S = 0.4
+"""By then most have done their work."""
 Running = list[Started]
 
 
@@ -121,25 +123,26 @@ def finish(world: World, running: Running) -> None:
 
 
 def signalled(number: int) -> Callable[[World, Running], None]:
-    """Sends it to one of those that run."""
+    """Sends it to one that runs, which may just have begun: most are quick."""
 
     def send(world: World, running: Running) -> None:
-        if running:
-            world.rng.choice(running).send(number)
+        _caught(world, running).send(number)
 
     return send
 
 
+def wake(world: World, running: Running) -> None:
+    for one in running:
+        one.send(signal.SIGCONT)
+
+
 def oversleep(world: World, running: Running) -> None:
     """One sleeps past its lease, and wakes up once another has run."""
-    if not running:
-        return
-    sleeper = world.rng.choice(running)
+    sleeper = _caught(world, running)
     sleeper.send(signal.SIGSTOP)
     put(world, running)
     time.sleep(LEASE_S * 1.2)
-    other = commands.start(world, "run", world.rng.choice(world.namespaces))
-    other.end(world)
+    commands.start(world, "run", sleeper.namespace).end(world)
     sleeper.send(signal.SIGCONT)
 
 
@@ -236,9 +239,9 @@ ACTIONS: dict[Callable[[World, Running], None], int] = {
     signalled(signal.SIGKILL): 6,
     signalled(signal.SIGTERM): 4,
     signalled(signal.SIGHUP): 1,
-    signalled(signal.SIGSTOP): 4,
-    signalled(signal.SIGCONT): 6,
-    oversleep: 2,
+    signalled(signal.SIGSTOP): 3,
+    wake: 8,
+    oversleep: 3,
     reshard: 1,
     rest: 15,
     look: 10,
@@ -252,6 +255,16 @@ ACTIONS: dict[Callable[[World, Running], None], int] = {
     overwrite: 1,
 }
 """Action → how often it comes, against the others."""
+
+
+def _caught(world: World, running: Running) -> Started:
+    """A command in the middle of what it does."""
+    alive = [one for one in running if one.process.poll() is None]
+    if not alive or world.rng.random() < 0.5:
+        start(world, running)
+        time.sleep(world.rng.random() * STARTS_S)
+        return running[-1]
+    return world.rng.choice(alive)
 
 
 def _some(world: World) -> View:

@@ -106,6 +106,7 @@ class Started:
     """A command that runs."""
 
     kind: str
+    namespace: str
     arguments: list[str]
     more: tuple[str, ...]
     process: Process
@@ -166,7 +167,7 @@ def start(world: World, kind: str, namespace: str, *more: str) -> Started:
     at = drawn.index("--") if "--" in drawn else len(drawn)
     missed = world.missed - any(not view.exists for view in world.views)
     arguments = [*drawn[:at], *more, "--json", "--config", str(world.configuration(namespace)), *drawn[at:]]
-    return Started(kind, arguments, more, _spawn(world, arguments), missed)
+    return Started(kind, namespace, arguments, more, _spawn(world, arguments), missed)
 
 
 def call(world: World, namespace: str, *arguments: str) -> Result:

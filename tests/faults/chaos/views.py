@@ -147,7 +147,7 @@ class View:
 
     def fill(self, execute: Callable[[str], Any]) -> None:
         """More rows than fit into a page."""
-        made = {"int": "1000 + n", "text": "'n' || n", "date": "'3000-01-01'::date + n"}[self.key_type]
+        made = {"int": "1000 + n", "text": "'n' || n", "date": "to_timestamp(86400.0 * n)::date"}[self.key_type]
         execute(f"DELETE FROM {self.relation}_rows WHERE part = '{FILLED}'")
         execute(
             f"INSERT INTO {self.relation}_rows SELECT '{FILLED}', {made}, '{MARK} ' || n, n, NULL "
