@@ -93,9 +93,14 @@ class Result:
         return "; ".join(error["message"] for error in found if error)
 
     @property
+    def drifting(self) -> list[dict[str, Any]]:
+        """Views that an audit has come to a verdict on."""
+        return [view for view in self.report["views"] if view["drift"]]
+
+    @property
     def causes(self) -> set[str]:
         """Why there is drift."""
-        return {cause for view in self.report["views"] if view["drift"] for cause in view["drift"]["causes"]}
+        return {cause for view in self.drifting for cause in view["drift"]["causes"]}
 
     def __str__(self) -> str:
         return f"exit {self.code} {_summary(self.report)} {self.errors}"
