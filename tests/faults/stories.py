@@ -42,6 +42,8 @@ FORMS = {"one": (("key",), ("",)), "two": (("part", "key"), (":", "")), "templat
 """Columns and literals of the Redis key."""
 PARTS = ["a", "x:y", "5%", "é|3", ""]
 VALUES = ["a", "b", "", "tab\tx", "é☃"]
+BUCKETS = [None, 16, 64, 1024]
+"""Few rows change most of few buckets, and few of many: records are written as a whole, or one by one."""
 FROZEN_S = 120.0
 
 
@@ -62,7 +64,7 @@ class World:
         self.form = rng.choice(["one", "two", "template"])
         self.expires = rng.random() < 0.5
         self.prefix = "p:" if self.is_cluster else rng.choice(["p:", "p:", "p:", ""])
-        self.buckets = rng.choice([None, 16, 16, 64])
+        self.buckets = rng.choice(BUCKETS)
         self.with_companion = rng.random() < 0.3
         self.shards = rng.choice([1, 1, 2, 4])
         self.most_shards = 1
@@ -76,6 +78,7 @@ class World:
         self.foreign: dict[bytes, bytes] = {}
         """In the view's range, and written by others."""
         self._companions: dict[Any, str] = {}
+        self._past: list[list[tuple[Any, ...]]] = []
         self._overtaken = False
         """Whether a run goes on that another has overtaken: it may be told that the view is being written."""
         really = Base.now_ms
@@ -118,6 +121,25 @@ class World:
         gone = self.expires and any(self._expired(until) for _, key, _, until in self._rows() if key in names)
         self._delete(names)
         print(f"remove {names}")
+        return gone
+
+    def remember(self) -> None:
+        """Note the rows that are there now, for `go_back`."""
+        self._past.append(self.source.execute("SELECT part, key, value, until FROM s"))
+
+    def go_back(self) -> bool:
+        """The rows are again exactly what they were at some earlier moment. Whether one went that had expired."""
+        rows = self.rng.choice(self._past) if self._past else []
+        gone = self.expires and any(self._expired(until) for *_, until in self._rows())
+        self.source.execute("DELETE FROM s")
+        stamps = [None if until is None else _stamp(round(until.timestamp() * 1000)) for *_, until in rows]
+        values = [
+            f"({text(part)}, {text(key)}, {text(value)}, {'NULL' if stamp is None else text(stamp)}::timestamptz)"
+            for (part, key, value, _), stamp in zip(rows, stamps, strict=True)
+        ]
+        if values:
+            self.source.execute("INSERT INTO s VALUES " + ", ".join(values))
+        print(f"back to an earlier time, with {len(rows)} rows")
         return gone
 
     def _delete(self, names: list[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from reconcile.core.guard import HANDFUL
 from reconcile.errors import UsageError
 from reconcile.report.run_report import ViewReport
-from tests.faults.stories import MINUTE_MS, World
+from tests.faults.stories import BUCKETS, MINUTE_MS, World
 from tests.support.redis_cluster import Cluster
 from tests.support.redis_servers import RedisServer
 from tests.support.seed import rng
@@ -53,9 +53,9 @@ class Story:
 
     def step(self) -> None:
         steps = {
-            self.put: 20, self.remove: 12, self.time_passes: 5, self.plant: 4, self.edit: 4, self.lose_state: 4,
-            self.flush: 1, self.configure: 10, self.dies: 12, self.sleeps: 4, self.consents: 4, self.audits: 5,
-            self.drop: 2, self.runs: 20,
+            self.put: 20, self.remove: 12, self.goes_back: 8, self.time_passes: 5, self.plant: 4, self.edit: 4,
+            self.lose_state: 4, self.flush: 1, self.configure: 10, self.dies: 12, self.sleeps: 4, self.consents: 4,
+            self.audits: 5, self.drop: 2, self.runs: 20,
         }  # fmt: skip
         (step,) = self.rng.choices(list(steps), list(steps.values()))
         step()
@@ -65,6 +65,10 @@ class Story:
 
     def remove(self) -> None:
         self.unclear |= self.world.remove(self.rng.choice([1, 2, 5, 12, 40]))
+
+    def goes_back(self) -> None:
+        """Whoever takes what came back for what had never gone is wrong."""
+        self.unclear |= self.world.go_back()
 
     def time_passes(self) -> None:
         self.world.ahead_ms += self.rng.choice([10, 20, 50, 500, 1500]) * MINUTE_MS
@@ -111,7 +115,7 @@ class Story:
         elif what == "form":
             world.form = choice(["one", "two", "template"])
         elif what == "buckets":
-            world.buckets = choice([None, 16, 32, 64])
+            world.buckets = choice(BUCKETS)
         elif what == "companion":
             world.with_companion = not world.with_companion
         elif what == "expires":
@@ -183,6 +187,7 @@ class Story:
     def cycle(self, mode: str, *, dies: bool = False, **options: bool) -> Reports:
         """A run of every shard. What was right stays; keys of others stay, or are removed by the rules."""
         world = self.world
+        world.remember()
         shards = world.every_shard()
         before, wanted = world.held(), world.wanted(1000)
         self.cut |= dies or any(
