@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 import threading
 import time
+from binascii import crc32
 from typing import Any
 
 import pytest
@@ -42,8 +44,9 @@ FORMS = {"one": (("key",), ("",)), "two": (("part", "key"), (":", "")), "templat
 """Columns and literals of the Redis key."""
 PARTS = ["a", "x:y", "5%", "é|3", ""]
 VALUES = ["a", "b", "", "tab\tx", "é☃"]
-BUCKETS = [None, 16, 64, 1024]
-"""Few rows change most of few buckets, and few of many: records are written as a whole, or one by one."""
+BUCKETS = [0, 16, 64, 1024]
+"""0: chosen by rows. Of few buckets most change, of many few: records are written as a whole, or one by one."""
+ROWS = 60
 FROZEN_S = 120.0
 
 
@@ -65,6 +68,7 @@ class World:
         self.expires = rng.random() < 0.5
         self.prefix = "p:" if self.is_cluster else rng.choice(["p:", "p:", "p:", ""])
         self.buckets = rng.choice(BUCKETS)
+        self._names = [f"k{n}" for n in range(ROWS)] if rng.random() < 0.5 else self._names_of_few_buckets()
         self.with_companion = rng.random() < 0.3
         self.shards = rng.choice([1, 1, 2, 4])
         self.most_shards = 1
@@ -103,7 +107,7 @@ class World:
 
     def put(self, count: int) -> None:
         """Insert or update rows."""
-        names = self.rng.sample([f"k{n}" for n in range(60)], count)
+        names = self.rng.sample(self._names, count)
         self._delete(names)
         rows = []
         for name in names:
@@ -117,11 +121,16 @@ class World:
 
     def remove(self, count: int) -> bool:
         """Delete rows. Whether one of them had expired, so that Redis cannot tell whose its key was."""
-        names = self.rng.sample([f"k{n}" for n in range(60)], count)
+        names = self.rng.sample(self._names, count)
         gone = self.expires and any(self._expired(until) for _, key, _, until in self._rows() if key in names)
         self._delete(names)
         print(f"remove {names}")
         return gone
+
+    def _names_of_few_buckets(self) -> list[str]:
+        """Names whose keys, in the simplest form, share eight buckets, where rows of all fates meet."""
+        near = (f"k{n}" for n in itertools.count() if crc32(f"{self.prefix}k{n}".encode()) % max(BUCKETS) < 8)
+        return list(itertools.islice(near, ROWS))
 
     def remember(self) -> None:
         """Note the rows that are there now, for `go_back`."""
@@ -230,7 +239,7 @@ class World:
         view = ViewSettings(
             name="default", sql=sql, key_columns=columns, key_literals=literals, key_prefix=self.prefix,
             layout=self.layout, expires_at="until" if self.expires else None, max_delete_fraction=self.fraction,
-            buckets=None if self.with_companion else self.buckets,
+            buckets=None if self.with_companion else self.buckets or None,
             companion=self._companion(sql) if self.with_companion else None,
         )  # fmt: skip
         return Settings(
