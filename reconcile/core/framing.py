@@ -10,7 +10,9 @@ None is a row that Redis does not hold: a NULL value, or a hash of nothing but N
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from operator import add
 
 from msgspec import Struct
 
@@ -19,38 +21,51 @@ from reconcile.core.changes import null_key
 EXPIRY_BYTES = 8
 EXPIRY_TOLERANCE_MS = 1000
 """A row that expires within this time may have gone before anybody looks for it."""
-_LENGTH, _NULL = struct.Struct(">I"), b"\xff\xff\xff\xff"
+_LENGTH, _NULL, _NULL_LENGTH = struct.Struct(">I"), b"\xff\xff\xff\xff", 0xFFFFFFFF
 _MILLISECONDS, _NEVER = struct.Struct(">Q"), b"\xff" * EXPIRY_BYTES
 
 Row = tuple[bytes, bytes | None]
 """(Redis key, framed value)."""
 
 
-def frame(columns: Sequence[bytes | None]) -> bytes:
-    """Encode several columns as one value; `unframe` is the inverse."""
+def frame(columns: Sequence[Sequence[bytes | None]]) -> list[bytes | None]:
+    """Encode rows, given by column; None for a row of nothing but NULLs. `unframe` is the inverse.
+
+    Column by column, since a loop over each row's values would cost as much as all that is done with a string.
+    """
     pack = _LENGTH.pack
-    parts = [_NULL if column is None else pack(len(column)) + column for column in columns]
-    return b"".join(parts)
+    parts: list[Iterable[bytes]] = []
+    for column in columns:
+        if None in column:
+            parts.append([_NULL if value is None else pack(len(value)) for value in column])
+            parts.append([value or b"" for value in column])
+        else:
+            parts += [map(pack, map(len, column)), column]  # type: ignore[arg-type, list-item]
+    framed: list[bytes | None] = list(map(b"".join, zip(*parts, strict=True)))
+    nothing = _NULL * len(columns)
+    return [None if row == nothing else row for row in framed] if nothing in framed else framed
 
 
-def unframe(framed: bytes) -> tuple[bytes | None, ...]:
-    """Return the columns of a framed value. Raises ValueError for bytes that `frame` cannot have made."""
-    columns: list[bytes | None] = []
-    at = 0
-    while at < len(framed):
-        head, at = framed[at : at + 4], at + 4
-        if head == _NULL:
-            columns.append(None)
-            continue
-        try:
-            (length,) = _LENGTH.unpack(head)
-        except struct.error as broken:
-            raise ValueError("a framed value ends within a length") from broken
-        if at + length > len(framed):
-            raise ValueError("a framed value ends within a column")
-        columns.append(framed[at : at + length])
-        at += length
-    return tuple(columns)
+def unframe(rows: Sequence[bytes]) -> list[list[bytes | None]]:
+    """Return framed rows by column. Raises ValueError for bytes that `frame` cannot have made, and for rows of
+    different widths."""
+    columns: list[list[bytes | None]] = []
+    sizes, ends = list(map(len, rows)), [0] * len(rows)
+    try:
+        while ends != sizes:
+            starts = [end + _LENGTH.size for end in ends]
+            lengths = list(chain.from_iterable(map(_LENGTH.unpack_from, rows, ends)))
+            if _NULL_LENGTH in lengths:
+                there = [length != _NULL_LENGTH for length in lengths]
+                ends = [at + length * has for at, length, has in zip(starts, lengths, there, strict=True)]
+                cut = zip(rows, starts, ends, there, strict=True)
+                columns.append([row[at:end] if has else None for row, at, end, has in cut])
+            else:
+                ends = list(map(add, starts, lengths))
+                columns.append([row[at:end] for row, at, end in zip(rows, starts, ends, strict=True)])
+    except struct.error as broken:
+        raise ValueError("a framed value ends within a column, or has fewer columns than another") from broken
+    return columns
 
 
 def with_expiry(value: bytes, milliseconds: int | None) -> bytes:
@@ -98,10 +113,7 @@ class RowForm(Struct, frozen=True):
 
     def framed(self, columns: Sequence[Sequence[bytes | None]]) -> Sequence[bytes | None]:
         """Return the framed values of rows, from the columns after the key."""
-        values: Sequence[bytes | None] = columns[0]
-        if self.several:
-            rows = zip(*columns[: self.values], strict=True)
-            values = [frame(row) if any(column is not None for column in row) else None for row in rows]
+        values = frame(columns[: self.values]) if self.several else columns[0]
         if not self.expires:
             return values
         times = columns[-1]

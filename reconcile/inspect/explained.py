@@ -103,7 +103,7 @@ class Explanation(Struct):
             shown["expires_at"] = None if expires_ms is None else format_time(expires_ms)
         shown |= {"digest": f"{xxh3_64_intdigest(value):016x}", "bytes": len(value)}
         if show_values:
-            columns = unframe(value) if self.several else (value,)
+            columns = [column[0] for column in unframe([value])] if self.several else [value]
             texts = [None if one is None else one.decode("utf-8", "backslashreplace") for one in columns]
             shown["value"] = texts if self.several else texts[0]
         return shown

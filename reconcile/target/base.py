@@ -80,7 +80,7 @@ class Base(ABC):
     @property
     def _written_by(self) -> frozenset[str]:
         """The commands with which runs write this layout."""
-        return self._layout.verbs if self._layout.new_by_itself else self._layout.verbs | {"EXISTS"}
+        return self._layout.verbs | {"EXISTS"} if self._layout.adds else self._layout.verbs
 
     @property
     def _layout(self) -> Layout:
@@ -279,7 +279,7 @@ class Base(ABC):
         self._armed.check()
         if self._throttle is not None:
             self._throttle.before(len(write.puts) + len(write.deletes))
-        if write.only_new and not self._layout.new_by_itself and any(self.exist(list(write.puts))):
+        if write.only_new and self._layout.adds and any(self.exist(list(write.puts))):
             self._collided = True
         else:
             carry_out()

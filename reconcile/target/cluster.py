@@ -7,8 +7,9 @@ state's slot   MULTI records, HSET state, marks EXEC
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 
 from reconcile.target import commands as written
 from reconcile.target import fences, lease
@@ -18,7 +19,7 @@ from reconcile.target.lease import Right
 from reconcile.target.names import Names
 from reconcile.target.port import Outcome, Write
 from reconcile.target.primaries import Primaries
-from reconcile.target.wire import Arg, Command, Ticket
+from reconcile.target.wire import Command, Ticket
 
 
 class Cluster(Base):
@@ -83,9 +84,11 @@ class Cluster(Base):
             for key, value in write.puts.items():
                 puts.setdefault(self._nodes.owner_of(key), {})[key] = value
             for node, some in puts.items():
-                packed: list[Arg] = []
-                for command in self._layout.write(some, only_new=write.only_new):
-                    packed += written.flat(command)
+                # One by one, as the keys are of several slots; as puts, since a full Redis would not refuse what
+                # follows a delete.
+                cleared: Iterable[Command] = (("UNLINK", key) for key in some) if self._layout.adds else ()
+                commands = chain(cleared, self._layout.write(some, only_new=write.only_new))
+                packed = list(chain.from_iterable(map(written.flat, commands)))
                 found.setdefault(node, NodeWrite([], [])).puts = packed
         else:
             for key, value in write.puts.items():

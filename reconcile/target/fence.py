@@ -29,7 +29,7 @@ from reconcile.target import commands as written
 from reconcile.target import lease
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
-from reconcile.target.translation import checked, of_another_type, translate
+from reconcile.target.translation import all_well, checked, of_another_type, translate
 from reconcile.target.wire import Command, Ticket, Wire
 
 
@@ -97,15 +97,16 @@ class Fence:
         if outcome is None:
             self.lost = True
             raise lease.lost(self._names.view)
-        if any(isinstance(reply, RedisError) for reply in replies[: count + 2]):
+        if not all_well(replies[: count + 2]):
             self._arm(armed)  # a command was refused while queued, so nothing was written
             checked(replies)
         self.commit = sent.commit
         self.state = sent.state or self.state
         self._arm(armed)
-        for key, reply in zip(sent.keys, outcome, strict=True):
-            if isinstance(reply, RedisError):
-                raise self._half_applied(key, reply)
+        if not all_well(outcome):
+            for key, reply in zip(sent.keys, outcome, strict=True):
+                if isinstance(reply, RedisError):
+                    raise self._half_applied(key, reply)
         return list(outcome[:-1])
 
     def _arm(self, replies: list[Any]) -> None:

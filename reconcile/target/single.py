@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 
 from reconcile.target import commands as written
@@ -16,22 +17,23 @@ class Single(Base):
     """A view on one server."""
 
     atomic = True
-    _puts = range(0)
-    """Where the replies to `only_new` puts are among those of the transaction under way."""
+    _told = range(0)
+    """Where, among the replies to the transaction under way, those are that tell whether an `only_new` key existed."""
 
     def _take(self, names: Names, right: Right) -> Right:
         return right
 
     def _prepared(self, write: Write) -> Callable[[], None]:
-        head = [*written.unlinks(write.deletes)]
+        deletes = [*written.unlinks(write.deletes)]
+        cleared = [*written.unlinks(write.puts)] if self._layout.adds else []
         puts = self._layout.write(write.puts, only_new=write.only_new)
         if self._armed.ticket is not None:
             puts = [pack(command) for command in puts]
-        tell = write.only_new and self._layout.new_by_itself
+        told = cleared or puts
 
         def carry_out() -> None:
-            self._puts = range(len(head), len(head) + len(puts)) if tell else range(0)
-            self._armed.transact([*head, *puts, *self._rest(write)], write.state)
+            self._told = range(len(deletes), len(deletes) + len(told)) if write.only_new else range(0)
+            self._armed.transact([*deletes, *cleared, *puts, *self._rest(write)], write.state)
 
         return carry_out
 
@@ -45,7 +47,8 @@ class Single(Base):
     def _settled(self) -> Outcome | None:
         if self._fence is None or (replies := self._fence.settle()) is None:
             return None
-        return Outcome(collided=any(not replies[place] for place in self._puts))
+        existed = bool if self._layout.adds else operator.not_  # keys deleted, or not written
+        return Outcome(collided=any(existed(replies[place]) for place in self._told))
 
     def ready(self) -> bool:
         """See port."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reconcile.config import address
-from reconcile.core.framing import frame, with_expiry
+from reconcile.core.framing import with_expiry
 from reconcile.core.keys import KeyShape
 from reconcile.source import query, reading
 from reconcile.source import session as sessions
@@ -20,6 +20,7 @@ from reconcile.source.reading import open_reading
 from reconcile.source.session import Session
 from reconcile.source.subscription import open_subscription
 from reconcile.stop import Stop
+from tests.support.framed import framed
 from tests.support.sources import Source
 
 SALT = "0123456789abcdef0123456789abcde0"
@@ -40,9 +41,9 @@ NULLS = b'{"at":null,"doc":null,"name":null,"ok":null,"price":null}'
 EMPTY = b'{"at":"1969-12-31 23:59:59+00","doc":null,"name":"","ok":false,"price":0}'
 NAMES = ("name", "price", "ok", "doc", "raw")
 HASH = [
-    frame([b'sn\xe2\x98\x83w "q"', b"1.5", b"true", b'{"a":[1,null,"x"],"b":1}', b"\x00\xff"]),
+    framed([b'sn\xe2\x98\x83w "q"', b"1.5", b"true", b'{"a":[1,null,"x"],"b":1}', b"\x00\xff"]),
     None,
-    frame([b"", b"0", b"false", b"null", b""]),
+    framed([b"", b"0", b"false", b"null", b""]),
 ]
 
 

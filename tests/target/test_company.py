@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from msgspec.structs import replace
 
-from reconcile.core.framing import frame, with_expiry
+from reconcile.core.framing import with_expiry
 from reconcile.core.state import Pending, State
 from reconcile.stop import Stop
 from reconcile.target import lease
 from reconcile.target.port import Target, Write
 from reconcile.target.throttle import MOST_PIECES
+from tests.support.framed import framed
 from tests.support.meanwhile import beside
 from tests.target.place import LIMITS, VIEW, Place
 
-VALUES = {"string": b"v", "expiring": with_expiry(b"v", 9_000_000_000_000), "hash": frame([b"v"])}
+VALUES = {"string": b"v", "expiring": with_expiry(b"v", 9_000_000_000_000), "hash": framed([b"v"])}
 LONGEST_S = 30.0
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import pytest
 from msgspec.structs import replace
 
-from reconcile.core.framing import frame, with_expiry
+from reconcile.core.framing import with_expiry
 from reconcile.core.state import Pending, State
 from reconcile.target import lease
 from reconcile.target.port import Target, Write
+from tests.support.framed import framed
 from tests.support.meanwhile import PATIENCE_S, beside, eventually
 from tests.target.place import Place
 from tests.target.test_writing import write
@@ -46,7 +47,7 @@ class Case:
 FRAMES = {
     "string": [b"plain", b"", b"\x00\xff" * 100, b"x" * 70_000],
     "json": [b'{"a":1,"b":null}', b"{}"],
-    "hash": [frame(row) for row in ([b"1", b"2", b"3"], [None, b"", None], [b"\xff\x00", None, b"y" * 70_000])],
+    "hash": [framed(row) for row in ([b"1", b"2", b"3"], [None, b"", None], [b"\xff\x00", None, b"y" * 70_000])],
 }
 CASES = [(layout, expires) for layout in FRAMES for expires in (False, True)]
 
@@ -157,7 +158,7 @@ def test_a_row_that_is_past_its_time_is_absent(expiring: Case) -> None:
 
 def test_no_reader_sees_half_a_hash(place: Place) -> None:
     """It has the fields of one row, whatever is written meanwhile."""
-    rows = [frame([b"x", None, b"x"]), frame([None, b"y", b"y"])]
+    rows = [framed([b"x", None, b"x"]), framed([None, b"y", b"y"])]
     case = Case(place, "hash", False, rows)
     seen = set()
 

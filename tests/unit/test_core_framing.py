@@ -9,24 +9,39 @@ from hypothesis import strategies as st
 from reconcile.core.framing import RowForm, frame, split_expiry, unframe, with_expiry
 from reconcile.core.stream import UpdateStream
 from reconcile.errors import DataError
+from tests.support.framed import framed
 
 FIELDS = st.none() | st.binary(max_size=6)
 
 
-@given(st.lists(FIELDS, max_size=5))
-def test_columns_come_back(columns: list[bytes | None]) -> None:
-    """NULL and empty are two things, and no boundary is lost."""
-    assert unframe(frame(columns)) == tuple(columns)
+ROWS = st.integers(1, 5).flatmap(lambda width: st.lists(st.lists(FIELDS, min_size=width, max_size=width), max_size=6))
 
 
-@given(st.binary(max_size=24))
-def test_other_bytes_are_refused(data: bytes) -> None:
-    """What Redis holds may be anybody's: it either is exactly a frame, or an error."""
+@given(ROWS)
+def test_columns_come_back(rows: list[list[bytes | None]]) -> None:
+    """NULL and empty are two things, and no boundary is lost; a row of nothing but NULLs is none."""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    made = [framed(row) for row in rows]
+    assert frame(columns) == [one if set(row) != {None} else None for one, row in zip(made, rows, strict=True)]
+    assert unframe(made) == columns
+
+
+@given(st.lists(st.binary(max_size=24), min_size=1, max_size=3))
+def test_other_bytes_are_refused(data: list[bytes]) -> None:
+    """They either are exactly rows of the same width, or an error."""
     try:
         columns = unframe(data)
     except ValueError:
         return
-    assert frame(columns) == data
+    assert [framed(row) for row in zip(*columns, strict=True)] == (data if columns else [])
+    assert columns or not any(data)
+
+
+@pytest.mark.parametrize("other", [[b"1"], [b"1", b"2", b"3"], [None, None, None], []])
+def test_rows_of_another_width_are_refused(other: list[bytes | None]) -> None:
+    """A value would end up in a field of another name."""
+    with pytest.raises(ValueError, match="fewer columns"):
+        unframe([framed([b"1", b"2"]), framed(other)])
 
 
 @given(st.binary(max_size=5), st.none() | st.integers(-(10**13), 10**14))
@@ -51,9 +66,9 @@ TIMED = RowForm(b"", expires=True, binary=(False, False, False))
     [
         (RowForm(b"p:"), (b"a", b"1"), (b"p:a", b"1")),
         (RowForm(), (b"a", None), (b"a", None)),
-        (TWO, (b"a", b"1", None), (b"p:a", frame([b"1", None]))),
+        (TWO, (b"a", b"1", None), (b"p:a", framed([b"1", None]))),
         (TWO, (b"a", None, None), (b"p:a", None)),
-        (TWO, (b"a", b"", None), (b"p:a", frame([b"", None]))),
+        (TWO, (b"a", b"", None), (b"p:a", framed([b"", None]))),
         (TIMED, (b"a", b"1", b"1000"), (b"a", with_expiry(b"1", 1000))),
         (TIMED, (b"a", b"1", None), (b"a", with_expiry(b"1", None))),
         (TIMED, (b"a", None, b"1000"), (b"a", None)),
@@ -73,10 +88,10 @@ def test_a_row_of_a_result_and_of_a_stream(
 def test_bytea_travels_in_two_forms() -> None:
     """Raw in a result, hexadecimal in a stream."""
     form = RowForm(b"p:", values=2, several=True, binary=(True, False, True))
-    assert form.rows([(b"\xff", b"t", b"\x00\t")]) == [(b"p:\xff", frame([b"t", b"\x00\t"]))]
+    assert form.rows([(b"\xff", b"t", b"\x00\t")]) == [(b"p:\xff", framed([b"t", b"\x00\t"]))]
     stream = UpdateStream(1, 16, form)
     assert stream.feed([b"5\tf\t1\t\\\\xff\tt\t\\\\x0009\n", b"6\tt\t\\N\t\\N\t\\N\t\\N\n"])
-    assert stream.take().puts == {b"p:\xff": frame([b"t", b"\x00\t"])}
+    assert stream.take().puts == {b"p:\xff": framed([b"t", b"\x00\t"])}
 
 
 @pytest.mark.parametrize("form", [RowForm(b"p:"), RowForm(), TWO, TIMED])

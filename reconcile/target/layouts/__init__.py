@@ -19,8 +19,9 @@ class Layout(Protocol):
     """The names of the commands that `write` returns."""
     one_by_one: bool
     """Whether each key takes commands of its own; otherwise one MGET or MSET takes many."""
-    new_by_itself: bool
-    """Whether the commands of `write` with only_new spare existing keys; otherwise the caller has to look first."""
+    adds: bool
+    """Whether the commands of `write` add to what a key holds, and spare none: the caller has to delete the keys in the
+    same step, and with only_new to look first."""
 
     def with_columns(self, columns: Sequence[str]) -> Layout:
         """Return the layout for these value columns, once the query has been described."""

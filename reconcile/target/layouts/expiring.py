@@ -22,7 +22,7 @@ class ExpiringStrings:
     piece_keys = 25
     verbs = frozenset(["SET"])
     one_by_one = True
-    new_by_itself = True
+    adds = False
 
     def with_columns(self, columns: Sequence[str]) -> ExpiringStrings:
         """Return the same: strings have no column names."""

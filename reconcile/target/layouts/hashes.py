@@ -5,8 +5,8 @@ A row is replaced in one step, never edited: no reader sees half a row, and no f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat
 from typing import Any
 
 from reconcile.core.framing import frame, split_expiry, unframe
@@ -22,9 +22,9 @@ PIECE_FIELDS = 50
 class Hashes:
     """Rows as hashes, their fields in frame order."""
 
-    verbs = frozenset(["UNLINK", "HSET", "PEXPIREAT"])
+    verbs = frozenset(["HSET", "PEXPIREAT"])
     one_by_one = True
-    new_by_itself = False
+    adds = True
 
     def __init__(self, columns: Sequence[str], *, expires: bool) -> None:
         """columns: names of the value columns, in frame order."""
@@ -38,39 +38,48 @@ class Hashes:
         return Hashes(columns, expires=self._expires)
 
     def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
-        """Return UNLINK and HSET of each key. With only_new the caller has made sure that none exists."""
-        commands: list[Command] = []
-        for key, framed in puts.items():
-            at_ms, values = split_expiry(framed) if self._expires else (None, framed)
-            pairs = zip(self._fields, unframe(values), strict=True)
-            there = chain.from_iterable((name, value) for name, value in pairs if value is not None)
-            commands += [("UNLINK", key), ("HSET", key, *there)]
-            if at_ms is not None:
-                commands.append(("PEXPIREAT", key, clamped(at_ms)))
-        return commands
+        """Return HSET of each key, and PEXPIREAT of those that expire. None of the keys may exist any more."""
+        if not puts:
+            return []
+        times, values = _split(puts.values()) if self._expires else ([], list(puts.values()))
+        columns = unframe(values)
+        if len(columns) != len(self._fields):
+            raise ValueError(f"framed values have {len(columns)} columns, not {len(self._fields)}")
+        commands = self._sets(list(puts), columns)
+        expiring = zip(puts, times, strict=False)
+        return commands + [("PEXPIREAT", key, clamped(at_ms)) for key, at_ms in expiring if at_ms is not None]
+
+    def _sets(self, keys: Sequence[bytes], columns: Sequence[Sequence[bytes | None]]) -> list[Command]:
+        if not any(None in column for column in columns):
+            pairs = chain.from_iterable(zip(map(repeat, self._fields), columns, strict=True))
+            return list(zip(repeat("HSET"), keys, *pairs, strict=False))
+        rows = [zip(self._fields, row, strict=True) for row in zip(*columns, strict=True)]
+        there = [chain.from_iterable(pair for pair in row if pair[1] is not None) for row in rows]
+        return [("HSET", key, *pairs) for key, pairs in zip(keys, there, strict=True)]
 
     def ask(self, keys: Sequence[bytes]) -> list[Command]:
         """Return HMGET of our fields, and HLEN, which shows whether there are others."""
-        commands: list[Command] = []
-        for key in keys:
-            commands += [("HMGET", key, *self._fields), ("HLEN", key)]
-            if self._expires:
-                commands.append(("PEXPIRETIME", key))
-        return commands
+        verbs = ["HLEN", "PEXPIRETIME"] if self._expires else ["HLEN"]
+        fields = zip(repeat("HMGET"), keys, *map(repeat, self._fields), strict=False)
+        return list(chain.from_iterable(zip(fields, *(zip(repeat(verb), keys) for verb in verbs), strict=True)))
 
     def found(self, keys: Sequence[bytes], replies: Sequence[Any]) -> list[bytes | None]:
         """See Layout. None for a key of another type, and for a hash with other fields than the view's."""
         width = 3 if self._expires else 2
-        times = replies[2::3] if self._expires else [None] * len(keys)
-        rows = zip(replies[::width], replies[1::width], times, strict=True)
-        return [self._framed(values, number, at_ms) for values, number, at_ms in rows]
-
-    def _framed(self, values: Any, number: Any, at_ms: Any) -> bytes | None:
-        if not isinstance(values, list) or not number or number != len(values) - values.count(None):
-            return None
-        framed = frame(values)
-        return with_time(framed, at_ms) if self._expires else framed
+        nothing = [None] * len(self._fields)
+        rows = [
+            values if isinstance(values, list) and number == len(values) - values.count(None) else nothing
+            for values, number in zip(replies[::width], replies[1::width], strict=True)
+        ]
+        framed = frame(list(zip(*rows, strict=True)))
+        return list(map(with_time, framed, replies[2::width])) if self._expires else framed
 
     def sizes(self, keys: Sequence[bytes]) -> list[Command]:
         """Return HSTRLEN of each field."""
         return [("HSTRLEN", key, field) for key in keys for field in self._fields]
+
+
+def _split(framed: Iterable[bytes]) -> tuple[list[int | None], list[bytes]]:
+    """Return the expiry times of rows, and what remains of their values."""
+    pairs = list(map(split_expiry, framed))
+    return [at_ms for at_ms, _ in pairs], [values for _, values in pairs]

@@ -16,7 +16,7 @@ class Strings:
     piece_keys = 60
     verbs = frozenset(["MSET", "MSETNX"])
     one_by_one = False
-    new_by_itself = True
+    adds = False
 
     def with_columns(self, columns: Sequence[str]) -> Strings:
         """Return the same: strings have no column names."""
