@@ -17,9 +17,10 @@ from reconcile.core.ownership import Range, contradiction
 from reconcile.errors import SafetyStop, Unavailable, UsageError
 from reconcile.target.names import ANY_STATE, CLAIMS, Names, tag_of_state
 from reconcile.target.nodes import Nodes
+from reconcile.target.packing import Command
 from reconcile.target.reader import scan
 from reconcile.target.translation import checked, of_another_type
-from reconcile.target.wire import Command, Wire
+from reconcile.target.wire import Wire
 
 ATTEMPTS = 10
 SCAN_COUNT = 1000

@@ -17,9 +17,10 @@ from reconcile.target.base import Base
 from reconcile.target.fences import Fences, NodeWrite
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
+from reconcile.target.packing import Command, tuples
 from reconcile.target.port import Outcome, Write
 from reconcile.target.primaries import Primaries
-from reconcile.target.wire import Command, Ticket
+from reconcile.target.wire import Ticket
 
 
 class Cluster(Base):
@@ -71,7 +72,7 @@ class Cluster(Base):
 
     def _mode(self, write: Write) -> str:
         if self._layout.one_by_one:
-            return "commands"
+            return "fresh" if write.only_new and self._layout.adds else "commands"
         return "new" if write.only_new else "all"
 
     def _by_node(self, write: Write) -> dict[int, NodeWrite]:
@@ -87,7 +88,7 @@ class Cluster(Base):
                 # One by one, as the keys are of several slots; as puts, since a full Redis would not refuse what
                 # follows a delete.
                 cleared: Iterable[Command] = (("UNLINK", key) for key in some) if self._layout.adds else ()
-                commands = chain(cleared, self._layout.write(some, only_new=write.only_new))
+                commands = chain(cleared, tuples(self._layout.write(some, only_new=write.only_new)))
                 packed = list(chain.from_iterable(map(written.flat, commands)))
                 found.setdefault(node, NodeWrite([], [])).puts = packed
         else:

@@ -14,8 +14,8 @@ from reconcile.core.shards import Shard
 from reconcile.core.state import Pending, State
 from reconcile.core.times import frontier_after
 from reconcile.target.names import Names
+from reconcile.target.packing import Arg, Command
 from reconcile.target.port import Write
-from reconcile.target.wire import Arg, Command
 
 MSET_PAIRS = 4000
 """A piece of strings fits one command, and so is new as a whole or not written at all."""

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from reconcile.target.wire import Arg
+from reconcile.target.packing import Arg
 
 Calls = Mapping[str, int]
 """Command, in upper case → how often it was executed."""

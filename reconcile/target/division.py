@@ -27,9 +27,10 @@ from reconcile.target import lease, stored
 from reconcile.target.lease import Divided, OldShardHeld, Right
 from reconcile.target.names import Names
 from reconcile.target.nodes import Nodes
+from reconcile.target.packing import Command
 from reconcile.target.port import Write
 from reconcile.target.translation import checked
-from reconcile.target.wire import Command, Wire
+from reconcile.target.wire import Wire
 
 ATTEMPTS = 3
 

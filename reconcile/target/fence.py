@@ -29,8 +29,9 @@ from reconcile.target import commands as written
 from reconcile.target import lease
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
+from reconcile.target.packing import Command, Some, keys_of
 from reconcile.target.translation import all_well, checked, of_another_type, translate
-from reconcile.target.wire import Command, Ticket, Wire
+from reconcile.target.wire import Ticket, Wire
 
 
 class _UnderWay(Struct):
@@ -66,14 +67,14 @@ class Fence:
         if self.lost:
             raise lease.lost(self._names.view)
 
-    def transact(self, some: Sequence[Command], state: State | None, commit: str | None = None) -> None:
+    def transact(self, some: Sequence[Some], state: State | None, commit: str | None = None) -> None:
         """Send a transaction; none may be under way. state: the new state; None: it stays. Raises LeaseLost."""
         assert self._under_way is None, "settle first"
         self.check()
         commit = commit or lease.new_commit()
         last = written.state(self._names, state, self.token, commit)
         ticket = self._wire.send([("MULTI",), *some, last, ("EXEC",), *lease.arming(self._names)], transaction=True)
-        self._under_way = _UnderWay(ticket, [command[1] for command in (*some, last)], commit, state)
+        self._under_way = _UnderWay(ticket, list(keys_of((*some, last))), commit, state)
 
     def end(self, some: Sequence[Command]) -> None:
         """Carry out the last transaction, which leaves no state. Raises LeaseLost, having written nothing."""

@@ -28,9 +28,10 @@ from reconcile.target import commands as written
 from reconcile.target import lease
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
+from reconcile.target.packing import Arg, Command
 from reconcile.target.primaries import Primaries
 from reconcile.target.translation import checked, of_another_type, own_words
-from reconcile.target.wire import Arg, Command, Ticket
+from reconcile.target.wire import Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -68,14 +69,16 @@ else
   local i = first
   while i <= #ARGV do
     local last = i + tonumber(ARGV[i])
-    if not redis.call(unpack(ARGV, i + 1, last)) then absent = 0 end
+    local reply = redis.call(unpack(ARGV, i + 1, last))
+    if not reply or (ARGV[4] == 'fresh' and ARGV[i + 1] == 'UNLINK' and reply > 0) then absent = 0 end
     i = last + 1
   end
 end
 return absent
 """
-"""ARGV: token; the mark this run saw last; the new mark; 'all' (overwrite), 'new' (only new keys) or 'commands'; the
-number of deletes; the deletes; then puts, or after 'commands' the commands, each after the number of its arguments.
+"""ARGV: token; the mark this run saw last; the new mark; 'all' (overwrite), 'new' (only new keys), 'commands', or
+'fresh' (commands, of which UNLINK should find nothing); the number of deletes; the deletes; then puts, or the commands,
+each after the number of its arguments.
 Returns -1: overtaken, -2: another mark, 0: a key existed, 1: all done. Deletes come first: a full Redis (noeviction)
 refuses a script that begins with anything else."""
 
@@ -125,7 +128,7 @@ class Fences:
         return ("HSET", self._names.fences, AT, self.at, *marks)
 
     def send(self, writes: Mapping[int, NodeWrite], mode: str) -> list[Ticket]:
-        """Send each node what it has to write. mode: 'all', 'new' or 'commands' (see WRITE)."""
+        """Send each node what it has to write. mode: see WRITE."""
         tags = {node: self._tag(node) for node in sorted(writes)}
         tickets = []
         for node, tag in tags.items():

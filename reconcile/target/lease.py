@@ -24,8 +24,9 @@ from redis.exceptions import RedisError
 from reconcile.core import state as states
 from reconcile.errors import LeaseHeld, LeaseLost, StateError
 from reconcile.target.names import Names
+from reconcile.target.packing import Command
 from reconcile.target.translation import checked, of_another_type, printable, translate
-from reconcile.target.wire import Command, Wire
+from reconcile.target.wire import Wire
 
 LONGEST_MS = 3_600_000
 """Longer than any run's lease. One with more time left, without an expiry, or of another type counts as free."""

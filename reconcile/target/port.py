@@ -55,7 +55,8 @@ class Write(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """The result of a write. collided: with only_new, a key existed, and some puts did not happen."""
+    """The result of a write. collided: with only_new, a key existed. Some puts did not happen, or replaced a key that
+    came after the target had looked."""
 
     collided: bool = False
 

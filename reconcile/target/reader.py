@@ -13,9 +13,10 @@ from reconcile.target.layouts import Layout
 from reconcile.target.names import Names
 from reconcile.target.nodes import Nodes
 from reconcile.target.pace import MEASURED_KEYS, PAGE_KEYS, Pace, cut
+from reconcile.target.packing import Alike, Command, Many
 from reconcile.target.port import Page
 from reconcile.target.translation import checked, of_another_type
-from reconcile.target.wire import Command, Ticket, Wire
+from reconcile.target.wire import Ticket, Wire
 
 NAMES_COUNT = 4000
 """Names per SCAN where no values are read: each keeps Redis busy for one or two milliseconds."""
@@ -92,7 +93,7 @@ class Reader:
 
     # -- commands by key -----------------------------------------------------------------------------------------
 
-    def _send(self, keys: Sequence[bytes], commands: Callable[[Sequence[bytes]], list[Command]]) -> Asked:
+    def _send(self, keys: Sequence[bytes], commands: Callable[[Sequence[bytes]], list[Many]]) -> Asked:
         """Send each node the commands for its keys."""
         if self._nodes.count == 1:
             return [(range(len(keys)), keys, self._nodes.wire(0).send(commands(keys)))]
@@ -105,7 +106,7 @@ class Reader:
             asked.append((places, some, self._nodes.wire(node).send(commands(some))))
         return asked
 
-    def _each(self, keys: Sequence[bytes], commands: Callable[[Sequence[bytes]], list[Command]]) -> list[list[Any]]:
+    def _each(self, keys: Sequence[bytes], commands: Callable[[Sequence[bytes]], list[Many]]) -> list[list[Any]]:
         """Return the replies for each key, errors among them."""
         found: list[list[Any]] = [[]] * len(keys)
         for places, some, ticket in self._send(keys, commands):
@@ -210,5 +211,5 @@ def pattern_of(prefix: bytes) -> bytes:
     return re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*" if prefix else b""
 
 
-def _exists(keys: Sequence[bytes]) -> list[Command]:
-    return [("EXISTS", key) for key in keys]
+def _exists(keys: Sequence[bytes]) -> list[Many]:
+    return [Alike(list(keys), (("EXISTS",),))]

@@ -16,7 +16,7 @@ from msgspec import Struct
 from reconcile.errors import ReconcileError
 from reconcile.target.names import Names
 from reconcile.target.nodes import Nodes
-from reconcile.target.wire import Command
+from reconcile.target.packing import Command
 
 logger = logging.getLogger(__name__)
 

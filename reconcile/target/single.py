@@ -9,8 +9,8 @@ from reconcile.target import commands as written
 from reconcile.target.base import Base
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
+from reconcile.target.packing import Command, kinds_of, pack
 from reconcile.target.port import Outcome, Write
-from reconcile.target.wire import Command, pack
 
 
 class Single(Base):
@@ -27,13 +27,12 @@ class Single(Base):
         deletes = [*written.unlinks(write.deletes)]
         cleared = [*written.unlinks(write.puts)] if self._layout.adds else []
         puts = self._layout.write(write.puts, only_new=write.only_new)
-        if self._armed.ticket is not None:
-            puts = [pack(command) for command in puts]
-        told = cleared or puts
+        told = len(cleared) or kinds_of(puts).total()
+        packed = [pack(puts)] if self._armed.ticket is not None else puts
 
         def carry_out() -> None:
-            self._told = range(len(deletes), len(deletes) + len(told)) if write.only_new else range(0)
-            self._armed.transact([*deletes, *cleared, *puts, *self._rest(write)], write.state)
+            self._told = range(len(deletes), len(deletes) + told) if write.only_new else range(0)
+            self._armed.transact([*deletes, *cleared, *packed, *self._rest(write)], write.state)
 
         return carry_out
 

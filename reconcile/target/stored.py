@@ -12,9 +12,9 @@ from reconcile.core.digest import Fingerprints
 from reconcile.core.shards import Shard
 from reconcile.core.state import State
 from reconcile.target.names import Names
+from reconcile.target.packing import Command
 from reconcile.target.port import Stored
 from reconcile.target.translation import of_another_type, translate
-from reconcile.target.wire import Command
 
 
 def reading(names: Names) -> list[Command]:

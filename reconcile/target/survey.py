@@ -26,10 +26,11 @@ from reconcile.target.lease import LONGEST_MS, division_of
 from reconcile.target.names import ANY_STATE, CLAIMS, Names, tag_of_state
 from reconcile.target.nodes import guarded
 from reconcile.target.opening import open_nodes
+from reconcile.target.packing import Command
 from reconcile.target.primaries import Primaries
 from reconcile.target.reader import scan
 from reconcile.target.translation import MAX_TEXT, checked, of_another_type, translate
-from reconcile.target.wire import Command, Wire
+from reconcile.target.wire import Wire
 
 SCRATCH_MS = 10_000
 SCAN_COUNT = 4000

@@ -22,8 +22,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from hiredis import pack_command
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
@@ -33,17 +32,13 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 from reconcile.config.settings import RedisSettings
 from reconcile.errors import Incomplete, ReconcileError, Unavailable, UsageError
 from reconcile.stop import Stop
+from reconcile.target import packing
 from reconcile.target.address import new_connection
+from reconcile.target.packing import Arg, Command, Some
 from reconcile.target.translation import ELSEWHERE, all_well, checked, named, of_node, translate
 
 _REFUSALS = (ResponseError, BusyLoadingError, AuthenticationError)
 """The last two are connection errors to redis-py, but really replies."""
-
-Arg = bytes | str | int
-Command = tuple[Arg, ...]
-
-JOIN_BYTES = 16_384
-"""Commands that are sent together share buffers of up to this size, one record of TLS. A larger one is not copied."""
 
 SMALLEST_LIMIT_BYTES = 1 << 20
 """Redis allows no lower client-query-buffer-limit; it closes the connection of a client that exceeds it, unanswered."""
@@ -54,15 +49,6 @@ minutes, while Redis (timeout) and proxies hang up on those who are silent."""
 
 NAME: Command = ("CLIENT", "SETNAME", "reconcile")
 """So that CLIENT LIST shows whose connection it is."""
-
-
-class Packed(NamedTuple):
-    """A command packed ahead; sent like any other."""
-
-    verb: str
-    key: Arg
-    """Its first."""
-    data: bytes
 
 
 class Ticket:
@@ -126,23 +112,24 @@ class Wire:
         """Send one command and wait for its reply. Raises a translated error."""
         return self.send([command]).checked()[0]
 
-    def send(self, commands: Sequence[Command], *, transaction: bool = False) -> Ticket:
+    def send(self, commands: Sequence[Some], *, transaction: bool = False) -> Ticket:
         """Send commands without waiting. transaction: they write, so a lost connection leaves the outcome unknown."""
-        ticket = Ticket(self, len(commands), transaction=transaction)
+        kinds = packing.kinds_of(commands)
+        ticket = Ticket(self, kinds.total(), transaction=transaction)
         with self._lock:
-            self.kinds.update(map(itemgetter(0), commands))
+            self.kinds.update(kinds)
             self._under_way.append(ticket)
             with self._in_use():
                 self._connection.send_packed_command(self._packed(commands, ticket))  # type: ignore[no-untyped-call]
             self._sent_at = time.monotonic()
         return ticket
 
-    def _packed(self, commands: Iterable[Command], ticket: Ticket) -> Iterator[bytes]:
+    def _packed(self, commands: Iterable[Some], ticket: Ticket) -> Iterator[bytes]:
         """Yield commands as bytes, in buffers of up to JOIN_BYTES: redis-py spends a system call and a packet on each.
 
         Redis receives the first while the next are packed.
         """
-        for buffer in _joined(map(_bytes_of, commands)):
+        for buffer in packing.packed(commands):
             ticket.size_bytes += len(buffer)
             self.bytes_sent += len(buffer)
             yield buffer
@@ -271,34 +258,11 @@ class Wire:
             self._connection.disconnect()  # type: ignore[no-untyped-call]
 
 
-def pack(command: Command) -> Packed:
-    """Pack a command that has a key."""
-    return Packed(str(command[0]), command[1], _bytes_of(command))
-
-
-def _bytes_of(command: Command) -> bytes:
-    return command.data if isinstance(command, Packed) else pack_command(command)  # type: ignore[arg-type]
-
-
 def _takes_more(sock: socket.socket) -> bool:
     """Whether a few bytes can be sent without waiting."""
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
     return bool(poll.poll(0))
-
-
-def _joined(packed: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes in buffers of up to JOIN_BYTES."""
-    waiting: list[bytes] = []
-    size = 0
-    for one in packed:
-        if waiting and size + len(one) > JOIN_BYTES:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-        waiting.append(one)
-        size += len(one)
-    if waiting:
-        yield b"".join(waiting)
 
 
 def dial(settings: RedisSettings, stop: Stop, *, node: bool = False) -> Wire:

@@ -35,7 +35,8 @@ from reconcile.source.subscription import Subscription
 from reconcile.target import commands as written
 from reconcile.target import opening, pace, reader, throttle
 from reconcile.target.layouts.string import Strings
-from reconcile.target.wire import Command, Ticket, Wire
+from reconcile.target.packing import Some, kinds_of
+from reconcile.target.wire import Ticket, Wire
 
 How = Literal["dies_before", "dies_after", "torn", "times_out", "freezes"]
 
@@ -140,10 +141,11 @@ class Io:
                     gc.collect()  # what the dead run had open dies too, here; later it would talk to the server
 
     def _sending(self, send: Any, read_until: Any) -> Any:
-        def sending(wire: Wire, commands: Sequence[Command], **options: Any) -> Ticket:
-            if not self.leased_at and commands[0][0] == "SET" and "NX" in commands[0]:
+        def sending(wire: Wire, commands: Sequence[Some], **options: Any) -> Ticket:
+            first = commands[0]
+            if not self.leased_at and isinstance(first, tuple) and first[0] == "SET" and "NX" in first:
                 self.leased_at = len(self.calls) + 1
-            reads = all(command[0] in READS for command in commands)
+            reads = READS.issuperset(kinds_of(commands))
             how = self.gate("redis.read" if reads else WRITE)
             if how == "times_out":
                 _hang_up(wire)

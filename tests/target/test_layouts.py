@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -15,6 +15,7 @@ from reconcile.core.framing import with_expiry
 from reconcile.core.state import Pending, State
 from reconcile.target import lease
 from reconcile.target.port import Target, Write
+from reconcile.target.reader import Reader
 from tests.support.framed import framed
 from tests.support.meanwhile import PATIENCE_S, beside, eventually
 from tests.target.place import Place
@@ -135,6 +136,49 @@ def test_a_commit_follows_a_key_that_existed(case: Case) -> None:
         target.send(Write(puts={b"p:7": case.values[0]}, only_new=True))
         assert not target.commit(Write(puts={b"p:1": case.values[0]}, state=State(digest="1"))).collided
         assert target.values([b"p:1"]) == [case.values[0]]
+
+
+@pytest.mark.parametrize("expires", [False, True], ids=["lasting", "expiring"])
+def test_a_key_that_comes_after_the_look_is_noticed(
+    expires: bool, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is replaced, never mixed with the row, and the caller learns of it."""
+    case = case_of(place, "hash", expires)
+    look = Reader.exist
+
+    def looking(reader: Reader, keys: Sequence[bytes]) -> list[bool]:
+        found = look(reader, keys)
+        place.do("HSET", "p:2", "foreign", "x")
+        return found
+
+    with case.armed() as target:
+        target.commit(Write(state=State(pending=Pending("snapshot", 1))))
+        rows = {b"p:%d" % n: case.values[0] for n in range(4)}
+        with monkeypatch.context() as patched:
+            patched.setattr(Reader, "exist", looking)
+            assert target.commit(Write(puts=rows, only_new=True)).collided
+        assert target.values(list(rows)) == list(rows.values())
+        more = {b"p:%d" % n: case.values[0] for n in range(4, 8)}
+        assert not target.commit(Write(puts=more, only_new=True)).collided
+
+
+@pytest.mark.parametrize("width", [1, 3, 100])
+def test_any_bytes_in_any_number_of_fields(width: int, place: Place) -> None:
+    """Values that look like the protocol or like commands, empty ones, and NULLs in changing places."""
+    odd = [b"", b"\r\n", b"\x00", b"$-1\r\n", b"*1\r\n$7\r\nFLUSHDB\r\n", b"EXEC", b"%d%%", b"\xff" * 4, None]
+    names = ["f\r\n %d", *(f"{n}%%" for n in range(1, width))]
+    columns = [[odd[(row + place * (1 + row % 3)) % len(odd)] for place in range(width)] for row in range(64)]
+    rows = {b"p:\r\n%%d %d" % n: framed(row) for n, row in enumerate(columns) if set(row) != {None}}
+    with replace(place, view=replace(place.view, layout="hash", value_columns=("*",))).target() as target:
+        target.use_columns(names)
+        target.acquire(30, owner=lease.new_owner(), reset=False)
+        write(target, Write(puts=dict.fromkeys(rows, framed([b"old"] * width)), state=State()))
+        write(target, Write(puts=rows))
+        assert dict(row for page in target.rows() for row in page) == rows
+        assert target.values([*rows, b"p:none"]) == [*rows.values(), None]
+    for key, row in zip(rows, (row for row in columns if set(row) != {None}), strict=True):
+        held = {name.encode(): value for name, value in zip(names, row, strict=True) if value is not None}
+        assert place.client(key).hgetall(key) == held
 
 
 def test_a_row_that_is_past_its_time_is_absent(expiring: Case) -> None:

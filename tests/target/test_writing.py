@@ -18,8 +18,9 @@ from reconcile.target import lease
 from reconcile.target import wire as wires
 from reconcile.target.base import Base
 from reconcile.target.batch import Applier
+from reconcile.target.packing import Command
 from reconcile.target.port import Target, Write
-from reconcile.target.wire import Command, Ticket, Wire
+from reconcile.target.wire import Ticket, Wire
 from tests.target.place import LIMITS, VIEW, Place, content, whole
 
 ROWS = {b"p:%d" % n: b"value %d" % n for n in range(500)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from reconcile.target.wire import Command
+from reconcile.target.packing import Many
 
 
 class Layout(Protocol):
@@ -27,11 +27,11 @@ class Layout(Protocol):
         """Return the layout for these value columns, once the query has been described."""
         ...
 
-    def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
+    def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Many]:
         """Return commands that store these rows."""
         ...
 
-    def ask(self, keys: Sequence[bytes]) -> list[Command]:
+    def ask(self, keys: Sequence[bytes]) -> list[Many]:
         """Return commands that read these keys, the same number for each key."""
         ...
 
@@ -39,6 +39,6 @@ class Layout(Protocol):
         """Return framed values from the replies to `ask`. None: absent, or not something that `write` makes."""
         ...
 
-    def sizes(self, keys: Sequence[bytes]) -> list[Command]:
+    def sizes(self, keys: Sequence[bytes]) -> list[Many]:
         """Return commands that give lengths, the same number for each key; their sum is about the size of the value."""
         ...

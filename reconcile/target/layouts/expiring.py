@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconcile.core.framing import split_expiry, with_expiry
-from reconcile.target.wire import Command
+from reconcile.target.packing import Alike, Command, Many
 
 LATEST_MS = 2**62
 """Redis refuses times of more than 63 bits; no timestamp of Materialize is that late."""
@@ -28,27 +28,27 @@ class ExpiringStrings:
         """Return the same: strings have no column names."""
         return self
 
-    def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
+    def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Many]:
         """Return SET commands, which drop an earlier expiry and overwrite a key of any type."""
         new: Command = ("NX",) if only_new else ()
-        commands: list[Command] = []
+        commands: list[Many] = []
         for key, framed in puts.items():
             at_ms, value = split_expiry(framed)
             expiry: Command = () if at_ms is None else ("PXAT", clamped(at_ms))
             commands.append(("SET", key, value, *expiry, *new))
         return commands
 
-    def ask(self, keys: Sequence[bytes]) -> list[Command]:
+    def ask(self, keys: Sequence[bytes]) -> list[Many]:
         """Return GET and PEXPIRETIME of each key."""
-        return [command for key in keys for command in (("GET", key), ("PEXPIRETIME", key))]
+        return [Alike(list(keys), (("GET",), ("PEXPIRETIME",)))]
 
     def found(self, keys: Sequence[bytes], replies: Sequence[Any]) -> list[bytes | None]:
         """See Layout. A key of another type replies with an error, so it is None."""
         return [with_time(value, at) for value, at in zip(replies[::2], replies[1::2], strict=True)]
 
-    def sizes(self, keys: Sequence[bytes]) -> list[Command]:
+    def sizes(self, keys: Sequence[bytes]) -> list[Many]:
         """Return STRLEN of each key."""
-        return [("STRLEN", key) for key in keys]
+        return [Alike(list(keys), (("STRLEN",),))]
 
 
 def clamped(at_ms: int) -> int:

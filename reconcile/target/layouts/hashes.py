@@ -5,13 +5,13 @@ A row is replaced in one step, never edited: no reader sees half a row, and no f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, repeat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, compress
 from typing import Any
 
 from reconcile.core.framing import frame, split_expiry, unframe
 from reconcile.target.layouts.expiring import clamped, with_time
-from reconcile.target.wire import Command
+from reconcile.target.packing import Alike, Many, Shape
 
 BATCH_FIELDS = 20_000
 """Redis carries out this many commands and fields in less than 20 ms."""
@@ -37,7 +37,7 @@ class Hashes:
         """Return the layout with these columns as fields."""
         return Hashes(columns, expires=self._expires)
 
-    def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
+    def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Many]:
         """Return HSET of each key, and PEXPIREAT of those that expire. None of the keys may exist any more."""
         if not puts:
             return []
@@ -45,23 +45,32 @@ class Hashes:
         columns = unframe(values)
         if len(columns) != len(self._fields):
             raise ValueError(f"framed values have {len(columns)} columns, not {len(self._fields)}")
-        commands = self._sets(list(puts), columns)
-        expiring = zip(puts, times, strict=False)
-        return commands + [("PEXPIREAT", key, clamped(at_ms)) for key, at_ms in expiring if at_ms is not None]
+        commands: list[Many] = [*self._sets(list(puts), columns)]
+        expiring = [(key, b"%d" % clamped(at)) for key, at in zip(puts, times, strict=False) if at is not None]
+        if expiring:
+            commands.append(Alike([key for key, _ in expiring], (("PEXPIREAT", [at for _, at in expiring]),)))
+        return commands
 
-    def _sets(self, keys: Sequence[bytes], columns: Sequence[Sequence[bytes | None]]) -> list[Command]:
+    def _sets(self, keys: list[bytes], columns: list[list[bytes | None]]) -> Iterator[Alike]:
+        """Yield HSET of the keys that have values in the same columns."""
         if not any(None in column for column in columns):
-            pairs = chain.from_iterable(zip(map(repeat, self._fields), columns, strict=True))
-            return list(zip(repeat("HSET"), keys, *pairs, strict=False))
-        rows = [zip(self._fields, row, strict=True) for row in zip(*columns, strict=True)]
-        there = [chain.from_iterable(pair for pair in row if pair[1] is not None) for row in rows]
-        return [("HSET", key, *pairs) for key, pairs in zip(keys, there, strict=True)]
+            yield self._set(keys, zip(self._fields, columns, strict=True))
+            return
+        places: dict[tuple[bool, ...], list[int]] = {}
+        for place, row in enumerate(zip(*columns, strict=True)):
+            places.setdefault(tuple([value is not None for value in row]), []).append(place)
+        for there, some in places.items():
+            held = compress(zip(self._fields, columns, strict=True), there)
+            yield self._set([keys[n] for n in some], ((name, [column[n] for n in some]) for name, column in held))
 
-    def ask(self, keys: Sequence[bytes]) -> list[Command]:
+    def _set(self, keys: list[bytes], pairs: Iterable[tuple[bytes, list[Any]]]) -> Alike:
+        arguments: list[Any] = list(chain.from_iterable(pairs))
+        return Alike(keys, (("HSET", *arguments),))
+
+    def ask(self, keys: Sequence[bytes]) -> list[Many]:
         """Return HMGET of our fields, and HLEN, which shows whether there are others."""
-        verbs = ["HLEN", "PEXPIRETIME"] if self._expires else ["HLEN"]
-        fields = zip(repeat("HMGET"), keys, *map(repeat, self._fields), strict=False)
-        return list(chain.from_iterable(zip(fields, *(zip(repeat(verb), keys) for verb in verbs), strict=True)))
+        expiry: tuple[Shape, ...] = (("PEXPIRETIME",),) if self._expires else ()
+        return [Alike(list(keys), (("HMGET", *self._fields), ("HLEN",), *expiry))]
 
     def found(self, keys: Sequence[bytes], replies: Sequence[Any]) -> list[bytes | None]:
         """See Layout. None for a key of another type, and for a hash with other fields than the view's."""
@@ -74,9 +83,9 @@ class Hashes:
         framed = frame(list(zip(*rows, strict=True)))
         return list(map(with_time, framed, replies[2::width])) if self._expires else framed
 
-    def sizes(self, keys: Sequence[bytes]) -> list[Command]:
+    def sizes(self, keys: Sequence[bytes]) -> list[Many]:
         """Return HSTRLEN of each field."""
-        return [("HSTRLEN", key, field) for key in keys for field in self._fields]
+        return [Alike(list(keys), tuple(("HSTRLEN", field) for field in self._fields))]
 
 
 def _split(framed: Iterable[bytes]) -> tuple[list[int | None], list[bytes]]:

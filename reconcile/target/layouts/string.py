@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconcile.target.commands import msets
-from reconcile.target.wire import Command
+from reconcile.target.packing import Alike, Many
 
 
 class Strings:
@@ -22,18 +22,18 @@ class Strings:
         """Return the same: strings have no column names."""
         return self
 
-    def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Command]:
+    def write(self, puts: Mapping[bytes, bytes], *, only_new: bool) -> list[Many]:
         """Return MSET commands, which overwrite a key of any type and drop its expiry."""
         return list(msets("MSETNX" if only_new else "MSET", puts))
 
-    def ask(self, keys: Sequence[bytes]) -> list[Command]:
+    def ask(self, keys: Sequence[bytes]) -> list[Many]:
         """Return GET of each key; used in a cluster, where MGET takes keys of one slot only."""
-        return [("GET", key) for key in keys]
+        return [Alike(list(keys), (("GET",),))]
 
     def found(self, keys: Sequence[bytes], replies: Sequence[Any]) -> list[bytes | None]:
         """See Layout. A key of another type replies with an error, so it is None."""
         return [reply if isinstance(reply, bytes) else None for reply in replies]
 
-    def sizes(self, keys: Sequence[bytes]) -> list[Command]:
+    def sizes(self, keys: Sequence[bytes]) -> list[Many]:
         """Return STRLEN of each key."""
-        return [("STRLEN", key) for key in keys]
+        return [Alike(list(keys), (("STRLEN",),))]
