@@ -7,7 +7,7 @@ state's slot   MULTI records, HSET state, marks EXEC
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 
@@ -17,7 +17,7 @@ from reconcile.target.base import Base
 from reconcile.target.fences import Fences, NodeWrite
 from reconcile.target.lease import Right
 from reconcile.target.names import Names
-from reconcile.target.packing import Command, tuples
+from reconcile.target.packing import Arg, Command, tuples
 from reconcile.target.port import Outcome, Write
 from reconcile.target.primaries import Primaries
 from reconcile.target.wire import Ticket
@@ -85,12 +85,9 @@ class Cluster(Base):
             for key, value in write.puts.items():
                 puts.setdefault(self._nodes.owner_of(key), {})[key] = value
             for node, some in puts.items():
-                # One by one, as the keys are of several slots; as puts, since a full Redis would not refuse what
-                # follows a delete.
-                cleared: Iterable[Command] = (("UNLINK", key) for key in some) if self._layout.adds else ()
-                commands = chain(cleared, tuples(self._layout.write(some, only_new=write.only_new)))
-                packed = list(chain.from_iterable(map(written.flat, commands)))
-                found.setdefault(node, NodeWrite([], [])).puts = packed
+                commands = tuples(self._layout.write(some, only_new=write.only_new))
+                each = map(written.flat, _clearing(commands) if self._layout.adds else commands)
+                found.setdefault(node, NodeWrite([], [])).puts = list(chain.from_iterable(each))
         else:
             for key, value in write.puts.items():
                 self._of_node(found, key).puts += (key, value)
@@ -123,3 +120,14 @@ class Cluster(Base):
         ticket = self._armed.ticket
         waiting = [one for one in (*self._data, ticket) if one is not None and not one.arrived]
         return not waiting or self._home.ready()
+
+
+def _clearing(commands: Iterator[Command]) -> Iterator[Command]:
+    """Yield the same commands, the first of each key after an UNLINK: they find it in the processor's cache. Those are
+    no deletes of the write, as a full Redis would not refuse what follows these."""
+    seen: set[Arg] = set()
+    for command in commands:
+        if command[1] not in seen:
+            seen.add(command[1])
+            yield ("UNLINK", command[1])
+        yield command

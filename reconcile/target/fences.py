@@ -66,11 +66,11 @@ elseif ARGV[4] == 'new' then
     if not redis.call('SET', ARGV[i], ARGV[i + 1], 'NX') then absent = 0 end
   end
 else
-  local i = first
+  local i, fresh = first, ARGV[4] == 'fresh'
   while i <= #ARGV do
     local last = i + tonumber(ARGV[i])
     local reply = redis.call(unpack(ARGV, i + 1, last))
-    if not reply or (ARGV[4] == 'fresh' and ARGV[i + 1] == 'UNLINK' and reply > 0) then absent = 0 end
+    if not reply or (fresh and ARGV[i + 1] == 'UNLINK' and reply > 0) then absent = 0 end
     i = last + 1
   end
 end
