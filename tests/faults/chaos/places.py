@@ -69,6 +69,7 @@ def single(directory: Path, rng: random.Random, certificate: Certificate | None)
         with contextlib.suppress(redis.OutOfMemoryError):  # there was not so much
             evict(server.client(), "allkeys-random", rng.choice([500, 5000]))
         server.client().config_set("maxmemory", 0)
+        server.client().delete("foreign")  # what filled the memory
         return True
 
     befalls: Befalls = {
