@@ -117,7 +117,7 @@ def finish(world: World, running: Running) -> None:
         return
     ended = running.pop(0)
     result = ended.end(world)
-    if ended.kind in commands.AUDITS and result.code == 3 and not world.tampered:
+    if ended.kind in commands.AUDITS and result.code == 3 and not (world.tampered or world.bereft):
         assert result.causes <= _excused(world, result), f"a false alarm\n{result.told}"
 
 

@@ -46,7 +46,7 @@ def check_cut(world: World) -> None:
     """What a reader may rely on, whatever runs do meanwhile: on one server, while nothing is pending, a view's keys are
     exactly its content at the checkpoint. Where that can be known: nobody else has written, and the source still knows.
     """
-    if world.place.is_cluster or world.sharded or world.tampered or world.remade:
+    if world.place.is_cluster or world.sharded or world.tampered or world.bereft or world.remade:
         return
     for view in world.views:
         held = world.look()

@@ -47,7 +47,7 @@ class Story:
         for namespace in world.namespaces:
             self._settle(namespace, "snapshot", "--deep")
         self._agree(clean=True)
-        world.tampered = world.remade = False
+        world.tampered = world.bereft = world.remade = False
         for view in world.views:
             view.put(world.execute, world.rng, 3)
             view.settle_times(world.execute)
@@ -89,7 +89,7 @@ class Story:
     def _consent(self, namespace: str, result: Result) -> None:
         adopts = any(view.ownership == "remembered" for view in self.world.views_of(namespace))
         resets = any(words in result.errors for words in ("two configurations", "is corrupt"))
-        assert "is corrupt" not in result.errors or self.world.tampered, result.told
+        assert "is corrupt" not in result.errors or self.world.tampered or self.world.bereft, result.told
         assert "unexplained" not in result.errors or self.world.unclear, result.told
         options = ["--allow-deletes", *(["--adopt"] if adopts else []), *(["--reset-state"] if resets else [])]
         commands.call(self.world, namespace, "snapshot", *options, *WAIT)

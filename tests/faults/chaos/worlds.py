@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from reconcile_standin import StandIn
-from tests.faults.chaos.places import Place, start_place
+from tests.faults.chaos.places import HARMLESS, UNNOTICED, Place, start_place
 from tests.faults.chaos.views import View, draw_views
 from tests.faults.proxy import Proxy
 from tests.support.redis_state import Entry, entries
@@ -49,6 +49,8 @@ class World:
     """Whether the number of shards may change."""
     tampered: bool = False
     """Keys of the views may be others than those that runs have recorded, since all of them were last compared."""
+    bereft: bool = False
+    """Redis has lost something since, as its next run notices."""
     remade: bool = False
     """The same of definitions: whose keys are there may need a human to say."""
     foreign: dict[bytes, bytes] = field(default_factory=dict)
@@ -60,7 +62,7 @@ class World:
     @property
     def unclear(self) -> bool:
         """Whether unexplained keys are to be expected; where rows expire, they always are."""
-        return self.tampered or self.remade or any(view.expires for view in self.views)
+        return self.tampered or self.bereft or self.remade or any(view.expires for view in self.views)
 
     # -- the source ----------------------------------------------------------------------------------------------
 
@@ -131,7 +133,9 @@ class World:
 
     def befall(self, what: str) -> None:
         """Something happens to the server."""
-        self.tampered |= self.place.befalls[what]()
+        self.place.befalls[what]()
+        self.tampered |= what in UNNOTICED
+        self.bereft |= what not in HARMLESS
         self.plant()
 
 
