@@ -162,6 +162,8 @@ class Wire:
         while len(replies) < count:
             replies.append(self._wait())
             parser = self._connection._parser._reader
+            if parser is None:  # redis-py hangs up on a server that loads its file
+                continue
             come = list(islice(iter(parser.gets, NOT_ENOUGH_DATA), count - len(replies)))
             replies += come if all_well(come) else map(self._told, come)
         return replies
