@@ -47,8 +47,6 @@ time per run.
 
 UNKNOWN = 0
 """The fingerprint of a bucket that has been touched since its fingerprint was taken, or that never had one."""
-EMPTY = bytes(FINGERPRINT_BYTES - 1) + b"\1"
-"""The stored fingerprint of a bucket without rows."""
 
 Normal = NewType("Normal", int)
 """A digest in the form that is compared and stored: count · 2^64 + (Σ r mod 2^64). A plain int is still being added up.
@@ -187,6 +185,10 @@ def add_to_words(words: Words, more: Mapping[int, int]) -> bool:
 def fingerprint(hash_sum: int) -> int:
     """Return the stored form of Materialize's sum of hashes: 1 .. 2^64−1, as 0 means UNKNOWN."""
     return hash_sum % _M64 + 1
+
+
+EMPTY = fingerprint(0).to_bytes(FINGERPRINT_BYTES, "big")
+"""The stored fingerprint of a bucket without rows."""
 
 
 def fold_fingerprints(fingerprints: Fingerprints, buckets: int) -> Fingerprints:

@@ -19,7 +19,7 @@ from reconcile.core import checkpoint, digest
 from reconcile.core.changes import Changes
 from reconcile.core.checkpoint import Content
 from reconcile.core.guard import mass_delete
-from reconcile.core.records import Manifest, Records, cleared, forget
+from reconcile.core.records import Manifest, Records, forget
 from reconcile.core.state import State
 from reconcile.core.times import MAX_TIMESTAMP, Frontier, frontier_after
 from reconcile.errors import SafetyStop
@@ -163,9 +163,11 @@ def applier_for(run: ViewRun, as_of: int, forgotten: Records) -> Applier:
 
 
 def note_forgotten(run: ViewRun, touched: Collection[int]) -> None:
-    """Note that the fingerprints of these buckets are unknown by now in Redis too."""
-    if run.stored.fingerprints is not None:
-        run.stored.fingerprints = cleared(run.stored.fingerprints, touched)
+    """Note that the fingerprints of these buckets are unknown by now in Redis too. In place: there may be 2^17."""
+    known = run.stored.fingerprints
+    if known is not None:
+        for bucket in touched:
+            known[bucket] = digest.UNKNOWN
 
 
 def commit_range(

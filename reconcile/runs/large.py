@@ -55,7 +55,7 @@ def apply_range(run: ViewRun, until: int, still: Still, clock: SourceClock, *, r
             repeat = repeat or task.applier.marked
             parts *= 4
             if parts > MAX_PARTS or (isinstance(error, TooLarge) and error.one_row):
-                raise TooLarge(one_row=True) from None
+                raise TooLarge from None
     touched = [bucket for bucket, is_touched in enumerate(task.touched) if is_touched]
     commit_range(run, task.applier, task.manifest.total, Write(manifest=task.manifest.records(touched)), touched, until)
 
