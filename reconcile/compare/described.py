@@ -88,10 +88,11 @@ def proved(session: Session, described: Described, state: State, report: ViewRep
 
 
 def companion_mark(described: Described) -> str:
-    """Return what the state stores of a proved companion view: it, the query and the query's plan."""
+    """Return what the state stores of a proved companion view: it, the statement that it stands for, and the query's
+    plan. The query alone is not enough: which of its columns make the key is configured."""
     assert described.companion is not None
-    parts = [described.companion.identity, described.mapping.sql, described.plan, described.environment_id]
-    return identity_hash(parts)
+    companion, mapping = described.companion, described.mapping
+    return identity_hash([companion.identity, companion.ours(mapping), described.plan, described.environment_id])
 
 
 def usable(companion: CompanionDefinition | None, reading: Reading) -> CompanionDefinition | None:

@@ -41,14 +41,17 @@ class CompanionDefinition(Struct, frozen=True):
     statement: str
     """Its SELECT, with the current names of what it reads."""
 
+    def ours(self, mapping: Mapping) -> str:
+        """Return the statement that we would send in place of reading it."""
+        return replace(mapping, shard=WHOLE).fingerprints(self.buckets, self.salt)
+
     def proved(self, session: Session, mapping: Mapping) -> bool:
         """Whether Materialize plans it exactly as the fingerprints of this query. Call outside of a reading.
 
         Also False if plans are not shown: then only comparing all fingerprints at one time can tell.
         """
-        ours = replace(mapping, shard=WHOLE).fingerprints(self.buckets, self.salt)
         try:
-            plans = [plan_of(session, statement, planning=True) for statement in (self.statement, ours)]
+            plans = [plan_of(session, one, planning=True) for one in (self.statement, self.ours(mapping))]
         except UsageError:
             return False
         return plans[0] == plans[1]
