@@ -199,10 +199,12 @@ def _delete_names(applier: Applier, names: list[bytes]) -> None:
 
 
 def _names_of(sides: Sides, part: Repaired, within: set[int]) -> NameTable:
-    """Read the source's names in these buckets again, as a part's names are dropped before the next part."""
+    """Read the names of the source's rows that have a value in these buckets again, as a part's names are dropped
+    before the next part."""
     names = NameTable(0, sides.salt)
     for chunk in sides.reading.rows_of(sorted(within), part.buckets):
         sides.stop.check()
-        for key, _ in chunk:
-            names.add(key)
+        for key, value in chunk:
+            if value is not None:
+                names.add(key)
     return names

@@ -98,3 +98,14 @@ def test_keys_whose_value_became_null(mode: str, history: History) -> None:
     assert report.deletes_withheld == FILLED_ROWS * 8 // 10
     scene.ok("snapshot", allow_deletes=True)
     scene.check()
+
+
+@pytest.mark.parametrize("held", [0, 20])
+def test_all_values_became_null(held: int, history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source names every key that is to go, and more of them than names are held."""
+    monkeypatch.setattr(surplus, "HELD_NAMES", held)
+    scene = history.scene
+    scene.write("UPDATE t SET value = NULL")
+    report = scene.ok("snapshot", allow_deletes=True)
+    assert report.deletes == FILLED_ROWS
+    scene.check()
