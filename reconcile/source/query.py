@@ -181,9 +181,14 @@ class Mapping(Struct, frozen=True):
 
     @property
     def signature(self) -> list[str]:
-        """What must stay equal for stored digests and fingerprints to be comparable."""
+        """What must stay equal for stored digests and fingerprints to be comparable.
+
+        Of json the types too: a number and its text hash alike at the source, and are stored as 1 and "1".
+        """
         names = [] if self.layout == "string" else [column.name for column in self.values]
         kinds = ["bytes" if column.oid == BYTEA else "text" for column in (*self.keys, *self.values)]
+        if self.layout == "json":
+            kinds[len(self.keys) :] = ["text" if column.oid == TEXT else f"type {column.oid}" for column in self.values]
         expiry = "expires" if self.expires_at is not None else "stays"
         form = f"layout {self.layout} 2, {len(self.keys)} + {len(self.values)} columns"
         return [form, self.key.prefix, *self.key.literals, *kinds, *names, expiry]

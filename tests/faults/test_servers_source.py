@@ -326,6 +326,20 @@ def test_a_column_changes_its_type(rig: Rig) -> None:
     failed(unchanged(rig, rig.run), 2, "key", "configuration")
 
 
+@pytest.mark.parametrize(("one", "other"), [("1", "'1'"), ("'true'", "true"), ("'1.5'::jsonb", "1.5::numeric")])
+def test_a_number_that_becomes_text(one: str, other: str, rig: Rig) -> None:
+    """Both have the same text, by which the source hashes them, and JSON shows which it is. By turns."""
+    rig.source.put(a="x")
+    rig.source.execute("CREATE VIEW w AS SELECT key FROM t")
+    rig.view = {"sql": f"SELECT key, n FROM {rig.source.schema}.w", "layout": "json", "value": ["n"]}
+    for value in (one, other, one):
+        rig.source.execute(f"CREATE OR REPLACE VIEW w AS SELECT key, {value} AS n FROM t")
+        ((shown,),) = rig.source.execute("SELECT jsonb_build_object('n', n)::text FROM w")
+        ended = rig.run("snapshot")
+        assert ended.code == 0, ended.told
+        assert rig.client.get("p:a") == shown.encode()
+
+
 @pytest.mark.parametrize("history", [True, False])
 def test_an_evaluation_error_comes_and_goes(history: bool, rig: Rig) -> None:
     """Division by zero in the view: exit 5, Redis untouched; once it is corrected, the next run converges."""

@@ -108,8 +108,8 @@ def test_key_types_are_value_types(oid: int) -> None:
 
 
 def test_the_signature_holds_what_digests_depend_on() -> None:
-    """Keys, kinds of columns, layout, field names and expiry change stored digests; the name of a single value and the
-    rest of the query do not."""
+    """Keys, kinds of columns, layout, field names, types in JSON and expiry change stored digests; the name of a single
+    value and the rest of the query do not."""
     base = mapping(prefix="p:").signature
     assert mapping(Column("other", INT8), Column("else", INT8), prefix="p:", sql="SELECT 1").signature == base
     at = Column("at", 1184)
@@ -122,6 +122,10 @@ def test_the_signature_holds_what_digests_depend_on() -> None:
         Mapping(SQL, shaped("p:", "key", ":", "value", ""), (KEY, VALUE), (VALUE,)),
         Mapping(SQL, shaped("p:", "key", ""), (KEY,), (VALUE,), "string", at),
         Mapping(SQL, shaped("p:", "key", ""), (KEY,), (VALUE,), "json"),
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), (Column("value", INT8),), "json"),
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), (VALUE, Column("n", INT8)), "json"),
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), (Column("value", INT8), Column("n", 25)), "json"),
+        Mapping(SQL, shaped("p:", "key", ""), (KEY,), (Column("value", 3802),), "json"),
         Mapping(SQL, shaped("p:", "key", ""), (KEY,), (VALUE,), "hash"),
         Mapping(SQL, shaped("p:", "key", ""), (KEY,), two, "hash"),
         Mapping(SQL, shaped("p:", "key", ""), (KEY,), swapped, "hash"),
