@@ -16,6 +16,7 @@ from reconcile.core.decide import Delta, Snapshot
 from reconcile.core.guard import consent_needed
 from reconcile.core.times import MAX_TIMESTAMP, Frontier, frontier_after
 from reconcile.errors import (
+    AccessError,
     DataError,
     EvaluationFailed,
     ExitCode,
@@ -30,6 +31,7 @@ from reconcile.runs.context import ViewRun
 from reconcile.runs.delta import Doubt, Follower, TooLarge, Until
 from reconcile.runs.follow import follow
 from reconcile.source.companion import CompanionDefinition
+from reconcile.source.direct import object_read
 from reconcile.source.frontiers import Explained, SourceClock
 from reconcile.source.reading import Reading, Still, check_still, explain, open_reading, still
 from reconcile.source.subscription import Subscription, open_subscription
@@ -263,7 +265,7 @@ def _delta(run: ViewRun, as_of: int, explained: Explained) -> Follower | None:
     if until.up_to is not None and frontier_after(run.state.as_of or 0) >= until.up_to:
         run.report.action = "none"
         return None
-    follower = Follower(run, _subscribe(run, until.up_to, still_reading(run, explained.ids), explained.clock), until)
+    follower = Follower(run, _subscribe(run, until.up_to, still_reading(run, explained), explained), until)
     if until.moment is not None:
         return follower
     with run.report.phase("delta"):
@@ -272,26 +274,42 @@ def _delta(run: ViewRun, as_of: int, explained: Explained) -> Follower | None:
     return None
 
 
-def _subscribe(run: ViewRun, up_to: Frontier | None, still: Still, clock: SourceClock) -> Subscription:
+def _subscribe(run: ViewRun, up_to: Frontier | None, still: Still, explained: Explained) -> Subscription:
     """SUBSCRIBE from the checkpoint; its read hold is in place on return.
 
     still: whether the query reads the objects of the checkpoint, asked once the subscription has begun: a view that was
     swapped since EXPLAIN would give the changes of another.
     """
-    state = run.state
-    session = run.open_session()
-    subscription = run.closing.enter_context(
-        open_subscription(
-            session, run.described.mapping, clock, state.buckets, state.as_of or 0, up_to, salt=state.salt
-        )
-    )
+    relation = object_read(run.described.mapping, run.described.plan, explained)
+    try:
+        subscription = _subscription(run, up_to, explained.clock, relation)
+    except AccessError:
+        if relation is None:
+            raise
+        # Whoever may read a plain view need not have the right to read what it shows.
+        subscription = _subscription(run, up_to, explained.clock, None)
     check_still(still)
     return subscription
 
 
-def still_reading(run: ViewRun, ids: list[str]) -> Still:
+def _subscription(run: ViewRun, up_to: Frontier | None, clock: SourceClock, relation: str | None) -> Subscription:
+    mapping, state = run.described.mapping, run.state
+    opening = open_subscription(
+        run.open_session(),
+        mapping,
+        clock,
+        state.buckets,
+        state.as_of or 0,
+        up_to,
+        salt=state.salt,
+        relation=relation,
+    )
+    return run.closing.enter_context(opening)
+
+
+def still_reading(run: ViewRun, explained: Explained) -> Still:
     """Return a check, on another session than a subscription's, that the query is still the same."""
-    return lambda: still(run.session, run.described.mapping, ids, run.described.plan)
+    return lambda: still(run.session, run.described.mapping, explained, run.described.plan)
 
 
 def _caught_up(follower: Follower) -> bool:
@@ -313,13 +331,13 @@ def _past_too_large(run: ViewRun) -> None:
     check_still(lambda: run.described.identity(explained) == run.state.identity)
     present = max(explained.frontiers.now, (run.state.as_of or 0) + 1)
     with run.report.phase("parts"):
-        large.apply_range(run, present, still_reading(run, explained.ids), explained.clock, repeat=False)
+        large.apply_range(run, present, still_reading(run, explained), explained.clock, repeat=False)
 
 
 def _repeat_pending(run: ViewRun, until: int, explained: Explained) -> None:
     """Repeat exactly the range (as_of, until] that an earlier run was applying when it died."""
     bound = Until(up_to=frontier_after(until))
-    subscription = _subscribe(run, bound.up_to, still_reading(run, explained.ids), explained.clock)
+    subscription = _subscribe(run, bound.up_to, still_reading(run, explained), explained)
     follower = Follower(run, subscription, bound, repeat=True)
     try:
         try:
@@ -327,7 +345,7 @@ def _repeat_pending(run: ViewRun, until: int, explained: Explained) -> None:
         except (TooLarge, ResultTooLarge):
             follower.subscription.cancel()
             with run.report.phase("parts"):
-                large.apply_range(run, until, still_reading(run, explained.ids), explained.clock, repeat=True)
+                large.apply_range(run, until, still_reading(run, explained), explained.clock, repeat=True)
     except DataError as error:  # at the end of this range: the view may be right by now
         raise Doubt(f"a change that was begun cannot be repeated ({error.message})") from error
     run.stop.check()
@@ -342,7 +360,7 @@ def _follow_after(run: ViewRun, reading: Reading) -> Follower | None:
         _note_stop(run, behind=False)
         return None
     run.present = reading.as_of
-    follower = Follower(run, _subscribe(run, None, reading.still, reading.explained.clock), Until(moment=moment))
+    follower = Follower(run, _subscribe(run, None, reading.still, reading.explained), Until(moment=moment))
     reading.end()
     return follower
 

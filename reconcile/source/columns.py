@@ -67,6 +67,7 @@ def map_columns(
         tuple(found[name] for name in values),
         layout,
         None if expires_at is None else found[expires_at],
+        in_order=[column.name for column in columns] == [*key.columns, *values],
     )
     _check_values(mapping, view)
     _check_types(mapping, view)

@@ -22,6 +22,10 @@ from reconcile.core.sql import identifier as identifier  # exported from here to
 from reconcile.core.times import Frontier
 
 BYTEA, TEXT = 17, 25
+PRINTED_AS_CAST = frozenset({20, 21, 23, BYTEA, TEXT, 1043, 1082, 2950, 3802, 16460, 16462, 16464})
+"""Types that a SUBSCRIBE prints as a cast to text does (or, if bytea, as the reader expects): integers, text, varchar,
+date, uuid, jsonb. A boolean, for one, is `t` here and `true` there.
+"""
 
 
 class Column(Struct, frozen=True):
@@ -74,6 +78,8 @@ class Mapping(Struct, frozen=True):
     """Number of results in which the view is read: Materialize limits the size of each (max_query_result_size)."""
     shard: Shard = WHOLE
     """Only its rows are read."""
+    in_order: bool = False
+    """Whether the query's columns are those of the key and the values, in this order."""
 
     @property
     def source(self) -> str:
@@ -119,6 +125,14 @@ class Mapping(Struct, frozen=True):
         if self.expires_at is not None:
             columns["expires_at"] = f"(extract(epoch FROM {_name(self.expires_at)}) * 1000)::int8::text"
         return columns
+
+    @property
+    def sends_columns(self) -> bool:
+        """Whether a SUBSCRIBE to an object that has the query's rows sends what one to `mapped` does."""
+        columns = (*self.keys, *self.values)
+        as_they_are = [*self._travelling.values()] == [_text(column) for column in columns]
+        printed = all(column.oid in PRINTED_AS_CAST for column in columns)
+        return self.in_order and self.shard == WHOLE and as_they_are and printed
 
     @property
     def form(self) -> RowForm:
@@ -242,18 +256,21 @@ def as_of(statement: str, timestamp: int | None) -> str:
 
 
 def subscribe(
-    mapping: Mapping, timestamp: int, up_to: Frontier | None = None, part: tuple[int, int] | None = None
+    mapping: Mapping,
+    timestamp: int,
+    up_to: Frontier | None = None,
+    part: tuple[int, int] | None = None,
+    relation: str | None = None,
 ) -> str:
     """Return a SUBSCRIBE to changes after `timestamp`, as COPY text: mz_timestamp, mz_progressed, mz_diff, key, value.
 
-    part (i, n): only keys with crc32(key) mod n = i; the first includes rows without a key.
+    part (i, n): only keys with crc32(key) mod n = i; the first includes rows without a key. relation: the name of an
+    object that has the query's rows, and so can be followed in its stead.
     """
     bound = "" if up_to is None else f" UP TO {up_to}"
     chosen = "" if part is None else f" WHERE {mapping.part_sql(*part)}"
-    return (
-        f"COPY (SUBSCRIBE ({mapping.mapped()}{chosen}) WITH (PROGRESS, SNAPSHOT=false) "
-        f"AS OF {timestamp}{bound}) TO STDOUT"
-    )
+    rows = relation or f"({mapping.mapped()}{chosen})"
+    return f"COPY (SUBSCRIBE {rows} WITH (PROGRESS, SNAPSHOT=false) AS OF {timestamp}{bound}) TO STDOUT"
 
 
 def mean_bytes(mapping: Mapping) -> str:

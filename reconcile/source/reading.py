@@ -118,7 +118,7 @@ class Reading:
 
     def still(self) -> bool:
         """Whether the query is still the one that was explained."""
-        return still(self._session, self.mapping, self.explained.ids, self._plan, self._at)
+        return still(self._session, self.mapping, self.explained, self._plan, self._at)
 
     def of_one_view(self) -> bool:
         """Whether all that was read is of one view, as one may be swapped between two statements.
@@ -223,12 +223,12 @@ def plan_of(session: Session, sql: str, *, planning: bool = False) -> str:
     return "\n".join(str(row[0] or b"", "utf-8") for row in rows)
 
 
-def still(session: Session, mapping: Mapping, ids: list[str], plan: str = "", as_of: int | None = None) -> bool:
-    """Whether the query still reads these objects, by this plan if one is given. Ask on another session, once a
-    subscription has started.
+def still(session: Session, mapping: Mapping, before: Explained, plan: str = "", as_of: int | None = None) -> bool:
+    """Whether the query still reads the same objects, by the same names, and by this plan if one is given. Ask on
+    another session, once a subscription has started.
     """
     try:
-        same = _explained(session, mapping, as_of).ids == ids
+        same = set(_explained(session, mapping, as_of).objects) == set(before.objects)
         return same and (not plan or _is_plan(session, mapping.sql, plan))
     except UsageError:  # dropped, or replaced by something that this transaction cannot read
         return False

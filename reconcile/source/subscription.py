@@ -234,16 +234,17 @@ def begin_subscription(
     up_to: Frontier | None = None,
     part: tuple[int, int] | None = None,
     salt: int = 0,
+    relation: str | None = None,
 ) -> Subscription:
     """Send SUBSCRIBE to the changes after as_of (below up_to; of one part of the keys), without waiting for the answer.
 
-    salt: of the digests. Once it has `started`, a read transaction that kept as_of readable may end. The caller must
-    `cancel` it.
+    salt: of the digests. relation: see `query.subscribe`. Once the subscription has `started`, a read transaction that
+    kept as_of readable may end. The caller must `cancel` it.
     """
     session.statements += 1
     session.stop.check()
     with translated(session.stop):
-        session.connection.pgconn.send_query(query.subscribe(mapping, as_of, up_to, part).encode())
+        session.connection.pgconn.send_query(query.subscribe(mapping, as_of, up_to, part, relation).encode())
     return Subscription(session, mapping, clock, buckets, as_of, up_to, salt)
 
 
@@ -257,9 +258,10 @@ def open_subscription(
     up_to: Frontier | None = None,
     part: tuple[int, int] | None = None,
     salt: int = 0,
+    relation: str | None = None,
 ) -> Iterator[Subscription]:
     """Yield a subscription that has started; it ends with the block. Raises HistoryLost if as_of is not readable."""
-    subscription = begin_subscription(session, mapping, clock, buckets, as_of, up_to, part, salt)
+    subscription = begin_subscription(session, mapping, clock, buckets, as_of, up_to, part, salt, relation)
     try:
         _await_start(subscription, session)
         yield subscription

@@ -414,6 +414,29 @@ def test_as_of_in_the_future(rig: Rig) -> None:
     rig.converges()
 
 
+def test_a_plain_view_may_be_read_but_not_what_it_shows(rig: Rig) -> None:
+    """SUBSCRIBE to the object itself is refused; the view is followed instead."""
+    if not rig.source.is_standin:
+        pytest.skip("needs to create roles")
+    source = rig.source
+    role = f"r_{source.schema}"
+    source.retain_history()
+    source.execute("CREATE VIEW shown AS SELECT key, value FROM v")
+    source.execute(f"CREATE ROLE {role}")
+    source.execute(f"GRANT USAGE ON SCHEMA {source.schema} TO {role}")
+    source.execute(f"GRANT SELECT ON shown TO {role}")
+    source.put(a="1")
+    rig.materialize = {"url": f"postgresql://{role}@127.0.0.1:{rig.source_proxy.port}/materialize"}
+    rig.view = {"sql": f"SELECT key, value FROM {source.schema}.shown"}
+    assert rig.run().code == 0
+    source.put(a="2")
+    for mode, key in (("delta", "b"), ("run", "c")):
+        source.put(**{key: "1"})
+        ended = rig.run(mode)
+        assert (ended.code, ended.view.action) == (0, "delta"), ended.told
+        rig.in_sync()
+
+
 def test_credentials_are_revoked(rig: Rig) -> None:
     """SELECT taken away: exit 2 with the privilege's name; Redis untouched; given back, the next run goes on."""
     if not rig.source.is_standin:

@@ -136,6 +136,29 @@ def test_between_explain_and_subscribe(
     right_in_the_end(rig, ended)
 
 
+def test_between_explain_and_subscribe_to_the_object_itself(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain view shows the same object as before, but the object's name is another's by now."""
+    source, apart = rig.source, f"{rig.source.schema}_p"
+    source.retain_history()
+    source.put(a="1", b="2", gone="3")
+    source.execute(f"CREATE SCHEMA {apart}")
+    source.execute(f"CREATE VIEW {apart}.plain AS SELECT key, value FROM {source.schema}.v")
+    rig.view = {"sql": f"SELECT key, value FROM {apart}.plain"}
+    try:
+        with swapped_schemas(rig) as swap:
+            assert rig.run().code == 0
+            source.put(a="1 later")
+            with monkeypatch.context() as patch:
+                swaps_before(1, swap, patch)
+                ended = rig.run("delta")
+            assert (ended.code, "replaced" in ended.told) == (6, True), ended.told
+            source.execute(f"INSERT INTO {source.schema}_g.t VALUES ('b2', 'new')")
+            ended = rig.run("delta")
+            assert (ended.code, ended.view.action, ended.view.puts) == (0, "delta", 2), ended.told
+    finally:
+        source.execute(f"DROP SCHEMA {apart} CASCADE")
+
+
 def too_large(_: Follower, *, idle: bool) -> None:
     """More at one time than memory holds."""
     raise TooLarge
