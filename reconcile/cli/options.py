@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
@@ -156,9 +156,26 @@ def _ended_by_signals(stop: Stop) -> Iterator[None]:
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup ignores it
         ending.append(hangup)
-    before = {number: signal.signal(number, end) for number in ending}
+    with _handled_by(end, ending):
+        yield
+
+
+@contextlib.contextmanager
+def asking() -> Iterator[None]:
+    """Let signals end the process while somebody is asked: no work is under way, and an input would not see a Stop."""
+    import signal
+
+    with _handled_by(signal.SIG_DFL, (signal.SIGTERM, signal.SIGINT)):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Any, signals: Iterable[int]) -> Iterator[None]:
+    import signal
+
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

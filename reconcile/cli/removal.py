@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from reconcile.cli.options import DURATION, NAME, Common, common_options, ended_in_time
+from reconcile.cli.options import DURATION, NAME, Common, asking, common_options, ended_in_time
 from reconcile.cli.output import print_json, say
 from reconcile.errors import UsageError
 
@@ -33,7 +33,8 @@ def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max
     from reconcile.runs.dropping import Dropped, forget, preview
 
     def confirm(found: Dropped) -> None:
-        _confirm(f"{view}: forget {found}?", yes=yes)
+        if not yes:
+            _confirm(f"{view}: forget {found}?")
 
     settings = common.load_settings({"limits.max_runtime_s": max_runtime})
     with ended_in_time(settings) as stop:
@@ -48,12 +49,14 @@ def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max
         say(f"{view}: {'would forget' if dry_run else 'forgot'} {found}")
 
 
-def _confirm(question: str, *, yes: bool) -> None:
-    if yes:
-        return
+def _confirm(question: str) -> None:
+    """Raises UsageError unless somebody says yes."""
     if not sys.stdin.isatty():
         raise UsageError("no terminal to confirm this on", hint="check with --dry-run, then pass --yes")
-    click.confirm(question, abort=True, err=True)
+    with asking():
+        agreed = click.confirm(question, err=True)
+    if not agreed:
+        raise UsageError("not confirmed: nothing was dropped")
 
 
 COMMANDS: tuple[click.Command, ...] = (drop,)

@@ -9,7 +9,7 @@ import click
 from click import shell_completion
 from msgspec.structs import replace
 
-from reconcile.cli.options import FILE_NAME, NAME, VIEW_NAME, Common, common_options, ended_in_time
+from reconcile.cli.options import FILE_NAME, NAME, VIEW_NAME, Common, asking, common_options, ended_in_time
 from reconcile.cli.output import is_terminal, print_json, say
 from reconcile.errors import ConfigError, UsageError
 
@@ -182,7 +182,8 @@ def _choose(relations: list[tuple[str, str]]) -> tuple[str, ...]:
     for number, (name, kind) in enumerate(relations, 1):
         say(f"{number:>4}  {name}  ({kind})", error=True)
     while True:
-        answer = click.prompt("Which ones? Numbers, separated by spaces", err=True, type=str)
+        with asking():
+            answer = click.prompt("Which ones? Numbers, separated by spaces", err=True, type=str)
         words = answer.replace(",", " ").split()
         if words and all(word.isdigit() and 1 <= int(word) <= len(relations) for word in words):
             return tuple(relations[int(word) - 1][0] for word in dict.fromkeys(words))

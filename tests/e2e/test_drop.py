@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.support.command import Command
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import owned
 from tests.support.sources import Source
+from tests.support.terminal import on_terminal
 
 
 @pytest.fixture
@@ -53,6 +56,26 @@ def test_nobody_to_ask(loaded: Command, redis_server: RedisServer) -> None:
     before = own_keys(redis_server)
     assert "--yes" in loaded("drop", "old", "--keys", expect=2).report["error"]["hint"]
     assert (own_keys(redis_server), len(owned(redis_server.client()))) == (before, 50)
+
+
+def test_asked_on_a_terminal(loaded: Command, redis_server: RedisServer) -> None:
+    """No, or Ctrl-C, and nothing is dropped; yes, and it is."""
+    before = own_keys(redis_server)
+    loaded.write_config()
+    with on_terminal("drop", "old", "--keys", config=loaded.config_path) as terminal:
+        terminal.wait_for("[y/N]")
+        terminal.type("n\n")
+        terminal.wait_for("nothing was dropped")
+        assert terminal.end()[0] == 2
+    with on_terminal("drop", "old", "--keys", config=loaded.config_path) as terminal:
+        terminal.wait_for("[y/N]")
+        assert terminal.end(signal.SIGINT)[0] == -signal.SIGINT
+    assert (own_keys(redis_server), len(owned(redis_server.client()))) == (before, 50)
+    with on_terminal("drop", "old", "--keys", config=loaded.config_path) as terminal:
+        terminal.wait_for("[y/N]")
+        terminal.type("y\n")
+        assert terminal.end()[0] == 0
+    assert (own_keys(redis_server), owned(redis_server.client())) == (set(), {})
 
 
 def test_an_unknown_view(loaded: Command) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import yaml
 from tests.support.command import PROGRAM, Command
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import Source
+from tests.support.terminal import on_terminal
 
 
 def reconcile(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -178,24 +179,21 @@ def test_relation_that_is_no_name(command: Command, source: Source, name: str) -
 def test_choice_on_a_terminal(command: Command, source: Source) -> None:
     """It lists what there is on stderr, asks, and prints the configuration alone on stdout."""
     command.write_config()
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [PROGRAM, "init", "--config", str(command.config_path)],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        text=True,
-    )
-    os.close(theirs)
-    asked = b""
-    while b"Which ones" not in asked:
-        asked += os.read(ours, 4096)  # which may end within a character
-    (number,) = re.findall(rf"(\d+)  \S*{source.schema}\.v ", asked.decode(errors="replace"))
-    os.write(ours, f"{number}\n".encode())
-    out, _ = process.communicate(timeout=60)
-    os.close(ours)
-    assert process.returncode == 0
+    with on_terminal("init", config=command.config_path) as terminal:
+        asked = terminal.wait_for("Which ones")
+        (number,) = re.findall(rf"(\d+)  \S*{source.schema}\.v ", asked)
+        terminal.type(f"{number}\n")
+        code, out = terminal.end()
+    assert code == 0
     assert yaml.safe_load(out)["views"][0]["name"] == "v"
+
+
+def test_ctrl_c_at_the_question(command: Command, source: Source) -> None:
+    """It ends the command at once: no work is under way that would have to be finished first."""
+    command.write_config()
+    with on_terminal("init", config=command.config_path) as terminal:
+        terminal.wait_for("Which ones")
+        assert terminal.end(signal.SIGINT) == (-signal.SIGINT, "")
 
 
 def test_migration_from_mz_redis_sync(source: Source, command: Command, redis_server: RedisServer) -> None:

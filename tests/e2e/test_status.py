@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
 import signal
 import subprocess
 import time
@@ -17,6 +15,7 @@ import redis
 from tests.support.command import PROGRAM, Command
 from tests.support.redis_servers import RedisServer, start_redis
 from tests.support.sources import Source
+from tests.support.terminal import on_terminal
 
 
 def status(command: Command, *arguments: str, expect: int = 0) -> dict[str, Any]:
@@ -130,27 +129,9 @@ def test_watch_is_for_terminals(command: Command) -> None:
 def test_watch_on_a_terminal(command: Command, source: Source) -> None:
     """It shows the views again and again, and Ctrl-C ends it."""
     command("snapshot")
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [PROGRAM, "status", "--watch", "--config", str(command.config_path)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, "TERM": "xterm"},
-    )
-    os.close(theirs)
-    seen = b""
-    give_up_at = time.monotonic() + 60
-    while seen.count(b"default: ") < 2 and time.monotonic() < give_up_at:
-        if select.select([ours], [], [], 1)[0]:
-            seen += os.read(ours, 4096)
-    process.send_signal(signal.SIGINT)
-    try:
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        os.close(ours)
-    assert seen.count(b"default: ") >= 2
+    with on_terminal("status", "--watch", config=command.config_path, stdout=True) as terminal:
+        terminal.wait_for("default: ", times=2)
+        assert terminal.end(signal.SIGINT)[0] == 0
 
 
 def test_redis_is_down(command: Command) -> None:
