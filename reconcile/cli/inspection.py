@@ -44,9 +44,10 @@ WATCH_EVERY_S = 2.0
 @view_options
 @common_options
 def status(common: Common, views: tuple[str, ...], max_age_s: float | None, watch: bool, html_path: str | None) -> int:
-    """Checkpoint, age, lease, compare, claim and last audit of each view.
+    """Show checkpoint, age and health of each view.
 
-    Reads Redis only, with one connection for all views, and changes nothing.
+    Also lease, rolling compare, claim and last audit. Reads Redis only, with one connection for all views, and changes
+    nothing.
 
     \b
     Examples:

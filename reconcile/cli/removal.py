@@ -19,10 +19,10 @@ from reconcile.errors import UsageError
 @click.option("--max-runtime", type=DURATION, help="Give up after this long (exit 4); the next call continues.")
 @common_options
 def drop(common: Common, view: str, *, keys: bool, dry_run: bool, yes: bool, max_runtime: float | None) -> None:
-    """Forget VIEW: its state in Redis, its claim and, with --keys, the keys in its range.
+    """Forget a view and, with --keys, delete its keys.
 
-    Works for views that are no longer configured. Without --keys the cached rows stay in Redis, owned by no view.
-    Exit 7 if a run holds the lease.
+    Its state and its claim go; without --keys the cached rows stay in Redis, owned by no view. Works for views that
+    are no longer configured, too. Exit 7 if a run holds the lease.
 
     \b
     Examples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def config_check(common: Common) -> None:
 @config.command("show")
 @common_options
 def config_show(common: Common) -> None:
-    """Print the merged configuration with the origin of each value; secrets are masked."""
+    """Print every setting and where it comes from; secrets are masked."""
     from reconcile.config import show
 
     settings = common.load_settings()
@@ -89,10 +90,10 @@ def init(
     buckets: int | None,
     view: str | None,
 ) -> None:
-    """Print a starter configuration, or the statements of a companion view. Creates nothing.
+    """Print a configuration, or the SQL of a companion view.
 
-    On a terminal, if MATERIALIZE_URL or a configuration file gives Materialize's address, asks which of its views to
-    configure.
+    Creates nothing. On a terminal, if MATERIALIZE_URL or a configuration file gives Materialize's address, asks which
+    of its views to configure.
 
     \b
     Examples:
@@ -131,6 +132,8 @@ def _print_migrated(common: Common, old_path: str) -> None:
 
     if common.config_path is not None:
         raise click.UsageError("--from and --config exclude each other: --from names the file to convert")
+    if not os.path.exists(old_path):
+        raise click.UsageError(f"--from: {old_path}: no such file")
     settings = replace(common, config_path=old_path).load_settings()
     _print_yaml(common, render(settings, old_path))
 
@@ -208,7 +211,7 @@ def _check_buckets(buckets: int | None) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script with which a shell completes commands and options.
+    """Print the script that completes commands in a shell.
 
     \b
     Examples:

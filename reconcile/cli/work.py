@@ -104,7 +104,9 @@ _detailed = click.option("--detailed-exitcode", is_flag=True, help="With --dry-r
 @_mode("run")
 @_detailed
 def run(common: Common, **options: Any) -> int:
-    """What schedulers call: delta where history allows, else a snapshot of what changed.
+    """Bring Redis up to date: the command for schedulers.
+
+    A delta where the history is still there, else a snapshot of what changed.
 
     \b
     Examples:
@@ -118,7 +120,9 @@ def run(common: Common, **options: Any) -> int:
 @_mode("snapshot")
 @_detailed
 def snapshot(common: Common, **options: Any) -> int:
-    """Bring Redis to the view's content at one time, touching only what differs.
+    """Bring Redis to the view's content at one time.
+
+    Only what differs is read and written.
 
     \b
     Examples:
@@ -153,7 +157,9 @@ def delta(common: Common, **options: Any) -> int:
     help="Also write a Markdown summary, for CI jobs and chat.",
 )
 def verify(common: Common, *, coverage: bool, **options: Any) -> int:
-    """Compare Redis with the view at the checkpoint's time; change nothing. Exit 3: drift.
+    """Compare Redis with the view, and change nothing.
+
+    Both sides are compared at the checkpoint's time, so syncing may go on meanwhile. Exit 3: drift.
 
     \b
     Examples:

@@ -68,7 +68,10 @@ def _text(path: str) -> str:
             content = file.read(FILE_MAX_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
-        raise ConfigError(f"{path}: {reason}", hint="give another file with --config or RECONCILE_CONFIG") from error
+        raise ConfigError(
+            f"{path}: {reason}",
+            hint="name another with --config or RECONCILE_CONFIG; reconcile init prints one to start with",
+        ) from error
     if len(content) > FILE_MAX_BYTES:
         raise ConfigError(f"{path}: larger than 1 MB", hint="is this a configuration file?")
     try:

@@ -18,6 +18,7 @@ from reconcile.config.values import Wrong
 from reconcile.errors import ConfigError
 
 DEFAULT_FILE: Final = "config.yaml"
+NO_FILE: Final = "no configuration file"
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _TLS: Final = ("tls_verify", "tls_ca_cert", "tls_cert", "tls_key")
@@ -43,7 +44,7 @@ def load(
     flags, named = layers.of_flags(overrides)
     merged = {name: file_layer.sections[name] | variables[name] | flags[name] for name in schema.SECTIONS}
     origins: dict[str, str] = {}
-    file = file or "no configuration file"
+    file = file or NO_FILE
     built = {
         "materialize": _materialize(merged["materialize"], reader, origins, file),
         "redis": _redis(merged["redis"], merged[_SENTINEL], reader, origins, file),
@@ -168,10 +169,10 @@ def _one_address(merged: Section, url: Given | None, sentinel: Section) -> Secti
 
 
 def _no_address(section: str, file: str) -> ConfigError:
-    return ConfigError(
-        f"{file}: {section}.host: missing",
-        hint=f"give {section}.host or {section}.url, or set {section.upper()}_URL",
-    )
+    hint = f"give {section}.host or {section}.url, or set {section.upper()}_URL"
+    if file == NO_FILE:
+        hint = f"reconcile init > config.yaml writes one to start with; or set {section.upper()}_URL"
+    return ConfigError(f"{file}: {section}.host: missing", hint=hint)
 
 
 def _of_url(

@@ -181,7 +181,7 @@ def whole(least: int, most: int, label: str = "number") -> Kind:
             raise ValueError
         return int(text)
 
-    return Kind(label, f"a whole number from {least} to {most}", parse, f"for example {max(least, min(most, 1000))}")
+    return Kind(label, f"a whole number from {least} to {most}", parse, "digits only")
 
 
 def _fraction(raw: Raw) -> float:

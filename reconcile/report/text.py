@@ -41,18 +41,24 @@ def error_lines(message: str, hint: str | None) -> list[str]:
 
 def _view_lines(view: ViewReport, mode: str) -> Iterator[str]:
     head = _headline(view, mode)
+    failure: list[str] = []
+    if view.error is not None:
+        message, *hint = error_lines(view.error.message, view.error.hint)
+        failure = [f"{view.view}: {message}", *hint]
     if head:
         yield f"{view.view}: {head}"
+    else:
+        yield from failure  # some line has to name the view before the notes on it
     if view.drift is not None:
         yield from _drift_lines(view.drift, fast=view.audit is not None and view.audit.fast)
     for line in evidence(view):
         yield f"  evidence: {printable(line)}"
     for warning in view.warnings:
         yield f"  note: {printable(warning)}"
-    if view.error is not None:
-        message, *hint = error_lines(view.error.message, view.error.hint)
-        yield f"{view.view}: {message}"
-        yield from hint
+    if view.drift is not None and (view.drift.total or view.drift.buckets):
+        yield f"  hint: {_remedy(view, view.drift)}"
+    if head:
+        yield from failure
 
 
 def _headline(view: ViewReport, mode: str) -> str:
@@ -102,6 +108,17 @@ def _drift_lines(drift: DriftReport, *, fast: bool) -> Iterator[str]:
     if drift.lagging_buckets:
         have = "has" if drift.lagging_buckets == 1 else "have"
         yield f"  note: {plural(drift.lagging_buckets, 'bucket')} {have} changed at the source since then (not drift)"
+
+
+def _remedy(view: ViewReport, drift: DriftReport) -> str:
+    """Return what settles the drift."""
+    from reconcile.core.drift import Cause  # imports xxhash
+
+    if view.as_of is None:
+        return f"run: reconcile run --view {view.view}"
+    if drift.causes.keys() == {Cause.SURPLUS.value}:
+        return f"if these keys may go, run: reconcile snapshot --view {view.view} --allow-deletes"
+    return f"to repair it now, run: reconcile snapshot --view {view.view} --deep"
 
 
 def evidence(view: ViewReport) -> Iterator[str]:

@@ -196,6 +196,12 @@ def test_ctrl_c_at_the_question(command: Command, source: Source) -> None:
         assert terminal.end(signal.SIGINT) == (-signal.SIGINT, "")
 
 
+def test_nothing_to_migrate(tmp_path: Path) -> None:
+    """The flag is named that names the file."""
+    refused = reconcile("init", "--from", "gone.yaml", cwd=tmp_path)
+    assert (refused.returncode, "--from: gone.yaml: no such file" in refused.stderr) == (2, True)
+
+
 def test_migration_from_mz_redis_sync(source: Source, command: Command, redis_server: RedisServer) -> None:
     """What is printed is accepted, means the same, and first contact is as it says: exit 5, then consent."""
     source.put(a="1")

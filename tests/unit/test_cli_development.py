@@ -29,6 +29,12 @@ def test_what_help_lists_is_what_the_stand_in_brings() -> None:
     assert all(f"  {name}  " in CliRunner().invoke(cli, ["--help"]).output for name in COMMANDS)
 
 
+def test_help_lists_every_command_in_a_whole_sentence() -> None:
+    """Click cuts what does not fit a line of 80 characters."""
+    for arguments in (["--help"], ["config", "--help"]):
+        assert "...\n" not in CliRunner().invoke(cli, arguments).output.partition("Commands:")[2]
+
+
 def test_a_command_of_the_stand_in_has_help_of_its_own() -> None:
     """It is loaded when it is named."""
     result = CliRunner().invoke(cli, ["demo", "--help"])

@@ -62,6 +62,14 @@ def test_file_by_variable_and_by_argument(folder: Path) -> None:
     assert load("b.yaml", {"RECONCILE_CONFIG": "a.yaml"}).materialize.host == "b.yaml"
 
 
+def test_without_a_file_the_way_to_one_is_shown(folder: Path) -> None:
+    """What somebody sees who has just installed it."""
+    with pytest.raises(ConfigError) as refusal:
+        load(None, {})
+    assert refusal.value.message == "no configuration file: materialize.host: missing"
+    assert "reconcile init > config.yaml" in str(refusal.value.hint)
+
+
 def test_empty_variables_and_nulls_count_as_not_given() -> None:
     """Kubernetes and compose files pass empty variables on."""
     config = loaded(LEGACY + "  username:\nlogging:\n", {"REDIS_PASSWORD": "", "RECONCILE_REDIS__HOST": ""})
@@ -141,7 +149,7 @@ def test_variables_of_others_are_left_alone(name: str) -> None:
         ({"RECONCILE_MZ__HOST": "x"}, "RECONCILE_MZ__HOST: unknown environment variable", "RECONCILE_MATERIALIZE__HOST?"),
         ({"RECONCILE_X": "x"}, "RECONCILE_X: unknown environment variable", "RECONCILE_<SECTION>__<KEY>"),
         ({"RECONCILE_REDIS_PORT": "80"}, "RECONCILE_REDIS_PORT: unknown environment variable", "RECONCILE_REDIS__PORT?"),
-        ({"RECONCILE_REDIS__PORT": "x"}, "RECONCILE_REDIS__PORT: expected a whole number from 1 to 65535, found 'x'", "1000"),
+        ({"RECONCILE_REDIS__PORT": "x"}, "RECONCILE_REDIS__PORT: expected a whole number from 1 to 65535, found 'x'", "digits only"),
         ({"REDIS_PASSWORD": "s", "REDIS_PASSWORD_FILE": "f"}, "REDIS_PASSWORD_FILE: REDIS_PASSWORD gives the same value", "keep one"),
         ({"REDIS_URL": "redis://r", "RECONCILE_REDIS__URL": "redis://r"}, "REDIS_URL: RECONCILE_REDIS__URL gives the same", "keep one"),
         ({"RECONCILE_CONFIG": "gone.yaml"}, "gone.yaml: no such file or directory", "RECONCILE_CONFIG"),

@@ -130,6 +130,25 @@ CASES: list[tuple[str, RunReport, list[str]]] = [
             "  missing  a  (changed outside)",
             "  stale    b  (missed updates)  source='1' redis=None",
             "  … and 1,501 more (--max-report)",
+            "  hint: to repair it now, run: reconcile snapshot --view orders --deep",
+        ],
+    ),
+    (
+        "drift that waits for consent",
+        report(view(as_of=AS_OF, drift=drift(extra=20, buckets=1, causes={"waits for consent": 1})), mode="verify"),
+        [
+            f"orders: DRIFT: 0 missing, 0 stale, 20 extra in 1 bucket; {AT}",
+            "  … and 20 more (--max-report)",
+            "  hint: if these keys may go, run: reconcile snapshot --view orders --allow-deletes",
+        ],
+    ),
+    (
+        "drift before the first run",
+        report(view(drift=drift(missing=1, buckets=1, causes={"no checkpoint": 1})), mode="verify"),
+        [
+            "orders: DRIFT: 1 missing, 0 stale, 0 extra in 1 bucket",
+            "  … and 1 more (--max-report)",
+            "  hint: run: reconcile run --view orders",
         ],
     ),
     (
@@ -144,7 +163,13 @@ CASES: list[tuple[str, RunReport, list[str]]] = [
         [
             f"orders: DRIFT: 0 missing, 0 stale, 0 extra in 3 buckets; {AT}",
             "  cause: missed updates (2 buckets), manifest damaged (1 bucket)",
+            "  hint: to repair it now, run: reconcile snapshot --view orders --deep",
         ],
+    ),
+    (
+        "notes on a view that failed at once",
+        report(failed(DOWN, warnings=["one"])),
+        ["orders: error: Materialize is not available: refused", "  hint: is it running?", "  note: one"],
     ),
     (
         "verify that could not finish",
@@ -179,6 +204,7 @@ def test_evidence_of_an_audit() -> None:
         "(this one has the prefix 'orders:'): orders:a\\x1b and 16 more",
         "  evidence: 2 keys have several rows in the source: orders:7 and 1 more",
         "  evidence: 63 of 64 slices were never compared",
+        "  hint: to repair it now, run: reconcile snapshot --view orders --deep",
     ]
 
 
@@ -224,7 +250,7 @@ def test_what_comes_from_outside_is_printable() -> None:
     made.drift = drift(stale=1, keys=[{"key": "k\x1b", "kind": "stale", "cause": "both"}])
     shown = render(report(made, mode="verify"))
     assert all(c == "\n" or c.isprintable() for c in shown)
-    assert len(shown.splitlines()) == 5
+    assert len(shown.splitlines()) == 6
 
 
 def test_an_error_before_any_view() -> None:
