@@ -201,6 +201,8 @@ def _work(
     from reconcile.report.files import refuse_unsuitable
     from reconcile.report.run_report import RunReport
 
+    if detailed_exitcode and not given["dry_run"]:
+        raise click.UsageError("--detailed-exitcode is for --dry-run: a run that writes leaves no changes pending")
     report: RunReport
     destinations = MetricsSettings(file=metrics_path)
     try:

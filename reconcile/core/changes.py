@@ -9,7 +9,7 @@ that may be written are held.
 from __future__ import annotations
 
 from binascii import crc32
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from itertools import chain, repeat
 
 from msgspec import Struct, field
@@ -243,25 +243,25 @@ def null_key() -> DataError:
     )
 
 
-def duplicate_keys(keys: Iterable[bytes]) -> DataError:
+def duplicate_keys(keys: Collection[bytes]) -> DataError:
     """Return the error for keys with several rows, with examples."""
     return DataError(
-        f"one key has several rows: {_examples(keys)}",
+        f"{'one key has' if len(set(keys)) == 1 else 'keys with'} several rows: {_examples(keys)}",
         hint="make the key unique in the query (DISTINCT ON, GROUP BY); Redis holds one value per key",
     )
 
 
-def duplicates_before(keys: Iterable[bytes]) -> DataError:
+def duplicates_before(keys: Collection[bytes]) -> DataError:
     """Return the error for keys of which several rows went, so that the checkpoint had several."""
     error = DataError(
-        f"one key had several rows at the checkpoint: {_examples(keys)}",
+        f"keys that had several rows at the checkpoint: {_examples(keys)}",
         hint="the view may be right by now: reconcile run finds out",
     )
     error.past = True
     return error
 
 
-def _examples(keys: Iterable[bytes]) -> str:
+def _examples(keys: Collection[bytes]) -> str:
     names = sorted({name_of(key) for key in keys})
     return ", ".join(names[:MAX_EXAMPLES]) + (f" and {len(names) - MAX_EXAMPLES} more" if len(names) > 5 else "")
 

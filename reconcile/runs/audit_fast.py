@@ -42,6 +42,7 @@ def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]
     if recorded is None:
         _note_damage(run)
         return []
+    report.keys = sum(digest.count(recorded.manifest[b]) for b in chosen)
     now = fingerprints_now(run, reading, state)
     known = stored.fingerprints or digest.same_fingerprint(state.buckets, UNKNOWN)
     unknown = sum(known[b] == UNKNOWN for b in chosen)

@@ -52,6 +52,7 @@ def test_views_are_chosen_by_pattern(several: Command) -> None:
         ("verify", "--subset", "last"),
         ("delta", "--for", "1s", "--until-current"),
         ("run", "--as-of", "now"),
+        ("run", "--detailed-exitcode"),
         ("verify", "--allow-deletes"),
     ],
 )

@@ -25,6 +25,15 @@ def printed(command: Command, *arguments: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, cwd=command.directory).stdout
 
 
+@pytest.mark.parametrize("how", ["--fast", "--deep"])
+def test_keys_of_a_slice(command: Command, source: Source, how: str) -> None:
+    """The report counts the keys that were compared, not all of the view."""
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 100) AS n")
+    command("snapshot")
+    counts = [command("verify", how, "--subset", f"{i}/4").view["keys"] for i in range(4)]
+    assert (sum(counts), max(counts) < 100) == (100, True)
+
+
 def test_evicted_since_a_run_last_looked(command: Command, source: Source, tmp_path: Path) -> None:
     """Evictions and expiries are counted from the last run's look on; a restart says when, and begins anew."""
     source.execute("INSERT INTO t SELECT 'k' || n, repeat('v', 100) FROM generate_series(1, 3000) AS n")

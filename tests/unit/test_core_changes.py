@@ -52,7 +52,7 @@ def test_a_null_key_is_refused(diff: int) -> None:
 def test_the_error_names_a_few_examples() -> None:
     """Of thousands of duplicate keys a handful is named, once each, and the rest counted."""
     message = duplicate_keys([b"k%d" % (n % 8) for n in range(100)]).message
-    assert message == "one key has several rows: " + ", ".join(f"k{n}" for n in range(MAX_EXAMPLES)) + " and 3 more"
+    assert message == "keys with several rows: " + ", ".join(f"k{n}" for n in range(MAX_EXAMPLES)) + " and 3 more"
 
 
 @pytest.mark.parametrize(
