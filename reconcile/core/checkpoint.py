@@ -41,12 +41,21 @@ def reached(base: State, as_of: int, content: Content, now_ms: int) -> State:
 
 def withheld(base: State, until: int, content: Content, now_ms: int) -> State:
     """Return the state for content at `until` plus keys whose deletes are withheld; the checkpoint stays."""
-    return _with(base, content, now_ms, as_of=base.as_of, event="withhold", until=until)
+    return _unfinished(base, _with(base, content, now_ms, as_of=base.as_of, event="withhold", until=until))
 
 
 def partly(base: State, event: pending.Event, until: int, content: Content, now_ms: int) -> State:
     """Return the state for a snapshot of which some buckets are done; the next run does the others."""
-    return _with(base, content, now_ms, as_of=base.as_of, event=event, until=until)
+    return _unfinished(base, _with(base, content, now_ms, as_of=base.as_of, event=event, until=until))
+
+
+def _unfinished(base: State, new: State) -> State:
+    """Return the new state with source and number of keys of the checkpoint. By these the guard judges until another is
+    reached: that the source was replaced is true of every run until then. The mapping is that of the manifest."""
+    if base.as_of is None or base.identity is None or new.identity is None:
+        return new
+    identity = Identity(base.identity.source, new.identity.mapping)
+    return replace(new, identity=identity, earlier=base.earlier, keys=base.keys)
 
 
 def _with(base: State, content: Content, now_ms: int, *, as_of: int | None, event: pending.Event, until: int) -> State:

@@ -99,6 +99,7 @@ class State(Struct, frozen=True):
     """The last identities before this one, newest first: (source, milliseconds when it was replaced)."""
     buckets: int = 0
     keys: int = 0
+    """At as_of."""
     digest: str = ""
     """Sum over the manifest, to detect a manifest that does not match this state."""
     surplus: int = 0
@@ -121,6 +122,11 @@ class State(Struct, frozen=True):
     """(milliseconds, number) of unexplained keys deleted in the last 24 hours."""
     turn: Turn = Turn()
     updated_at_ms: int = 0
+
+    @property
+    def counted(self) -> int:
+        """Number of keys that the manifest counts. While a snapshot is not finished these are not those at as_of."""
+        return digest.count(digest.added(digest.Normal(int(self.digest, 16)))) if self.digest else 0
 
 
 def identity_hash(parts: Iterable[str]) -> str:

@@ -280,7 +280,7 @@ class _Snapshot:
         deletes = total.deleted + found.explained_count
         after = digest.count(self._outside) + scope.rows  # rows without a value among them
         suspicious = guarding.replaced or guarding.objects(before, before, after)
-        if not found.explained or suspicious or guarding.objects(deletes, before, before - deletes):
+        if not found.explained or suspicious or guarding.objects(deletes, before, self._base.counted - deletes):
             return
         assert self._applier is not None
         sides = self._run.sides(self._reading)

@@ -16,6 +16,7 @@ from reconcile.runs import delta
 from tests.faults.io_calls import one_time_a_read
 from tests.faults.proxy import Fault
 from tests.faults.rig import FOLLOWED_S, Ended, Rig
+from tests.faults.test_first_contact import ends_at_part
 from tests.support.command import Command
 from tests.support.meanwhile import beside, eventually
 from tests.support.redis_servers import RedisServer
@@ -23,11 +24,12 @@ from tests.support.redis_state import owned, state
 from tests.support.sources import Source
 
 
-def withheld(ended: Ended, deletes: int, owned: int) -> None:
-    """A safety stop that counts, and names the command that allows it."""
+def withheld(ended: Ended, deletes: int, owned: int | None = None) -> None:
+    """A safety stop that counts, and names the command that allows it. owned: how many keys were there."""
     assert ended.code == 5, ended.told
     assert ended.view.error is not None
-    assert f"{deletes} of {owned} keys would be deleted" in ended.view.error.message
+    assert f"{deletes} of {'' if owned is None else owned}" in ended.view.error.message
+    assert "keys would be deleted" in ended.view.error.message
     assert "reconcile snapshot --view default --allow-deletes" in str(ended.view.error.hint)
     assert ended.view.deletes_withheld == deletes
 
@@ -250,6 +252,27 @@ def test_the_limit_is_the_views(rig: Rig) -> None:
     rig.view = {}
     assert rig.run("delta").code == 0
     rig.in_sync()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_replaced_view_waits_for_consent(cut: bool, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has three times as many rows, and none of the old ones. The next run does not take that for the same view,
+    even if the first one was cut short."""
+    rig.fill(100)
+    assert rig.run().code == 0
+    rig.source.execute("CREATE VIEW w AS SELECT 'z' || key || n AS key, value FROM t, generate_series(1, 3) AS n")
+    rig.view = {"sql": f"SELECT key, value FROM {rig.source.schema}.w"}
+    if cut:
+        with monkeypatch.context() as patch:
+            ends_at_part(2, patch)
+            assert rig.run(max_runtime=600).code == 6
+        assert '"snapshot"' in state(rig.client)["pending"]
+    for _ in range(3):
+        withheld(rig.run(), 100)
+        assert len(owned(rig.client)) == 400
+    assert rig.run("snapshot", allow_deletes=True).code == 0
+    assert len(owned(rig.client)) == 300
+    assert rig.run().code == 0
 
 
 def test_a_prefix_that_covers_foreign_keys(rig: Rig) -> None:

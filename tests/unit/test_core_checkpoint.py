@@ -24,8 +24,11 @@ MARKS = st.one_of(
     st.none(), st.builds(Pending, st.sampled_from(["snapshot", "delta", "withheld"]), st.integers(0, 99), st.booleans())
 )
 BASES = st.builds(
-    lambda as_of, mark: State(salt=1, as_of=as_of, buckets=1, digest="0" * 32, pending=mark),
+    lambda as_of, identity, mark: State(
+        salt=1, as_of=as_of, identity=identity, buckets=1, keys=7, digest="0" * 32, pending=mark
+    ),
     st.one_of(st.none(), st.integers(0, 99)),
+    st.sampled_from([None, Identity("before", "mapping")]),
     MARKS,
 )
 
@@ -43,11 +46,20 @@ def test_what_each_says_of_redis(base: State, content: Content, until: int, now_
         assert other.pending is not None
         assert (other.pending.kind, other.pending.until) == (kind, until)
     for one in (reached, withheld, partly):
-        assert one.keys == digest.count(content.total)
+        assert one.counted == digest.count(content.total)
         assert int(one.digest, 16) == digest.normal(content.total)
         assert one.surplus == len(content.surplus)
-        assert (one.buckets, one.identity) == (content.buckets, content.identity)
-        assert one.peak.keys >= one.keys
+        assert one.buckets == content.buckets
+        assert one.identity is not None
+        assert one.identity.mapping == content.identity.mapping
+        assert one.peak.keys >= one.counted
+    assert (reached.identity, reached.keys) == (content.identity, reached.counted)
+    for one in (withheld, partly):
+        assert one.identity is not None
+        if base.as_of is None or base.identity is None:
+            assert (one.identity.source, one.keys) == (content.identity.source, one.counted)
+        else:
+            assert (one.identity.source, one.keys) == (base.identity.source, base.keys)
     assert (marked.keys, marked.digest, marked.identity) == (base.keys, base.digest, base.identity)
 
 
