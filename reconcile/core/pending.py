@@ -17,7 +17,8 @@ from typing import Literal
 from reconcile.core.state import Pending, PendingKind, State
 
 Event = Literal["begin load", "begin snapshot", "begin delta", "begin anew", "complete", "withhold", "lose"]
-"""begin anew: a snapshot of another mapping, or over keys of unknown origin; lose: Redis lost part of a write."""
+"""begin anew: a snapshot of another mapping, or over keys of unknown origin; lose: Redis lost part of a write, or
+of the records."""
 
 _KINDS: dict[Event, PendingKind] = {
     "begin load": "snapshot",

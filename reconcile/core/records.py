@@ -48,6 +48,8 @@ class Manifest:
         self.total = digest.added(digest.Normal(int(total, 16))) if total else 0
         self._some: dict[int, int] = {}
         self._all: Words | None = None
+        self.is_new = False
+        """Whether it replaces what is stored, if anything is: then all its records are written."""
 
     def missing(self, wanted: Iterable[int]) -> list[int] | None:
         """Return which of the wanted buckets are still to be read; None: read the whole manifest."""
@@ -96,7 +98,7 @@ class Manifest:
 
     def records(self, changed: Collection[int]) -> Records:
         """Return the records of these buckets as absolute values, so that repeating a transaction changes nothing."""
-        if self._all is not None and len(changed) * REWRITE_FRACTION > self._own:
+        if self._all is not None and (self.is_new or len(changed) * REWRITE_FRACTION > self._own):
             return Records(whole=digest.encode_words(self._all))
         return Records(some={b: digest.encode_manifest([self[b]]) for b in sorted(changed)})
 
@@ -119,8 +121,9 @@ class Manifest:
 
 
 def empty_manifest(buckets: int, shard: Shard = WHOLE) -> Manifest:
-    """Return the manifest of a view without keys."""
+    """Return the manifest of a view without keys, which is not stored yet."""
     manifest = Manifest(buckets, "", shard)
+    manifest.is_new = True
     manifest.take(bytes(buckets * digest.RECORD_BYTES))
     return manifest
 
@@ -195,19 +198,23 @@ def of_all(own: bytes, size: int, shard: Shard, other: bytes) -> bytes:
     return whole.tobytes()
 
 
-def surplus_records(surplus: Mapping[int, int]) -> Records:
-    """Return the records of surplus, bucket → digest (added-up form). Always written whole, as few buckets have any: 4
-    bytes bucket and RECORD_BYTES digest, ascending.
+def surplus_records(surplus: Mapping[int, int], stored: Mapping[int, int]) -> Records:
+    """Return the records of surplus, bucket → digest (added-up form), if they are not stored already. Always written
+    whole, as few buckets have any: 4 bytes bucket and RECORD_BYTES digest, ascending.
     """
+    if surplus == stored:
+        return NO_RECORDS
     entries = [b.to_bytes(4, "big") + digest.encode_manifest([one]) for b, one in sorted(surplus.items())]
     return Records(whole=b"".join(entries))
 
 
-def fold_surplus(surplus: Mapping[int, int], buckets: int) -> dict[int, int]:
-    """Return the same for fewer buckets (a power of two)."""
+def surplus_in(surplus: Mapping[int, int], before: int, buckets: int) -> dict[int, int]:
+    """Return the same for another number of buckets (both powers of two). Of more, each that may have such keys is told
+    to have them all: which of them it is only a look at their names can show."""
     found: dict[int, int] = {}
     for bucket, one in surplus.items():
-        found[bucket & (buckets - 1)] = found.get(bucket & (buckets - 1), 0) + one
+        for each in range(bucket, buckets, before) if before < buckets else (bucket & (buckets - 1),):
+            found[each] = found.get(each, 0) + one
     return found
 
 

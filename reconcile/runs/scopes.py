@@ -12,7 +12,7 @@ from reconcile.core import decide, digest, pending
 from reconcile.core.digest import MAX_BUCKETS, UNKNOWN, Fingerprints
 from reconcile.core.drift import groups_of
 from reconcile.core.nametable import BYTES_PER_NAME
-from reconcile.core.records import Manifest
+from reconcile.core.records import Manifest, cleared
 from reconcile.runs.context import ViewRun
 from reconcile.source.companion import CompanionDefinition
 from reconcile.source.reading import Reading
@@ -51,6 +51,19 @@ class Scope(Struct):
     def rows_of(self, chosen: list[int]) -> int:
         """Return the number of rows in some buckets."""
         return sum(self.rows_in[bucket] for bucket in chosen)
+
+    def known(
+        self, stored: Fingerprints | None, done: Container[int], part: list[int], left: Container[int]
+    ) -> Fingerprints:
+        """Return the fingerprints to store after a part. done: buckets of it and of the parts before; left: those that
+        hold keys beyond the source's."""
+        if stored is None or len(stored) != self.buckets:
+            known = digest.same_fingerprint(self.buckets, UNKNOWN)
+        else:
+            known = cleared(stored, [bucket for bucket in self.changed if bucket not in done])
+        for bucket in part:
+            known[bucket] = UNKNOWN if bucket in left else self.now[bucket]
+        return known
 
     def parts(self, run: ViewRun) -> list[list[int]]:
         """Split the dirty buckets into parts, as few as memory for names, and a deadline, allow."""

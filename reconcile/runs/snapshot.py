@@ -29,11 +29,10 @@ from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.records import (
     Manifest,
     Records,
-    cleared,
     empty_manifest,
     fingerprint_records,
-    fold_surplus,
     forget,
+    surplus_in,
     surplus_records,
     whole_manifest,
 )
@@ -96,13 +95,15 @@ class _Snapshot:
         self._applier: Applier | None = None
         self._collided = False
         """Whether a load met an existing key, which something else is writing."""
-        self._asked = frozenset(run.stored.surplus)
-        """Buckets that have keys which wait for consent."""
+        self._asked = run.stored.surplus
+        """Bucket → digest of keys that wait for consent."""
         self._own: Container[int] = scopes.left_behind(run.stored) if self._continues_clean else frozenset()
         """Buckets in which all that is left over is the view's own."""
         lost = self._continues_clean and run.stored.fingerprints is None
         self._everywhere = lost or pending.in_doubt(self._base)
         """Whether any bucket may have keys that neither manifest nor source knows."""
+        self._event: pending.Event = "begin snapshot"
+        self._rule = Rule.NOTHING
 
     @property
     def is_first(self) -> bool:
@@ -122,9 +123,12 @@ class _Snapshot:
         same = state is not None and state.identity is not None and state.identity.mapping == self._identity.mapping
         return same and pending.began_clean(state) and not self._collided
 
-    @property
-    def _event(self) -> pending.Event:
-        return "begin snapshot" if self._why.trusted or self._continues_clean else "begin anew"
+    def _begins(self) -> pending.Event:
+        """Return what a repair begins. Without records nothing will show where it has come to, and what was there."""
+        if not (self._why.trusted or self._continues_clean):
+            return "begin anew"
+        lost = self._manifest is None or self._run.stored.fingerprints is None
+        return "lose" if lost and self._base.digest else "begin snapshot"
 
     def _content(self, buckets: int, total: int, left: dict[int, int], names: tuple[bytes, ...]) -> Content:
         run = self._run
@@ -143,7 +147,7 @@ class _Snapshot:
         except load.Collision as met:
             self._collided, self._own = True, frozenset()
             # From here on, neither this run nor the next takes for its own whatever it finds there.
-            anew = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
+            anew = checkpoint.marked(self._base, self._begins(), self._reading.as_of, self._now_ms)
             run.target.commit(Write(state=replace(anew, identity=self._identity)))
             report.warnings.append(f"{met}: all are compared instead")
             return False
@@ -156,7 +160,7 @@ class _Snapshot:
         self._commit(Write(manifest=manifest, fingerprints=fingerprint_records(now, None)), buckets, total, {}, now)
         return True
 
-    def _rule(self) -> Rule:
+    def _judged_by(self) -> Rule:
         run = self._run
         if run.request.allow_deletes or run.target.range.ownership == "dedicated":
             return Rule.CONSENT
@@ -171,7 +175,9 @@ class _Snapshot:
         run, report = self._run, self._run.report
         scope = scopes.read_scope(run, self._reading, self._why, self._companion, self._suspects)
         report.buckets, report.buckets_read, report.deep = scope.grain, len(scope.dirty), scope.everything
+        self._asked = surplus_in(self._asked, self._base.buckets, scope.buckets)
         self._load_manifest(scope)
+        self._event, self._rule = self._begins(), self._judged_by()  # a part that is saved is no manifest to judge by
         marked = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
         mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.changed, run.shard))
         self._applier = Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
@@ -233,13 +239,13 @@ class _Snapshot:
 
     def _left_over(self, scope: Scope, sides: Sides, part: Repaired, early: EarlyScan | None) -> Surplus:
         """Return the surplus in these buckets."""
-        rule, beyond = self._rule(), {}
+        rule, beyond = self._rule, {}
         within = set(part.chosen)
         own = {b for b in part.chosen if b in self._own and b not in self._asked}
         if self._manifest is not None and rule in (Rule.MANIFEST, Rule.CONSENT):
             beyond = {b: self._manifest[b] - part.found[b] for b in part.chosen}
             if not scope.everything and not self._everywhere:
-                always = self._asked | self._suspects
+                always = self._asked.keys() | self._suspects
                 within = {b for b, more in beyond.items() if digest.normal(more)} | (always & within) | own
         return surplus.find(sides, part, within, beyond, rule, own, early)
 
@@ -253,25 +259,22 @@ class _Snapshot:
         part.names = part.nulls = type(part.names)(0, 0)  # freed before the next part
         if scope.grain != scope.buckets or run.request.dry_run or self._applier is None:
             return
-        left = {b for b in part.chosen if b in found.explained or b in found.unexplained}
-        if (known := run.stored.fingerprints) is None or len(known) != scope.buckets:
-            known = digest.same_fingerprint(scope.buckets, UNKNOWN)
-        known = cleared(known, [b for b in scope.changed if b not in total.wanted])
-        if self._manifest is None or self._manifest.buckets != scope.buckets:
-            self._manifest = empty_manifest(scope.buckets, run.shard)
+        left = found.explained.keys() | found.unexplained.keys()
+        known = scope.known(run.stored.fingerprints, total.wanted, part.chosen, left)
         changed = {b: total.wanted[b] + found.explained.get(b, 0) for b in part.chosen}
+        if self._manifest is None:
+            self._manifest = empty_manifest(scope.buckets, run.shard)
         written = self._manifest.change(changed)
-        for bucket in part.chosen:
-            known[bucket] = UNKNOWN if bucket in left else scope.now[bucket]
         # The next run must not take for its own what this one could not explain.
-        waiting = {b: one for b, one in run.stored.surplus.items() if b not in total.wanted} | total.unexplained()
+        waiting = {b: one for b, one in self._asked.items() if b not in total.wanted} | total.unexplained()
         names = total.some_unexplained() or self._base.surplus_names
         content = self._content(scope.buckets, self._manifest.total, waiting, names if waiting else ())
         new = checkpoint.partly(self._base, self._event, self._reading.as_of, content, self._now_ms)
         self._applier.mark()
         check_still(self._reading.of_one_view)
-        prints, left_over = Records(whole=digest.encode_fingerprints(known)), self._surplus_records(waiting)
-        self._applier.finish(Write(manifest=written, fingerprints=prints, surplus=left_over, state=new))
+        prints, left_over = digest.encode_fingerprints(known), surplus_records(waiting, run.stored.surplus)
+        write = Write(manifest=written, fingerprints=Records(whole=prints), surplus=left_over, state=new)
+        self._applier.finish(write)
         run.stored.fingerprints, run.stored.surplus = known, waiting
 
     def _delete_early(self, scope: Scope, total: Total, part: Repaired, found: Surplus) -> None:
@@ -337,8 +340,8 @@ class _Snapshot:
         run = self._run
         if not unexplained:
             return None
-        left = guard.handful_left(self._base.removed, self._now_ms) if self._rule() is Rule.MANIFEST else 0
-        asked = self._asked & total.unexplained().keys()  # keys that wait for consent are no handful
+        left = guard.handful_left(self._base.removed, self._now_ms) if self._rule is Rule.MANIFEST else 0
+        asked = self._asked.keys() & total.unexplained().keys()  # keys that wait for consent are no handful
         if unexplained <= left and not asked:
             every = ", ".join([name_of(name) for _, found in total.parts for name in found.unexplained_names])
             run.report.warnings.append(f"drift: removed keys that nothing shows this view to have written: {every}")
@@ -358,17 +361,14 @@ class _Snapshot:
         manifest, whole = total.manifest(self._manifest, scope.buckets, buckets, kept)
         for bucket in (*kept, *left):
             now[bucket & (buckets - 1)] = UNKNOWN
-        elsewhere = {} if len(total.wanted) == scope.buckets else run.stored.surplus
-        surplus_left = fold_surplus({b: one for b, one in elsewhere.items() if b not in total.wanted} | left, buckets)
+        elsewhere = {b: one for b, one in self._asked.items() if b not in total.wanted}
+        surplus_left = surplus_in(elsewhere | left, scope.buckets, buckets)
         write = Write(
             manifest=manifest,
             fingerprints=fingerprint_records(now, run.stored.fingerprints, scope.changed, run.shard),
-            surplus=self._surplus_records(surplus_left),
+            surplus=surplus_records(surplus_left, run.stored.surplus),
         )
         self._commit(write, buckets, whole, surplus_left, now, names=total.some_unexplained(), withheld=withheld)
-
-    def _surplus_records(self, waiting: dict[int, int]) -> Records:
-        return surplus_records(waiting) if waiting != self._run.stored.surplus else Records()
 
     def _commit(
         self,

@@ -125,7 +125,7 @@ def _keep(names: Names, kept: Kept) -> list[Command]:
         write = Write(
             manifest=whole_manifest(kept.manifest),
             fingerprints=fingerprint_records(kept.fingerprints, None),
-            surplus=surplus_records(kept.surplus),
+            surplus=surplus_records(kept.surplus, {}),
         )
         found += written.records(names, write)
     return found

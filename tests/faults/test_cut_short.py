@@ -107,6 +107,29 @@ def test_time_is_always_too_short(
     assert scene.execute("verify").exit_code == 0
 
 
+@pytest.mark.parametrize("prepare", [nothing, new_mapping])
+def test_parts_of_few_buckets(
+    prepare: Callable[[History], None], history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many parts that each is less than the records which are written one by one: the manifest is whole after the
+    first, and no part is done twice."""
+    monkeypatch.setattr(scopes, "PART_ROWS", 2)
+    monkeypatch.setattr("tests.faults.test_cut_short.PARTS_A_RUN", 10)
+    scene = history.scene
+    scene.buckets = 4096
+    prepare(history)
+    scene.memory_max_bytes = 64
+    runs = 0
+    with forgetful():
+        while (view := short_run(history, monkeypatch)[0]).exit_code == 4:
+            runs += 1
+            assert len(scene.see().manifest or b"") == 16 * 4096
+            assert runs < 9, "no progress"
+    assert view.exit_code == 0, view.error
+    assert runs >= 3, "there were not many parts: this proves nothing"
+    scene.check()
+
+
 def cut_short(history: History) -> None:
     """As if a snapshot had died before it wrote anything but its mark."""
     scene = history.scene

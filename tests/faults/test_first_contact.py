@@ -234,6 +234,67 @@ def test_a_change_that_died_and_lost_its_fingerprints(rig: Rig) -> None:
     assert sum(b"left" in key for key in owned(rig.client)) == 640
 
 
+@pytest.mark.parametrize("lost", ["manifest", "fingerprints"])
+@pytest.mark.parametrize("nth", [2, 5])
+def test_a_snapshot_without_records_that_is_cut_short_explains_nothing(
+    nth: int, lost: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has to look at every bucket, so which of them it had come to, and what was there before, nothing shows."""
+    rig.view = {"buckets": 16}
+    fill(rig)
+    assert rig.run().code == 0
+    rig.client.delete(f"reconcile:{{default}}:{lost}")
+    rig.client.mset({f"p:foreign{n}": "x" for n in range(640)})
+    rig.source.put(k1="changed")
+    rig.source.await_oblivion()
+    with monkeypatch.context() as patch:
+        ends_at_part(nth, patch)
+        assert rig.run(max_runtime=600).code == 6
+    assert json.loads(state(rig.client)["pending"])["kind"] == "snapshot"
+    for _ in range(2):
+        ended = rig.run("snapshot")
+        assert ended.code == 5, ended.told
+        assert "keys in the range" in ended.told
+        assert sum(b"foreign" in key for key in owned(rig.client)) == 640
+    assert rig.run("snapshot", deep=True, allow_deletes=True).code == 0
+    rig.in_sync()
+
+
+@pytest.mark.parametrize(("before", "after"), [(128, 16), (16, 128), (16, 16)])
+def test_keys_that_waited_when_the_manifest_was_lost(
+    before: int, after: int, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So few would be a handful, had nobody been asked about them: they wait, whatever number of buckets comes next."""
+    rig.view = {"buckets": before}
+    fill(rig)
+    rig.client.mset({f"p:foreign{n}": "x" for n in range(5)})
+    assert rig.run().code == 5
+    rig.client.delete("reconcile:{default}:manifest")
+    rig.view = {"buckets": after}
+    with monkeypatch.context() as patch:
+        ends_at_part(2, patch)
+        assert rig.run("snapshot", max_runtime=600).code == 6
+    assert state(rig.client)["buckets"] == str(after), "no part was saved: this proves nothing"
+    for _ in range(2):
+        ended = rig.run("snapshot")
+        assert ended.code == 5, ended.told
+        assert "5 keys in the range" in ended.told
+    assert rig.run("snapshot", allow_deletes=True).code == 0
+    rig.in_sync()
+
+
+def test_there_is_no_handful_without_a_manifest(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is what the first part saves one to judge the others by."""
+    monkeypatch.setattr(scopes, "PART_ROWS", 1)
+    fill(rig)
+    assert rig.run().code == 0
+    rig.client.delete("reconcile:{default}:manifest")
+    rig.client.mset({f"p:foreign{n}": "x" for n in range(5)})
+    ended = rig.run("snapshot", max_runtime=600)
+    assert ended.code == 5, ended.told
+    assert "5 keys in the range" in ended.told
+
+
 @pytest.mark.parametrize("nth", [2, 5])
 def test_a_deep_snapshot_that_is_cut_short_explains_nothing(
     nth: int, rig: Rig, monkeypatch: pytest.MonkeyPatch

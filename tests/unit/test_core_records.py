@@ -16,10 +16,12 @@ from reconcile.core.records import (
     Records,
     cleared,
     decode_surplus,
+    empty_manifest,
     fingerprint_records,
     forget,
     of_all,
     of_shard,
+    surplus_in,
     surplus_records,
     total_text,
     whole_manifest,
@@ -130,13 +132,37 @@ def test_a_shard_stores_its_own_records_only(data: st.DataObject, n: int, size: 
 @given(st.dictionaries(st.integers(0, digest.MAX_BUCKETS - 1), ROWS))
 def test_surplus_comes_back(surplus: dict[int, int]) -> None:
     """Bucket → digest; nothing at all is an absent key."""
-    whole = surplus_records(surplus).whole
+    assert not surplus_records(surplus, surplus)
+    whole = surplus_records(surplus, {**surplus, 0: 1}).whole
     assert whole is not None
     assert {b: digest.normal(one) for b, one in decode_surplus(whole).items()} == {
         b: digest.normal(one) for b, one in surplus.items()
     }
     with pytest.raises(ValueError, match="length"):
         decode_surplus(whole + b"\0")
+
+
+@given(st.sets(st.binary(max_size=4), min_size=1), st.sampled_from([16, 64, 256]), st.sampled_from([16, 64, 256]))
+def test_surplus_in_another_number_of_buckets(names: set[bytes], before: int, buckets: int) -> None:
+    """No bucket that has such a key is left out; of fewer, the sums are exact."""
+
+    def in_buckets(number: int) -> dict[int, int]:
+        digests = [0] * number
+        digest.add_rows(digests, [(name, b"x") for name in names], 0)
+        return {bucket: one for bucket, one in enumerate(digests) if one}
+
+    found = surplus_in(in_buckets(before), before, buckets)
+    assert {digest.bucket_of(name, buckets) for name in names} <= found.keys()
+    assert max(found) < buckets
+    if buckets <= before:
+        assert found == in_buckets(buckets)
+
+
+def test_a_new_manifest_is_written_whole() -> None:
+    """However few of its buckets have changed: what is stored may be of another mapping, or nothing."""
+    manifest = empty_manifest(1024)
+    for bucket in (5, 7):
+        assert manifest.change({bucket: digest.ONE}).whole is not None
 
 
 def test_what_is_held_of_a_manifest_between_commits_is_bounded() -> None:
