@@ -60,7 +60,7 @@ BRANCHES: list[tuple[str, State | None, Identity, Frontiers, Decision]] = [
     ("deletes withheld", state(pending=Pending("withheld", 6_000)), ID, HISTORY, Snapshot("deletes were withheld")),
     ("view replaced", CLEAN, OTHER_SOURCE, HISTORY, REPLACED),
     ("view replaced, delta cut short", state(pending=DELTA_PENDING), OTHER_SOURCE, HISTORY, REPLACED),
-    ("history lost", CLEAN, ID, frontiers(since=5_001), Snapshot("history lost")),
+    ("history lost", CLEAN, ID, frontiers(since=5_001), Snapshot("history lost", everything=False, trusted=True)),
     ("history lost, delta cut short", state(pending=DELTA_PENDING), ID, frontiers(since=5_001), Snapshot("history lost")),
     ("just in time", CLEAN, ID, frontiers(since=5_000), Delta(5_000)),
     ("history there", CLEAN, ID, HISTORY, Delta(5_000)),

@@ -47,6 +47,7 @@ def with_mark(base: State, mark: Pending | None) -> State:
 def test_table(state: State | None, event: Event, mark: Pending | None) -> None:
     """Each transition of the module's picture, and what it says of left-over keys."""
     assert pending.after(state, event, 20) == mark
+    assert pending.began_clean(with_mark(DONE, mark)) == (mark is not None and mark.clean)
 
 
 @given(st.lists(st.sampled_from(EVENTS), max_size=12))

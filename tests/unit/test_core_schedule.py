@@ -79,11 +79,31 @@ def test_due(turn: Turn, every_ms: int | None, is_due: bool) -> None:
         (Turn(spent_ms=100, ran_ms=1000), 1000, None, True),
         (Turn(slice_cost_ms=500), 0, 500, False),
         (Turn(slice_cost_ms=500), 0, 501, True),
+        (Turn(slice_cost_ms=500, ran_ms=10_000), 0, 126, True),
+        (Turn(slice_cost_ms=500, ran_ms=10_000), 0, 125, False),
+        (Turn(slice_cost_ms=500, ran_ms=9_999), 0, 126, False),
     ],
 )
 def test_affordable(turn: Turn, ran_ms: int, left_ms: int | None, may: bool) -> None:
-    """A twentieth of the run time, and no slice that would not end in time."""
+    """A twentieth of the run time; and a slice that may not end in time only once its cost was saved up, and if a
+    quarter of it would do."""
     assert schedule.affordable(turn, ran_ms, left_ms) is may
+
+
+def test_a_hint_buys_a_slice_in_spite_of_debt() -> None:
+    """But no time that the run has not got."""
+    turn = Turn(slice_cost_ms=500, spent_ms=100)
+    assert not schedule.affordable(turn, 0, 1000)
+    assert schedule.affordable(turn, 0, 1000, hinted=True)
+    assert not schedule.affordable(turn, 0, 500, hinted=True)
+
+
+def test_a_slice_that_was_given_up() -> None:
+    """Its cost is entered. Only if the run had to end does it say that the whole slice costs more."""
+    turn = Turn(i=1, n=4, slice_cost_ms=30, spent_ms=5)
+    assert schedule.unfinished(turn, 40, too_long=True) == replace(turn, slice_cost_ms=80, spent_ms=45)
+    assert schedule.unfinished(turn, 10, too_long=True) == replace(turn, spent_ms=15)
+    assert schedule.unfinished(turn, 40, too_long=False) == replace(turn, spent_ms=45)
 
 
 @given(st.lists(st.tuples(st.integers(0, 100_000), st.integers(0, 5_000)), max_size=40))
