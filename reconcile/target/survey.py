@@ -237,16 +237,15 @@ class Survey:
             tried.append(("EVAL", "return redis.call('HMGET', KEYS[1], 'token', 'mark')", 1, scratch))
         if wire is self._nodes.wire(self._nodes.owner_of(CLAIMS)):
             outside.append(("HGETALL", CLAIMS))
-        replies = wire.send([("MULTI",), *tried, ("EXEC",), *outside, *DISPENSABLE]).replies()
-        queued = zip(tried, replies[1 : 1 + len(tried)], strict=True)
-        after = zip(outside, replies[2 + len(tried) :], strict=False)
-        errors = {str(command[0]): reply for command, reply in [*queued, *after] if isinstance(reply, RedisError)}
+        needed = [("MULTI",), *tried, ("EXEC",), *outside]
+        replies = wire.send([*needed, *DISPENSABLE]).replies()
+        answers = zip(needed, replies[: len(needed)], strict=True)
+        errors = {str(command[0]): reply for command, reply in answers if isinstance(reply, RedisError)}
         denied = tuple(name for name, error in errors.items() if _is_denied(error))
-        count = len({command[0] for command in [*tried, *outside]})
+        count = len({command[0] for command in needed})
         if not denied:
-            for error in [*errors.values(), replies[1 + len(tried)]]:
-                if isinstance(error, RedisError):
-                    raise translate(error)
+            for error in errors.values():
+                raise translate(error)
         spared = zip(DISPENSABLE, replies[-len(DISPENSABLE) :], strict=True)
         missed = tuple(str(command[0]) for command, reply in spared if isinstance(reply, RedisError))
         return Refused(denied, False, count, missed)

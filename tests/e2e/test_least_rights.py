@@ -86,6 +86,33 @@ def test_every_command(
     assert {entry["object"] for entry in client.acl_log()} <= TRIED_IN_VAIN
 
 
+@pytest.mark.parametrize("kind", ["prefix", "remembered"])
+def test_a_user_that_only_looks(kind: str, command: Command, source: Source, redis_server: RedisServer) -> None:
+    """What reads works with less, and nothing is missed but the record of an audit."""
+    mapping, more = KINDS[kind]
+    command.config["redis"] = {"url": redis_server.url, **mapping}
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 300) AS n")
+    command("run")
+    source.execute("DELETE FROM t WHERE key = 'k1'")
+    looking = [*more_rules("`--dry-run`) needs no more than"), *(more_rules("without a prefix, add") if more else [])]
+    own = [rule for rule in RULES if rule.startswith(("on", ">", "~", "reset"))]
+    client = redis_server.client()
+    client.execute_command("ACL", "SETUSER", USER, "reset", *own, "-@all", *looking, *more)
+    client.acl_log_reset()
+    command.config["redis"]["url"] = redis_server.url.replace("://", f"://{USER}:{PASSWORD}@", 1)
+    assert command("status").report["views"][0]["keys"] == 300
+    (note,) = command("verify").view["warnings"]
+    assert "audit could not be recorded" in note
+    command("verify", "--fast")
+    command("verify", "--coverage")
+    assert command("explain", "k2").report["verdict"] == "in sync"
+    for words in (("run",), ("snapshot",), ("snapshot", "--deep")):
+        assert command(*words, "--dry-run").view["deletes"] == 1
+    refused = {entry["object"] for entry in client.acl_log()}
+    client.acl_deluser(USER)
+    assert refused == {"hset"}
+
+
 def _await_renewal(client: redis.Redis) -> None:
     """Until a lease lasts longer than it did a moment ago."""
     left_ms: list[int] = []
