@@ -89,13 +89,14 @@ def read_scope(
     if grain > asked:
         now, rows_in = fingerprints(run, reading, companion, grain)
     buckets = known or grain
-    comparable = grain == known and state.fingerprint_salt == salt_of(run, companion)
+    comparable = 0 < known <= grain and state.fingerprint_salt == salt_of(run, companion)
     everything = why.everything or run.request.deep or not known
     dirty = list(range(buckets))
     changed = list(range(buckets if stored is None else len(stored)))  # without the manifest, of another number perhaps
     if stored is not None and comparable and not why.everything:
-        changed = [b for b, (x, y) in enumerate(zip(now, stored, strict=True)) if x != y]
-        if not everything:
+        coarse = now if grain == known else digest.fold_fingerprints(now, known)
+        changed = [b for b, (x, y) in enumerate(zip(coarse, stored, strict=True)) if x != y]
+        if grain == known and not everything:
             dirty = sorted({*changed, *suspects, *run.stored.surplus})
     counts = digest.fold(rows_in, min(buckets, len(rows_in)))
     if len(counts) < buckets:  # larger buckets are to be committed: parts are cut by what the rows average
@@ -138,12 +139,27 @@ def fingerprints(
 
 def choose_grain(run: ViewRun, companion: CompanionDefinition | None, rows: int, known: int) -> int:
     """Return the number of buckets to commit for so many rows. known: that of the stored manifest, 0 without one."""
+    if known and is_unfinished(run):
+        return known
     if companion is not None:
         return companion.buckets
     if run.view.buckets is not None:
         return run.view.buckets
     rows *= run.shard.n  # all shards have their share of the same buckets
     return known if known and not digest.outgrown(rows, known) else digest.choose_buckets(rows)
+
+
+def is_unfinished(run: ViewRun) -> bool:
+    """Whether a snapshot was cut short. It is finished with the number of buckets that is stored: parts of one with
+    another number cannot be stored, so it may always be cut short."""
+    mark = run.state.pending
+    return mark is not None and mark.kind == "snapshot"
+
+
+def of_stored_buckets(run: ViewRun, companion: CompanionDefinition | None) -> CompanionDefinition | None:
+    """Return None for a companion view with another number of buckets, while a snapshot is not finished."""
+    other = companion is not None and companion.buckets != run.state.buckets
+    return None if other and is_unfinished(run) and records.is_there(run.stored) else companion
 
 
 def may_expire(run: ViewRun, why: decide.Snapshot) -> bool:

@@ -86,7 +86,7 @@ class _Snapshot:
         self._reading = reading
         self._why = why
         self._identity = identity
-        self._companion = companion
+        self._companion = scopes.of_stored_buckets(run, companion)
         self._base = run.state
         self._now_ms = run.now_ms()
         self._manifest: Manifest | None = None
@@ -257,7 +257,9 @@ class _Snapshot:
         if not (len(found.explained_names) or len(found.unexplained_names)):
             total.parts.pop()
         part.names = part.nulls = type(part.names)(0, 0)  # freed before the next part
-        if scope.grain != scope.buckets or run.request.dry_run or self._applier is None:
+        assert self._applier is not None
+        self._applier.mark()  # also where the part cannot be stored: see scopes.is_unfinished
+        if scope.grain != scope.buckets or run.request.dry_run:
             return
         left = found.explained.keys() | found.unexplained.keys()
         known = scope.known(run.stored.fingerprints, total.wanted, part.chosen, left)
@@ -270,11 +272,9 @@ class _Snapshot:
         names = total.some_unexplained() or self._base.surplus_names
         content = self._content(scope.buckets, self._manifest.total, waiting, names if waiting else ())
         new = checkpoint.partly(self._base, self._event, self._reading.as_of, content, self._now_ms)
-        self._applier.mark()
         check_still(self._reading.of_one_view)
         prints, left_over = digest.encode_fingerprints(known), surplus_records(waiting, run.stored.surplus)
-        write = Write(manifest=written, fingerprints=Records(whole=prints), surplus=left_over, state=new)
-        self._applier.finish(write)
+        self._applier.finish(Write(manifest=written, fingerprints=Records(whole=prints), surplus=left_over, state=new))
         run.stored.fingerprints, run.stored.surplus = known, waiting
 
     def _delete_early(self, scope: Scope, total: Total, part: Repaired, found: Surplus) -> None:

@@ -130,6 +130,33 @@ def test_parts_of_few_buckets(
     scene.check()
 
 
+@pytest.mark.parametrize(("before", "after"), [(16, 256), (256, 16)])
+def test_another_number_of_buckets_takes_too_long(
+    before: int, after: int, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No run can look at all rows, so the number stays; but Redis does not stay behind."""
+    scene = history.scene
+    scene.buckets = before
+    scene.ok("run")
+    scene.buckets = after
+    for turn in range(3):
+        scene.write(f"UPDATE t SET value = 'later {turn}' WHERE key IN ('k{turn + 1}', 'k77')")
+        runs = 0
+        with forgetful():
+            while (view := short_run(history, monkeypatch)[0]).exit_code == 4:
+                runs += 1
+                scene.look()
+                assert runs < ROWS // (10 * PARTS_A_RUN) + 3, "no progress"
+        assert view.exit_code == 0, view.error
+        assert scene.check().state["buckets"] == str(before)
+    scene.write("UPDATE t SET value = 'last' WHERE key = 'k7'")
+    with forgetful():
+        for _ in range(2):  # the first finishes what is not finished
+            scene.write("UPDATE t SET value = value || '!' WHERE key = 'k7'")
+            scene.ok("run")
+    assert scene.check().state["buckets"] == str(after)
+
+
 def cut_short(history: History) -> None:
     """As if a snapshot had died before it wrote anything but its mark."""
     scene = history.scene
