@@ -5,7 +5,6 @@ from __future__ import annotations
 from msgspec import Struct
 
 from reconcile.config.settings import ViewSettings
-from reconcile.core.ownership import Range
 from reconcile.core.state import Identity, State, identity_hash
 from reconcile.errors import ReconcileError, Unavailable, UsageError
 from reconcile.report.run_report import ViewReport
@@ -15,6 +14,7 @@ from reconcile.source.frontiers import Explained
 from reconcile.source.query import Mapping
 from reconcile.source.reading import Reading, plan_of
 from reconcile.source.session import Session
+from reconcile.target.port import Target
 
 
 class Described(Struct, frozen=True):
@@ -33,13 +33,14 @@ class Described(Struct, frozen=True):
         return Identity(source=identity_hash([*parts, *signature]), mapping=identity_hash(signature))
 
 
-def describe(session: Session, view: ViewSettings, owned: Range, report: ViewReport) -> Described:
-    """Check the query and its columns. Raises SchemaError, UsageError, Unavailable."""
+def describe(session: Session, view: ViewSettings, target: Target, report: ViewReport) -> Described:
+    """Check the query and its columns, and let the target know these. Raises SchemaError, UsageError, Unavailable."""
     environment_id = session.environment_id()
     mapping = describe_mapping(session, view)
+    target.use_columns([column.name for column in mapping.values])
     plan = _plan_of(session, view, report)
     companion = _companion(session, view, mapping, report)
-    return Described(environment_id, mapping, plan, owned.ownership, companion)
+    return Described(environment_id, mapping, plan, target.range.ownership, companion)
 
 
 def _plan_of(session: Session, view: ViewSettings, report: ViewReport) -> str:

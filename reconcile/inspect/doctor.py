@@ -165,7 +165,7 @@ class _ViewExamination:
                     doctor_keys.check_compared(target, state, view, findings)
             if source is not None and state is not None and self._explained is not None:
                 with findings.checking("identity"):
-                    described = describe(source[0], view, target.range, ViewReport(view.name))
+                    described = describe(source[0], view, target, ViewReport(view.name))
                     doctor_keys.check_identity(described.identity(self._explained), state, target, view, findings)
             if not self._schedule.quick:
                 with findings.checking("key space"):

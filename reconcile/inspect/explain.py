@@ -51,7 +51,7 @@ def explain_one(settings: Settings, text: str, name: str | None, stop: Stop) -> 
             view = replace(whole, shard=shard_of(candidate, n))
             target = open_target(settings.redis, view, stop)
             closing.callback(target.close)
-            described = describe(session, view, target.range, ViewReport(view.name))
+            described = describe(session, view, target, ViewReport(view.name))
             found.append(_look(_Scene(settings, view, target, survey, session, described, stop), candidate))
     # A row's key may itself begin with the prefix: the interpretation that finds something wins.
     return next((one for one in found if _anything(one.seen)), found[0])

@@ -74,7 +74,7 @@ class ViewRun(Struct):
         Raises Unavailable if its rows are stored in another way, which takes another run.
         """
         silent = ViewReport(self.view.name)  # what there is to warn of has been said
-        described = describe(self.session, self.view, self.target.range, silent)
+        described = describe(self.session, self.view, self.target, silent)
         if described.mapping.signature != self.described.mapping.signature:
             raise replaced()
         mapping = replace(described.mapping, parts=self.described.mapping.parts)
@@ -195,14 +195,13 @@ def open_view(
                 target.state()  # a newer format or a corrupt state stops here
             session = connections.session(stop)
             try:
-                described = describe(session, view, target.range, report)
+                described = describe(session, view, target, report)
             finally:
                 _give_back(session, connections, report)
             if settings.materialize.exposes_password:
                 report.warnings.append(
                     "the password may cross the network unencrypted: set materialize.sslmode to require or better"
                 )
-            target.use_columns([column.name for column in described.mapping.values])
         blank = blank_state(target.range)
         run = ViewRun(
             settings, view, request, stop, report, started, target, connections, described, Stored(None), blank, closing

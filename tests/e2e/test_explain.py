@@ -197,6 +197,22 @@ def test_layouts_and_expiry(command: Command, source: Source, redis_server: Redi
     assert verdict(command, "w:stray") == "extra"
 
 
+@pytest.mark.parametrize("expires", [False, True], ids=["", "expiring"])
+def test_hashes_of_every_column(command: Command, source: Source, redis_server: RedisServer, expires: bool) -> None:
+    """Columns that only the source names are read all the same."""
+    source.execute("CREATE TABLE w (id int, \"na'm\"\"e %s\" text, price int, until timestamp)")
+    source.execute("INSERT INTO w VALUES (1, 'a', 2, '2030-01-01 00:00'), (2, NULL, 3, NULL)")
+    command.config["materialize"].pop("sql")
+    command.config["redis"].pop("key_prefix")
+    view = {"name": "w", "relation": f"{source.schema}.w", "key": "id", "value": "*", "layout": "hash"}
+    command.config["views"] = [view | {"key_prefix": "w"} | ({"expires_at": "until"} if expires else {})]
+    command("run")
+    assert [verdict(command, key) for key in ("w:1", "w:2")] == ["in sync"] * 2
+    with redis_server.client() as client:
+        client.hset("w:2", "price", "4")
+    assert [verdict(command, key) for key in ("w:1", "w:2")] == ["in sync", "changed outside"]
+
+
 def test_who_and_when(
     command: Command, source: Source, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
