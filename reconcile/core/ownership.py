@@ -27,7 +27,7 @@ class Range(Struct, frozen=True):
 
     def owns(self, key: bytes) -> bool:
         """Whether a key found in Redis is in the range, by its name, which says nothing about remembered keys."""
-        return key.startswith(self.prefix) and not key.startswith(STATE_PREFIX) and key != self.timestamp_key
+        return key.startswith(self.prefix) and not self.refuses(key)
 
     @property
     def prefix_suffices(self) -> bool:

@@ -477,6 +477,25 @@ def test_rows_named_like_our_own_keys(key: str, follows: bool, rig: Rig) -> None
     assert rig.client.get("reconcile:{orders}:lease") is None
 
 
+@pytest.mark.parametrize("timed", [False, True])
+def test_the_empty_key(timed: bool, rig: Rig) -> None:
+    """In a dedicated database it is a key like any other: counted, audited, deleted, whoever wrote it."""
+    rig.view = {"key_prefix": "", **({"mz_timestamp_key": "the:time"} if timed else {})}
+    rig.redis = {"dedicated": True}
+    rig.fill(20)
+    rig.source.put(**{"": "1"})
+    assert rig.run().code == 0
+    assert rig.run("verify").code == rig.run("verify", fast=True).code == 0
+    rig.source.execute("DELETE FROM t WHERE key = ''")
+    assert rig.run("snapshot").code == 0
+    assert not rig.client.exists("")
+    rig.client.set("", "theirs")
+    assert rig.run("verify").code == rig.run("verify", fast=True).code == 3
+    assert rig.run("snapshot", deep=True).code == 0
+    assert not rig.client.exists("")
+    assert rig.run("verify").code == 0
+
+
 @pytest.mark.parametrize("px", [None, 7_200_000])
 def test_a_lease_that_is_nobodys(px: int | None, rig: Rig) -> None:
     """Without expiry, or for hours: it must not lock a view for ever."""

@@ -13,7 +13,7 @@ RANGES = st.one_of(
     st.builds(Range, st.just("prefix"), PREFIXES.filter(bool), st.sampled_from([b"", b"t", b"a:t"])),
     st.builds(Range, st.sampled_from(["dedicated", "remembered"]), st.just(b""), st.sampled_from([b"", b"t", b"a:t"])),
 )
-KEYS = st.one_of(st.sampled_from([b"a:t", b"t", b"reconcile:{v}:state", b"a:b"]), st.binary(max_size=6))
+KEYS = st.one_of(st.sampled_from([b"", b"a:t", b"t", b"reconcile:{v}:state", b"a:b"]), st.binary(max_size=6))
 
 
 @given(RANGES)
@@ -45,8 +45,9 @@ def test_no_key_belongs_to_two_that_do_not_overlap(ours: Range, theirs: Range, k
 
 @given(RANGES, KEYS)
 def test_what_is_refused_is_never_owned(one: Range, key: bytes) -> None:
-    """reconcile's own keys and the timestamp are neither written nor deleted as a view's; the short way agrees."""
-    assert not (one.refuses(key) and one.owns(key))
+    """reconcile's own keys and the timestamp are neither written nor deleted as a view's, and all others under the
+    prefix are; the short way agrees."""
+    assert one.owns(key) == (key.startswith(one.prefix) and not one.refuses(key))
     if one.prefix_suffices:
         assert one.owns(key) == key.startswith(one.prefix)
 
