@@ -319,7 +319,7 @@ class Base(ABC):
                 if refuses(key):
                     raise _refused(key, self.view)
         for key, value in puts.items():
-            if len(value) >= LARGE_VALUE_BYTES:
+            if len(value) >= LARGE_VALUE_BYTES or len(key) >= LARGE_VALUE_BYTES:
                 self._check_size(key, value)
 
     def forget(self, *, keys: bool) -> None:
@@ -338,16 +338,17 @@ class Base(ABC):
         return []
 
     def _check_size(self, key: bytes, value: bytes) -> None:
-        """Raise DataError for a value over Redis' limit, at which Redis would drop the connection without a word."""
+        """Raise DataError for a key or value over the limit at which Redis drops the connection without a word."""
         if self._bulk_max_bytes is None:
             (reply,) = self._home.send([("CONFIG", "GET", "proto-max-bulk-len")]).replies()
             known = isinstance(reply, list) and len(reply) == 2 and reply[1].isdigit()
             self._bulk_max_bytes = int(reply[1]) if known else DEFAULT_BULK_MAX_BYTES
-        if len(value) > self._bulk_max_bytes:
-            raise DataError(
-                f"the value of {name_of(key)} has {len(value)} bytes; this Redis allows {self._bulk_max_bytes} at most",
-                hint="shorten it in the query, or raise proto-max-bulk-len",
-            )
+        for what, size in ((f"the value of {name_of(key)}", len(value)), (f"the key {name_of(key)}", len(key))):
+            if size > self._bulk_max_bytes:
+                raise DataError(
+                    f"{what} has {size} bytes; this Redis allows {self._bulk_max_bytes} at most",
+                    hint="shorten it in the query, or raise proto-max-bulk-len",
+                )
 
     # -- the connections -----------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ class Applier:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Set a key to a value. Raises DataError."""
-        if len(value) >= LARGE_VALUE_BYTES:
+        if len(key) + len(value) >= LARGE_VALUE_BYTES:
             self._target.admit({key: value})  # before anything else of the change is written
         self._make_room(len(key) + len(value))
         self._batch.put(key, value)

@@ -26,6 +26,14 @@ ATTEMPTS = 10
 SCAN_COUNT = 1000
 
 
+def overwritten() -> SafetyStop:
+    """Return the error for something else in place of the claims."""
+    return SafetyStop(
+        f"{CLAIMS.decode()} is not a hash: something else wrote to it",
+        hint=f"DEL {CLAIMS.decode()}; the next run rebuilds it from the states",
+    )
+
+
 class Claims:
     """The claims of one database, over connections that serve nothing else meanwhile."""
 
@@ -132,10 +140,7 @@ class Claims:
         """Return the hash's claims, from its fields and values. Fields that hold something else are ignored."""
         if isinstance(reply, RedisError):
             if of_another_type(reply):
-                raise SafetyStop(
-                    f"{CLAIMS.decode()} is not a hash: something else wrote to it",
-                    hint=f"DEL {CLAIMS.decode()}; the next run rebuilds it from the states",
-                )
+                raise overwritten()
             self._checked([reply])
         found = {}
         for field, text in zip(reply[::2], reply[1::2], strict=True):

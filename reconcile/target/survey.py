@@ -21,6 +21,7 @@ from reconcile.core.state import State
 from reconcile.errors import AccessError, ReconcileError
 from reconcile.stop import Stop
 from reconcile.target import stored
+from reconcile.target.claims import overwritten
 from reconcile.target.fences import try_script
 from reconcile.target.lease import LONGEST_MS, division_of
 from reconcile.target.names import ANY_STATE, CLAIMS, Names, tag_of_state
@@ -144,9 +145,7 @@ class Survey:
         if isinstance(reply, NoPermissionError):
             return None
         if of_another_type(reply):
-            raise ReconcileError(
-                "reconcile:{claims} is not a hash: something else wrote it", hint="DEL reconcile:{claims}"
-            )
+            raise overwritten()
         (found,) = checked([reply])
         return _fields(found[: 2 * MAX_CLAIMS])
 

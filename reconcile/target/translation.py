@@ -24,7 +24,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from reconcile.errors import AccessError, ReconcileError, Unavailable, UsageError
+from reconcile.errors import AccessError, DataError, ReconcileError, Unavailable, UsageError
 
 ELSEWHERE = {MovedError: "MOVED", AskError: "ASK", TryAgainError: "TRYAGAIN", ClusterDownError: "CLUSTERDOWN"}
 """Errors about slots that a node does not serve; redis-py removes the name from the text."""
@@ -141,6 +141,13 @@ def _translated(error: Exception) -> ReconcileError:
         error, BusyLoadingError
     ):
         return Unavailable(f"Redis cannot write now: {text}", hint="see Redis' own log; the next run tries again")
+    if "INVALID BULK LENGTH" in upper:
+        return DataError(
+            f"a key or value of the view is too large for this Redis: {text}",
+            hint="shorten it in the query, or raise proto-max-bulk-len",
+        )
+    if "MAX REQUEST SIZE" in upper:
+        return UsageError(f"this Redis takes no request of this size: {text}", hint="lower limits.batch_max_bytes")
     if isinstance(error, ResponseError):
         return ReconcileError(f"Redis refuses a command: {text}")
     return Unavailable(f"Redis is not available: {text}", hint="is it running, and reachable from here?")

@@ -232,6 +232,23 @@ def test_value_redis_refuses(command: Command, redis_server: RedisServer, source
         assert owned(small.client()) == {}
 
 
+def test_key_redis_refuses(command: Command, source: Source, tmp_path: Path) -> None:
+    """The same for a key; one byte less is just a long key."""
+    with start_redis(tmp_path, "--proto-max-bulk-len", "1mb") as small:
+        command.config["redis"]["url"] = small.url
+        source.retain_history()
+        source.put(a="1", **{"y" * ((1 << 20) - len("p:")): "2"})
+        source.execute(f"INSERT INTO t VALUES (repeat('x', {(1 << 20) - 1}), '3')")
+        error = command("run", expect=5).view["error"]
+        assert "1048577 bytes" in error["message"]
+        assert len(error["message"]) < 300
+        assert "proto-max-bulk-len" in error["hint"]
+        source.execute("DELETE FROM t WHERE value = '3'")
+        command("run")
+        command("verify")
+        assert len(owned(small.client())) == 2
+
+
 def test_state_of_a_newer_format(command: Command, redis_server: RedisServer, source: Source) -> None:
     """A state written by a newer version is not touched; --reset-state starts over on purpose."""
     source.put(a="1")

@@ -200,7 +200,7 @@ def test_layouts_and_expiry(command: Command, source: Source, redis_server: Redi
 @pytest.mark.parametrize("expires", [False, True], ids=["", "expiring"])
 def test_hashes_of_every_column(command: Command, source: Source, redis_server: RedisServer, expires: bool) -> None:
     """Columns that only the source names are read all the same."""
-    source.execute("CREATE TABLE w (id int, \"na'm\"\"e %s\" text, price int, until timestamp)")
+    source.execute('CREATE TABLE w (id int, "na\'m""e %s" text, price int, until timestamp)')
     source.execute("INSERT INTO w VALUES (1, 'a', 2, '2030-01-01 00:00'), (2, NULL, 3, NULL)")
     command.config["materialize"].pop("sql")
     command.config["redis"].pop("key_prefix")

@@ -142,7 +142,7 @@ class Io:
 
     def _sending(self, send: Any, read_until: Any) -> Any:
         def sending(wire: Wire, commands: Sequence[Some], **options: Any) -> Ticket:
-            first = commands[0]
+            first = commands[0] if commands else ()
             if not self.leased_at and isinstance(first, tuple) and first[0] == "SET" and "NX" in first:
                 self.leased_at = len(self.calls) + 1
             reads = READS.issuperset(kinds_of(commands))

@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from reconcile.errors import ReconcileError
+from reconcile.inspect.explain import explain_one
+from reconcile.inspect.status import read_status
+from reconcile.stop import Stop
 from tests.faults.rig import Ended, Rig
 from tests.support.redis_state import state
 
@@ -85,6 +89,26 @@ def test_of_another_type(name: str, kind: str, loaded: Rig) -> None:
     for mode in ("verify", "delta", "run"):
         told(loaded.run(mode))
     settled(loaded)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("name", ["state", "audit", "lease", "shards", "reconcile:{claims}"])
+def test_those_who_only_look(name: str, kind: str, loaded: Rig) -> None:
+    """status and explain meet the same."""
+    key = name if name.startswith("reconcile") else OWN + name
+    loaded.client.delete(key)
+    TYPES[kind](loaded, key)
+    settings = loaded.settings()
+    for look in (
+        lambda: read_status(settings, (), None, Stop()),
+        lambda: explain_one(settings, "k1", None, Stop()),
+    ):
+        refused = None
+        try:
+            look()
+        except ReconcileError as error:
+            refused = error
+        assert refused is None or (refused.exit_code == 5 and refused.hint), refused
 
 
 @pytest.mark.parametrize(

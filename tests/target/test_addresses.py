@@ -82,6 +82,7 @@ def test_sentinels_that_know_nothing(watched: Watched) -> None:
         replace(place_of(watched), settings=other).target(),
     ):
         pass
+    watched.name_outdated()
     late = replace(settings, sentinel=replace(settings.sentinel, master=OUTDATED))
     with pytest.raises(Unavailable, match="no longer"), replace(place_of(watched), settings=late).target():
         pass

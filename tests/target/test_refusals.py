@@ -15,7 +15,7 @@ from redis.exceptions import AuthenticationError, ExecAbortError, NoPermissionEr
 
 from reconcile.config.settings import Secret
 from reconcile.core.state import Pending, State
-from reconcile.errors import AccessError, ReconcileError, Unavailable, UsageError
+from reconcile.errors import AccessError, DataError, ReconcileError, Unavailable, UsageError
 from reconcile.target import lease
 from reconcile.target.port import Target, Write
 from reconcile.target.translation import translate
@@ -55,6 +55,12 @@ def test_what_says_what_is_wrong_is_repeated() -> None:
     reset = ConnectionError("Error while reading from 10.0.0.1:6379 : (104, 'Connection reset by peer')")
     assert translate(reset).message.endswith("(104, 'Connection reset by peer')")
     assert "'config|get'" in translate(NoPermissionError("no permissions to run the 'config|get' command")).message
+
+
+def test_what_is_too_large_is_no_bug() -> None:
+    """Redis' own limit for one argument, and that of services for a request."""
+    assert isinstance(translate(ResponseError("Protocol error: invalid bulk length")), DataError)
+    assert isinstance(translate(ResponseError("max request size exceeded. Limit: 10485760 bytes")), UsageError)
 
 
 @pytest.fixture
