@@ -198,6 +198,17 @@ def befall(world: World, running: Running) -> None:
     world.befall(what)
 
 
+def relapse(world: World, running: Running) -> None:
+    """What runs have just written is lost, with all that is recorded beside it."""
+    world.place.relapse.begin()
+    for _ in range(world.rng.choice([1, 1, 3])):
+        world.rng.choice([put, put, remove, change_many])(world, running)
+        start(world, running)
+    time.sleep(world.rng.random() * 2 * STARTS_S)
+    print("Redis: what was written last is lost")
+    world.relapse()
+
+
 def plant(world: World, running: Running) -> None:
     """Others write beside the keys of a view."""
     view, rng = _some(world), world.rng
@@ -258,7 +269,8 @@ ACTIONS: dict[Callable[[World, Running], None], int] = {
     fault_later: 3,
     slow: 1,
     heal: 8,
-    befall: 2,
+    befall: 6,
+    relapse: 3,
     plant: 1,
     overwrite: 1,
 }

@@ -7,9 +7,9 @@ import random
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 
@@ -23,10 +23,20 @@ from tests.support.tls import Certificate, TlsFront
 PASSWORD = "hush-redis"
 Befalls = dict[str, Callable[[], object]]
 """What can happen to it, by name."""
-HARMLESS = {"restarted", "a slot moves", "the replica falls behind", "failed over"}
+HARMLESS = {"restarted", "a slot moves", "failed over"}
 """Keys, and what is recorded of them, stay or are lost together."""
 UNNOTICED = {"evicting"}
 """What is lost is found by those who compare keys. All else the next run notices, and makes good."""
+
+
+class Relapse(Protocol):
+    """A server goes back to what it was a moment ago."""
+
+    def begin(self) -> None:
+        """What is written from now on will be lost."""
+
+    def end(self) -> None:
+        """It is."""
 
 
 @dataclass
@@ -36,6 +46,7 @@ class Place:
     settings: dict[str, Any]
     primaries: Callable[[], list[redis.Redis]]
     befalls: Befalls
+    relapse: Relapse
     proxy: Proxy | None = None
     is_cluster: bool = False
 
@@ -88,7 +99,8 @@ def single(directory: Path, rng: random.Random, certificate: Certificate | None)
         proxy = stack.enter_context(Proxy("127.0.0.1", port))
         secure = {} if certificate is None else {"tls": True, "tls_ca_cert": certificate.ca}
         settings = {"host": "127.0.0.1", "port": proxy.port, "password": PASSWORD, **secure}
-        yield Place(settings, lambda: [server.client()], befalls, proxy)
+        relapse = Older(lambda: server, keeps=keeps, ready=lambda: _answers(server))
+        yield Place(settings, lambda: [server.client()], befalls, relapse, proxy)
 
 
 def _answers(server: RedisServer) -> bool:
@@ -107,7 +119,8 @@ def cluster(directory: Path, rng: random.Random) -> Iterator[Place]:
             "flushed": lambda: _flush(nodes.primaries()),
             "a slot moves": lambda: _move(nodes, rng),
         }
-        yield Place({"url": nodes.url, "cluster": True}, nodes.primaries, befalls, is_cluster=True)
+        relapse = Older(lambda: rng.choice(nodes.nodes), keeps=False, ready=nodes.ready)
+        yield Place({"url": nodes.url, "cluster": True}, nodes.primaries, befalls, relapse, is_cluster=True)
 
 
 @contextlib.contextmanager
@@ -117,17 +130,52 @@ def sentinel(directory: Path, rng: random.Random) -> Iterator[Place]:
         lagging = Lag(watched)
         befalls: Befalls = {
             "flushed": lambda: _flush([watched.primary]),
-            "the replica falls behind": lagging.begin,
-            "failed over": lagging.fail_over,
+            "failed over": lagging.end,
         }
         hosts = [f"127.0.0.1:{port}" for port in watched.sentinels]
         settings = {"sentinel": {"hosts": hosts, "master": MASTER}}
-        yield Place(settings, lambda: [watched.servers[0].client()], befalls)
+        yield Place(settings, lambda: [watched.servers[0].client()], befalls, lagging)
+
+
+@dataclass
+class Older:
+    """A server that is killed, and comes back with an older file."""
+
+    choose: Callable[[], RedisServer]
+    keeps: bool
+    """Whether it has an append-only file, always synced."""
+    ready: Callable[[], bool]
+    server: RedisServer = field(init=False)
+
+    def begin(self) -> None:
+        self.server = self.choose()
+        if self.keeps:
+            shutil.copytree(self._logged, self._kept)
+        else:
+            self.server.client().save()
+
+    def end(self) -> None:
+        self.server.stop(signal.SIGKILL)
+        if self.keeps:
+            shutil.rmtree(self._logged)
+            self._kept.rename(self._logged)
+        self.server.start()
+        eventually(self.ready)
+        (self.server.directory / "dump.rdb").unlink(missing_ok=True)
+
+    @property
+    def _logged(self) -> Path:
+        return self.server.directory / "appendonlydir"
+
+    @property
+    def _kept(self) -> Path:
+        return self.server.directory / "older"
 
 
 @dataclass
 class Lag:
-    """A replica that receives nothing more, until it has become the primary: what was written meanwhile is lost."""
+    """A replica that receives nothing more, until it has become the primary. Not for long: Sentinels choose none whose
+    link has been down for more than a few seconds."""
 
     watched: Watched
 
@@ -138,7 +186,7 @@ class Lag:
         self.watched.servers[0].client().client_kill_filter(_type="replica")
         eventually(lambda: replica.info("replication")["master_link_status"] == "down")  # type: ignore[index]
 
-    def fail_over(self) -> None:
+    def end(self) -> None:
         """The primary dies; once the replica has taken over, it comes back as the replica. Data and checkpoint go
         together, so that nothing is what runs did not record."""
         self.watched.fail_over()

@@ -138,6 +138,12 @@ class World:
         self.bereft |= what not in HARMLESS
         self.plant()
 
+    def relapse(self) -> None:
+        """A server loses what was written last: all of it, or in a cluster what one node had."""
+        self.place.relapse.end()
+        self.bereft |= self.place.is_cluster
+        self.plant()
+
 
 @contextlib.contextmanager
 def new_world(kind: str, directory: Path, rng: random.Random, certificate: Certificate) -> Iterator[World]:
