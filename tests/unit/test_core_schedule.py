@@ -52,6 +52,33 @@ def test_an_end_in_the_future_says_nothing() -> None:
     assert not schedule.overdue(turn, 5 * HOUR_MS, HOUR_MS)
 
 
+@pytest.mark.parametrize(
+    ("turn", "every_ms", "late"),
+    [
+        (Turn(done_ms=HOUR_MS), HOUR_MS, False),
+        (Turn(done_ms=HOUR_MS - 1), HOUR_MS, True),
+        (Turn(done_ms=1), None, False),
+        (Turn(), HOUR_MS, False),
+    ],
+)
+def test_overdue(turn: Turn, every_ms: int | None, late: bool) -> None:
+    """Twice compare_every and a minute after the last turn; without compare_every, or before the first turn, never."""
+    assert schedule.overdue(turn, 3 * HOUR_MS + 60_000, every_ms) is late
+
+
+def test_all_of_redis_in_one_go_is_a_turn() -> None:
+    """Whatever turn was under way, the next begins with the first slice."""
+    turn = Turn(i=3, n=8, began_ms=5, done_ms=1, spent_ms=7)
+    assert schedule.turned(turn, 9) == Turn(i=0, n=1, began_ms=0, done_ms=9, spent_ms=7)
+
+
+def test_the_ledger_fades() -> None:
+    """It covers the last hour of run time: what was spent before counts less and less."""
+    half = schedule.LEDGER_MS // 2
+    assert schedule.ran(Turn(ran_ms=half, spent_ms=600), half) == Turn(ran_ms=2 * half, spent_ms=600)
+    assert schedule.ran(Turn(ran_ms=2 * half, spent_ms=600), 2 * half) == Turn(ran_ms=2 * half, spent_ms=300)
+
+
 def test_a_hint_noted_by_a_clock_that_was_ahead() -> None:
     """It is no reason to let hints pass until that time has come."""
     turn = Turn(hint_ms=10 * HOUR_MS)

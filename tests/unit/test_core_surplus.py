@@ -90,6 +90,7 @@ def test_93_candidates_of_which_three_are_ours() -> None:
     few = [source.getrandbits(64) for _ in range(3)]
     assert explained(many + few, [], added(few)) == set(few)
     assert explained(many + few, [], added(many)) == set(many)
+    assert explained([*many, *few, 1], [], added(few)) is None  # one more is beyond it
 
 
 def test_too_many_are_all_or_none() -> None:
@@ -98,4 +99,5 @@ def test_too_many_are_all_or_none() -> None:
     many = [source.getrandbits(64) for _ in range(MAX_ITEMS + 1)]
     assert explained(many, [], added(many[:-1])) is None
     assert explained(many, [], added(many)) == set(many)
+    assert explained(many, [11], added(many)) == set(many)
     assert explained(many[:60], [], added(many[:30])) is None  # too many tries
