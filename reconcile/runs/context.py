@@ -16,7 +16,7 @@ from reconcile.core.framing import EXPIRY_TOLERANCE_MS, split_expiry
 from reconcile.core.guard import Guard, largest
 from reconcile.core.shards import Shard
 from reconcile.core.state import Identity, Peak, State
-from reconcile.errors import HistoryLost, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop, Unavailable
+from reconcile.errors import HistoryLost, Incomplete, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop, Unavailable
 from reconcile.report.run_report import ViewReport
 from reconcile.runs.connections import Connections
 from reconcile.runs.request import Request
@@ -293,7 +293,8 @@ def _acquire(run: ViewRun, owner: bytes) -> None:
             if time.monotonic() >= began + patience_s:
                 raise
             run.stop.wait(DIVISION_LOOK_EVERY_S if isinstance(held, OldShardHeld) else LEASE_LOOK_EVERY_S)
-        run.stop.check()
+            if run.stop.requested:
+                raise Incomplete(f"stopped ({run.stop.reason}) while waiting: {held.message}", hint=held.hint) from held
     if (before := run.target.divided_from) is not None and run.view.shard is not None:
         run.report.warnings.append(
             f"shards changed from {before} to {run.view.shard.n}; if this is reported again and again, two schedules "

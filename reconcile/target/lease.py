@@ -200,7 +200,10 @@ def held(wire: Wire, names: Names) -> LeaseHeld:
 def _held(names: Names, owner: bytes, left_ms: int) -> LeaseHeld:
     who = printable(owner.decode("utf-8", "replace"))
     left = f" for another {left_ms / 1000:.1f} s unless renewed" if left_ms >= 0 else ""
-    return LeaseHeld(f"view {names.view} is being written by {who}{left}")
+    return LeaseHeld(
+        f"view {names.view} is being written by {who}{left}",
+        hint="try again when that run has ended; if it was killed, its lease expires by itself",
+    )
 
 
 def lost(view: str) -> LeaseLost:

@@ -65,6 +65,14 @@ def test_what_a_mode_cannot_do_is_refused_before_anything_is_connected(
     assert words[1] in report["error"]["message"]
 
 
+def test_time_runs_out_while_another_run_is_waited_for(command: Command, redis_server: RedisServer) -> None:
+    """Exit 4, and it says who was waited for and what to do about it."""
+    redis_server.client().set("reconcile:{default}:lease", "another run", px=60_000)
+    error = command("run", "--if-leased", "wait", "--max-runtime", "1s", expect=4).view["error"]
+    assert "stopped (deadline) while waiting: view default is being written by another run" in error["message"]
+    assert "try again" in error["hint"]
+
+
 def test_interrupted_while_it_starts(tmp_path: Path) -> None:
     """Ctrl-C while modules are imported: 130 as in shells, without a traceback."""
     (tmp_path / "click.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
