@@ -55,8 +55,9 @@ class Cluster(Base):
                 marked, state = True, None
             assert marked, "data written in several steps needs the pending mark first"
             self._data = self._fences.send(by_node, self._mode(write))
-        for key, value in written.timestamp(self.range.timestamp_key, state, fence.state):
-            self._data.append(self._fences.send_beside(key, value))
+        if beside := written.timestamp(self.range.timestamp_key, state, fence.state):
+            self._settle_data()  # it promises that all data is written, and lies on one node
+            self._data = [self._fences.send_beside(key, value) for key, value in beside]
         if state is not None or some or not by_node:
             self._settle_data()
             self._transact(some, write)
@@ -109,7 +110,7 @@ class Cluster(Base):
         if self._data:
             assert self._fences is not None
             tickets, self._data = self._data, []
-            self._absent = self._fences.settle(tickets)
+            self._absent = self._fences.settle(tickets) and self._absent is not False
 
     def _on_nodes(self) -> list[bytes]:
         assert self._fences is not None

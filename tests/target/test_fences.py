@@ -136,6 +136,20 @@ def test_a_node_that_is_not_what_it_was_takes_nothing(clustered: Place) -> None:
     assert clustered.do("GET", "p:1") == ROWS[b"p:1"]
 
 
+def test_the_timestamp_key_promises_only_what_is_written(clustered: Place) -> None:
+    """It lies on another node than a part of the data, which takes nothing."""
+    other = next(key for key in ROWS if clustered.client(key) is not clustered.client(b"mz"))
+    with clustered.armed(mz_timestamp_key="mz") as target:
+        write(target, whole(ROWS, 100))
+        assert clustered.do("GET", "mz") == b"101"
+        target.commit(Write(state=replace(content(ROWS, 100)[0], pending=Pending("delta", 200))))
+        clustered.do("HSET", fence_of(clustered, other), "mark", "another")
+        with pytest.raises(Unavailable, match="does not hold what was last written"):
+            target.commit(whole(dict.fromkeys(ROWS, b"late"), 200))
+    assert clustered.do("GET", other) == ROWS[other]
+    assert clustered.do("GET", "mz") == b"101"
+
+
 def test_an_overtaken_run_is_refused_by_each_node(clustered: Place) -> None:
     """Though its state's transaction was before."""
     kept(clustered)
