@@ -240,6 +240,7 @@ def _allowed(
     target = sides.target
     if target.range.ownership != "remembered":
         return [Permission.ANEW if terms.anew else Permission.DIFFERENT] * len(rows)
+    target.admit({key: value for key, value in rows if value is not None})  # its own keys are nobody's to take over
     keys = [key for key, _ in rows]
     ours = target.remembered(keys)
     there = target.exist(keys)

@@ -20,7 +20,7 @@ from reconcile.stop import Stop
 from reconcile.target import reader
 from reconcile.target.claims import Claims
 from reconcile.target.dropping import drop
-from tests.faults.rig import Ended, Rig
+from tests.faults.rig import Ended, Rig, failed
 from tests.support.redis_state import owned, state
 
 
@@ -475,6 +475,23 @@ def test_rows_named_like_our_own_keys(key: str, follows: bool, rig: Rig) -> None
     if follows:
         assert {name: rig.client.dump(name) for name in before} == before
     assert rig.client.get("reconcile:{orders}:lease") is None
+
+
+@pytest.mark.parametrize("key", ["reconcile:{default}:state", "the:time"])
+@pytest.mark.parametrize("adopt", [False, True])
+def test_own_keys_are_not_offered_for_adoption(key: str, adopt: bool, rig: Rig) -> None:
+    """A view without prefix says what is wrong with such a row, not that it could take the key over."""
+    rig.view = {"key_prefix": "", "mz_timestamp_key": "the:time"}
+    rig.fill(5)
+    assert rig.run().code == 0
+    rig.source.put(**{key: "gotcha"})
+    ended = rig.run("snapshot", adopt=adopt)
+    failed(ended, 5, key, "reserved")
+    assert "--adopt" not in ended.told
+    assert ended.view.warnings == []
+    rig.source.execute("DELETE FROM t WHERE value = 'gotcha'")
+    assert rig.run().code == 0
+    assert rig.run("verify").code == 0
 
 
 @pytest.mark.parametrize("timed", [False, True])
