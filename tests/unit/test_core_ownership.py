@@ -54,6 +54,43 @@ def test_what_is_refused_is_never_owned(one: Range, key: bytes) -> None:
 
 A, B, AB = Range("prefix", b"a:"), Range("prefix", b"b:"), Range("prefix", b"a:b:")
 ALL, OWN = Range("dedicated"), Range("remembered")
+WITH_TIMESTAMP = Range("dedicated", timestamp_key=b"t")
+
+
+@pytest.mark.parametrize(
+    ("one", "key", "owned"),
+    [
+        (A, b"a:1", True),
+        (A, b"b:1", False),
+        (ALL, b"anything", True),
+        (ALL, b"reconcile:{v}:state", False),
+        (ALL, b"reconcile:v", True),
+        (WITH_TIMESTAMP, b"t", False),
+        (WITH_TIMESTAMP, b"t2", True),
+        (WITH_TIMESTAMP, b"reconcile:{v}:state", False),
+        (ALL, b"", True),
+    ],
+)
+def test_whose_key_it_is(one: Range, key: bytes, owned: bool) -> None:
+    """reconcile's own keys, and the timestamp, are no view's rows; all others in the range are."""
+    assert one.owns(key) is owned
+
+
+@pytest.mark.parametrize(
+    ("one", "enough", "named"),
+    [
+        (A, True, "the prefix 'a:'"),
+        (Range("prefix", b"a:", b"t"), True, "the prefix 'a:'"),
+        (Range("prefix", b"a:", b"a:t"), False, "the prefix 'a:'"),
+        (Range("prefix", b"r"), False, "the prefix 'r'"),
+        (Range("prefix", b"reconcile:{v"), False, "the prefix 'reconcile:{v'"),
+        (ALL, False, "all of the database (redis.dedicated)"),
+        (OWN, False, "the keys it has written (no prefix)"),
+    ],
+)
+def test_where_the_prefix_says_it_all(one: Range, enough: bool, named: str) -> None:
+    """Unless one of reconcile's own keys, or the timestamp, may lie under it; and what a range is called."""
+    assert (one.prefix_suffices, str(one)) == (enough, named)
 
 
 @pytest.mark.parametrize(
