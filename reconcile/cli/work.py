@@ -82,8 +82,8 @@ def _mode(mode: str) -> Callable[[Callable[..., Any]], click.Command]:
                 flag, attributes = FLAGS[field]
                 command = click.option(flag, field, **attributes)(command)
         for option in (
-            click.option("--jobs", type=click.IntRange(1, 64), help="How many views catch up at the same time."),
-            click.option("--max-runtime", type=DURATION, help="Stop after this long, at a committed time."),
+            click.option("--jobs", type=click.IntRange(1, 64), help="How many views are worked on at the same time."),
+            click.option("--max-runtime", type=DURATION, help="Stop after this long (exit 4); progress is kept."),
             click.option(
                 "--metrics-file",
                 "metrics_path",
