@@ -18,7 +18,7 @@ from reconcile.core.state import Pending, PendingKind, State
 
 Event = Literal["begin load", "begin snapshot", "begin delta", "begin anew", "complete", "withhold", "lose"]
 """begin anew: a snapshot of another mapping, or over keys of unknown origin; lose: Redis lost part of a write, or
-of the records."""
+the fingerprints."""
 
 _KINDS: dict[Event, PendingKind] = {
     "begin load": "snapshot",

@@ -125,10 +125,9 @@ class _Snapshot:
 
     def _begins(self) -> pending.Event:
         """Return what a repair begins. Without records nothing will show where it has come to, and what was there."""
-        if not (self._why.trusted or self._continues_clean):
-            return "begin anew"
-        lost = self._manifest is None or self._run.stored.fingerprints is None
-        return "lose" if lost and self._base.digest else "begin snapshot"
+        if self._manifest is None:  # of a load there never was one
+            return "begin snapshot" if self._continues_clean and not self._base.digest else "begin anew"
+        return "lose" if self._run.stored.fingerprints is None else "begin snapshot"
 
     def _content(self, buckets: int, total: int, left: dict[int, int], names: tuple[bytes, ...]) -> Content:
         run = self._run
@@ -340,7 +339,8 @@ class _Snapshot:
         run = self._run
         if not unexplained:
             return None
-        left = guard.handful_left(self._base.removed, self._now_ms) if self._rule is Rule.MANIFEST else 0
+        known = self._rule is Rule.MANIFEST and not pending.began_anew(self._base)
+        left = guard.handful_left(self._base.removed, self._now_ms) if known else 0
         asked = self._asked.keys() & total.unexplained().keys()  # keys that wait for consent are no handful
         if unexplained <= left and not asked:
             every = ", ".join([name_of(name) for _, found in total.parts for name in found.unexplained_names])
