@@ -345,7 +345,7 @@ def test_rows_that_no_longer_expire(prefix: str, at: int, rig: Rig) -> None:
     """Their keys have what the view holds already, but would vanish; also if the run that writes them is cut short."""
     expiring(rig, key_prefix=prefix)
     rig.view = {"sql": f"SELECT key, value FROM {rig.source.schema}.s", "key_prefix": prefix}
-    rig.limits["batch_max_keys"] = 5
+    rig.limits = {"batch_max_keys": 5, "lease": "60s"}  # no renewal beside the calls that are numbered
     with small_pages(), Io(lambda: None, at).installed(), contextlib.suppress(Died):
         rig.run("snapshot", direct=True)
     rig.client.delete("reconcile:{default}:lease")
@@ -361,6 +361,7 @@ def test_rows_that_no_longer_expire_in_parts(at: int, deep: bool, rig: Rig, monk
     expiring(rig, buckets=16)
     rig.view = {"sql": f"SELECT key, value FROM {rig.source.schema}.s", "buckets": 16}
     monkeypatch.setattr(scopes, "PART_ROWS", 1)
+    rig.limits["lease"] = "60s"
     with small_pages(), Io(lambda: None, at).installed(), contextlib.suppress(Died):
         rig.run("snapshot", direct=True, max_runtime=600)
     rig.client.delete("reconcile:{default}:lease")
