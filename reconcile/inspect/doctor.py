@@ -169,7 +169,9 @@ class _ViewExamination:
                     doctor_keys.check_identity(described.identity(self._explained), state, target, view, findings)
             if not self._schedule.quick:
                 with findings.checking("key space"):
-                    doctor_keys.check_keys(survey, target, view, source, self._stop, findings)
+                    doctor_keys.check_keys(
+                        survey, names_of(self._settings.redis, view), target, view, source, self._stop, findings
+                    )
         findings.view = self._view.name
         return state
 

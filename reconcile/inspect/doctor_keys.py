@@ -8,6 +8,7 @@ from reconcile.config.settings import ViewSettings
 from reconcile.core import schedule
 from reconcile.core.changes import name_of
 from reconcile.core.decide import alternation
+from reconcile.core.ownership import Range
 from reconcile.core.state import Identity, State
 from reconcile.core.times import format_time, frontier_after
 from reconcile.errors import ReconcileError
@@ -17,7 +18,7 @@ from reconcile.inspect.keyspace import Found
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
 from reconcile.stop import Stop
-from reconcile.target.names import Names
+from reconcile.target.names import REMEMBERED_SETS, Names
 from reconcile.target.port import Target
 from reconcile.target.reader import pattern_of
 from reconcile.target.survey import Survey
@@ -167,6 +168,7 @@ def check_legacy(survey: Survey, target: Target, state: State | None, findings: 
 
 def check_keys(
     survey: Survey,
+    names: Names,
     target: Target,
     view: ViewSettings,
     source: tuple[Session, Mapping] | None,
@@ -189,7 +191,7 @@ def check_keys(
     else:
         _judge(found, where, view, findings)
     if view.expires_at is None and found.held:
-        _check_expiry(survey, target, where, stop, findings)
+        _check_expiry(survey, names, target, where, stop, findings)
 
 
 def _before_first_run(found: Found, where: str, view: ViewSettings, findings: Findings) -> None:
@@ -239,7 +241,7 @@ def _shown(names: list[bytes]) -> str:
     return ", ".join(name_of(name) for name in names[: keyspace.MAX_EXAMPLES])
 
 
-def _check_expiry(survey: Survey, target: Target, where: str, stop: Stop, findings: Findings) -> None:
+def _check_expiry(survey: Survey, names: Names, target: Target, where: str, stop: Stop, findings: Findings) -> None:
     if target.counters().with_expiry == 0:
         findings.ok("expiry", "no key in this Redis has a TTL")
         return
@@ -247,12 +249,20 @@ def _check_expiry(survey: Survey, target: Target, where: str, stop: Stop, findin
     if not found:
         findings.ok("expiry", f"none of {plural(asked, 'key')} {where} has a TTL")
         return
-    pattern = shlex.quote(pattern_of(target.range.prefix).decode())
     have = "has" if found == 1 else "have"
     findings.warn(
         "expiry",
         f"{found:,} of {plural(asked, 'key')} {where} {have} a TTL that something else has set, "
         f"e.g. {_shown(examples)}: Redis will delete them although the view has them",
-        f"redis-cli --scan --pattern {pattern} | xargs -r -d '\\n' -n 1 redis-cli PERSIST\n"
+        f"{_listing(names, target.range)} | xargs -r -d '\\n' -n 1 redis-cli PERSIST\n"
         "# and find out who calls EXPIRE; if keys should expire: expires_at: names the column that says when",
     )
+
+
+def _listing(names: Names, owned: Range) -> str:
+    """Return the shell command that lists the view's keys."""
+    if owned.ownership == "remembered":
+        any_set = names.remembered_sets[0].decode().rpartition(":")[0]
+        return f"for n in $(seq 0 {REMEMBERED_SETS - 1}); do redis-cli SMEMBERS {shlex.quote(any_set)}:$n; done"
+    pattern = f" --pattern {shlex.quote(pattern_of(owned.prefix).decode())}" if owned.prefix else ""
+    return f"redis-cli --scan{pattern}"

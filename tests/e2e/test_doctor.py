@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,6 +242,38 @@ def test_time_to_live_on_our_keys(command: Command, source: Source, client: redi
     assert "p:k1234" in expiry["message"]
     client.persist("p:k1234")
     assert checks(command)["expiry"]["level"] == "ok"
+
+
+@pytest.mark.parametrize("redis", [{"key_prefix": "it's *?[x]\\"}, {"dedicated": True}, {}], ids=str)
+def test_what_settles_a_time_to_live(
+    redis: dict[str, Any], command: Command, source: Source, client: redis.Redis, tmp_path: Path
+) -> None:
+    """The printed commands do it, and touch nobody else's key. The program of that name knows only what they need."""
+    program = tmp_path / "redis-cli"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys, redis\n"
+        f"client = redis.Redis.from_url({command.config['redis']['url']!r})\n"
+        "match sys.argv[1:]:\n"
+        "    case ['--scan']: found = client.scan_iter()\n"
+        "    case ['--scan', '--pattern', pattern]: found = client.scan_iter(pattern)\n"
+        "    case ['SMEMBERS', name]: found = client.smembers(name)\n"
+        "    case ['PERSIST', key]: found = [b'%d' % client.persist(key)]\n"
+        "print(*(one.decode() for one in found), sep='\\n')\n"
+    )
+    program.chmod(0o755)
+    command.config["redis"].pop("key_prefix")
+    command.config["redis"] |= redis
+    source.put(**{"a": "1", "b c": "2", "d'\"x\\y": "3"})
+    command("snapshot", "--allow-deletes")
+    client.set("theirs", "1")
+    for key in client.scan_iter():
+        client.expire(key, 1000)
+    expiry = checks(command)["expiry"]
+    assert "3 of" in expiry["message"] or "4 of" in expiry["message"]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", expiry["fix"]], env={**os.environ, "PATH": path}, check=True)
+    assert checks(command)["expiry"]["level"] == "ok"
+    assert (client.ttl("theirs") > 0) is ("dedicated" not in redis)
 
 
 def test_claims(command: Command, source: Source, client: redis.Redis) -> None:

@@ -200,11 +200,15 @@ def befall(world: World, running: Running) -> None:
 
 def relapse(world: World, running: Running) -> None:
     """What runs have just written is lost, with all that is recorded beside it."""
+    rng = world.rng
     world.place.relapse.begin()
-    for _ in range(world.rng.choice([1, 1, 3])):
-        world.rng.choice([put, put, remove, change_many])(world, running)
+    for _ in range(rng.choice([1, 1, 3])):
+        rng.choice([put, put, remove, change_many])(world, running)
         start(world, running)
-    time.sleep(world.rng.random() * 2 * STARTS_S)
+    if rng.random() < 0.7:
+        commands.start(world, "run", rng.choice(world.namespaces)).end(world)
+    else:
+        time.sleep(rng.random() * 2 * STARTS_S)
     print("Redis: what was written last is lost")
     world.relapse()
 
