@@ -149,7 +149,8 @@ class RedisSettings(Configured, frozen=True):
     tls_key: str | None = key(values.optional(values.PATH), "its key", default=None)
     dedicated: bool = key(
         values.BOOLEAN,
-        "the whole database is ours: keys that the view does not have are **deleted**, whatever wrote them",
+        "nothing else uses the database: keys that a view does not have, under its prefix if it has one, are "
+        "**deleted**, whatever wrote them",
         default=False,
     )
     cluster: bool = key(

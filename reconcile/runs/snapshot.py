@@ -161,7 +161,7 @@ class _Snapshot:
 
     def _judged_by(self) -> Rule:
         run = self._run
-        if run.request.allow_deletes or run.target.range.ownership == "dedicated":
+        if run.request.allow_deletes or run.settings.redis.dedicated:
             return Rule.CONSENT
         if run.target.range.ownership == "remembered":
             return Rule.OWN

@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tests.support.command import PROGRAM, Command
 from tests.support.redis_servers import RedisServer
-from tests.support.redis_state import check_manifest, state
+from tests.support.redis_state import check_manifest, owned, state
 from tests.support.sources import Source
 
 CONFIG = """\
@@ -198,6 +198,23 @@ def test_new_key_meets_a_foreign_one_later(command: Command, source: Source, red
     source.put(b="2")
     command("run", expect=5)
     assert client.get("b") == b"someone else's"
+
+
+def test_a_prefix_in_a_dedicated_database(command: Command, source: Source, redis_server: RedisServer) -> None:
+    """It is lasting consent to delete what lies under the prefix; keys outside it are no view's, and stay."""
+    command.config["redis"]["dedicated"] = True
+    source.put(a="1")
+    client = redis_server.client()
+    strays = [f"p:stray{n}" for n in range(9)] + ["outside"]
+    for key in strays:
+        client.set(key, "x")
+    command("run")
+    assert owned(client) == {b"p:a": b"1"}
+    for key in strays:
+        client.lpush(key + "!", "x")
+    assert command("snapshot", "--deep").view["deletes"] == 9
+    assert sorted(client.scan_iter("outside*")) == [b"outside", b"outside!"]
+    command("verify")
 
 
 def test_dedicated_database(command: Command, source: Source, redis_server: RedisServer) -> None:
