@@ -40,17 +40,17 @@ class Changes(Struct):
     """Bucket → difference to add to its digest."""
     marks: dict[bytes, int] = field(default_factory=dict)
     """Key of a retracted row → Python's hash of its value."""
-    null_buckets: set[int] = field(default_factory=set)
-    """Buckets in which rows with a NULL value came or went. Two of them may differ at the source, in when they expire,
-    and are equal here."""
+    alike_buckets: set[int] = field(default_factory=set)
+    """Buckets in which rows came and went that are alike here. At the source they may differ, in when they expire: of a
+    row with a NULL value that is never stored, and of others all times before 1970 are one."""
 
     def __bool__(self) -> bool:
         return bool(self.puts or self.deletes or self.touched)
 
     @property
     def touched(self) -> Set[int]:
-        """Buckets whose source rows changed, NULL values included: their fingerprints become unknown."""
-        return self.digests.keys() | self.null_buckets if self.null_buckets else self.digests.keys()
+        """Buckets whose source rows may have changed: their fingerprints become unknown."""
+        return self.digests.keys() | self.alike_buckets if self.alike_buckets else self.digests.keys()
 
     @property
     def size_bytes(self) -> int:
@@ -180,14 +180,16 @@ class Net:
             went = all(diff < 0 for _, diff in self._unsettled.values())
             raise duplicates_before(names) if went else duplicate_keys(names)
         added, removed, digests = self._added, self._removed, self._digests
-        for bucket in [bucket for bucket, more in digests.items() if not more]:
-            del digests[bucket]
+        alike = self._nulls | {bucket for bucket, more in digests.items() if not more}
+        for bucket in alike:
+            if not digests.get(bucket, 1):
+                del digests[bucket]
         if self._nulls:
             self._drop_null_values()
         deletes = [key for key in removed if key not in added]
         updates = len(removed) - len(deletes)
         inserts = [key for key in added if key not in removed] if len(added) > updates else []
-        return Changes(added, deletes, inserts, digests, removed, self._nulls)  # type: ignore[arg-type]
+        return Changes(added, deletes, inserts, digests, removed, alike)  # type: ignore[arg-type]
 
     def _drop_null_values(self) -> None:
         """Drop rows with NULL values, which Redis does not hold."""

@@ -339,6 +339,23 @@ def test_a_row_without_a_value_expires_later(rig: Rig) -> None:
     assert ended.code == 0, ended.view.drift
 
 
+def test_times_that_are_one_to_redis(rig: Rig) -> None:
+    """The same for times before 1970, which only the source tells apart: neither drift nor a missed update."""
+    expiring(rig)
+    source = rig.source
+    source.execute("CREATE MATERIALIZED VIEW w AS SELECT key, value, until FROM s")
+    source.execute("ALTER MATERIALIZED VIEW w SET (RETAIN HISTORY FOR '1hr')")
+    source.execute("INSERT INTO s VALUES ('one', '1', '0044-03-15 00:00:00Z BC')")
+    rig.view["sql"] = f"SELECT key, value, until FROM {source.schema}.w"
+    assert rig.run("snapshot").code == 0
+    source.execute("UPDATE s SET until = '1969-01-01T00:00:00Z' WHERE key = 'one'")
+    ended = rig.run("delta")
+    assert (ended.code, ended.view.updates) == (0, 2), ended.told
+    assert rig.run("verify").code == 0
+    ended = rig.run("verify", fast=True)
+    assert ended.code == 0, ended.view.drift
+
+
 @pytest.mark.parametrize("at", [0, *range(30, 200, 10)])
 @pytest.mark.parametrize("prefix", ["p:", ""])
 def test_rows_that_no_longer_expire(prefix: str, at: int, rig: Rig) -> None:

@@ -133,10 +133,10 @@ def evict(client: redis.Redis, policy: str, size: int) -> int:
 
     before = counted("stats", "evicted_keys")
     client.config_set("maxmemory-policy", policy)
-    client.config_set("maxmemory", counted("memory", "used_memory") - size)
     deadline = time.monotonic() + 10
     while counted("stats", "evicted_keys") == before:
         assert time.monotonic() < deadline, "nothing was evicted"
+        client.config_set("maxmemory", counted("memory", "used_memory") - size)  # anew: memory may just have been freed
         client.set("foreign", "x")
     client.config_set("maxmemory", limit["maxmemory"])  # before counting, as a server goes on evicting between commands
     return counted("stats", "evicted_keys")
