@@ -123,7 +123,7 @@ class Mapping(Struct, frozen=True):
             names = ["value"] if len(self.values) == 1 else [f"value{i}" for i in range(len(self.values))]
             columns |= {name: _text(column) for name, column in zip(names, self.values, strict=True)}
         if self.expires_at is not None:
-            columns["expires_at"] = f"(extract(epoch FROM {_name(self.expires_at)}) * 1000)::int8::text"
+            columns["expires_at"] = _milliseconds(self.expires_at)
         return columns
 
     @property
@@ -153,7 +153,7 @@ class Mapping(Struct, frozen=True):
         A NULL value is left out. With several columns, NULL has a text of its own.
         """
         values = [_hashable(column) for column in self.values]
-        values += [_text(self.expires_at)] if self.expires_at is not None else []
+        values += [_milliseconds(self.expires_at)] if self.expires_at is not None else []
         if len(values) > 1:
             null = literal("-" + salt[:0:-1])
             values = [f"coalesce({value}, {null})" for value in values]
@@ -221,6 +221,11 @@ def _name(column: Column) -> str:
 def _text(column: Column) -> str:
     """Return a column as text, or as bytes if it is bytea, without superfluous casts."""
     return _name(column) if column.oid in (BYTEA, TEXT) else f"{_name(column)}::text"
+
+
+def _milliseconds(column: Column) -> str:
+    """Return a time as Redis takes it: a change within a millisecond is none, to a SUBSCRIBE as to a hash."""
+    return f"(extract(epoch FROM {_name(column)}) * 1000)::int8::text"
 
 
 def _hex(column: Column) -> str:

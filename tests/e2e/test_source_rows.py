@@ -214,6 +214,7 @@ CHANGES = [
     "UPDATE w SET name = '' WHERE id = 2",
     "UPDATE w SET price = NULL, name = '0' WHERE id = 3",
     "UPDATE w SET at = '2026-01-02 03:04:05.679+00' WHERE id = 1",
+    "UPDATE w SET at = '2026-01-02 03:04:05.6784+00' WHERE id = 1",
     "UPDATE w SET raw = NULL WHERE id = 3",
     "UPDATE w SET tenant = 'a', id = 1, name = 'b:1' WHERE id = 1",
 ]
@@ -224,7 +225,7 @@ CHANGES = [
 def test_every_change_of_a_row_changes_its_fingerprint(
     source: Source, session: Session, change: str, layout: str
 ) -> None:
-    """NULL against empty, a value that moves to the next column, a time alone."""
+    """NULL against empty, a value that moves to the next column, a time alone; not a time within the millisecond."""
     source.execute(FIRST)
     columns = "tenant, id, name, price, at" if layout == "json" else "tenant, id, name, price, raw, at"
     mapping = mapped(session, columns, layout=layout, expires_at="at")

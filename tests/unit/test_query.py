@@ -100,7 +100,7 @@ def test_keys_and_rows(mapped: Mapping, key: str, rows: str) -> None:
         (
             Mapping(SQL, shaped("", "key", ""), (KEY,), (VALUE,), "string", Column("at", 1184)),
             f"seahash(concat_ws('{SALT}', '', q.\"key\", coalesce(q.\"value\", '-{SALT[:0:-1]}'), "
-            f"coalesce(q.\"at\"::text, '-{SALT[:0:-1]}')))",
+            f"coalesce((extract(epoch FROM q.\"at\") * 1000)::int8::text, '-{SALT[:0:-1]}')))",
         ),
     ],
 )
