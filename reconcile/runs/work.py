@@ -7,7 +7,9 @@ If a follower ends early, its reason is passed back: `bring(run, forced=…)` ta
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 
 from reconcile.compare.described import proved
 from reconcile.core import decide
@@ -56,13 +58,18 @@ def bring(run: ViewRun, forced: Forced | None = None) -> Follower | None:
     """
     if run.report.as_of_before is None:
         run.report.as_of_before = run.report.as_of = run.state.as_of
+    if run.request.mode == "snapshot":
+        return _in_parts(run, lambda: _snapshot_only(run))
+    if run.request.mode == "delta":
+        return _in_parts(run, lambda: _delta_only(run))
+    return _in_parts(run, lambda: _run(run, forced))
+
+
+def _in_parts(run: ViewRun, work: Callable[[], Follower | None]) -> Follower | None:
+    """Do this work; each time Materialize refuses a result, the view is read in more of them."""
     while True:
         try:
-            if run.request.mode == "snapshot":
-                return _snapshot_only(run)
-            if run.request.mode == "delta":
-                return _delta_only(run)
-            return _run(run, forced)
+            return work()
         except ResultTooLarge as refused:
             run.divide_results(refused)
 
@@ -73,7 +80,8 @@ def repair(run: ViewRun, doubt: Doubt) -> None:
         raise settled_by_snapshot(run, doubt)
     action, reason, before = run.report.action, run.report.reason, run.report.puts + run.report.deletes
     run.release_session()
-    _snapshot_at_present(run, Forced(Snapshot(doubt.reason), doubt.buckets))
+    forced = Forced(Snapshot(doubt.reason), doubt.buckets)
+    _in_parts(run, lambda: _snapshot_at_present(run, forced))
     if run.report.puts + run.report.deletes > before:  # expired rows look lost to a compare
         run.report.warnings.append(f"drift: {doubt.reason}; repaired")
     if action == "snapshot":  # why the run took its own snapshot says more
@@ -84,14 +92,10 @@ def resume(run: ViewRun, left: Exception) -> Follower | None:
     """Continue with a view that could no longer be followed. Raises `left` if nothing helps."""
     if run.request.mode != "delta":
         return bring(run, forced_by(run, left))
-    if isinstance(left, Doubt):
-        raise settled_by_snapshot(run, left) from left
-    if not isinstance(left, TooLarge | ResultTooLarge):
-        raise left
-    try:
+    with _delta_alone(run):
+        if not isinstance(left, TooLarge | ResultTooLarge):
+            raise left
         _past_too_large(run)
-    except TooLarge:
-        raise _too_large(run) from None
     return bring(run)
 
 
@@ -141,19 +145,22 @@ def _delta_only(run: ViewRun) -> Follower | None:
             f"view {run.view.name} cannot continue by delta: {decision.reason}",
             hint=f"run: reconcile run --view {run.view.name} (it takes a snapshot where that is needed)",
         )
-    try:
+    with _delta_alone(run):
         return _delta(run, decision.as_of, explained)
+
+
+@contextlib.contextmanager
+def _delta_alone(run: ViewRun) -> Iterator[None]:
+    """Say what to do where only a snapshot would help, which this run may not take."""
+    try:
+        yield
     except Doubt as doubt:
         raise settled_by_snapshot(run, doubt) from doubt
     except TooLarge:
-        raise _too_large(run) from None
-
-
-def _too_large(run: ViewRun) -> UsageError:
-    return UsageError(
-        "the changes of a few keys alone do not fit into memory, so a delta cannot apply them",
-        hint=f"raise limits.memory_max, or run: reconcile snapshot --view {run.view.name}",
-    )
+        raise UsageError(
+            "the changes of a few keys alone do not fit into memory, so a delta cannot apply them",
+            hint=f"raise limits.memory_max, or run: reconcile snapshot --view {run.view.name}",
+        ) from None
 
 
 def settled_by_snapshot(run: ViewRun, doubt: Doubt) -> SafetyStop:
@@ -316,9 +323,9 @@ def _caught_up(follower: Follower) -> bool:
     """Return False if more changed at one time than memory holds, or than Materialize sends at once."""
     try:
         follow(follower)
-    except (TooLarge, ResultTooLarge):
+    except (TooLarge, ResultTooLarge) as error:
         if follower.run.request.mode == "run":
-            raise  # a snapshot is cheaper, and needs no history
+            raise TooLarge from error  # a snapshot is cheaper, and needs no history
         return False
     finally:
         follower.subscription.cancel()
