@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from reconcile.errors import worst
+from reconcile.errors import ExitCode, worst
 from reconcile.report.audit import MAX_NAMES, AuditReport, Duplicates, SurplusReport
 from reconcile.report.run_report import DriftReport, ErrorReport, ViewReport
 
@@ -43,7 +43,7 @@ def join(whole: ViewReport, parts: list[ViewReport], *, verify: bool, max_report
             for phase, amount in theirs.items():
                 ours[phase] = ours.get(phase, 0) + amount
     whole.error = _error([part for part in parts if part.error is not None], whole)
-    if verify and whole.error is None:
+    if verify and (whole.error is None or whole.exit_code == ExitCode.DRIFT):  # drift that was found is never hidden
         whole.drift = _drift([part.drift for part in parts if part.drift is not None], max_report)
         whole.audit = _audit([part.audit for part in parts if part.audit is not None])
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from reconcile.errors import ExitCode, Unavailable
 from reconcile.report.audit import AuditReport, Coverage, Duplicates, SliceCompared, SurplusReport
 from reconcile.report.joined import join
-from reconcile.report.run_report import DriftReport, ViewReport
+from reconcile.report.metrics import merge
+from reconcile.report.run_report import DriftReport, RunReport, ViewReport
+from reconcile.report.text import render
 
 
 def part(i: int, **fields: object) -> ViewReport:
@@ -50,6 +52,25 @@ def test_drift_of_all_shards_is_the_views() -> None:
     assert whole.drift is not None
     assert (whole.status, whole.drift.missing, whole.drift.causes) == ("drift", 2, {"x": 2})
     assert (whole.drift.keys, whole.drift.heat.drift) == ([{"key": "a"}], {5: 3})
+
+
+def test_drift_of_one_shard_beside_the_failure_of_another() -> None:
+    """Drift that was found is never hidden: the failure of the other is told with it."""
+    lost = DriftReport(missing=2, buckets=1, causes={"x": 1}, keys=[{"key": "a", "kind": "missing", "cause": "x"}])
+    audit = AuditReport(surplus=[SurplusReport("old", "old:", 2, ["n"])])
+    failed = part(1, action="verify")
+    failed.fail(Unavailable("Materialize is away", hint="wait"))
+    whole = joined(part(0, drift=lost, audit=audit, exit_code=ExitCode.DRIFT), failed, verify=True)
+    assert (whole.exit_code, whole.status, whole.drift) == (ExitCode.DRIFT, "drift", lost)
+    assert whole.error is not None
+    assert "shard 1/2: Materialize is away" in whole.error.message
+    assert whole.audit is not None
+    text = render(RunReport("id", "verify", 0, [whole]))
+    assert "DRIFT: 2 missing" in text
+    assert "Materialize is away" in text
+    assert {"drift_keys", "surplus_keys"} <= {
+        series.metric for series in merge([], RunReport("id", "verify", 0, [whole]))
+    }
 
 
 def test_evidence_of_all_shards_is_the_views() -> None:
