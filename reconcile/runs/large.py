@@ -28,7 +28,7 @@ from reconcile.runs.delta import (
 )
 from reconcile.source.frontiers import SourceClock
 from reconcile.source.reading import Still, check_still
-from reconcile.source.subscription import open_subscription
+from reconcile.source.subscription import begin_subscription, open_subscription
 from reconcile.target.port import Write
 
 FIRST_PARTS = 8
@@ -118,9 +118,10 @@ class _Range:
         limit = run.settings.limits.memory_max_bytes
         assert state.as_of is not None
         session, bound = run.open_session(), frontier_after(self._until)
-        with open_subscription(
+        begun = begin_subscription(
             session, run.described.mapping, self._clock, state.buckets, state.as_of, bound, part, salt=state.salt
-        ) as subscription:
+        )
+        with open_subscription(begun) as subscription:
             check_still(self._still)
             while not subscription.finished:
                 subscription.read(READ_AT_MOST_S, limit)

@@ -36,7 +36,7 @@ from reconcile.source.companion import CompanionDefinition
 from reconcile.source.direct import object_read
 from reconcile.source.frontiers import Explained, SourceClock
 from reconcile.source.reading import Reading, Still, check_still, explain, open_reading, still
-from reconcile.source.subscription import Subscription, open_subscription
+from reconcile.source.subscription import Subscription, begin_subscription, open_subscription
 
 MAX_ATTEMPTS = 4
 """How often one run may switch from delta to snapshot."""
@@ -301,7 +301,7 @@ def _subscribe(run: ViewRun, up_to: Frontier | None, still: Still, explained: Ex
 
 def _subscription(run: ViewRun, up_to: Frontier | None, clock: SourceClock, relation: str | None) -> Subscription:
     mapping, state = run.described.mapping, run.state
-    opening = open_subscription(
+    begun = begin_subscription(
         run.open_session(),
         mapping,
         clock,
@@ -311,7 +311,7 @@ def _subscription(run: ViewRun, up_to: Frontier | None, clock: SourceClock, rela
         salt=state.salt,
         relation=relation,
     )
-    return run.closing.enter_context(opening)
+    return run.closing.enter_context(open_subscription(begun))
 
 
 def still_reading(run: ViewRun, explained: Explained) -> Still:

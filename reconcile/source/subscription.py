@@ -97,6 +97,12 @@ class Subscription:
         with once_described(), translated(self._session.stop):
             return self._begun()
 
+    def await_start(self) -> None:
+        """Wait until the server has begun the stream. Raises as `started` does, and Incomplete."""
+        while not self.started():
+            self._session.stop.check()
+            self.wait(_LOOK_EVERY_S)
+
     def poll(self, max_bytes: int) -> bool:
         """Receive available data until a range is closed, the stream ends or max_bytes are held. Never waits.
 
@@ -249,27 +255,10 @@ def begin_subscription(
 
 
 @contextlib.contextmanager
-def open_subscription(
-    session: Session,
-    mapping: Mapping,
-    clock: SourceClock,
-    buckets: int,
-    as_of: int,
-    up_to: Frontier | None = None,
-    part: tuple[int, int] | None = None,
-    salt: int = 0,
-    relation: str | None = None,
-) -> Iterator[Subscription]:
-    """Yield a subscription that has started; it ends with the block. Raises HistoryLost if as_of is not readable."""
-    subscription = begin_subscription(session, mapping, clock, buckets, as_of, up_to, part, salt, relation)
+def open_subscription(begun: Subscription) -> Iterator[Subscription]:
+    """Yield a subscription once it has started; it ends with the block. Raises HistoryLost if as_of is not readable."""
     try:
-        _await_start(subscription, session)
-        yield subscription
+        begun.await_start()
+        yield begun
     finally:
-        subscription.cancel()
-
-
-def _await_start(subscription: Subscription, session: Session) -> None:
-    while not subscription.started():
-        session.stop.check()
-        subscription.wait(_LOOK_EVERY_S)
+        begun.cancel()

@@ -114,11 +114,11 @@ def test_a_view_that_is_swapped_while_it_is_read_is_noticed(source: Source, conn
     with open_reading(session, mapping, None) as reads:
         source.put(a="1")
         assert reads.still()
-        ids = reads.explained.ids
-    assert reading.still(other, mapping, ids)
+        explained = reads.explained
+    assert reading.still(other, mapping, explained)
     source.execute("ALTER MATERIALIZED VIEW v RENAME TO old")
     source.execute("CREATE MATERIALIZED VIEW v AS SELECT key, value FROM t")
-    assert not reading.still(other, mapping, ids)
+    assert not reading.still(other, mapping, explained)
     with open_reading(session, mapping, None) as reads:
         source.execute("DROP MATERIALIZED VIEW v")
         assert not reads.still()

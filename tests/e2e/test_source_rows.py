@@ -19,7 +19,7 @@ from reconcile.source.direct import object_read
 from reconcile.source.query import Mapping
 from reconcile.source.reading import open_reading
 from reconcile.source.session import Session
-from reconcile.source.subscription import open_subscription
+from reconcile.source.subscription import begin_subscription, open_subscription
 from reconcile.stop import Stop
 from tests.support.framed import framed
 from tests.support.sources import Source
@@ -106,7 +106,8 @@ def test_rows_are_the_same_on_every_path(
         for key, value in expected.items():
             assert reading.rows_of_key(session, mapping, key, None) == [(key, value)]
     up_to = reads.as_of + 1
-    with open_subscription(connected(source), mapping, reads.explained.clock, 16, as_of, up_to) as subscription:
+    begun = begin_subscription(connected(source), mapping, reads.explained.clock, 16, as_of, up_to)
+    with open_subscription(begun) as subscription:
         while not subscription.finished:
             subscription.read(1.0, 1 << 20)
     assert subscription.stream.take().puts == {key: value for key, value in expected.items() if value is not None}
@@ -148,7 +149,8 @@ def test_an_object_sends_what_the_query_does(source: Source, session: Session) -
         expected = {key: value for chunk in reads.rows() for key, value in chunk if value is not None}
     up_to, clock, found = reads.as_of + 1, reads.explained.clock, []
     for way in (None, relation):
-        with open_subscription(connected(source), mapping, clock, 16, as_of, up_to, relation=way) as subscription:
+        begun = begin_subscription(connected(source), mapping, clock, 16, as_of, up_to, relation=way)
+        with open_subscription(begun) as subscription:
             while not subscription.finished:
                 subscription.read(1.0, 1 << 20)
         found.append(subscription.stream.take().puts)

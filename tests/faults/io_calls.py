@@ -128,7 +128,7 @@ class Io:
             patch.setattr(Session, "columns", self._asking("source.columns", Session.columns))
             patch.setattr(Session, "stream", self._streaming(Session.stream))
             patch.setattr(Subscription, "poll", self._polling(Subscription.poll))
-            patch.setattr(subscriptions, "_await_start", self._subscribing(subscriptions._await_start))
+            patch.setattr(Subscription, "await_start", self._subscribing(Subscription.await_start))
             patch.setattr(Subscription, "cancel", self._cancelling(Subscription.cancel))
             patch.setattr(opening, "open_nodes", self._connecting("redis.connect", opening.open_nodes, _close_nodes))
             patch.setattr(sessions, "connect", self._connecting("source.connect", sessions.connect, Session.close))
@@ -198,10 +198,10 @@ class Io:
         return polling
 
     def _subscribing(self, await_start: Any) -> Any:
-        def subscribing(subscription: Subscription, session: Session) -> None:
+        def subscribing(subscription: Subscription) -> None:
             how = self.gate("source.subscribe")
-            await_start(subscription, session)
-            self._end(how, session)
+            await_start(subscription)
+            self._end(how, subscription._session)
 
         return subscribing
 
@@ -334,6 +334,6 @@ def vanishing() -> Iterator[None]:
         raise HistoryLost("Materialize no longer has the requested time: made to")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "open_subscription", gone)
-        patch.setattr(large, "open_subscription", gone)
+        patch.setattr(work, "begin_subscription", gone)
+        patch.setattr(large, "begin_subscription", gone)
         yield

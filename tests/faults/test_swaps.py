@@ -87,7 +87,7 @@ def right_in_the_end(rig: Rig, ended: Ended) -> None:
 
 def swaps_before(nth: int, swap: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
     """The view is swapped just before the n-th subscription."""
-    really, count = work.open_subscription, 0
+    really, count = work.begin_subscription, 0
 
     def subscribe(*arguments: Any, **options: Any) -> Any:
         nonlocal count
@@ -96,8 +96,8 @@ def swaps_before(nth: int, swap: Callable[[], None], patch: pytest.MonkeyPatch) 
             swap()
         return really(*arguments, **options)
 
-    patch.setattr(work, "open_subscription", subscribe)
-    patch.setattr(large, "open_subscription", subscribe)
+    patch.setattr(work, "begin_subscription", subscribe)
+    patch.setattr(large, "begin_subscription", subscribe)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_dropped_before_it_is_read(there: str, rig: Rig, monkeypatch: pytest.Mon
     assert rig.run().code == 0
     rig.source.put(a="2")
     place, name = {
-        "explain": (work, "open_reading"), "subscribe": (work, "open_subscription"),
+        "explain": (work, "open_reading"), "subscribe": (work, "begin_subscription"),
         "the companion's": (Reading, "fingerprints"),
     }.get(there, (Reading, there))  # fmt: skip
     really = getattr(place, name)
