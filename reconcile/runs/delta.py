@@ -109,8 +109,10 @@ class Follower:
         limit = self.run.settings.limits.memory_max_bytes
         ends = self.ended  # before the last poll: what has closed by now is committed
         subscription.poll(limit)
-        # A range that is repeated is committed whole: until then Redis may hold changes of any time in it.
-        closed = subscription.finished or (stream.frontier > self.frontier and not self._repeat)
+        # A range that is repeated is committed whole: until then Redis may hold changes of any time in it. So is that
+        # of a dry run: a second change would be judged by a Redis without the first.
+        whole = self._repeat or (self.run.request.dry_run and not ends)
+        closed = subscription.finished or (stream.frontier > self.frontier and not whole)
         due = stream.has_changes or subscription.finished or ends or (idle and self._is_due())
         if closed and due and self._has_settled(ends=ends):
             self.commit(stream.take(), stream.frontier)
@@ -150,8 +152,7 @@ class Follower:
         applier.put_all(changes.puts.items())
         write = Write(manifest=self._manifest.records(changes.digests), fingerprints=forgotten)
         commit_range(self.run, applier, self._manifest.total, write, changes.touched, as_of)
-        if not self.run.request.dry_run:
-            self._manifest.trim()
+        self._manifest.trim()
         self.frontier, self._committed_at = frontier, time.monotonic()
 
 

@@ -183,6 +183,20 @@ def test_a_dry_run_takes_no_time_for_reached(rig: Rig) -> None:
     assert state(rig.client)["as_of"] == before
 
 
+@pytest.mark.parametrize("mode", ["delta", "run"])
+def test_a_dry_run_of_several_times(mode: str, rig: Rig) -> None:
+    """Nothing of the first is in Redis: neither is what a later one finds there in doubt, nor the manifest wrong."""
+    rig.source.retain_history()
+    rig.view = {**rig.view, "buckets": 1024}
+    rig.fill(100)
+    assert rig.run().code == 0
+    rig.source.put(k1="changed")
+    rig.source.execute("UPDATE t SET value = value || ' later'")
+    with one_time_a_read():
+        ended = rig.run(mode, dry_run=True)
+    assert (ended.code, ended.view.action, ended.view.commits, ended.view.puts) == (0, "delta", 1, 100), ended.told
+
+
 def test_a_delta_may_be_allowed_too(rig: Rig) -> None:
     """--allow-deletes works with every command that deletes."""
     rig.source.retain_history()
