@@ -89,7 +89,8 @@ def joined(parts: Sequence[Kept], blank: State) -> Kept:
     for part, _ in known:
         for bucket, one in part.surplus.items():
             surplus[bucket & (buckets - 1)] = surplus.get(bucket & (buckets - 1), 0) + one
-    return Kept(_counted(state, manifest, surplus), manifest, content, surplus)
+    state = replace(state, peak=_peak([state.peak for state in states]))
+    return Kept(_counted(state, manifest, surplus, state.keys), manifest, content, surplus)
 
 
 def split(whole: Kept, n: int) -> list[Kept]:
@@ -101,6 +102,7 @@ def split(whole: Kept, n: int) -> list[Kept]:
     if manifest is None:
         return [Kept(state) for _ in range(n)]
     found = []
+    peak = Peak(state.peak.since_ms, state.peak.keys // n, state.peak.before // n)
     for shard in shards_of(n):
         own = range(shard.i, state.buckets, n)
         digests = [0] * state.buckets
@@ -111,8 +113,10 @@ def split(whole: Kept, n: int) -> list[Kept]:
             fingerprints = digest.same_fingerprint(state.buckets, digest.fingerprint(0))
             fingerprints[shard.i :: n] = whole.fingerprints[shard.i :: n]  # type: ignore[index]
         names = tuple(name for name in state.surplus_names if shard_of(name, n) == shard)
-        mine = replace(state, surplus_names=names, turn=Turn(done_ms=state.turn.done_ms))
-        found.append(Kept(_counted(mine, digests, surplus), digests, fingerprints, surplus))
+        mine = replace(state, surplus_names=names, turn=Turn(done_ms=state.turn.done_ms), peak=peak)
+        # Of a checkpoint whose successor is not complete no more is known than how many keys it had in all.
+        keys = digest.count(sum(digests)) if state.pending is None or state.as_of is None else state.keys // n
+        found.append(Kept(_counted(mine, digests, surplus, keys), digests, fingerprints, surplus))
     return found
 
 
@@ -133,8 +137,16 @@ def _content(parts: Sequence[Kept], buckets: int) -> Fingerprints | None:
     return found
 
 
-def _counted(state: State, manifest: list[int], surplus: Mapping[int, int]) -> State:
-    """Return the state with the numbers of its records. The guard's peak starts over, as it counted other keys."""
-    total = sum(manifest)
+def _peak(peaks: Sequence[Peak]) -> Peak:
+    """Return the whole view's peak: the guard must not forget what was there because it is divided anew."""
+    return Peak(
+        since_ms=max(peak.since_ms for peak in peaks),
+        keys=sum(peak.keys for peak in peaks),
+        before=sum(peak.before for peak in peaks),
+    )
+
+
+def _counted(state: State, manifest: list[int], surplus: Mapping[int, int], keys: int) -> State:
+    """Return the state with the numbers of its records. keys: those at its checkpoint."""
     waiting = digest.count(sum(surplus.values()))
-    return replace(state, keys=digest.count(total), digest=total_text(total), surplus=waiting, peak=Peak())
+    return replace(state, keys=keys, digest=total_text(sum(manifest)), surplus=waiting)

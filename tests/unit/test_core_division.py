@@ -9,7 +9,7 @@ from reconcile.core import digest
 from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.division import Kept, joined, split, summed
 from reconcile.core.records import total_text
-from reconcile.core.state import Identity, Pending, State, Turn
+from reconcile.core.state import Identity, Peak, Pending, State, Turn
 
 B = 32
 STRANGER = b"p:stranger53"
@@ -68,6 +68,17 @@ def test_a_shard_knows_its_own_buckets_only() -> None:
             ours = bucket % 4 == i
             assert bool(part.manifest[bucket]) == ours
             assert (part.fingerprints[bucket] == digest.fingerprint(0)) != ours
+
+
+def test_the_guard_measures_by_the_checkpoint() -> None:
+    """While deletes are withheld the manifest counts them beside the new rows, and what was there before the last
+    shrinking counts for an hour: neither ends because the view is divided anew."""
+    before = whole(keys=200, pending=Pending("withheld", 2000), peak=Peak(5, 900, 100))
+    parts = split(before, 4)
+    assert [(part.state.keys, part.state.peak) for part in parts if part.state] == [(50, Peak(5, 225, 25))] * 4
+    after = joined(parts, BLANK).state
+    assert after is not None
+    assert (after.keys, after.peak) == (200, Peak(5, 900, 100))
 
 
 def test_shards_of_different_times() -> None:
