@@ -148,7 +148,9 @@ class _Comparison:
         known = {bucket: self._recorded[bucket] for bucket in buckets}
         if _commit_of(state) == self._commit or all(one is None for one in known.values()):
             return known
-        if state is None or (state.pending is not None and state.pending.kind != "withheld"):
+        if state is None or state.buckets != self._buckets:
+            return {}
+        if state.pending is not None and state.pending.kind != "withheld":
             return {}
         manifest = records.manifest_of(state)
         if not records.load(self._sides.target, manifest, buckets):

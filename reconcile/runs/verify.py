@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from msgspec import Struct, field
 
@@ -45,6 +46,8 @@ from reconcile.source.reading import Reading, explain, open_reading, replaced
 
 MAX_LOOKS = 20
 _VERDICTS = {ExitCode.DRIFT: "drift", ExitCode.SAFETY_STOP: "deletes withheld"}
+Kept: TypeAlias = "tuple[str, int] | None"
+"""Mapping and number of buckets of a view with a checkpoint."""
 ROLLING_SLICES = 16
 """A power of two, so that slices of an audit are slices of the rolling compare."""
 
@@ -87,6 +90,8 @@ class _Audit(Struct):
     evidence: Evidence
     named: list[Difference] = field(default_factory=list)
     """The differences whose keys the report names, in order."""
+    kept: Kept = None
+    """As the comparison began."""
 
     def execute(self) -> None:
         """Audit, and fill the report."""
@@ -110,6 +115,7 @@ class _Audit(Struct):
         run, report = self.run, self.run.report
         run.stored = settled(run)
         state = run.stored.state
+        self.kept = _kept(state)
         if state is not None:
             report.as_of, report.keys, report.buckets = state.as_of, state.keys, state.buckets
         report.drift = DriftReport()
@@ -270,8 +276,15 @@ class _Audit(Struct):
         run.report.warnings.append(f"{len(left)} buckets seemed to differ but kept changing; verify again")
 
     def _recorded(self, chosen: list[int]) -> dict[int, int | None]:
-        """Return the manifest's current records of these buckets; None without a manifest. Settles run.stored."""
+        """Return the manifest's current records of these buckets; None without a manifest. Settles run.stored.
+
+        Raises Unavailable if they are not of what was compared."""
         manifest = settled_manifest(self.run, chosen)
+        if _kept(self.run.stored.state) != self.kept:
+            raise Unavailable(
+                "another run has just taken the first snapshot, or one with another mapping or number of buckets",
+                hint="verify again later",
+            )
         return {bucket: None if manifest is None else manifest[bucket] for bucket in chosen}
 
     @contextlib.contextmanager
@@ -352,6 +365,13 @@ class _Audit(Struct):
         every_s = run.view.compare_every_s
         every_ms = None if every_s is None else round(every_s * 1000)
         audits.note(run.target, run.report, latest, run.state, every_ms, cursor)
+
+
+def _kept(state: State | None) -> Kept:
+    """Return how the view is kept; None before the first checkpoint."""
+    if state is None or state.as_of is None or state.identity is None:
+        return None
+    return state.identity.mapping, state.buckets
 
 
 def _triple(source: int, manifest: int | None, redis: int, *, moved: bool, gone: bool = False) -> Triple:

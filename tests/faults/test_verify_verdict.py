@@ -19,6 +19,10 @@ from reconcile.runs.request import Request
 from reconcile.stop import Stop
 from tests.faults.history import FILLED_ROWS, History
 from tests.faults.rig import Rig
+from tests.faults.scene import Scene
+from tests.faults.test_swaps import at_present
+from tests.support.redis_servers import RedisServer
+from tests.support.sources import Source
 
 LOST = b"p:k7"
 
@@ -168,3 +172,33 @@ def test_the_connection_breaks_as_the_verdict_is_noted(
     assert ended.code == 3, ended.told
     assert ended.view.drift is not None
     assert ended.view.drift.missing == 1
+
+
+@pytest.mark.parametrize("buckets", [(16, 64), (64, 16), (None, 16)], ids=["more", "fewer", "first"])
+def test_beside_a_run_that_keeps_the_view_otherwise(
+    buckets: tuple[int | None, int], source: Source, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records are of other buckets by the time that the suspects are looked at, or the first there are. What a run
+    has written since is no drift."""
+    before, after = buckets
+    scene = Scene(source, redis_server, buckets=before)
+    scene.write("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 200) AS n")
+    if before is not None:
+        scene.ok("run")
+    monkeypatch.setattr(audits._Audit, "_reading", at_present)
+    really = audits._Audit._suspects
+
+    def suspects(*arguments: Any) -> Any:
+        found = really(*arguments)
+        scene.buckets = after
+        scene.write("UPDATE t SET value = 'later'")
+        scene.ok("snapshot")
+        return list(range(found[1])), found[1]
+
+    monkeypatch.setattr(audits._Audit, "_suspects", suspects)
+    report = scene.execute("verify")
+    assert (report.exit_code, report.drift) == (6, None), report.error
+    assert report.error is not None
+    assert "verify again" in str(report.error.hint)
+    monkeypatch.undo()
+    scene.ok("verify")
