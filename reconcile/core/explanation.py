@@ -6,6 +6,8 @@ import enum
 
 from msgspec import Struct
 
+from reconcile.core.state import PendingKind
+
 
 class KeyVerdict(enum.Enum):
     """The verdict on one key."""
@@ -43,6 +45,7 @@ class Seen(Struct, frozen=True):
     source_moved: the bucket has changed at the source since the checkpoint, or may have.
     redis_as_recorded: the bucket in Redis matches the manifest; None without a manifest.
     gone: rows of the bucket may have expired (drift.gone).
+    pending: the kind of change that is not complete, if one is.
     """
 
     synced: bool
@@ -56,6 +59,7 @@ class Seen(Struct, frozen=True):
     redis_as_recorded: bool | None
     expired: bool = False
     gone: bool = False
+    pending: PendingKind | None = None
 
 
 def explain_key(seen: Seen) -> tuple[KeyVerdict, str]:
@@ -70,10 +74,18 @@ def explain_key(seen: Seen) -> tuple[KeyVerdict, str]:
         return KeyVerdict.EXPIRED, "the time in its row has passed: Redis let it expire, as it should"
     if not seen.synced:
         return _before_first_run(seen)
-    if seen.then_known:
+    if seen.pending is None and seen.then_known:
         return _against(seen.then, seen)
     if seen.held == seen.now:
         return _equal(seen.now)
+    if seen.pending in ("delta", "snapshot"):
+        return (
+            KeyVerdict.LAGS,
+            f"a {seen.pending} is under way, or was cut short: until one is complete Redis is between two times, and "
+            "what differs may not have been written yet",
+        )
+    if seen.pending == "withheld" and seen.now is None and seen.redis_as_recorded:
+        return KeyVerdict.LAGS, "the view no longer has it, and its deletion is withheld until somebody decides"
     if not seen.source_moved:
         return _against(seen.now, seen)
     return _without_history(seen)

@@ -130,30 +130,27 @@ class _KeyExamination:
         looked_ms, facts = scene.target.now_ms(), scene.survey.key(self._key)
         then_known, then = False, None
         rows = _BucketRows()
+        pending = None if known is None or known.pending is None else known.pending.kind
         with open_reading(scene.session, scene.described.mapping, None) as reading:
             now, null = self._source_value(None)
             now_ms = reading.as_of
             readable = known is not None and self._readable(known, reading.explained)
-            if not readable:
+            exact = readable and pending is None  # else Redis' content is later than the checkpoint
+            if not exact:
                 self._add_rows(reading, rows)
         if readable and known is not None:
             mapping = scene.described.mapping
             with contextlib.suppress(HistoryLost), open_reading(scene.session, mapping, known.as_of) as reading:
                 then, _ = self._source_value(known.as_of)
-                self._add_rows(reading, rows)
+                if exact:
+                    self._add_rows(reading, rows)
                 then_known = True
         (held,) = scene.target.values([self._key])
         if self._key not in rows.keys_held and held is not None and known is not None:
             rows.redis += digest.row_digest(self._key, held, known.salt)
         recorded = self._recorded()
-        moved = not then_known and self._moved()
-        as_recorded = None if recorded is None else digest.normal(rows.redis) == digest.normal(recorded)
-        gone = False
-        if as_recorded is False and moved and held != now:
-            # Keys that have left the view since are not among its rows now, but may rightly still be in Redis.
-            there = self._scan()
-            as_recorded = digest.normal(there) == digest.normal(recorded or 0)
-            gone = drift.gone(digest.count(there), recorded, expires=scene.described.mapping.form.expires)
+        moved = not (exact and then_known) and self._moved()
+        as_recorded, gone = self._as_recorded(rows, recorded, all_of_it=moved and held != now)
         seen = Seen(
             synced=known is not None,
             then_known=then_known,
@@ -166,6 +163,7 @@ class _KeyExamination:
             redis_as_recorded=as_recorded,
             expired=facts.kind == "none" and self._expired(then if then_known else now),
             gone=gone,
+            pending=pending,
         )
         counters = scene.target.counters()
         return Explanation(
@@ -184,6 +182,17 @@ class _KeyExamination:
             evicted=counters.evicted,
             expired=counters.expired,
         )
+
+    def _as_recorded(self, rows: _BucketRows, recorded: int | None, *, all_of_it: bool) -> tuple[bool | None, bool]:
+        """Return whether the bucket in Redis matches the manifest, and whether rows of it may have expired. all_of_it:
+        keys that have left the view since are not among its rows now, but may rightly still be in Redis."""
+        if recorded is None:
+            return None, False
+        if digest.normal(rows.redis) == digest.normal(recorded) or not all_of_it:
+            return digest.normal(rows.redis) == digest.normal(recorded), False
+        there = self._scan()
+        gone = drift.gone(digest.count(there), recorded, expires=self._scene.described.mapping.form.expires)
+        return digest.normal(there) == digest.normal(recorded), gone
 
     def _readable(self, known: State, explained: Explained) -> bool:
         """Whether the view can be read as of the checkpoint, and is still the same view."""

@@ -119,6 +119,8 @@ class Explanation(Struct):
             return f"it is in the range of keys that view {self.written.claim} has claimed"
         if verdict in (KeyVerdict.CHANGED_OUTSIDE, KeyVerdict.EXTRA, KeyVerdict.MISSED):
             return repair
+        if verdict is KeyVerdict.LAGS and self.seen.pending == "withheld":
+            return str(self.state.pending) if self.state is not None else None
         if verdict in (KeyVerdict.LAGS, KeyVerdict.NOT_SYNCED):
             return f"reconcile run --view {self.view}"
         if self.facts.ttl_ms is not None and not self.expires:

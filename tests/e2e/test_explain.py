@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -232,3 +233,47 @@ def test_who_and_when(
     assert touched["last_commit_ms"] <= untouched["last_commit_ms"]
     assert touched["claim"] == "other"
     assert "other" in touched["hint"]
+
+
+@pytest.mark.parametrize("history", [True, False], ids=["history", "no history"])
+def test_between_two_times(command: Command, source: Source, redis_server: RedisServer, history: bool) -> None:
+    """What a run wrote before it was killed nobody else wrote, and what it did not come to is not lost."""
+    if history:
+        source.retain_history()
+    source.put(written="1", left="1", same="1")
+    command("snapshot")
+    source.execute("UPDATE t SET value = '2' WHERE key <> 'same'")
+    if not history:
+        source.await_oblivion()
+    with redis_server.client() as client:
+        client.set("p:written", "2")
+        for kind in ("delta", "snapshot"):
+            pending = json.dumps({"kind": kind, "until": time.time_ns() // 1_000_000, "clean": True})
+            client.hset("reconcile:{default}:state", "pending", pending)
+            assert [verdict(command, key) for key in ("written", "same")] == ["in sync"] * 2
+            found = explained(command, "left")
+            assert (found["verdict"], "cut short" in found["why"]) == ("lags", True), found
+            assert found["source_at_checkpoint_readable"] is history
+        source.execute("UPDATE t SET value = '3' WHERE key = 'written'")
+        assert verdict(command, "written") == "lags"
+
+
+@pytest.mark.parametrize("history", [True, False], ids=["history", "no history"])
+def test_while_deletes_are_withheld(command: Command, source: Source, redis_server: RedisServer, history: bool) -> None:
+    """Redis is newer than the checkpoint, and keeps keys that the view lacks: neither is anybody else's work."""
+    if history:
+        source.retain_history()
+    source.execute("INSERT INTO t SELECT 'k' || n, '1' FROM generate_series(1, 40) AS n")
+    command("snapshot")
+    source.execute("DELETE FROM t WHERE key NOT IN ('k1', 'k2')")
+    source.put(new="1", k1="2")
+    command("run", expect=5)
+    if not history:
+        source.await_oblivion()
+    for key in ("new", "k1", "k2"):
+        assert verdict(command, key) == "in sync", key
+    found = explained(command, "k7")
+    assert (found["verdict"], "withheld" in found["why"], "--allow-deletes" in found["hint"]) == ("lags", True, True)
+    with redis_server.client() as client:
+        client.set("p:k7", "edited")
+    assert verdict(command, "k7") == "extra"
