@@ -253,7 +253,7 @@ class _Snapshot:
         run = self._run
         part, found = total.parts[-1]
         self._delete_early(scope, total, part, found)
-        if not (len(found.explained_names) or len(found.unexplained_names)):
+        if not (found.explained or found.unexplained):
             total.parts.pop()
         part.names = part.nulls = type(part.names)(0, 0)  # freed before the next part
         assert self._applier is not None
@@ -339,7 +339,8 @@ class _Snapshot:
         run = self._run
         if not unexplained:
             return None
-        known = self._rule is Rule.MANIFEST and not pending.began_anew(self._base)
+        named = sum(len(found.unexplained_names) for _, found in total.parts)
+        known = self._rule is Rule.MANIFEST and not pending.began_anew(self._base) and named == unexplained
         left = guard.handful_left(self._base.removed, self._now_ms) if known else 0
         asked = self._asked.keys() & total.unexplained().keys()  # keys that wait for consent are no handful
         if unexplained <= left and not asked:

@@ -56,6 +56,25 @@ def test_keys_without_names_are_judged_by_their_sum(
     assert scene.client.exists(*names, scene.prefix + b"k1", scene.prefix + b"k60") == strays + 2
 
 
+@pytest.mark.parametrize("held", [1, 100_000])
+def test_a_handful_is_named_or_waits(held: int, history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nothing shows to be the view's goes without consent only if the report can say which keys went."""
+    monkeypatch.setattr(surplus, "HELD_NAMES", held)
+    scene = history.scene
+    if not scene.prefix:
+        pytest.skip("what a view remembers is its own")
+    names = [f"p:stray{n}" for n in range(3)]
+    scene.client.mset(dict.fromkeys(names, "x"))
+    report = scene.execute("snapshot", deep=True)
+    told = " ".join(report.warnings)
+    if held == 1:
+        assert (report.exit_code, report.deletes, scene.client.exists(*names)) == (5, 0, 3), told
+    else:
+        assert (report.exit_code, report.deletes) == (0, 3), report.error
+        assert all(name in told for name in names), told
+        scene.check()
+
+
 @pytest.mark.parametrize("gone", [0, 100, FILLED_ROWS])
 def test_drift_of_many_keys_is_counted_exactly(gone: int, history: History) -> None:
     """Others have removed, edited and added more keys than names can be held: verify counts each, and names some."""
