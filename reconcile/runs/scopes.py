@@ -70,7 +70,11 @@ class Scope(Struct):
         largest = max(PART_ROWS, run.settings.limits.memory_max_bytes // 2 // BYTES_PER_NAME)
         if run.stop.remaining_s() is not None:
             largest = min(largest, max(PART_ROWS, self.rows // PARTS))
-        return [self.dirty] if self.rows <= largest else list(groups_of(self.dirty, self.rows_in, largest))
+        parts = [self.dirty] if self.rows <= largest else list(groups_of(self.dirty, self.rows_in, largest))
+        # Parts in which deletes wait for the end are not done until one run has seen all of them. Each run begins with
+        # another one, so that every row is reached, however short they are.
+        first = run.state.token % max(1, len(parts)) if is_unfinished(run) else 0
+        return parts[first:] + parts[:first]
 
 
 def read_scope(

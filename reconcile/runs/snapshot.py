@@ -281,7 +281,7 @@ class _Snapshot:
         guarding, before = self._run.guard(self._identity), self._base.keys
         deletes = total.deleted + found.explained_count
         after = digest.count(self._outside) + scope.rows  # rows without a value among them
-        suspicious = guarding.replaced or guarding.objects(before, before, after)
+        suspicious = guarding.objects(before, before, after) or (guarding.replaced and not guarding.allowed)
         if not found.explained or suspicious or guarding.objects(deletes, before, self._base.counted - deletes):
             return
         assert self._applier is not None

@@ -157,6 +157,34 @@ def test_another_number_of_buckets_takes_too_long(
     assert scene.check().state["buckets"] == str(after)
 
 
+def test_a_replaced_view_takes_too_long(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that are to go wait until one run has counted them all. None can, but the new rows come, and with consent
+    the old ones go."""
+    scene = history.scene
+    scene.ok("run")
+    scene.write(
+        "DROP MATERIALIZED VIEW v",
+        "CREATE MATERIALIZED VIEW v AS SELECT 'new' || key AS key, value FROM t",
+        "ALTER MATERIALIZED VIEW v SET (RETAIN HISTORY FOR '1hr')",
+    )
+    scene.forget_what_was_seen()
+    monkeypatch.setattr(scene, "look", lambda: None)
+    with forgetful():
+        for _ in range(ROWS // 10 + 3):
+            assert short_run(history, monkeypatch)[0].exit_code == 4
+        data = scene.see().data
+        wanted = {scene.prefix + f"newk{n}".encode(): f"v{n}".encode() for n in range(1, ROWS + 1)}
+        assert {key: data.get(key) for key in wanted} == wanted
+        assert len(data) == 2 * ROWS
+        runs = 0
+        while (view := short_run(history, monkeypatch, allow_deletes=True)[0]).exit_code == 4:
+            runs += 1
+            assert runs < ROWS // 10 + 3, "no progress"
+    assert view.exit_code == 0, view.error
+    monkeypatch.undo()
+    scene.check()
+
+
 def cut_short(history: History) -> None:
     """As if a snapshot had died before it wrote anything but its mark."""
     scene = history.scene
