@@ -301,7 +301,7 @@ def one_time_a_read() -> Iterator[None]:
             time_text, progressed, _ = line.split(b"\t", 2)
             if progressed != b"t" and int(time_text) > stream.frontier:
                 ahead[subscription] = line
-                assert stream.feed([time_text + b"\tt\t\\N\t\\N\t\\N\n"])
+                assert stream.feed([time_text + b"\tt" + b"\t\\N" * (line.count(b"\t") - 1) + b"\n"])
                 break
             if stream.feed([line]):
                 break

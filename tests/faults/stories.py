@@ -4,50 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import random
 import threading
 import time
 from binascii import crc32
+from dataclasses import replace as replaced
 from typing import Any
 
 import pytest
 import redis
 from msgspec.structs import replace
 
+from reconcile.compare import surplus
 from reconcile.config import address
 from reconcile.config.settings import LimitSettings, Settings, ViewSettings
 from reconcile.core.keys import KeyShape
 from reconcile.core.shards import Shard
 from reconcile.report.run_report import ViewReport
+from reconcile.runs import scopes
 from reconcile.runs.dropping import forget
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.source import query
 from reconcile.source import session as sessions
 from reconcile.source.columns import map_columns
+from reconcile.source.reading import Reading
 from reconcile.stop import Stop
 from reconcile.target.base import Base
 from tests.faults.history import text
 from tests.faults.io_calls import Died, How, Io, forgetful, one_time_a_read, vanishing
+from tests.faults.story_view import COLUMNS, FORMS, KINDS, TYPES, Content, SourceView, first
 from tests.support.redis_cluster import Cluster
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import entries
 from tests.support.sources import Source
 
-Content = dict[bytes, Any]
-
 MINUTE_MS = 60_000
 OWN = b"reconcile:{"
-OUTSIDE = {b"other:1": b"x", b"zz": b"y", b"p": b"z"}
-FORMS = {"one": (("key",), ("",)), "two": (("part", "key"), (":", "")), "template": (("part", "key"), ("|", ":end"))}
-"""Columns and literals of the Redis key."""
+TIME_KEY = b"the:time"
 PARTS = ["a", "x:y", "5%", "é|3", ""]
 VALUES = ["a", "b", "", "tab\tx", "é☃"]
-BUCKETS = [0, 16, 64, 1024]
-"""0: chosen by rows. Of few buckets most change, of many few: records are written as a whole, or one by one."""
 ROWS = 60
 FROZEN_S = 120.0
+ROWS_OF_PART = 10
+"""When a run may be cut short."""
 
 
 class World:
@@ -63,47 +63,50 @@ class World:
             if isinstance(place, Cluster)
             else place.client()
         )
-        self.layout = rng.choice(["string", "string", "json", "hash"])
-        self.form = rng.choice(["one", "two", "template"])
-        self.expires = rng.random() < 0.5
-        self.prefix = "p:" if self.is_cluster else rng.choice(["p:", "p:", "p:", ""])
-        self.buckets = rng.choice(BUCKETS)
-        self._names = [f"k{n}" for n in range(ROWS)] if rng.random() < 0.5 else self._names_of_few_buckets()
-        self.with_companion = rng.random() < 0.3
-        self.shards = rng.choice([1, 1, 2, 4])
+        self.configured = first(rng, clustered=self.is_cluster)
+        names = [f"k{n}" for n in range(ROWS)] if rng.random() < 0.5 else self._names_of_few_buckets()
+        self._names = ["", *names[1:]]
         self.most_shards = 1
-        self.fraction = 0.5
-        self.batch = 50_000
-        self.view = 0
+        self.views = [self.configured.view]
         self.began_ms = int(time.time() * 1000)
         self.ahead_ms = 0
         """How far the time is ahead by which rows expire."""
         self.parts: dict[str, str] = {}
         self.foreign: dict[bytes, bytes] = {}
         """In the view's range, and written by others."""
+        self.outside = {} if self.configured.ownership == "dedicated" else {b"other:1": b"x", b"zz": b"y", b"p": b"z"}
+        """Keys of others outside the view's range."""
         self._companions: dict[Any, str] = {}
         self._past: list[list[tuple[Any, ...]]] = []
         self._overtaken = False
         """Whether a run goes on that another has overtaken: it may be told that the view is being written."""
         really = Base.now_ms
         patch.setattr(Base, "now_ms", lambda target: really(target) + self.ahead_ms)
-        source.execute("CREATE TABLE s (part text, key text, value text, until timestamptz)")
-        self._create_view()
+        source.execute("CREATE TABLE s (part text, key text, value text, n int, until timestamptz)")
+        self._create(self.configured.view)
+        patch.setattr(scopes, "PART_ROWS", ROWS_OF_PART)
+        held_names = rng.choice([0, 20, 100_000])
+        patch.setattr(surplus, "HELD_NAMES", held_names)
         self.flush()
-        print(f"layout={self.layout} form={self.form} prefix={self.prefix!r} expires={self.expires}", end=" ")
-        print(f"buckets={self.buckets} companion={self.with_companion} shards={self.shards}")
+        if rng.random() < 0.5:
+            self.renew_companion()
+        print(self.configured, f"names held: {held_names}")
 
     # -- the source ----------------------------------------------------------------------------------------------
 
-    def _create_view(self) -> None:
-        value = "value" if not self.view else f"value || '{self.view}' AS value"
-        self.source.execute(f"CREATE MATERIALIZED VIEW w{self.view} AS SELECT part, key, {value}, until FROM s")
-        self.source.execute(f"ALTER MATERIALIZED VIEW w{self.view} SET (RETAIN HISTORY FOR '1hr')")
+    def _create(self, view: SourceView) -> None:
+        self.source.execute(f"CREATE MATERIALIZED VIEW {view.name} AS {view.sql}")
+        self.source.execute(f"ALTER MATERIALIZED VIEW {view.name} SET (RETAIN HISTORY FOR '1hr')")
 
     def swap(self) -> None:
-        """Another view takes its place."""
-        self.view += 1
-        self._create_view()
+        """Another view takes its place, or an earlier one does again."""
+        view = self.rng.choice(self.views)
+        if view == self.configured.view or self.rng.random() < 0.7:
+            kind, type_ = self.rng.choice(list(KINDS)), self.rng.choice(list(TYPES))
+            view = SourceView(len(self.views), kind, type_)
+            self._create(view)
+            self.views.append(view)
+        self.configured = replaced(self.configured, view=view)
 
     def put(self, count: int) -> None:
         """Insert or update rows."""
@@ -115,36 +118,44 @@ class World:
             part = self.parts.setdefault(name, self.rng.choice(PARTS))
             after = self.rng.choice([None, None, -30, 10, 20, 30, 50, 80, 130, 400])
             until = "NULL" if after is None else text(_stamp(self.began_ms + after * MINUTE_MS)) + "::timestamptz"
-            rows.append(f"({text(part)}, {text(name)}, {text(value)}, {until})")
+            number = self.rng.choice(["NULL", *map(str, range(9))])
+            rows.append(f"({text(part)}, {text(name)}, {text(value)}, {number}, {until})")
         self.source.execute("INSERT INTO s VALUES " + ", ".join(rows))
-        print(f"put {names}")
+        print(f"put {rows}")
+
+    def clear(self, count: int) -> None:
+        """Values become NULL."""
+        names = self.rng.sample(self._names, count)
+        self.source.execute(f"UPDATE s SET value = NULL, n = NULL WHERE key IN ({', '.join(map(text, names))})")
+        print(f"clear {names}")
 
     def remove(self, count: int) -> bool:
         """Delete rows. Whether one of them had expired, so that Redis cannot tell whose its key was."""
         names = self.rng.sample(self._names, count)
-        gone = self.expires and any(self._expired(until) for _, key, _, until in self._rows() if key in names)
+        gone = self.configured.expires and any(self._expired(row[-1]) for row in self._table() if row[1] in names)
         self._delete(names)
         print(f"remove {names}")
         return gone
 
     def _names_of_few_buckets(self) -> list[str]:
         """Names whose keys, in the simplest form, share eight buckets, where rows of all fates meet."""
-        near = (f"k{n}" for n in itertools.count() if crc32(f"{self.prefix}k{n}".encode()) % max(BUCKETS) < 8)
+        near = (f"k{n}" for n in itertools.count() if crc32(f"{self.configured.prefix}k{n}".encode()) % 1024 < 8)
         return list(itertools.islice(near, ROWS))
 
     def remember(self) -> None:
         """Note the rows that are there now, for `go_back`."""
-        self._past.append(self.source.execute("SELECT part, key, value, until FROM s"))
+        self._past.append(self._table())
 
     def go_back(self) -> bool:
         """The rows are again exactly what they were at some earlier moment. Whether one went that had expired."""
         rows = self.rng.choice(self._past) if self._past else []
-        gone = self.expires and any(self._expired(until) for *_, until in self._rows())
+        gone = self.configured.expires and any(self._expired(row[-1]) for row in self._table())
         self.source.execute("DELETE FROM s")
         stamps = [None if until is None else _stamp(round(until.timestamp() * 1000)) for *_, until in rows]
         values = [
-            f"({text(part)}, {text(key)}, {text(value)}, {'NULL' if stamp is None else text(stamp)}::timestamptz)"
-            for (part, key, value, _), stamp in zip(rows, stamps, strict=True)
+            f"({text(part)}, {text(key)}, {text(value)}, {'NULL' if n is None else n}, "
+            f"{'NULL' if stamp is None else text(stamp)}::timestamptz)"
+            for (part, key, value, n, _), stamp in zip(rows, stamps, strict=True)
         ]
         if values:
             self.source.execute("INSERT INTO s VALUES " + ", ".join(values))
@@ -154,8 +165,8 @@ class World:
     def _delete(self, names: list[str]) -> None:
         self.source.execute(f"DELETE FROM s WHERE key IN ({', '.join(map(text, names))})")
 
-    def _rows(self) -> list[tuple[Any, ...]]:
-        return self.source.execute(f"SELECT part, key, value, until FROM w{self.view}")
+    def _table(self) -> list[tuple[Any, ...]]:
+        return self.source.execute(f"SELECT {', '.join(COLUMNS)} FROM s")
 
     def now_ms(self) -> int:
         return int(time.time() * 1000) + self.ahead_ms
@@ -163,21 +174,13 @@ class World:
     def _expired(self, until: Any, margin_ms: int = 0) -> bool:
         return until is not None and until.timestamp() * 1000 <= self.now_ms() + margin_ms
 
-    def wanted(self, margin_ms: int = 0) -> Content:
-        """What Redis should hold. margin_ms: without what expires so soon."""
-        found: Content = {}
-        for part, name, value, until in self._rows():
-            if (value is None and self.layout != "json") or (self.expires and self._expired(until, margin_ms)):
-                continue
-            found[self._key(part, name)] = {"value": value} if self.layout != "string" else value
-        return found
-
-    def _key(self, part: str, name: str) -> bytes:
-        if self.form == "one":
-            return f"{self.prefix}{name}".encode()
-        mark = FORMS[self.form][1][0]
-        escaped = part.replace("%", "%25").replace(mark, f"%{ord(mark):02X}")
-        return f"{self.prefix}{escaped}{mark}{name}{FORMS[self.form][1][1]}".encode()
+    def wanted(self, margin_ms: int = 0, as_of: int | None = None) -> Content:
+        """What Redis should hold. margin_ms: without what expires so soon. as_of: what it should have held then."""
+        configured, at = self.configured, "" if as_of is None else f" AS OF {as_of}"
+        rows = self.source.execute(f"SELECT {', '.join(COLUMNS)} FROM {configured.view.name}{at}")
+        kept = [row for row in rows if not (configured.expires and self._expired(row[-1], margin_ms))]
+        found = {configured.key_of(row): configured.value_of(row) for row in kept}
+        return {key: value for key, value in found.items() if value is not None}
 
     # -- Redis ---------------------------------------------------------------------------------------------------
 
@@ -196,20 +199,12 @@ class World:
     def held(self) -> Content:
         """What stands in the view's range, as `wanted` has it."""
         seen = self.look()
-        assert {key: seen.get(key) for key in OUTSIDE} == OUTSIDE, "a key outside the range was touched"
+        assert {key: seen.get(key) for key in self.outside} == self.outside, "a key outside the range was touched"
         return {
-            key: self._read(key, value) for key, value in seen.items() if not key.startswith(OWN) and key not in OUTSIDE
+            key: value if key in self.foreign else self.configured.read(value)
+            for key, value in seen.items()
+            if not key.startswith(OWN) and key not in self.outside and key != TIME_KEY
         }
-
-    def _read(self, key: bytes, value: Any) -> Any:
-        if key in self.foreign:
-            return value
-        if self.layout == "hash":
-            pairs = [part.decode() for part in value] if isinstance(value, list) else []
-            return dict(zip(pairs[::2], pairs[1::2], strict=True)) if pairs else value
-        with contextlib.suppress(ValueError, TypeError, AttributeError):
-            return json.loads(value) if self.layout == "json" else value.decode()
-        return value
 
     def own_keys(self, kind: str) -> list[bytes]:
         """Names of what runs keep beside the data."""
@@ -223,7 +218,7 @@ class World:
             self.place.flush()
         else:
             self.client.flushall()
-        for key, value in OUTSIDE.items():
+        for key, value in self.outside.items():
             self.client.set(key, value)
         there = self.look()
         self.foreign = {key: value for key, value in self.foreign.items() if key in there}
@@ -232,49 +227,63 @@ class World:
 
     @property
     def settings(self) -> Settings:
-        """The configuration as it is now. Creates the companion view that it names."""
-        columns, literals = FORMS[self.form]
-        wanted = [*columns, "value", *(["until"] if self.expires else [])]
-        sql = f"SELECT {', '.join(wanted)} FROM {self.source.schema}.w{self.view}"
+        """The configuration as it is now."""
+        now = self.configured
+        columns, literals = FORMS[now.form]
         view = ViewSettings(
-            name="default", sql=sql, key_columns=columns, key_literals=literals, key_prefix=self.prefix,
-            layout=self.layout, expires_at="until" if self.expires else None, max_delete_fraction=self.fraction,
-            buckets=None if self.with_companion else self.buckets or None,
-            companion=self._companion(sql) if self.with_companion else None,
+            name="default", sql=self._sql, key_columns=columns, key_literals=literals, key_prefix=now.prefix,
+            layout=now.layout, value_columns=now.value_columns, expires_at="until" if now.expires else None,
+            max_delete_fraction=now.fraction, buckets=None if now.companion else now.buckets or None,
+            companion=now.companion, mz_timestamp_key=TIME_KEY.decode() if now.timed else None,
         )  # fmt: skip
+        place = address.redis(self.place.url)
         return Settings(
             materialize=address.materialize(self.source.url),
-            redis=replace(address.redis(self.place.url), cluster=self.is_cluster),
+            redis=replace(place, cluster=self.is_cluster, dedicated=now.ownership == "dedicated"),
             views=(view,),
-            limits=LimitSettings(batch_max_keys=self.batch, lease_s=900.0, jobs=1),
+            limits=LimitSettings(batch_max_keys=now.batch, lease_s=900.0, jobs=1),
         )
 
-    def _companion(self, sql: str) -> str:
-        buckets = self.buckets or 16
-        what = (sql, self.form, self.layout, buckets)
+    @property
+    def _sql(self) -> str:
+        return f"SELECT {', '.join(self.configured.columns)} FROM {self.source.schema}.{self.configured.view.name}"
+
+    def renew_companion(self) -> None:
+        """Name the companion view of what is configured now. Created where there is none."""
+        now = self.configured
+        what = (now.source, now.buckets or 16)
         if what not in self._companions:
             name = f"{self.source.schema}.companion{len(self._companions)}"
-            shape = KeyShape(self.prefix, *FORMS[self.form])
             session = sessions.connect(address.materialize(self.source.url), Stop())
             try:
+                (view,) = self.settings.views
                 mapping = map_columns(
-                    sql, session.columns(query.describe(sql)), shape, layout=self.layout,
-                    expires_at="until" if self.expires else None, view="default",
+                    view.sql, session.columns(query.describe(view.sql)),
+                    KeyShape(view.key_prefix, view.key_columns, view.key_literals), view.value_columns,
+                    layout=view.layout, expires_at=view.expires_at, view="default",
                 )  # fmt: skip
             finally:
                 session.close()
-            for statement in query.companion_ddl(mapping, name, buckets, "00c0ffee" * 4).strip().split(";\n"):
+            for statement in query.companion_ddl(mapping, name, now.buckets or 16, "00c0ffee" * 4).strip().split(";\n"):
                 self.source.execute(statement.removesuffix(";"))
             self._companions[what] = name
-        return self._companions[what]
+        self.configured = replaced(now, companion=self._companions[what])
 
     def every_shard(self) -> list[Shard]:
-        shards = [Shard(i, self.shards) for i in range(self.shards)]
+        count = self.configured.shards
+        shards = [Shard(i, count) for i in range(count)]
         self.rng.shuffle(shards)
-        self.most_shards = max(self.most_shards, self.shards)
+        self.most_shards = max(self.most_shards, count)
         return shards
 
-    def run(self, mode: str, shard: Shard | None, settings: Settings | None = None, **options: Any) -> ViewReport:
+    def run(
+        self,
+        mode: str,
+        shard: Shard | None,
+        settings: Settings | None = None,
+        stop: Stop | None = None,
+        **options: Any,
+    ) -> ViewReport:
         """One run of a kind in history.MODES, or a few more."""
         name, _, how = mode.partition(" ")
         if name == "deep":
@@ -287,7 +296,7 @@ class World:
             given = settings or self.settings
             memory = 900 if how == "in slices" else 1 << 25
             given = replace(given, limits=replace(given.limits, memory_max_bytes=memory))
-            (view,) = execute(given, Request(mode=name, shard=shard, **options), Stop()).views  # type: ignore[arg-type]
+            (view,) = execute(given, Request(mode=name, shard=shard, **options), stop or Stop()).views  # type: ignore[arg-type]
         error = "" if view.error is None else f"{view.error.kind}: {view.error.message}"
         drift = "" if view.drift is None else f"drift {view.drift.total}"
         print(f"{mode} {shard} {options}: exit {int(view.exit_code)} {view.action} ({view.reason})", end=" ")
@@ -301,7 +310,7 @@ class World:
             return forgetful()
         if how == "vanishing":
             return vanishing()
-        return one_time_a_read() if how == "time by time" and not self.expires else contextlib.nullcontext()
+        return one_time_a_read() if how == "time by time" and not self.configured.expires else contextlib.nullcontext()
 
     def killed(self, mode: str, shard: Shard, **options: Any) -> ViewReport | None:
         """A run to which something happens at one of its calls. None: it died."""
@@ -314,6 +323,48 @@ class World:
             print(f"{mode} {shard} {options}: {how} at call {io.fired_at} ({io.calls[io.fired_at - 1]})")
             self.expire_leases()  # an answer that was lost may have been the lease's
         return report
+
+    def short(self, mode: str, shard: Shard, reads: int, **options: Any) -> ViewReport:
+        """A run whose time is over when the source is asked for rows once more than so often."""
+        stop, asked, really = Stop(600.0), 0, Reading.rows_of
+
+        def rows_of(reading: Reading, *arguments: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked > reads:
+                stop.request("deadline")
+            return really(reading, *arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Reading, "rows_of", rows_of)
+            return self.run(mode, shard, stop=stop, **options)
+
+    def falter(self, mode: str, shard: Shard) -> ViewReport | None:
+        """A run of which a node of the cluster takes no more, from some write on: it is not what it was."""
+        assert isinstance(self.place, Cluster)
+        node, after, looks = self.rng.choice(self.place.primaries()), self.rng.randrange(1, 12), 0
+
+        def look() -> None:
+            nonlocal looks
+            looks += 1
+            if looks == after:
+                for key in node.scan_iter(b"reconcile:{*}:fence:*"):
+                    node.hset(key, "mark", "another")
+                print(f"{mode} {shard}: a node is not what it was")
+
+        io, settings = Io(look), self.settings
+        with io.installed():
+            return self.run(mode, shard, settings)
+
+    def state_of(self, shard: Shard) -> dict[str, str]:
+        """Fields of the state of a shard, and those of its records that are there."""
+        ending = "" if shard.n == 1 else f":{shard}"
+        stored = self.client.hgetall(f"reconcile:{{default}}:state{ending}")
+        found = {name.decode(): value.decode() for name, value in stored.items()}
+        for kind in ("manifest", "fingerprints"):
+            if self.client.exists(f"reconcile:{{default}}:{kind}{ending}"):
+                found[kind] = "there"
+        return found
 
     def expire_leases(self) -> None:
         for key in self.own_keys("lease"):
