@@ -339,8 +339,7 @@ class _Snapshot:
         run = self._run
         if not unexplained:
             return None
-        named = sum(len(found.unexplained_names) for _, found in total.parts)
-        known = self._rule is Rule.MANIFEST and not pending.began_anew(self._base) and named == unexplained
+        known = self._rule is Rule.MANIFEST and not pending.began_anew(self._base) and total.is_named
         left = guard.handful_left(self._base.removed, self._now_ms) if known else 0
         asked = self._asked.keys() & total.unexplained().keys()  # keys that wait for consent are no handful
         if unexplained <= left and not asked:

@@ -57,6 +57,11 @@ class Total(Struct):
     def unexplained(self) -> dict[int, int]:
         return {bucket: one for _, found in self.parts for bucket, one in found.unexplained.items()}
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the names of all unexplained keys are held."""
+        return not any(found.nameless & found.unexplained.keys() for _, found in self.parts)
+
     def some_unexplained(self) -> tuple[bytes, ...]:
         """Return some unexplained keys."""
         names = (name for _, found in self.parts for name in found.unexplained_names)
