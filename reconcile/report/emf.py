@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from reconcile.errors import ExitCode
 from reconcile.report.run_report import RunReport, ViewReport
 
 NAMESPACE = "reconcile"
@@ -34,7 +33,7 @@ def lines(report: RunReport) -> list[dict[str, Any]]:
 
 def _values(view: ViewReport) -> dict[str, float]:
     values: dict[str, float | None] = {
-        "Succeeded": int(view.exit_code == ExitCode.OK),
+        "Succeeded": int(view.succeeded),
         "ExitCode": int(view.exit_code),
         "Duration": view.duration_ms,
         "Lag": view.lag_ms,

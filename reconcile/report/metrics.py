@@ -130,7 +130,7 @@ def _of_run(report: RunReport) -> Iterator[Series]:
 
 
 def _of_view(view: ViewReport, owner: Owner, finished_s: float) -> Iterator[Series]:
-    if view.exit_code == ExitCode.OK and not view.skipped and not view.dry_run:
+    if view.succeeded:
         yield Series(LAST_SUCCESS, owner, "", f"{finished_s:.3f}")
     yield Series("last_run_timestamp_seconds", owner, "", f"{finished_s:.3f}")
     yield Series("last_duration_seconds", owner, "", f"{view.duration_ms / 1000:.3f}")

@@ -131,6 +131,11 @@ class ViewReport(Struct):
             return "changes"
         return _STATUS_OF.get(self.exit_code, "failed")
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the view is as it should be: exit code 0, and neither skipped nor a dry run."""
+        return self.exit_code == ExitCode.OK and not self.skipped and not self.dry_run
+
     @contextmanager
     def timed(self) -> Iterator[None]:
         """Time all the work on this view; `progress` gets its beginning and end."""

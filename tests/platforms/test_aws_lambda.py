@@ -225,6 +225,9 @@ def test_killed_at_the_deadline_the_next_sandbox_goes_on(new_sandbox: Any, deplo
 
     skipped = successor.invoke({})
     assert (skipped.error, skipped.response["status"]) == (None, "skipped"), "a lease held is no failure"
+    assert {name: n for name, n in successor.metrics()[-1].items() if name in ("Succeeded", "Failed")} == {
+        "Succeeded": 0, "Failed": 0,
+    }  # fmt: skip
     assert deployment.redis.client().pexpire("reconcile:{orders}:lease", 1000)  # as if it were late by now
     deployment.put({"k0": "changed", "late": "row"})
     deployment.delete(["k1"])

@@ -127,6 +127,8 @@ def test_lines_for_cloudwatch(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         1,
     )
     assert (second["View"], second["Succeeded"], second["ExitCode"]) == ("stock", 0, 6)
+    for idle in (ViewReport("prices", skipped=True), ViewReport("prices", dry_run=True)):
+        assert [line["Succeeded"] for line in emf.lines(run(idle))] == [0]  # as for a dead man's switch
     for line in (first, second):
         (directive,) = line["_aws"]["CloudWatchMetrics"]
         assert line["_aws"]["Timestamp"] == 1_001_000
