@@ -22,11 +22,13 @@ from reconcile.core.state import Peak, Pending, State, Turn
 
 def summed(states: Sequence[State | None]) -> State | None:
     """Return one state for the whole view from the states of all its shards: the oldest as_of, the sum of all keys, the
-    turn of the shard compared longest ago. None: no shard has ever run."""
+    turn of the shard compared longest ago; what is pending, above all what waits for a human. None: no shard has run.
+    """
     known = [state for state in states if state is not None]
     if not known:
         return None
     times = [state.as_of for state in known if state.as_of is not None]
+    unfinished = [state.pending for state in known if state.pending is not None]
     return replace(
         known[0],
         as_of=min(times) if len(times) == len(states) else None,
@@ -34,7 +36,7 @@ def summed(states: Sequence[State | None]) -> State | None:
         keys=sum(state.keys for state in known),
         surplus=sum(state.surplus for state in known),
         surplus_names=tuple(name for state in known for name in state.surplus_names),
-        pending=next((state.pending for state in known if state.pending is not None), None),
+        pending=min(unfinished, key=lambda one: one.kind != "withheld", default=None),
         turn=min((state.turn for state in known), key=lambda turn: turn.done_ms),
         updated_at_ms=min(state.updated_at_ms for state in known),
     )

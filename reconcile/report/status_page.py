@@ -37,7 +37,7 @@ def render(statuses: Sequence[Mapping[str, Any]], at_ms: int) -> str:
 
 def _judge(status: Mapping[str, Any]) -> tuple[str, str]:
     """Return tone and word for one view."""
-    audit = status.get("audit") or {}
+    audit, claim = status.get("audit") or {}, status.get("claim") or {}
     if status.get("error"):
         return "bad", "not readable"
     if status.get("problem"):
@@ -48,8 +48,14 @@ def _judge(status: Mapping[str, Any]) -> tuple[str, str]:
         return "warn", "never synchronised"
     if status.get("pending") == "withheld":
         return "bad", "deletes withheld"
+    if status.get("surplus"):
+        return "bad", "keys wait for consent"
+    if claim.get("problem") and claim.get("claimed"):  # one that is missing the next run restores
+        return "bad", "claims disagree"
     if status.get("pending"):
         return "warn", "unfinished"
+    if (status.get("compare") or {}).get("overdue"):
+        return "warn", "compare overdue"
     return "good", "being written" if status.get("lease") else "synchronised"
 
 

@@ -142,6 +142,11 @@ def test_what_a_whole_view_shows() -> None:
     found = summed(states)
     assert found is not None
     assert (found.as_of, found.keys, found.turn.done_ms) == (800, len(ROWS), 20)
+    states[0] = replace(states[0], pending=Pending("snapshot", 1)) if states[0] else None
+    states[2] = replace(states[2], pending=Pending("withheld", 1)) if states[2] else None
+    waits = summed(states)
+    assert waits is not None
+    assert waits.pending == Pending("withheld", 1)  # the next run settles the other
     missing = summed([*states[:3], None])
     assert missing is not None
     assert missing.as_of is None
