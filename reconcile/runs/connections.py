@@ -37,6 +37,8 @@ class Connections:
         """By Materialize, by Redis."""
         self._sessions: _Idle[Session] = _Idle()
         self._nodes: _Idle[_Servers] = _Idle()
+        self._silent_until = 0.0
+        """Redis did not take a lease back; monotonic time until which that is believed."""
 
     def session(self, stop: Stop) -> Session:
         """Return a session for exclusive use by a view. Raises AccessError, Unavailable, UsageError, Incomplete."""
@@ -71,6 +73,16 @@ class Connections:
             servers.close()
         else:
             self._nodes.put(servers)
+
+    def give_back(self, release: Callable[[], None]) -> None:
+        """Give a lease back. Where Redis has just not taken another one it expires by itself: a hundred views need not
+        each wait for that as they end, one after another."""
+        if time.monotonic() < self._silent_until:
+            return
+        try:
+            release()
+        except ReconcileError:
+            self._silent_until = time.monotonic() + BELIEVED_S
 
     def close(self) -> None:
         """Close all idle connections."""

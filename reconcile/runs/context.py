@@ -250,8 +250,7 @@ def leased(run: ViewRun, keeper: LeaseKeeper) -> Iterator[None]:
             _check_claim(run)
             yield
     finally:
-        with contextlib.suppress(ReconcileError):
-            run.target.release(owner)
+        run.connections.give_back(lambda: run.target.release(owner))
 
 
 def _check_claim(run: ViewRun) -> None:

@@ -99,9 +99,12 @@ class LeaseKeeper:
                     self._changed.wait(min(left_s, threading.TIMEOUT_MAX))  # a shorter lease may be added meanwhile
                 if self._closed:
                     break
-                kept = list(self._kept)
-                self._working = True
-            self._round(kept)
+            # Nobody waits for this, which may take long: it touches no lease.
+            if self._connected():
+                with self._changed:
+                    kept = list(self._kept)
+                    self._working = True
+                self._round(kept)
             last = time.monotonic()
         self._hang_up()
 
@@ -110,9 +113,17 @@ class LeaseKeeper:
         shortest_ms = min((one.lease_ms for one in self._kept), default=math.inf)
         return last + shortest_ms / 1000 / ROUNDS_PER_LEASE
 
-    def _round(self, kept: list[Renewed]) -> None:
+    def _connected(self) -> bool:
         try:
-            self._nodes = nodes = self._nodes or self._connect()
+            self._nodes = self._nodes or self._connect()
+        except ReconcileError as error:
+            logger.debug("leases not renewed: %s", error.message)
+        return self._nodes is not None
+
+    def _round(self, kept: list[Renewed]) -> None:
+        assert self._nodes is not None
+        try:
+            nodes = self._nodes
             parts: dict[int, list[Renewed]] = {}
             for one in kept:
                 parts.setdefault(nodes.owner_of(one.names.lease), []).append(one)

@@ -9,12 +9,16 @@ import pytest
 import redis
 
 from reconcile import stop as stops
+from reconcile.runs import connections
+from reconcile.runs.entry import execute
+from reconcile.runs.request import Request
 from reconcile.source import session as sessions
 from reconcile.stop import GRACE_S, Stop
 from reconcile.target import base
 from tests.faults.proxy import Direction, Fault
 from tests.faults.rig import (
     CONNECT_TIMEOUT_S,
+    FOLLOWED_S,
     READ_TIMEOUT_S,
     REDIS_TIMEOUT_S,
     SCENARIOS,
@@ -24,6 +28,7 @@ from tests.faults.rig import (
     Scenario,
     prepare,
 )
+from tests.support.meanwhile import beside, eventually
 from tests.support.redis_state import state
 from tests.support.seed import rng
 
@@ -303,3 +308,36 @@ def test_nobody_listens(side: str, rig: Rig) -> None:
     assert ("Materialize" if side == "source" else "Redis") in ended.told
     rig.proxy(side).close()
     assert rig.run().code == 6
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_many_views_end_together(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis falls silent and the deadline comes: one view waits in vain to give its lease back, the others do not."""
+    names = [f"v{n}" for n in range(6)]
+    patient(rig)
+    config = rig.config(direct=False) | {
+        "views": [{"name": name, "sql": rig.source.sql, "key_prefix": name} for name in names]
+    }
+    monkeypatch.setattr(rig, "config", lambda *, direct: config)
+    monkeypatch.setattr(connections, "BELIEVED_S", 600.0)
+    rig.source.put(a="1")
+    released, really = [], base.Base.release
+    stop = Stop()
+
+    def release(self: base.Base, owner: bytes) -> None:
+        released.append(self.view)
+        really(self, owner)
+
+    def fall_silent(_: threading.Event) -> None:
+        for name in names:
+            state_key = f"reconcile:{{{name}}}:state"
+            present = rig.source.present()
+            eventually(lambda key=state_key, at=present: int(rig.client.hget(key, "as_of") or 0) > at)  # type: ignore[misc]
+        monkeypatch.setattr(base.Base, "release", release)
+        rig.redis_proxy.black_hole()
+        stop.request("deadline")
+
+    with beside(fall_silent):
+        report = execute(rig.settings(), Request(mode="run", follow_s=FOLLOWED_S), stop)
+    assert {view.exit_code for view in report.views} <= {0, 4}
+    assert len(released) == 1

@@ -6,9 +6,13 @@ import contextlib
 import threading
 import time
 
-from reconcile.errors import LeaseHeld
+import pytest
+
+from reconcile.errors import LeaseHeld, Unavailable
 from reconcile.stop import Stop
-from reconcile.target import opening
+from reconcile.target import opening, renewal
+from reconcile.target.names import Names
+from reconcile.target.nodes import Nodes
 from reconcile.target.renewal import LeaseKeeper
 from tests.support.meanwhile import eventually
 from tests.target.place import Place
@@ -84,3 +88,27 @@ def test_a_connection_that_is_cut_is_no_failure(place: Place) -> None:
             keeper._sever()
             time.sleep(3 * LEASE_S)
             eventually(lambda: target.holder() is not None)
+
+
+def test_nobody_waits_for_a_keeper_that_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That may take as long as the timeout, touches no lease, and each of a hundred views would wait for it."""
+    connecting, over, removed = threading.Event(), threading.Event(), threading.Event()
+
+    def connect() -> Nodes:
+        connecting.set()
+        over.wait()
+        raise Unavailable("silent")
+
+    monkeypatch.setattr(renewal, "HANDOVER_S", 3600.0)
+    keeper = LeaseKeeper(connect)
+    renewed = keeper.add(Names("v"), b"me", 1, LEASE_S)
+    assert connecting.wait(60)
+
+    def remove() -> None:
+        keeper.remove(renewed)
+        removed.set()
+
+    threading.Thread(target=remove, daemon=True).start()
+    assert removed.wait(20)
+    over.set()
+    keeper.close()
