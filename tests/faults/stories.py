@@ -102,7 +102,8 @@ class World:
         """Another view takes its place, or an earlier one does again."""
         view = self.rng.choice(self.views)
         if view == self.configured.view or self.rng.random() < 0.7:
-            kind, type_ = self.rng.choice(list(KINDS)), self.rng.choice(list(TYPES))
+            kind = self.rng.choice(list(KINDS)) if self.rng.random() < 0.6 else view.kind
+            type_ = self.rng.choice(list(TYPES))
             view = SourceView(len(self.views), kind, type_)
             self._create(view)
             self.views.append(view)

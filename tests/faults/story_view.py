@@ -131,7 +131,7 @@ class Configured:
 
 CHOICES: dict[str, list[Any]] = {
     "layout": ["string", "json", "hash"],
-    "form": list(FORMS),
+    "form": ["one", *FORMS],
     "values": [("value",), ("n",), ("value", "n")],
     "expires": [False, True],
     "buckets": [0, 16, 64, 1024],

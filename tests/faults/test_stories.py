@@ -58,7 +58,7 @@ class Story:
 
     def step(self) -> None:
         steps = {
-            self.put: 18, self.remove: 10, self.clear: 3, self.goes_back: 8, self.time_passes: 5, self.plant: 5,
+            self.put: 18, self.remove: 10, self.clear: 6, self.goes_back: 8, self.time_passes: 5, self.plant: 5,
             self.edit: 4, self.lose_state: 4, self.flush: 1, self.configure: 16, self.replace_view: 8,
             self.change_companion: 3, self.claim_other: 1, self.dies: 8, self.is_short: 7, self.falters: 4,
             self.gets_there: 3, self.sleeps: 4, self.consents: 5, self.audits: 6, self.drop: 2, self.runs: 20,
@@ -74,7 +74,7 @@ class Story:
 
     def clear(self) -> None:
         """Rows keep their keys, and lose their values."""
-        self.world.clear(self.rng.choice([1, 5, 50]))
+        self.world.clear(self.rng.choice([1, 5, 20, 60]))
 
     def goes_back(self) -> None:
         """Whoever takes what came back for what had never gone is wrong."""
@@ -111,6 +111,9 @@ class Story:
             self.world.client.delete(key)
             self.tamper()
             print(f"lost {key!r}")
+        if kind in ("manifest", "fingerprints") and self.rng.random() < 0.5:
+            self.plant()
+            self.is_short()
 
     def flush(self) -> None:
         self.world.flush(one_node=self.rng.random() < 0.5)
