@@ -265,7 +265,8 @@ def duplicates_before(keys: Collection[bytes]) -> DataError:
 
 def _examples(keys: Collection[bytes]) -> str:
     names = sorted({name_of(key) for key in keys})
-    return ", ".join(names[:MAX_EXAMPLES]) + (f" and {len(names) - MAX_EXAMPLES} more" if len(names) > 5 else "")
+    more = len(names) - MAX_EXAMPLES
+    return ", ".join(names[:MAX_EXAMPLES]) + (f" and {more} more" if more > 0 else "")
 
 
 def name_of(key: bytes) -> str:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from reconcile.core import digest, pending
 from reconcile.core.digest import Fingerprints
-from reconcile.core.records import total_text
+from reconcile.core.records import surplus_in, total_text
 from reconcile.core.shards import shard_of, shards_of
 from reconcile.core.state import Peak, Pending, State, Turn
 
@@ -88,9 +88,8 @@ def joined(parts: Sequence[Kept], blank: State) -> Kept:
         turn=Turn(done_ms=together.turn.done_ms),
     )
     surplus: dict[int, int] = {}
-    for part, _ in known:
-        for bucket, one in part.surplus.items():
-            surplus[bucket & (buckets - 1)] = surplus.get(bucket & (buckets - 1), 0) + one
+    for part, own in known:  # a bucket is one shard's, whatever their number
+        surplus |= surplus_in(part.surplus, own.buckets, buckets)
     state = replace(state, peak=_peak([state.peak for state in states]))
     return Kept(_counted(state, manifest, surplus, state.keys), manifest, content, surplus)
 

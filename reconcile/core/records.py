@@ -45,7 +45,7 @@ class Manifest:
         """total: as the state stores it. shard: the only one that has rows, so that few records are its own."""
         self.buckets = buckets
         self._own = buckets // shard.n
-        self.total = digest.added(digest.Normal(int(total, 16))) if total else 0
+        self.total = total_of(total)
         self._some: dict[int, int] = {}
         self._all: Words | None = None
         self.is_new = False
@@ -136,6 +136,11 @@ def whole_manifest(digests: Sequence[int]) -> Records:
 def total_text(total: int) -> str:
     """Return a digest (added-up form) as stored in the state: 32 hexadecimal digits of its normal form."""
     return f"{digest.normal(total):032x}"
+
+
+def total_of(text: str) -> int:
+    """Return the digest (added-up form) that the state stores; it stores nothing for a view without rows."""
+    return digest.added(digest.Normal(int(text, 16))) if text else 0
 
 
 def fingerprint_records(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from msgspec import Struct, to_builtins
 
 from reconcile.core import digest
+from reconcile.core.records import total_of
 from reconcile.core.times import MAX_TIMESTAMP
 from reconcile.errors import StateError
 
@@ -126,7 +127,7 @@ class State(Struct, frozen=True):
     @property
     def counted(self) -> int:
         """Number of keys that the manifest counts. While a snapshot is not finished these are not those at as_of."""
-        return digest.count(digest.added(digest.Normal(int(self.digest, 16)))) if self.digest else 0
+        return digest.count(total_of(self.digest))
 
 
 def identity_hash(parts: Iterable[str]) -> str:

@@ -30,8 +30,10 @@ from reconcile.source import reading as readings
 from reconcile.source import session as sessions
 from reconcile.source import subscription as subscriptions
 from reconcile.source.frontiers import Explained, parse_explanation
+from reconcile.source.reading import Reading
 from reconcile.source.session import Session
 from reconcile.source.subscription import Subscription
+from reconcile.stop import Stop
 from reconcile.target import commands as written
 from reconcile.target import opening, pace, reader, throttle
 from reconcile.target.layouts.string import Strings
@@ -324,6 +326,24 @@ def forgetful() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readings, "parse_explanation", parsed)
         yield
+
+
+@contextlib.contextmanager
+def out_of_time(stop: Stop, reads: int) -> Iterator[list[Reading]]:
+    """The run's time is over when the source is asked for rows of buckets once more than so often. Yields what was
+    asked."""
+    asked: list[Reading] = []
+    really = Reading.rows_of
+
+    def rows_of(reading: Reading, *arguments: Any) -> Any:
+        asked.append(reading)
+        if len(asked) > reads:
+            stop.request("deadline")
+        return really(reading, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reading, "rows_of", rows_of)
+        yield asked
 
 
 @contextlib.contextmanager

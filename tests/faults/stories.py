@@ -28,11 +28,10 @@ from reconcile.runs.request import Request
 from reconcile.source import query
 from reconcile.source import session as sessions
 from reconcile.source.columns import map_columns
-from reconcile.source.reading import Reading
 from reconcile.stop import Stop
 from reconcile.target.base import Base
 from tests.faults.history import text
-from tests.faults.io_calls import Died, How, Io, forgetful, one_time_a_read, vanishing
+from tests.faults.io_calls import Died, How, Io, forgetful, one_time_a_read, out_of_time, vanishing
 from tests.faults.story_view import COLUMNS, FORMS, KINDS, TYPES, Content, SourceView, first
 from tests.support.redis_cluster import Cluster
 from tests.support.redis_servers import RedisServer
@@ -327,17 +326,8 @@ class World:
 
     def short(self, mode: str, shard: Shard, reads: int, **options: Any) -> ViewReport:
         """A run whose time is over when the source is asked for rows once more than so often."""
-        stop, asked, really = Stop(600.0), 0, Reading.rows_of
-
-        def rows_of(reading: Reading, *arguments: Any) -> Any:
-            nonlocal asked
-            asked += 1
-            if asked > reads:
-                stop.request("deadline")
-            return really(reading, *arguments)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Reading, "rows_of", rows_of)
+        stop = Stop(600.0)
+        with out_of_time(stop, reads):
             return self.run(mode, shard, stop=stop, **options)
 
     def falter(self, mode: str, shard: Shard) -> ViewReport | None:

@@ -15,10 +15,9 @@ from reconcile.runs import scopes
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.runs.snapshot import _Snapshot
-from reconcile.source.reading import Reading
 from reconcile.stop import Stop
 from tests.faults.history import History, new_history
-from tests.faults.io_calls import forgetful, small_pages
+from tests.faults.io_calls import forgetful, out_of_time, small_pages
 from tests.faults.scene import STATE
 from tests.support.redis_servers import RedisServer
 from tests.support.sources import SourceServer
@@ -40,22 +39,12 @@ def history(
         yield made
 
 
-def short_run(history: History, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[ViewReport, int]:
+def short_run(history: History, **options: Any) -> tuple[ViewReport, int]:
     """A run whose time is over when the source is asked for rows once more than PARTS_A_RUN times."""
-    stop, asked = Stop(600.0), 0
-    really = Reading.rows_of
-
-    def rows_of(self: Reading, *arguments: Any) -> Any:
-        nonlocal asked
-        asked += 1
-        if asked > PARTS_A_RUN:
-            stop.request("deadline")
-        return really(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Reading, "rows_of", rows_of)
+    stop = Stop(600.0)
+    with out_of_time(stop, PARTS_A_RUN) as asked:
         (view,) = execute(history.scene.settings, Request(mode="run", **options), stop).views
-    return view, asked
+    return view, len(asked)
 
 
 def nothing(history: History) -> None:
@@ -84,9 +73,7 @@ def pending_delta(history: History) -> None:
     new_mapping,
     pending_delta,
 ])  # fmt: skip
-def test_time_is_always_too_short(
-    prepare: Callable[[History], None], history: History, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_is_always_too_short(prepare: Callable[[History], None], history: History) -> None:
     """No run can look at more than two parts; the source changes in between; yet it does not take many of them."""
     scene = history.scene
     prepare(history)
@@ -94,7 +81,7 @@ def test_time_is_always_too_short(
     with forgetful():
         while True:
             runs += 1
-            view, asked = short_run(history, monkeypatch)
+            view, asked = short_run(history)
             if view.exit_code == 0:
                 break
             assert view.exit_code == 4, view.error
@@ -121,7 +108,7 @@ def test_parts_of_few_buckets(
     scene.memory_max_bytes = 64
     runs = 0
     with forgetful():
-        while (view := short_run(history, monkeypatch)[0]).exit_code == 4:
+        while (view := short_run(history)[0]).exit_code == 4:
             runs += 1
             assert len(scene.see().manifest or b"") == 16 * 4096
             assert runs < 9, "no progress"
@@ -131,9 +118,7 @@ def test_parts_of_few_buckets(
 
 
 @pytest.mark.parametrize(("before", "after"), [(16, 256), (256, 16)])
-def test_another_number_of_buckets_takes_too_long(
-    before: int, after: int, history: History, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_number_of_buckets_takes_too_long(before: int, after: int, history: History) -> None:
     """No run can look at all rows, so the number stays; but Redis does not stay behind."""
     scene = history.scene
     scene.buckets = before
@@ -143,7 +128,7 @@ def test_another_number_of_buckets_takes_too_long(
         scene.write(f"UPDATE t SET value = 'later {turn}' WHERE key IN ('k{turn + 1}', 'k77')")
         runs = 0
         with forgetful():
-            while (view := short_run(history, monkeypatch)[0]).exit_code == 4:
+            while (view := short_run(history)[0]).exit_code == 4:
                 runs += 1
                 scene.look()
                 assert runs < ROWS // (10 * PARTS_A_RUN) + 3, "no progress"
@@ -171,13 +156,13 @@ def test_a_replaced_view_takes_too_long(history: History, monkeypatch: pytest.Mo
     monkeypatch.setattr(scene, "look", lambda: None)
     with forgetful():
         for _ in range(ROWS // 10 + 3):
-            assert short_run(history, monkeypatch)[0].exit_code == 4
+            assert short_run(history)[0].exit_code == 4
         data = scene.see().data
         wanted = {scene.prefix + f"newk{n}".encode(): f"v{n}".encode() for n in range(1, ROWS + 1)}
         assert {key: data.get(key) for key in wanted} == wanted
         assert len(data) == 2 * ROWS
         runs = 0
-        while (view := short_run(history, monkeypatch, allow_deletes=True)[0]).exit_code == 4:
+        while (view := short_run(history, allow_deletes=True)[0]).exit_code == 4:
             runs += 1
             assert runs < ROWS // 10 + 3, "no progress"
     assert view.exit_code == 0, view.error

@@ -28,6 +28,16 @@ def fill(rig: Rig) -> None:
     rig.source.put(**{key[2:]: value for key, value in CONTENT.items()})
 
 
+def wait_for_consent(rig: Rig, keys: int) -> None:
+    """So many keys wait, run after run, until somebody agrees."""
+    for _ in range(2):
+        ended = rig.run("snapshot")
+        assert ended.code == 5, ended.told
+        assert f"{keys} keys in the range" in ended.told
+    assert rig.run("snapshot", allow_deletes=True).code == 0
+    rig.in_sync()
+
+
 def ends_at_part(nth: int, patch: pytest.MonkeyPatch) -> None:
     """The source is away when a run asks for its n-th part."""
     asked, really = 0, Reading.rows_of
@@ -276,12 +286,7 @@ def test_keys_that_waited_when_the_manifest_was_lost(
         ends_at_part(2, patch)
         assert rig.run("snapshot", max_runtime=600).code == 6
     assert state(rig.client)["buckets"] == str(after), "no part was saved: this proves nothing"
-    for _ in range(2):
-        ended = rig.run("snapshot")
-        assert ended.code == 5, ended.told
-        assert "5 keys in the range" in ended.told
-    assert rig.run("snapshot", allow_deletes=True).code == 0
-    rig.in_sync()
+    wait_for_consent(rig, 5)
 
 
 @pytest.mark.parametrize("why", ["first contact", "another mapping", "lost manifest"])
@@ -301,12 +306,7 @@ def test_there_is_no_handful_before_all_was_seen(why: str, rig: Rig, monkeypatch
         ends_at_part(2, patch)
         assert rig.run("snapshot", max_runtime=600).code == 6
     assert state(rig.client)["surplus"] == "0", "they were found by then: this proves nothing"
-    for _ in range(2):
-        ended = rig.run("snapshot")
-        assert ended.code == 5, ended.told
-        assert "8 keys in the range" in ended.told
-    assert rig.run("snapshot", allow_deletes=True).code == 0
-    rig.in_sync()
+    wait_for_consent(rig, 8)
 
 
 def test_there_is_no_handful_without_a_manifest(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
