@@ -34,8 +34,8 @@ def handler(event: object, context: Context) -> dict[str, Any]:
 
 def _metrics(outcome: events.Response) -> dict[str, Any]:
     happened = {0: "Succeeded", 3: "Drift", 4: "Incomplete"}.get(outcome.code, "Failed")
-    idle = outcome.body.get("status") == "skipped"
-    values: dict[str, float] = {name: int(name == happened and not idle) for name in COUNTS}
+    counted = happened != "Succeeded" or outcome.succeeded
+    values: dict[str, float] = {name: int(name == happened and counted) for name in COUNTS}
     lags_ms = [view["lag_ms"] for view in outcome.body["views"] if view["lag_ms"] is not None]
     if lags_ms:
         values["Lag"] = max(lags_ms) / 1000

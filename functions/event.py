@@ -45,11 +45,13 @@ EVENT_MAX_BYTES = 64 * 1024
 
 
 class Response(Struct, frozen=True):
-    """How an invocation ended: the report as JSON-ready values, its exit code, and whether a retry may help."""
+    """How an invocation ended: the report as JSON-ready values, its exit code, whether a retry may help, and whether it
+    did its work: neither skipped nor a dry run."""
 
     body: dict[str, Any]
     code: int
     retryable: bool
+    succeeded: bool
 
     @property
     def fine(self) -> bool:
@@ -164,7 +166,8 @@ def run(event: object, platform_s: float, run_id: str | None = None, *, certain:
         _publish(report, loaded)
     if report.exit_code != ExitCode.OK:
         settings.cache_clear()
-    return Response(report.to_dict(), int(report.exit_code), report.retryable and report.status != "partial")
+    retryable = report.retryable and report.status != "partial"
+    return Response(report.to_dict(), int(report.exit_code), retryable, report.succeeded)
 
 
 def _publish(report: RunReport, loaded: Settings) -> None:

@@ -215,6 +215,11 @@ class RunReport(Struct):
         return next((view.status for view in self.views if view.exit_code == code), "failed")
 
     @property
+    def succeeded(self) -> bool:
+        """Whether the run did its work: exit code 0, not every view skipped, and no dry run."""
+        return self.status == "done" and not any(view.dry_run for view in self.views)
+
+    @property
     def views_by_code(self) -> dict[int, int]:
         """Exit code → number of views that ended with it."""
         return {int(code): n for code, n in sorted(Counter(view.exit_code for view in self.views).items())}

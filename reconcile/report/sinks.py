@@ -19,7 +19,6 @@ import urllib.parse
 from collections.abc import Callable
 
 from reconcile.config.settings import MetricsSettings, Secret
-from reconcile.errors import ExitCode
 from reconcile.report import emf, metrics
 from reconcile.report.run_report import RunReport
 
@@ -49,7 +48,7 @@ def publish(report: RunReport, settings: MetricsSettings, timeout_s: float = TIM
         jobs["the CloudWatch log" if target == "-" else f"the CloudWatch log {target}"] = lambda: log_emf(
             report, target
         )
-    if settings.ping is not None and succeeded(report):
+    if settings.ping is not None and report.succeeded:
         url = settings.ping
         jobs[f"the ping at {host_of(url)}"] = lambda: ping(url, timeout_s)
     until = time.monotonic() + timeout_s
@@ -61,13 +60,6 @@ def publish(report: RunReport, settings: MetricsSettings, timeout_s: float = TIM
         reason = f"no end within {timeout_s:g} s" if one.is_alive() else one.reason
         if reason:
             logger.warning("cannot write %s: %s", one.what, reason)
-
-
-def succeeded(report: RunReport) -> bool:
-    """Whether the run did its work: exit code 0, and neither skipped nor a dry run."""
-    return (
-        report.exit_code == ExitCode.OK and report.status == "done" and not any(view.dry_run for view in report.views)
-    )
 
 
 class _Job(threading.Thread):

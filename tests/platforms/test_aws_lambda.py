@@ -96,6 +96,16 @@ def test_verify_finds_drift_and_returns_it(new_sandbox: Any, deployment: Deploym
     assert [line["Drift"] for line in sandbox.metrics()] == [0, 0, 1]
 
 
+def test_a_dry_run_is_no_success(new_sandbox: Any, deployment: Deployment) -> None:
+    """The alarm that says that nobody brings Redis up to date is not kept silent by runs that write nothing."""
+    sandbox = new_sandbox()
+    deployment.put({"a": "1"})
+    dry = sandbox.invoke({"dry_run": True})
+    assert (dry.error, dry.response["exit_code"], dry.response["views"][0]["puts"]) == (None, 0, 1)
+    assert deployment.stored() == {}
+    assert [(line["Succeeded"], line["Failed"]) for line in sandbox.metrics()] == [(0, 0)]
+
+
 def test_metrics_are_in_embedded_metric_format(new_sandbox: Any, deployment: Deployment) -> None:
     """One line per invocation; every metric it declares is a number in the same line."""
     sandbox = new_sandbox()

@@ -124,7 +124,7 @@ def test_sam_references_exist(template: dict[str, Any]) -> None:
 
 def test_alarms_watch_metrics_the_function_emits(template: dict[str, Any]) -> None:
     """Names, namespace and dimension agree with the embedded metric format line."""
-    emitted = aws_lambda._metrics(events.Response({"views": [{"lag_ms": 1500}]}, 0, False))
+    emitted = aws_lambda._metrics(events.Response({"views": [{"lag_ms": 1500}]}, 0, False, True))
     (directive,) = emitted["_aws"]["CloudWatchMetrics"]
     names = {metric["Name"] for metric in directive["Metrics"]}
     alarms = [item["Properties"] for item in template["Resources"].values() if item["Type"] == "AWS::CloudWatch::Alarm"]
