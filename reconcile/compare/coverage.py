@@ -14,11 +14,11 @@ from reconcile.report.audit import MAX_SLICES, Coverage, PastAudit, SliceCompare
 def coverage(state: State, audits: Iterable[PastAudit], every_ms: int | None) -> Coverage:
     """Return the coverage of a view.
 
-    audits: earlier ones, in any order; those that read no rows (fast) compared nothing. every_ms: time within which a
-    whole turn is promised; None: the rolling compare is off.
+    audits: earlier ones, in any order; those that read no rows (fast), or left some unjudged, compared nothing.
+    every_ms: time within which a whole turn is promised; None: the rolling compare is off.
     """
     turn = state.turn
-    subsets = [(audit, _subset(audit.subset)) for audit in audits if not audit.fast]
+    subsets = [(audit, _subset(audit.subset)) for audit in audits if not (audit.fast or audit.incomplete)]
     n = max([turn.n, *(subset[1] for _, subset in subsets if subset is not None)])
     n = min(n, MAX_SLICES, max(1, state.buckets))
     at: dict[int, SliceCompared] = {}

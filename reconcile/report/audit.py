@@ -111,13 +111,18 @@ class PastAudit(Struct):
 
     at_ms: int
     verdict: str
-    """`in sync`, `drift` or `deletes withheld`."""
+    """`in sync`, `drift`, `deletes withheld` or `incomplete`."""
     as_of: int | None
     fast: bool
     subset: str
     """i/n; 0/1: everything."""
     drift: int
     """Number of keys that differed."""
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether some buckets could not be judged."""
+        return self.verdict == "incomplete"
 
 
 class AuditReport(Struct):

@@ -42,7 +42,7 @@ def _values(view: ViewReport) -> dict[str, float]:
         "Deletes": view.deletes,
         "DeletesWithheld": view.deletes_withheld,
         "Keys": view.keys,
-        "DriftKeys": view.drift.total if view.drift is not None else None,
+        "DriftKeys": view.drift.total if view.drift is not None and view.audited else None,
     }
     return {name: value for name, value in values.items() if value is not None}
 

@@ -31,6 +31,8 @@ VERDICTS = {
     "failed": ("bad", "Failed"),
 }
 """Status → tone and words."""
+AUDIT_VERDICTS = {"done": ("good", "In sync"), "partial": ("warn", "Incomplete: not everything was judged")}
+"""Where they are others for `verify`."""
 
 
 def render(report: RunReport) -> str:
@@ -51,7 +53,7 @@ def render(report: RunReport) -> str:
 
 def verdict_of(mode: str, status: str) -> tuple[str, str]:
     """Return tone and words for a run's or a view's status."""
-    return ("good", "In sync") if mode == "verify" and status == "done" else VERDICTS[status]
+    return (AUDIT_VERDICTS if mode == "verify" else {}).get(status) or VERDICTS[status]
 
 
 def _banner(report: RunReport) -> str:
@@ -255,7 +257,8 @@ def _history(history: list[PastAudit], now_ms: int) -> str:
     if not history:
         return ""
     blocks = "".join(
-        f'<i class="{"good" if one.verdict == "in sync" else "bad"}{" fast" if one.fast else ""}" '
+        f'<i class="{"good" if one.verdict == "in sync" else "warn" if one.incomplete else "bad"}'
+        f'{" fast" if one.fast else ""}" '
         f'title="{escaped(f"{ago(one.at_ms, now_ms)}: {one.verdict}")}"></i>'
         for one in reversed(history)
     )

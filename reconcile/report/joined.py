@@ -73,6 +73,8 @@ def _drift(parts: list[DriftReport], max_report: int) -> DriftReport:
         found.extra += part.extra
         found.buckets += part.buckets
         found.lagging_buckets += part.lagging_buckets
+        found.unjudged_buckets += part.unjudged_buckets
+        found.unjudged_keys += part.unjudged_keys
         for cause, number in part.causes.items():
             found.causes[cause] = found.causes.get(cause, 0) + number
         found.keys += part.keys[: max(0, max_report - len(found.keys))]

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from reconcile.errors import ExitCode
 from reconcile.report.files import is_replaceable, write_file
 from reconcile.report.run_report import RunReport, ViewReport
 
@@ -138,7 +137,7 @@ def _of_view(view: ViewReport, owner: Owner, finished_s: float) -> Iterator[Seri
     rows = {"read": view.rows_read, "put": view.puts, "delete": view.deletes, "withheld": view.deletes_withheld}
     for op, count in rows.items():
         yield Series("rows", owner, f',op="{op}"', str(count))
-    if view.drift is not None and view.exit_code in (ExitCode.OK, ExitCode.DRIFT):  # else the count is incomplete
+    if view.drift is not None and view.audited:
         kinds = {"missing": view.drift.missing, "stale": view.drift.stale, "extra": view.drift.extra}
         for kind, count in kinds.items():
             yield Series(DRIFT, owner, f',kind="{kind}"', str(count))
@@ -151,7 +150,7 @@ def _of_view(view: ViewReport, owner: Owner, finished_s: float) -> Iterator[Seri
 
 def _of_audit(view: ViewReport, owner: Owner) -> Iterator[Series]:
     audit = view.audit
-    if audit is None or view.exit_code not in (ExitCode.OK, ExitCode.DRIFT):
+    if audit is None or not view.audited:
         return
     yield Series(SURPLUS, owner, "", str(sum(one.keys for one in audit.surplus)))
     if audit.coverage is not None and audit.coverage.oldest_ms is not None:

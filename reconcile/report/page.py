@@ -78,7 +78,8 @@ svg { display: block; width: 100%; height: auto } svg.heat { max-width: 60rem }
 .key { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; margin: .6rem 0 0; font-size: .84rem; color: var(--soft) }
 .key svg { display: inline-block; width: 12px; height: 12px; margin-right: .4rem; vertical-align: -1px }
 .past { display: flex; flex-wrap: wrap; gap: 3px; margin: .3rem 0 .6rem } .past i { width: 13px; height: 22px;
-  border-radius: 3px; background: var(--good) } .past i.bad { background: var(--bad) } .past i.fast { opacity: .55 }
+  border-radius: 3px; background: var(--good) }
+  .past i.bad { background: var(--bad) } .past i.warn { background: var(--warn) } .past i.fast { opacity: .55 }
 summary { cursor: pointer; margin: .9rem 0 .4rem; font-weight: 600; font-size: .95rem }
 .error { border-left: 4px solid var(--bad); padding: .1rem 0 .1rem .9rem; margin: .8rem 0 }
 .note { border-left: 4px solid var(--warn); padding: .1rem 0 .1rem .9rem; margin: .8rem 0 }

@@ -40,6 +40,11 @@ class DriftReport(Struct):
     buckets: int = 0
     lagging_buckets: int = 0
     """Buckets that have changed at the source since the checkpoint: not drift."""
+    unjudged_buckets: int = 0
+    """Buckets that seemed to differ, of which nothing can be said: runs kept changing them, or the audit was cut short.
+    """
+    unjudged_keys: int = 0
+    """The source's rows in them, as far as they are known."""
     causes: dict[str, int] = field(default_factory=dict)
     """Cause → number of buckets."""
     keys: list[dict[str, Any]] = field(default_factory=list)
@@ -135,6 +140,11 @@ class ViewReport(Struct):
     def succeeded(self) -> bool:
         """Whether the view is as it should be: exit code 0, and neither skipped nor a dry run."""
         return self.exit_code == ExitCode.OK and not self.skipped and not self.dry_run
+
+    @property
+    def audited(self) -> bool:
+        """Whether verify came to a verdict on everything, or found drift; else what it counts is incomplete."""
+        return self.drift is not None and self.exit_code in (ExitCode.OK, ExitCode.DRIFT)
 
     @contextmanager
     def timed(self) -> Iterator[None]:

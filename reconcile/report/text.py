@@ -91,7 +91,13 @@ def _verdict(view: ViewReport) -> str:
             f"DRIFT: {_number(drift.missing)} missing, {_number(drift.stale)} stale, {_number(drift.extra)} extra "
             f"in {plural(drift.buckets, 'bucket')}{_position(view)}"
         )
-    return "" if view.error is not None else f"in sync{_position(view)}"
+    if view.error is not None:
+        return ""
+    if drift.unjudged_buckets:
+        left = f"{_number(drift.unjudged_buckets)} of {plural(view.buckets or 0, 'bucket')}"
+        keys = plural(drift.unjudged_keys, "key")
+        return f"incomplete: no drift in what was judged, but {left} ({keys}) could not be{_position(view)}"
+    return f"in sync{_position(view)}"
 
 
 def _drift_lines(drift: DriftReport, *, fast: bool) -> Iterator[str]:

@@ -6,7 +6,8 @@
                else has changed Redis.
 
 Syncing may go on meanwhile, so a difference is only a suspicion: the bucket is read again, from source and Redis, until
-its manifest record did not change in between. Buckets that keep changing are reported as not judged.
+its manifest record did not change in between. Buckets that keep changing are reported as not judged, and the audit as
+incomplete.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ from reconcile.runs.evidence import Evidence
 from reconcile.runs.settled import settled, settled_manifest
 from reconcile.runs.values import add_values
 from reconcile.source.reading import Reading, explain, open_reading, replaced
+from reconcile.texts import plural
 
 MAX_LOOKS = 20
-_VERDICTS = {ExitCode.DRIFT: "drift", ExitCode.SAFETY_STOP: "deletes withheld"}
+_VERDICTS = {ExitCode.DRIFT: "drift", ExitCode.SAFETY_STOP: "deletes withheld", ExitCode.INCOMPLETE: "incomplete"}
 Kept: TypeAlias = "tuple[str, int] | None"
 """Mapping and number of buckets of a view with a checkpoint."""
 ROLLING_SLICES = 16
@@ -136,6 +138,8 @@ class _Audit(Struct):
                 raise replaced()
         if self._has_drift:
             report.exit_code = ExitCode.DRIFT
+        elif report.drift.unjudged_buckets:
+            report.exit_code = ExitCode.INCOMPLETE
 
     @property
     def _has_drift(self) -> bool:
@@ -255,7 +259,9 @@ class _Audit(Struct):
             self._look_until_settled(suspects, buckets, reading, exact)
 
     def _look_until_settled(self, suspects: list[int], buckets: int, reading: Reading, exact: bool) -> None:
-        run, left = self.run, suspects
+        run, left, counts = self.run, suspects, self.run.report.drift
+        assert counts is not None
+        counts.unjudged_buckets = len(left)
         for _ in range(MAX_LOOKS):
             before = self._recorded(left)
             with self._again(run.stored.state, reading, exact) as current:
@@ -269,11 +275,16 @@ class _Audit(Struct):
             self._judge({b: found[b] for b in still}, buckets, after, now, exact)
             add_values(run, reading, buckets, self.named)
             left = [b for b in left if b not in set(still)]
+            counts.unjudged_buckets = len(left)
+            counts.unjudged_keys = sum(digest.count(found[bucket].source) for bucket in left)
             if not left:
                 return
             run.stop.wait(LOOK_AGAIN_S)
             run.stop.check()
-        run.report.warnings.append(f"{len(left)} buckets seemed to differ but kept changing; verify again")
+        keys = plural(counts.unjudged_keys, "key")
+        run.report.warnings.append(
+            f"{plural(len(left), 'bucket')} ({keys}) seemed to differ but kept changing; verify again"
+        )
 
     def _recorded(self, chosen: list[int]) -> dict[int, int | None]:
         """Return the manifest's current records of these buckets; None without a manifest. Settles run.stored.

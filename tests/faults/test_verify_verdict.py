@@ -11,7 +11,8 @@ import pytest
 from reconcile.compare import contents
 from reconcile.core import digest
 from reconcile.errors import Unavailable
-from reconcile.report.run_report import ViewReport
+from reconcile.report.run_report import RunReport, ViewReport
+from reconcile.report.text import render
 from reconcile.runs import audit_fast
 from reconcile.runs import verify as audits
 from reconcile.runs.entry import execute
@@ -69,8 +70,8 @@ def follows(history: History) -> Callable[[int], None]:
 @pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize("history", [b"p:"], indirect=True, ids=["prefix"])
 def test_beside_a_follower_that_never_rests(lost: bool, history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Buckets that keep changing stay suspicions, and are said to be, after a bounded number of looks; what is lost in
-    one that does not is drift all the same."""
+    """Buckets that keep changing stay suspicions after a bounded number of looks: the audit is incomplete, and says how
+    much it did not judge. What is lost in a bucket that does not change is drift all the same."""
     change = follows(history)
     if lost:
         history.scene.client.delete(LOST)
@@ -85,10 +86,19 @@ def test_beside_a_follower_that_never_rests(lost: bool, history: History, monkey
     monkeypatch.setattr(audits._Audit, "_suspects", suspects)
     beside(history, monkeypatch, change)
     report = history.scene.execute("verify")
-    assert report.exit_code == (3 if lost else 0), report.error
+    assert report.exit_code == (3 if lost else 4), report.error
     assert "kept changing; verify again" in told(report)
     assert report.drift is not None
     assert (report.drift.missing, report.drift.total) == (int(lost), int(lost))
+    restless = {digest.bucket_of(b"p:" + name.encode(), 16) for name in elsewhere(f"k{n}" for n in range(1, 100))}
+    assert 0 < report.drift.unjudged_buckets <= len(restless)
+    assert 0 < report.drift.unjudged_keys < FILLED_ROWS
+    text = render(RunReport("id", "verify", 0, [report]))
+    assert "in sync" not in text
+    assert lost or f"{report.drift.unjudged_buckets} of 16 buckets" in text
+    audit = history.scene.execute("verify").audit
+    assert audit is not None
+    assert audit.history[0].verdict == ("drift" if lost else "incomplete")
 
 
 @pytest.mark.parametrize("history", [b"p:"], indirect=True, ids=["prefix"])

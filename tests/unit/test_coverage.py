@@ -51,3 +51,8 @@ def test_audits_count_where_they_are_later() -> None:
 def test_subsets_that_nobody_could_have_asked_for() -> None:
     """What something else wrote into the audit is left out."""
     assert coverage(state(), [audit(5, "x"), audit(5, "3/2"), audit(5, "0/3")], None).compared == []
+
+
+def test_an_incomplete_audit_compared_nothing_for_certain() -> None:
+    """Nobody knows which slices hold what it could not judge."""
+    assert coverage(state(), [PastAudit(5, "incomplete", 1, False, "0/1", 0)], None).compared == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from reconcile.errors import ExitCode, Unavailable
+from reconcile.report import html, markdown
 from reconcile.report.audit import AuditReport, Coverage, Duplicates, SliceCompared, SurplusReport
+from reconcile.report.emf import lines
 from reconcile.report.joined import join
 from reconcile.report.metrics import merge
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
@@ -52,6 +54,23 @@ def test_drift_of_all_shards_is_the_views() -> None:
     assert whole.drift is not None
     assert (whole.status, whole.drift.missing, whole.drift.causes) == ("drift", 2, {"x": 2})
     assert (whole.drift.keys, whole.drift.heat.drift) == ([{"key": "a"}], {5: 3})
+
+
+def test_what_a_shard_could_not_judge_is_the_views() -> None:
+    """The audit is incomplete, not in sync; the numbers for monitoring stay those of the last complete one."""
+    restless = DriftReport(unjudged_buckets=2, unjudged_keys=7)
+    left = part(0, action="verify", drift=restless, buckets=16, exit_code=ExitCode.INCOMPLETE)
+    whole = joined(left, part(1, action="verify", drift=DriftReport(unjudged_buckets=1)), verify=True)
+    assert (whole.exit_code, whole.status) == (ExitCode.INCOMPLETE, "partial")
+    assert whole.drift is not None
+    assert (whole.drift.unjudged_buckets, whole.drift.unjudged_keys) == (3, 7)
+    report = RunReport("id", "verify", 0, [whole])
+    assert "3 of 16 buckets (7 keys) could not be" in render(report)
+    assert "drift_keys" not in {series.metric for series in merge([], report)}
+    assert "DriftKeys" not in lines(report)[0]
+    for page in (html.render(report), markdown.render(report)):
+        assert "not everything was judged" in page
+        assert "In sync" not in page
 
 
 def test_drift_of_one_shard_beside_the_failure_of_another() -> None:

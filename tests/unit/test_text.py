@@ -109,6 +109,17 @@ CASES: list[tuple[str, RunReport, list[str]]] = [
         [f"orders: in sync; 10 keys; {AT}"],
     ),
     (
+        "not all judged",
+        report(
+            view(
+                action="verify", drift=drift(unjudged_buckets=3, unjudged_keys=1), keys=10, buckets=16, as_of=AS_OF,
+                exit_code=ExitCode.INCOMPLETE,
+            ),
+            mode="verify",
+        ),
+        [f"orders: incomplete: no drift in what was judged, but 3 of 16 buckets (1 key) could not be; 10 keys; {AT}"],
+    ),
+    (
         "merely lagging",
         report(view(action="verify", drift=drift(lagging_buckets=3), keys=10, as_of=AS_OF), mode="verify"),
         [
