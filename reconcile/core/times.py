@@ -32,11 +32,22 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Return the duration in the largest unit that divides it: 90s, 5m, 1d."""
+    """Return a configured duration in the largest unit that divides it: 90s, 5m, 1d."""
     for unit in ("d", "h", "m", "s"):
         if seconds >= _UNIT_S[unit] and seconds % _UNIT_S[unit] == 0:
             return f"{seconds / _UNIT_S[unit]:g}{unit}"
     return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+
+
+def span(milliseconds: float) -> str:
+    """Return a measured duration in one fitting unit: 840 ms, 3.2 s, 12 min, 5 h, 3 days."""
+    seconds = milliseconds / 1000
+    if seconds < 1:
+        return f"{milliseconds:.0f} ms"
+    for limit, unit, shown in ((100, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds:.1f} s" if unit == 1 and seconds < 10 else f"{seconds / unit:.0f} {shown}"
+    return f"{seconds / 86_400:,.0f} days"
 
 
 def parse_as_of(text: str, now_ms: int) -> int | None:

@@ -12,9 +12,8 @@ from reconcile.compare.audits import remembered
 from reconcile.compare.coverage import coverage
 from reconcile.config.choice import chosen_views
 from reconcile.config.settings import Settings
-from reconcile.core.times import format_time
+from reconcile.core.times import format_time, span
 from reconcile.inspect.standings import standings
-from reconcile.inspect.status import ago
 from reconcile.stop import Stop
 from reconcile.target.opening import names_of
 from reconcile.target.survey import open_survey
@@ -68,5 +67,5 @@ def _lines(one: dict[str, Any]) -> Iterator[str]:
     for last, group in groupby(range(n), known.get):
         slices = list(group)
         name = f"{slices[0]}/{n}" if len(slices) == 1 else f"{slices[0]}–{slices[-1]}/{n}"
-        when = "never" if last is None else f"{ago(max(0, one['now_ms'] - last[0]))} ago by {last[1]}"
+        when = "never" if last is None else f"{span(max(0, one['now_ms'] - last[0]))} ago by {last[1]}"
         yield f"  slice {name:<12}{when}"

@@ -13,7 +13,7 @@ from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core.division import summed
 from reconcile.core.shards import WHOLE, shards_of
 from reconcile.core.state import State
-from reconcile.core.times import MAX_TIMESTAMP
+from reconcile.core.times import MAX_TIMESTAMP, span
 from reconcile.inspect import doctor_history, doctor_keys, doctor_redis, doctor_source
 from reconcile.inspect.doctor_claims import check_claims, check_shards
 from reconcile.inspect.doctor_cost import check_cost
@@ -206,6 +206,6 @@ def _check_clocks(ahead_ms: dict[str, int], findings: Findings) -> None:
             rest = " and ".join(other for other in clocks if other != name)
             findings.warn(
                 "clocks",
-                f"{name} is {abs(off) / 1000:.1f} s {side} {rest}: lag and ages are off by as much, data is not",
+                f"{name} is {span(abs(off))} {side} {rest}: lag and ages are off by as much, data is not",
                 "synchronise the clocks (NTP)",
             )

@@ -6,9 +6,10 @@ from reconcile.config.settings import ViewSettings
 from reconcile.core import cost
 from reconcile.core.cost import Demand, SourceCosts, Way
 from reconcile.core.digest import COMPANION_ROWS_PER_BUCKET, choose_buckets
+from reconcile.core.times import format_duration
 from reconcile.errors import UsageError
 from reconcile.inspect.doctor_history import fingerprint_s
-from reconcile.inspect.findings import Findings, span
+from reconcile.inspect.findings import Findings
 from reconcile.source import query
 from reconcile.source.companion import describe_companion
 from reconcile.source.query import Mapping
@@ -62,7 +63,7 @@ def check_cost(
     findings.ok(
         "cost",
         f"{plural(rows, 'row')}, estimated from {took_s:.2g} s measured for the fingerprints. A run every "
-        f"{span(every_s)} that finds nothing new: {listed}. A companion view saves {saved:.2g} s a run. "
+        f"{format_duration(every_s)} that finds nothing new: {listed}. A companion view saves {saved:.2g} s a run. "
         f"Cheapest: {CHOOSE[best]}",
     )
 

@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from reconcile.config.settings import ViewSettings
 from reconcile.core.digest import choose_buckets
-from reconcile.core.times import MAX_TIMESTAMP
+from reconcile.core.times import MAX_TIMESTAMP, format_duration, span
 from reconcile.errors import UsageError
-from reconcile.inspect.findings import Findings, span
+from reconcile.inspect.findings import Findings
 from reconcile.source import catalog
 from reconcile.source.catalog import CatalogObject
 from reconcile.source.companion import describe_companion
@@ -74,11 +74,11 @@ def _check_index_trap(session: Session, objects: list[CatalogObject], findings: 
         if relation is None or (relation.window_ms or 0) < SHORT_HISTORY_S * 1000:
             continue
         trapped = True
+        of_relation, of_index = (format_duration((ms or 1000) / 1000) for ms in (relation.window_ms, index.window_ms))
         findings.warn(
             "history",
-            f"index trap: {relation.name} keeps {span((relation.window_ms or 0) / 1000)} of history, but the "
-            f"query is answered by the index {index.name}, which keeps {span((index.window_ms or 1000) / 1000)}: "
-            "every run reconciles by snapshot",
+            f"index trap: {relation.name} keeps {of_relation} of history, but the query is answered by the index "
+            f"{index.name}, which keeps {of_index}: every run reconciles by snapshot",
             f"DROP INDEX {index.name};\n-- or set materialize.cluster to a cluster where this index does not exist",
         )
     return trapped
@@ -90,19 +90,20 @@ def _judge(
     windows_s = [known.window_ms / 1000 for known in objects if known.window_ms is not None]
     # Retained history is a promise; readable now may be more (lazy compaction) or less (a new view).
     kept_s = min(windows_s, default=readable_s)
-    now = f"the query can be read back to {span(readable_s)} ago"
+    now = f"the query can be read back to {span(readable_s * 1000)} ago"
     wanted_s = max(LEAST_HISTORY_S, RUNS_TO_MISS * (every_s or 0))
+    kept = format_duration(round(kept_s, 1))
     if kept_s >= max(SHORT_HISTORY_S, 2 * (every_s or 0)):
-        findings.ok("history", f"kept for {span(kept_s)}; {now}")
+        findings.ok("history", f"kept for {kept}; {now}")
         return True
     if view.companion is not None:
-        findings.ok("history", f"kept for {span(kept_s)}; the companion view makes snapshots cheap")
+        findings.ok("history", f"kept for {kept}; the companion view makes snapshots cheap")
         return False
     why = "every run reconciles by snapshot (correct, but it costs more than a delta)"
     if every_s is not None and kept_s >= every_s:
-        why = f"with runs every {span(every_s)}, one late run loses it and reconciles by snapshot"
+        why = f"with runs every {format_duration(every_s)}, one late run loses it and reconciles by snapshot"
     short = [known for known in objects if known.window_ms is None or known.window_ms / 1000 < wanted_s]
-    findings.warn("history", f"kept for only {span(kept_s)} ({now}): {why}", _retain(short, wanted_s))
+    findings.warn("history", f"kept for only {kept} ({now}): {why}", _retain(short, wanted_s))
     return False
 
 

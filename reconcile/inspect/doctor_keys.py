@@ -10,10 +10,10 @@ from reconcile.core.changes import name_of
 from reconcile.core.decide import alternation
 from reconcile.core.ownership import Range
 from reconcile.core.state import Identity, State
-from reconcile.core.times import format_time, frontier_after
+from reconcile.core.times import format_duration, format_time, frontier_after
 from reconcile.errors import ReconcileError
 from reconcile.inspect import keyspace
-from reconcile.inspect.findings import Findings, span
+from reconcile.inspect.findings import Findings
 from reconcile.inspect.keyspace import Found
 from reconcile.source.query import Mapping
 from reconcile.source.session import Session
@@ -118,7 +118,7 @@ def check_compared(target: Target, state: State, view: ViewSettings, findings: F
         findings.warn(
             "compare",
             f"the last turn ended {format_time(turn.done_ms)}, longer ago than compare_every = "
-            f"{span(view.compare_every_s or 0)}: runs are too short, or too far apart",
+            f"{format_duration(view.compare_every_s or 0)}: runs are too short, or too far apart",
             f"reconcile snapshot --deep --view {view.name}\n# compares everything now; then give runs more time",
         )
     elif turn.done_ms:

@@ -12,7 +12,7 @@ from reconcile.core.changes import name_of
 from reconcile.core.explanation import KeyVerdict, Seen, explain_key
 from reconcile.core.framing import split_expiry, unframe
 from reconcile.core.state import State
-from reconcile.core.times import format_time
+from reconcile.core.times import format_time, span
 from reconcile.target.survey import KeyFacts
 from reconcile.texts import plural
 
@@ -124,7 +124,7 @@ class Explanation(Struct):
         if verdict in (KeyVerdict.LAGS, KeyVerdict.NOT_SYNCED):
             return f"reconcile run --view {self.view}"
         if self.facts.ttl_ms is not None and not self.expires:
-            return f"it will expire in {self.facts.ttl_ms / 1000:.1f} s: something else set a TTL"
+            return f"it will expire in {span(self.facts.ttl_ms)}: something else set a TTL"
         if self.null_in_view:
             return "the view's value for it is NULL: Redis holds no such key"
         if self.state is not None and self.state.pending is not None:
@@ -150,7 +150,7 @@ def _facts(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "view at checkpoint", _fact(found["source_at_checkpoint"]) if readable else "can no longer be read"
     yield "view now", _fact(found["source_now"])
     redis = found["redis"]
-    ttl = "" if redis["ttl_ms"] is None else f", expires in {redis['ttl_ms'] / 1000:.1f} s"
+    ttl = "" if redis["ttl_ms"] is None else f", expires in {span(redis['ttl_ms'])}"
     absent = redis["type"] != "none" and redis["content"] is None
     yield "Redis", (f"a {redis['type']}" if absent else _fact(redis["content"])) + ttl
     if redis["idle_s"] is not None:

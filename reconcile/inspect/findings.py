@@ -93,15 +93,6 @@ class Findings(Struct):
             self.warn(check, f"could not be checked: {error.message}")
 
 
-def span(seconds: float) -> str:
-    """Return a duration as Materialize and people write it: 45s, 10m, 1h; larger units only if exact."""
-    whole = round(seconds)
-    for unit, size in (("h", 3600), ("m", 60)):
-        if whole >= size and whole % size == 0:
-            return f"{whole // size}{unit}"
-    return f"{whole}s" if seconds >= 10 or whole == seconds else f"{seconds:.1f}s"
-
-
 def render(findings: Findings, *, quiet: bool) -> str:
     """Return the findings as text. quiet: only those that are not ok."""
     shown = [finding for finding in findings.found if not quiet or finding.level != "ok"]

@@ -15,10 +15,9 @@ from reconcile.config.settings import Settings, ViewSettings
 from reconcile.core import schedule
 from reconcile.core.shards import Shard
 from reconcile.core.state import Pending, State
-from reconcile.core.times import MAX_TIMESTAMP, format_time
+from reconcile.core.times import MAX_TIMESTAMP, format_duration, format_time, span
 from reconcile.errors import ExitCode
 from reconcile.inspect.claims import ClaimTable
-from reconcile.inspect.findings import span
 from reconcile.inspect.standings import Whole, standings
 from reconcile.report.audit import PastAudit
 from reconcile.stop import Stop
@@ -163,7 +162,7 @@ def _problem(found: ViewStatus, standing: Standing, now_ms: int, max_age_s: floa
     if max_age_s is None:
         return None
     if found["as_of"] is None:
-        return f"never synchronised; the limit is {span(max_age_s)}"
+        return f"never synchronised; the limit is {format_duration(max_age_s)}"
     since_ms = found["lag_ms"] if found["lag_ms"] is not None else max(0, now_ms - found["updated_at_ms"])
     if since_ms <= max_age_s * 1000:
         return None
@@ -173,7 +172,7 @@ def _problem(found: ViewStatus, standing: Standing, now_ms: int, max_age_s: floa
         "snapshot": ": a snapshot is incomplete",
         "delta": ": a delta is incomplete",
     }[found["pending"]]
-    return f"the checkpoint is {ago(since_ms)} old, the limit is {span(max_age_s)}{reason}"
+    return f"the checkpoint is {span(since_ms)} old, the limit is {format_duration(max_age_s)}{reason}"
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
@@ -192,7 +191,7 @@ def _lines(status: ViewStatus) -> Iterator[str]:
     if status["as_of"] is None:
         yield f"{status['view']}: not synchronised yet"
     else:
-        lag = "constant" if status["lag_ms"] is None else f"{ago(status['lag_ms'])} behind the clock"
+        lag = "constant" if status["lag_ms"] is None else f"{span(status['lag_ms'])} behind the clock"
         keys = plural(status["keys"], "key")
         yield f"{status['view']}: {keys} as of {status['as_of']} ({status['as_of_text']}), {lag}"
         yield f"  last written {format_time(status['updated_at_ms'])}, {plural(status['buckets'], 'bucket')}"
@@ -206,8 +205,8 @@ def _lines(status: ViewStatus) -> Iterator[str]:
     if status["pending"]:
         yield f"  {Pending(status['pending'], 0)}"
     if status["lease"]:
-        owner, left_s = printable(status["lease"]["owner"]), status["lease"]["left_ms"] / 1000
-        yield f"  being written by {owner} ({left_s:.1f} s lease left)"
+        owner, left = printable(status["lease"]["owner"]), span(status["lease"]["left_ms"])
+        yield f"  being written by {owner} ({left} lease left)"
     if status["compare"] and (status["compare"]["turn_done_ms"] or status["compare"]["next"]):
         yield f"  {_compare_text(status['compare'])}"
     if status["claim"]["claimed"] or status["claim"]["problem"]:
@@ -223,7 +222,7 @@ def _shards_text(shards: list[dict[str, Any]]) -> str:
     if never:
         return f"{len(shards)} shards, of which never synchronised: {', '.join(never)}"
     times = [one["as_of"] for one in shards]
-    return f"{len(shards)} shards, {ago(max(times) - min(times))} apart"
+    return f"{len(shards)} shards, {span(max(times) - min(times))} apart"
 
 
 def _compare_text(compare: dict[str, Any]) -> str:
@@ -231,14 +230,3 @@ def _compare_text(compare: dict[str, Any]) -> str:
     whole = f"fully compared {format_time(done)}" if done else "never fully compared"
     under_way = f", slice {compare['next']}/{compare['slices']} is next" if compare["slices"] > 1 else ""
     return whole + under_way + late
-
-
-def ago(milliseconds: int) -> str:
-    """Return 3.2 s, 12 m, 5 h."""
-    seconds = milliseconds / 1000
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from reconcile.core.times import span
 from reconcile.report.audit import AuditReport, Coverage, PastAudit
 from reconcile.report.heat import Cell, cells_of, picture
-from reconcile.report.page import Room, ago, clock, day, document, escaped, footer, moment, number, span, table, tiles
+from reconcile.report.page import Room, ago, clock, day, document, escaped, footer, moment, number, table, tiles
 from reconcile.report.run_report import DriftReport, ErrorReport, RunReport, ViewReport
 
 MAX_PAGE_BYTES = 2 * 1024 * 1024

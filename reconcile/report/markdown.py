@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reconcile.core.times import format_time
+from reconcile.core.times import format_time, span
 from reconcile.report.html import verdict_of
 from reconcile.report.run_report import RunReport, ViewReport
 from reconcile.report.text import evidence
@@ -29,8 +29,8 @@ def _lines(report: RunReport) -> Iterator[str]:
     yield f"## {_MARKS[tone]} reconcile {report.mode}: {verdict}"
     yield ""
     if report.started_ms:
-        seconds = max(0, report.finished_ms - report.started_ms) / 1000
-        yield f"{format_time(report.started_ms)}, {seconds:,.1f} s, exit code {int(report.exit_code)}"
+        took = span(max(0, report.finished_ms - report.started_ms))
+        yield f"{format_time(report.started_ms)}, {took}, exit code {int(report.exit_code)}"
     else:
         yield f"exit code {int(report.exit_code)}"
     yield ""

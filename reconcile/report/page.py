@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterable
 
 from reconcile import __version__
-from reconcile.core.times import MAX_TIMESTAMP, format_time
+from reconcile.core.times import MAX_TIMESTAMP, format_time, span
 from reconcile.texts import printable
 
 STYLE = """
@@ -147,17 +147,6 @@ def clock(at_ms: int | None) -> str:
 def day(at_ms: int | None) -> str:
     """Return the date of a moment whose time of day is shown elsewhere."""
     return moment(at_ms, "date")
-
-
-def span(ms: float) -> str:
-    """Return a duration in one fitting unit: 840 ms, 3.2 s, 12 min, 5 h, 3 days."""
-    seconds = ms / 1000
-    if seconds < 1:
-        return f"{ms:.0f} ms"
-    for limit, unit, shown in ((100, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds:.1f} s" if unit == 1 and seconds < 10 else f"{seconds / unit:.0f} {shown}"
-    return f"{seconds / 86_400:,.0f} days"
 
 
 def ago(at_ms: int, now_ms: int) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from reconcile.core.times import format_time
-from reconcile.report.page import Room, ago, clock, document, escaped, footer, moment, number, span, tiles
+from reconcile.core.times import format_time, span
+from reconcile.report.page import Room, ago, clock, document, escaped, footer, moment, number, tiles
 
 RELOAD_S = 60
 MAX_PAGE_BYTES = 4 * 1024 * 1024

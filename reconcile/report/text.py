@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reconcile.core.times import format_time
+from reconcile.core.times import format_time, span
 from reconcile.report.run_report import DriftReport, RunReport, ViewReport
 from reconcile.texts import plural, printable
 
@@ -167,7 +167,7 @@ def _position(view: ViewReport) -> str:
 
 
 def _took(view: ViewReport) -> str:
-    return f"; took {view.duration_ms / 1000:,.1f} s" if view.duration_ms else ""
+    return f"; took {span(view.duration_ms)}" if view.duration_ms else ""
 
 
 def _number(value: int | None) -> str:

@@ -16,7 +16,7 @@ from reconcile.core import decide
 from reconcile.core.changes import name_of
 from reconcile.core.decide import Delta, Snapshot
 from reconcile.core.guard import consent_needed
-from reconcile.core.times import MAX_TIMESTAMP, Frontier, frontier_after
+from reconcile.core.times import MAX_TIMESTAMP, Frontier, frontier_after, span
 from reconcile.errors import (
     AccessError,
     DataError,
@@ -132,7 +132,7 @@ def _check_patience(run: ViewRun, as_of: int | None) -> None:
         return
     if not explain(run.session, run.described.mapping).frontiers.complete:
         raise UsageError(
-            f"--as-of is {ahead_s:.0f} s in the future; a read waits {patience_s:g} s at most",
+            f"--as-of is {span(ahead_s * 1000)} in the future; a read waits {patience_s:g} s at most",
             hint="check the unit (milliseconds) and the zone; to wait, raise materialize.read_timeout",
         )
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from reconcile.core.changes import null_key
 from reconcile.core.digest import Fingerprints, fingerprint, same_fingerprint
 from reconcile.core.framing import Row
-from reconcile.core.times import MAX_TIMESTAMP
+from reconcile.core.times import MAX_TIMESTAMP, span
 from reconcile.errors import Incomplete, ReconcileError, Unavailable, UsageError
 from reconcile.source import catalog, query
 from reconcile.source.errors import once_described
@@ -161,7 +161,7 @@ class Reading:
             if not self._session.silent or behind_s < BEHIND_S:
                 raise
             raise Unavailable(
-                f"{error.message}; the view is {behind_s:.0f} s behind the time to read",
+                f"{error.message}; the view is {span(behind_s * 1000)} behind the time to read",
                 hint="its cluster has no replicas, is still reading, or a source of it has stopped",
             ) from error
 
@@ -192,7 +192,7 @@ def open_reading(session: Session, mapping: Mapping, as_of: int | None, plan: st
     if explained.ahead_ms > session.read_timeout_s * 1000:
         session.close()
         raise Unavailable(
-            f"Materialize can read the view only in {explained.ahead_ms / 1000:.0f} s",
+            f"Materialize can read the view only in {span(explained.ahead_ms)}",
             hint="a view WITH (REFRESH …) cannot be read before its first refresh, nor in one transaction anything "
             "else of its schema: move one of them to another schema",
         )

@@ -22,6 +22,7 @@ from msgspec import Struct
 from redis.exceptions import RedisError
 
 from reconcile.core import state as states
+from reconcile.core.times import span
 from reconcile.errors import LeaseHeld, LeaseLost, StateError
 from reconcile.target.names import Names
 from reconcile.target.packing import Command
@@ -199,7 +200,7 @@ def held(wire: Wire, names: Names) -> LeaseHeld:
 
 def _held(names: Names, owner: bytes, left_ms: int) -> LeaseHeld:
     who = printable(owner.decode("utf-8", "replace"))
-    left = f" for another {left_ms / 1000:.1f} s unless renewed" if left_ms >= 0 else ""
+    left = f" for another {span(left_ms)} unless renewed" if left_ms >= 0 else ""
     return LeaseHeld(
         f"view {names.view} is being written by {who}{left}",
         hint="try again when that run has ended; if it was killed, its lease expires by itself",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconcile.core.times import MAX_TIMESTAMP, format_time, frontier_after, parse_as_of
+from reconcile.core.times import MAX_TIMESTAMP, format_duration, format_time, frontier_after, parse_as_of, span
 from reconcile.errors import ExitCode, UsageError
 
 NOW = 1_755_860_000_000
@@ -107,3 +107,14 @@ def test_times_are_shown_in_utc(timestamp: int, shown: str) -> None:
 def test_the_frontier_is_one_after_as_of(as_of: int, frontier: int) -> None:
     """as_of is inclusive, a frontier exclusive; the last time there is has none after it."""
     assert frontier_after(as_of) == frontier
+
+
+def test_durations_that_were_configured() -> None:
+    """The largest unit that divides them, as users write them."""
+    assert [format_duration(one) for one in (0.5, 45, 90, 600, 3600)] == ["500ms", "45s", "90s", "10m", "1h"]
+
+
+def test_durations_that_were_measured() -> None:
+    """One unit that fits, and no more digits than say something."""
+    shown = [span(one) for one in (0, 840, 1000, 9949, 45_400, 99_000, 720_000, 18_000_000, 259_200_000)]
+    assert shown == ["0 ms", "840 ms", "1.0 s", "9.9 s", "45 s", "99 s", "12 min", "5 h", "3 days"]

@@ -240,12 +240,12 @@ def test_evidence_of_an_audit() -> None:
         ),
         (
             report(failed(DOWN, duration_ms=10_040)),
-            "orders: run: Materialize is not available: refused; took 10.0 s; exit 6",
+            "orders: run: Materialize is not available: refused; took 10 s; exit 6",
         ),
         (report(view(skipped=True, reason="leased")), "orders: run: skipped: leased; exit 0"),
         (
             report(view(action="verify", drift=drift(), keys=9, as_of=AS_OF, duration_ms=50), mode="verify"),
-            f"orders: verify: in sync; 9 keys; took 0.1 s; {AT}; exit 0",
+            f"orders: verify: in sync; 9 keys; took 50 ms; {AT}; exit 0",
         ),
         (report(), "run: exit 0: no views"),
     ],
