@@ -88,7 +88,7 @@ def consent_needed(unexplained: int, names: list[str], view: str) -> SafetyStop:
     are, them = ("is", "it") if unexplained == 1 else ("are", "them")
     return SafetyStop(
         f"{plural(unexplained, 'key')} in the range of view {view} {are} unexplained: nothing shows that the view "
-        f"wrote {them}{shown}; left alone, everything else is up to date",
+        f"wrote {them}{shown}; left alone, everything else goes on",
         hint=f"to delete {them}, run: reconcile snapshot --view {view} --allow-deletes; to keep {them}, choose another "
         "prefix",
     )

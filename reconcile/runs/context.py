@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from reconcile.compare.described import Described, describe
 from reconcile.compare.sides import Sides
 from reconcile.config.settings import Settings, ViewSettings
+from reconcile.core.changes import name_of
 from reconcile.core.framing import EXPIRY_TOLERANCE_MS, split_expiry
-from reconcile.core.guard import Guard, largest
+from reconcile.core.guard import Guard, consent_needed, largest, still_withheld
 from reconcile.core.shards import Shard
 from reconcile.core.state import Identity, Peak, State
 from reconcile.errors import HistoryLost, Incomplete, LeaseHeld, ReconcileError, ResultTooLarge, SafetyStop, Unavailable
@@ -217,8 +218,24 @@ def _close_target(target: Target, connections: Connections, report: ViewReport, 
     connections.keep_nodes(target.detach(), stop)
 
 
+def undecided(run: ViewRun) -> SafetyStop | None:
+    """Return the error while deletes wait for a human, as far as this run knows; worse news than an incomplete run."""
+    state, name = run.state, run.view.name
+    if state.pending is not None and state.pending.kind == "withheld":
+        return still_withheld(name)
+    if not state.surplus:
+        return None
+    run.report.deletes_withheld = max(run.report.deletes_withheld, state.surplus)
+    return consent_needed(state.surplus, [name_of(key) for key in state.surplus_names], name)
+
+
 def reported_as(run: ViewRun, error: ReconcileError) -> ReconcileError:
-    """Return the error to report: LeaseLost for an overtaken run, to which others' writes look like a safety stop."""
+    """Return the error to report: LeaseLost for an overtaken run, to which others' writes look like a safety stop; what
+    waits for a human for a run that was cut short.
+    """
+    if isinstance(error, Incomplete) and (waiting := undecided(run)) is not None:
+        run.report.warnings.append(error.message)
+        return waiting
     if run.request.dry_run or not isinstance(error, SafetyStop | HistoryLost):
         return error
     try:

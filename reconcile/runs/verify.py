@@ -350,7 +350,8 @@ class _Audit(Struct):
         run, found = self.run, self.run.report.drift
         pending = run.state.pending
         lags = run.request.fast or (found is not None and found.lagging_buckets > 0)
-        if pending is not None and pending.kind == "withheld" and lags and run.report.exit_code == ExitCode.OK:
+        drifts = run.report.exit_code == ExitCode.DRIFT
+        if pending is not None and pending.kind == "withheld" and lags and not drifts:
             run.report.fail(guard.still_withheld(run.view.name))
 
     def remember(self) -> None:

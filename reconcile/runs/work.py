@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterator
 
 from reconcile.compare.described import proved
 from reconcile.core import decide
-from reconcile.core.changes import name_of
 from reconcile.core.decide import Delta, Snapshot
-from reconcile.core.guard import consent_needed
 from reconcile.core.times import MAX_TIMESTAMP, Frontier, frontier_after, span
 from reconcile.errors import (
     AccessError,
@@ -29,7 +27,7 @@ from reconcile.errors import (
     UsageError,
 )
 from reconcile.runs import large
-from reconcile.runs.context import ViewRun
+from reconcile.runs.context import ViewRun, undecided
 from reconcile.runs.delta import Doubt, Follower, TooLarge, Until
 from reconcile.runs.follow import follow
 from reconcile.source.companion import CompanionDefinition
@@ -105,8 +103,8 @@ def finish(run: ViewRun) -> None:
         _note_end(run, run.present)
     if run.report.as_of is not None and run.report.as_of != MAX_TIMESTAMP:
         run.report.lag_ms = max(0, time.time_ns() // 1_000_000 - run.report.as_of)
-    if run.state.surplus and run.report.exit_code == ExitCode.OK:
-        raise consent_needed(run.state.surplus, [name_of(name) for name in run.state.surplus_names], run.view.name)
+    if run.report.exit_code in (ExitCode.OK, ExitCode.INCOMPLETE) and (waiting := undecided(run)) is not None:
+        raise waiting
 
 
 # -- modes ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from reconcile.stop import Stop
 from reconcile.target import reader
 from reconcile.target.claims import Claims
 from reconcile.target.dropping import drop
-from tests.faults.rig import Ended, Rig, failed
+from tests.faults.rig import FOLLOWED_S, Ended, Rig, failed
+from tests.support.meanwhile import beside
 from tests.support.redis_state import owned, state
 
 
@@ -138,6 +140,35 @@ def test_what_waits_for_consent_never_becomes_a_handful(rig: Rig) -> None:
     assert sum(b"foreign" in key for key in owned(rig.client)) == 7
     rig.client.delete(*[f"p:foreign{n}" for n in range(5, 12)])
     assert rig.run().code == 0  # a delta alone would not notice
+
+
+def test_a_run_that_is_stopped_while_keys_wait_for_consent(rig: Rig) -> None:
+    """That a human has to decide is worse news than that the run had to stop: while it follows, and in the middle of a
+    snapshot, whatever stops it. How many keys wait is told by each."""
+    rig.source.retain_history()
+    rig.fill(1000)
+    assert rig.run().code == 0
+    plant(rig, 12)
+    refused(rig.run("snapshot", deep=True), "12 keys in the range")
+    stop = Stop()
+
+    def terminate(_: threading.Event) -> None:
+        rig.await_following()
+        stop.request("SIGTERM")
+
+    with beside(terminate):
+        ended = rig.run(follow_s=FOLLOWED_S, stop=stop)
+    refused(ended, "12 keys in the range")
+    assert ended.view.warnings == ["stopped by SIGTERM; progress is committed"]
+    assert ended.view.deletes_withheld == 12
+
+    rig.source_proxy.down_bytes_per_s = 20_000
+    stop = Stop()
+    rig.redis_proxy.on(b"SCAN").tell = lambda: stop.request("deadline")
+    ended = rig.run("snapshot", deep=True, stop=stop)
+    refused(ended, "12 keys in the range")
+    assert "stopped before the work was done (deadline)" in ended.view.warnings[-1]
+    assert ended.view.deletes_withheld == 12
 
 
 def test_what_waited_for_consent_has_gone(rig: Rig) -> None:
