@@ -63,7 +63,11 @@ def decide(state: State | None, identity: Identity, frontiers: Frontiers) -> Dec
         return Snapshot("the mapping to keys and values has changed", everything=True, trusted=False)
     pending = state.pending
     if pending is not None and pending.kind == "snapshot":
-        return Snapshot("an earlier snapshot was not finished")
+        # Nothing was begun: shards were joined, or Redis lost a part of what it had.
+        apart = pending.until <= (state.as_of or 0)
+        return Snapshot(
+            "parts of what Redis holds may be of different times" if apart else "an earlier snapshot was not finished"
+        )
     if (pending is not None and pending.kind == "withheld") or state.as_of is None:
         return Snapshot("deletes were withheld")
     if state.identity.source != identity.source:

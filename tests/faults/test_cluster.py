@@ -179,7 +179,7 @@ def everything_but_state(cluster: Cluster) -> Iterator[Callable[[], None]]:
 def compared_all(scene: ClusterScene) -> None:
     """The next run takes nothing for granted, and everything is right afterwards."""
     report = scene.ok("run")
-    assert report.reason == "an earlier snapshot was not finished"
+    assert report.reason == "parts of what Redis holds may be of different times"
     assert report.rows_read >= len(scene.check().data)
 
 

@@ -57,6 +57,8 @@ BRANCHES: list[tuple[str, State | None, Identity, Frontiers, Decision]] = [
     ("another prefix", CLEAN, OTHER_MAPPING, HISTORY, MAPPING),
     ("another prefix and source", CLEAN, Identity("x", "x"), HISTORY, MAPPING),
     ("snapshot cut short", state(pending=SNAPSHOT_PENDING), ID, HISTORY, Snapshot("an earlier snapshot was not finished")),
+    ("shards were joined, or Redis lost a part", state(pending=Pending("snapshot", 5_000)), ID, HISTORY, Snapshot("parts of what Redis holds may be of different times")),
+    ("shards were joined, of which one never ran", state(as_of=None, pending=Pending("snapshot", 0)), ID, HISTORY, Snapshot("parts of what Redis holds may be of different times")),
     ("deletes withheld", state(pending=Pending("withheld", 6_000)), ID, HISTORY, Snapshot("deletes were withheld")),
     ("view replaced", CLEAN, OTHER_SOURCE, HISTORY, REPLACED),
     ("view replaced, delta cut short", state(pending=DELTA_PENDING), OTHER_SOURCE, HISTORY, REPLACED),
