@@ -4,8 +4,9 @@ ReconcileError                 1  a bug, unless a leaf says otherwise
 ├── UsageError                 2  command line or configuration; refused credentials; missing view or column
 │   ├── ConfigError               a configuration file or environment variable, with its place
 │   ├── SchemaError               the query cannot be mapped: missing column, unsupported type
-│   ├── ResultTooLarge            the source refuses a result of this size
-│   └── AccessError               credentials or privileges refused
+│   ├── AccessError               credentials or privileges refused
+│   └── ResultTooLarge            the source refuses a result of this size
+│       └── FellBehind         6  … of changes, since they were not read fast enough
 ├── SafetyStop                 5  a human decides; nothing disputed was deleted
 │   ├── DataError                 NULL key, one key with several rows, a value Redis refuses
 │   ├── EvaluationFailed          the view has rows that cannot be computed
@@ -90,6 +91,12 @@ class SchemaError(UsageError):
 
 class ResultTooLarge(UsageError):  # noqa: N818
     """The source refuses a result of this size, however the read is split."""
+
+
+class FellBehind(ResultTooLarge):
+    """Materialize ended a subscription whose changes were not read fast enough."""
+
+    exit_code = ExitCode.UNAVAILABLE
 
 
 class AccessError(UsageError):

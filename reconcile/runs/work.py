@@ -20,6 +20,7 @@ from reconcile.errors import (
     DataError,
     EvaluationFailed,
     ExitCode,
+    FellBehind,
     HistoryLost,
     ResultTooLarge,
     SafetyStop,
@@ -186,6 +187,8 @@ def forced_by(run: ViewRun, error: Exception) -> Forced:
     suspects: frozenset[int] = frozenset()
     if isinstance(error, HistoryLost):
         why = "history lost"
+    elif isinstance(error, FellBehind) or isinstance(error.__cause__, FellBehind):
+        why = "changes came faster than they could be read"
     elif isinstance(error, TooLarge | ResultTooLarge):
         why = "more changed at one time than memory_max holds"
     elif isinstance(error, Doubt):

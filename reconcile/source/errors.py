@@ -12,6 +12,7 @@ from reconcile.errors import (
     AccessError,
     ConnectionLimit,
     EvaluationFailed,
+    FellBehind,
     HistoryLost,
     ReconcileError,
     ResultTooLarge,
@@ -148,7 +149,9 @@ def _about_reading(error: psycopg.Error, state: str, text: str) -> ReconcileErro
             "Materialize reads objects of different schemas at different times, so they cannot be compared",
             hint="create the companion view in the schema of the view",
         )
-    if "no replicas available" in text or "target replica failed" in text or "fell behind" in text:
+    if "fell behind" in text:
+        return FellBehind(f"Materialize ended the subscription: {text}", hint="the next run continues")
+    if "no replicas available" in text or "target replica failed" in text:
         return Unavailable(f"Materialize cannot run the query: {text}", hint=hint)
     if re.search(_DROPPED, text):
         return _dropped(text)

@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from reconcile.errors import ExitCode, ResultTooLarge
 from reconcile.runs.delta import Follower
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
+from reconcile.source.errors import translate
 from reconcile.source.reading import Reading
 from reconcile.stop import Stop
 from tests.faults.rig import FOLLOWED_S
@@ -78,6 +80,41 @@ def test_changes_too_large_for_one_result(scene: Scene, monkeypatch: pytest.Monk
     assert len(refused) == 1
     assert (report.action, report.puts) == ("snapshot", ROWS)
     assert report.reason == "more changed at one time than memory_max holds"
+    scene.check()
+
+
+@pytest.mark.parametrize("mode", ["run", "delta"])
+@pytest.mark.parametrize("following", [True, False])
+def test_a_subscription_that_fell_behind(
+    mode: str, following: bool, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Materialize ends it, as its changes are not read fast enough: the same invocation goes on, by a snapshot or, if
+    only a delta is allowed, in parts."""
+    really, stop, behind = Follower.step, Stop(), 0
+    text = "SUBSCRIBE fell behind: the client did not read results fast enough, so its backlog reached 130.0 MiB"
+
+    def step(self: Follower, *, idle: bool) -> bool:
+        nonlocal behind
+        if following:
+            if self.frontier <= changed:
+                return really(self, idle=idle)
+            if behind:
+                stop.request("deadline")
+                return really(self, idle=idle)
+        behind += 1
+        raise translate(psycopg.errors.lookup("53200")(text))
+
+    monkeypatch.setattr(Follower, "step", step)
+    scene.write("UPDATE t SET value = value || ' later'")
+    changed = scene.source.present()
+    report = execute(
+        scene.settings,
+        Request(mode=mode, follow_s=FOLLOWED_S if following else None),
+        stop,  # type: ignore[arg-type]
+    ).views[0]
+    assert behind == 1
+    assert report.exit_code == 0, report.error
+    assert report.reason == ("changes came faster than they could be read" if mode == "run" else "")
     scene.check()
 
 

@@ -68,6 +68,7 @@ def test_the_worst_of_many_codes_wins() -> None:
         ("ConfigError", 2, "config_error"),
         ("SchemaError", 2, "schema_error"),
         ("ResultTooLarge", 2, "result_too_large"),
+        ("FellBehind", 6, "fell_behind"),
         ("AccessError", 2, "access_error"),
         ("SafetyStop", 5, "safety_stop"),
         ("DataError", 5, "data_error"),
