@@ -30,7 +30,8 @@ def join(whole: ViewReport, parts: list[ViewReport], *, verify: bool, max_report
     whole.skipped = all(part.skipped for part in parts)
     whole.as_of_before = _least([part.as_of_before for part in parts])
     whole.as_of = _least([part.as_of for part in parts])
-    whole.lag_ms = max((part.lag_ms for part in parts if part.lag_ms is not None), default=None)
+    lags = [part.lag_ms for part in parts if part.lag_ms is not None]
+    whole.lag_ms = None if whole.as_of is None else max(lags, default=None)
     known = [part.keys for part in parts if part.keys is not None]
     whole.keys = sum(known) if known else None
     whole.buckets = max((part.buckets for part in parts if part.buckets is not None), default=None)

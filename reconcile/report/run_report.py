@@ -14,7 +14,7 @@ from typing import Any, Literal
 from msgspec import Struct, field, to_builtins
 
 from reconcile import __version__
-from reconcile.core.times import format_time
+from reconcile.core.times import MAX_TIMESTAMP, format_time
 from reconcile.errors import ExitCode, ReconcileError, worst
 from reconcile.report.audit import AuditReport, HeatMap
 from reconcile.report.progress import SILENT, Progress
@@ -87,7 +87,7 @@ class ViewReport(Struct):
     as_of_before: int | None = None
     as_of: int | None = None
     lag_ms: int | None = None
-    """Wall clock minus as_of at the end."""
+    """Wall clock minus as_of when the work on this view ended, however it did; None: unknown, constant, or verify."""
     rows_read: int = 0
     source_bytes: int = 0
     """Bytes received from Materialize, if the system counts them (Linux)."""
@@ -148,13 +148,15 @@ class ViewReport(Struct):
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Time all the work on this view; `progress` gets its beginning and end."""
+        """Time all the work on this view, and how far behind it is then; `progress` gets its beginning and end."""
         started = time.monotonic()
         self.progress.begin(self.view)
         try:
             yield
         finally:
             self.duration_ms += round((time.monotonic() - started) * 1000)
+            if self.as_of not in (None, MAX_TIMESTAMP) and self.action != "verify":
+                self.lag_ms = max(0, time.time_ns() // 1_000_000 - self.as_of)
             self.progress.end(self.view)
 
     @contextmanager

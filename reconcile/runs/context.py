@@ -193,7 +193,8 @@ def open_view(
             closing.callback(_close_target, target, connections, report, stop)
             target.throttle(settings.limits, stop)
             if not request.reset_state:
-                target.state()  # a newer format or a corrupt state stops here
+                state = target.state()  # a newer format or a corrupt state stops here
+                report.as_of = None if state is None else state.as_of
             session = connections.session(stop)
             try:
                 described = describe(session, view, target, report)

@@ -102,8 +102,6 @@ def finish(run: ViewRun) -> None:
     """Complete the report of a view whose work has ended."""
     if run.present is not None:
         _note_end(run, run.present)
-    if run.report.as_of is not None and run.report.as_of != MAX_TIMESTAMP:
-        run.report.lag_ms = max(0, time.time_ns() // 1_000_000 - run.report.as_of)
     if run.report.exit_code in (ExitCode.OK, ExitCode.INCOMPLETE) and (waiting := undecided(run)) is not None:
         raise waiting
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from reconcile.core.shards import Shard
 from tests.support.command import Command
 from tests.support.redis_cluster import Cluster
 from tests.support.redis_servers import RedisServer
@@ -194,6 +195,29 @@ def test_who_looks_sees_one_view(command: Command, filled: Source, client: redis
     assert (mended["view"], mended["puts"], mended["keys"]) == ("default", 2, 500)
     assert in_sync(filled, client)
     assert client.get("reconcile:{default}:shards") == b"4"  # a look, or a repair, cuts nothing
+
+
+@pytest.mark.parametrize("why", ["skipped", "failed"])
+def test_a_shard_that_is_stuck_is_the_views_lag(
+    why: str, command: Command, filled: Source, client: redis.Redis
+) -> None:
+    """Somebody else has its lease, or its rows cannot be stored: the view is as old as this one."""
+    each(command)
+    (status,) = command("status").report["views"]
+    stuck = status["shards"][2]["as_of"]
+    filled.put(k1="later")
+    if why == "skipped":
+        client.set("reconcile:{default}:lease:2/4", "somebody", px=600_000)
+    else:
+        key = next(name for name in (f"k{n}" for n in range(1, 500)) if Shard(2, N).owns(f"p:{name}".encode()))
+        filled.execute(f"INSERT INTO t VALUES ('{key}', 'another')")
+    report = command("run", "--metrics-file", "m.prom", expect=0 if why == "skipped" else 5).report
+    (view,) = report["views"]
+    assert any(f"shard 2/{N}" in told for told in (*view["warnings"], str(view["error"])))
+    assert view["as_of"] == stuck
+    assert view["lag_ms"] >= report["started_ms"] - stuck
+    (told,) = [line for line in (command.directory / "m.prom").read_text().splitlines() if "lag_seconds{" in line]
+    assert float(told.split()[-1]) == view["lag_ms"] / 1000
 
 
 def test_slices_of_an_audit(command: Command, filled: Source, client: redis.Redis) -> None:
