@@ -95,7 +95,7 @@ def resume(run: ViewRun, left: Exception) -> Follower | None:
         if not isinstance(left, TooLarge | ResultTooLarge):
             raise left
         _past_too_large(run)
-    return bring(run)
+    return None if run.request.dry_run else bring(run)  # a later change would be judged by a Redis without this one
 
 
 def finish(run: ViewRun) -> None:
@@ -260,6 +260,9 @@ def _delta(run: ViewRun, as_of: int, explained: Explained) -> Follower | None:
     pending = run.state.pending
     if pending is not None:
         _repeat_pending(run, pending.until, explained)
+        if run.request.dry_run:  # a later change would be judged by a Redis without this one
+            run.report.warnings.append("this is the change that was begun; what came after it is not shown")
+            return None
     if as_of == MAX_TIMESTAMP:
         return None
     run.present = now = explained.frontiers.now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ import psycopg
 import pytest
 
 from reconcile.errors import ExitCode, ResultTooLarge
+from reconcile.runs import large
 from reconcile.runs.delta import Follower
 from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.source.errors import translate
 from reconcile.source.reading import Reading
 from reconcile.stop import Stop
+from tests.faults.io_calls import Died, Io
 from tests.faults.rig import FOLLOWED_S
 from tests.faults.scene import STATE, Scene
 from tests.support.meanwhile import beside
@@ -58,6 +61,54 @@ def test_a_large_time_in_doubt_while_following(what: str, scene: Scene) -> None:
     assert report.error.hint is not None
     assert "reconcile snapshot" in report.error.hint
     assert scene.see().data == before
+
+
+def test_a_dry_run_goes_no_further_than_what_it_read_in_parts(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is in Redis: what comes later cannot be judged by that."""
+    scene.memory_max_bytes = 1500
+    before = scene.everything()
+    really = large.apply_range
+
+    def apply_range(*given: Any, **more: Any) -> None:
+        really(*given, **more)
+        scene.write("UPDATE t SET value = value || ' even later'")
+
+    monkeypatch.setattr(large, "apply_range", apply_range)
+    scene.write("UPDATE t SET value = value || ' later'", "INSERT INTO t VALUES ('new', 'x')")
+    report = scene.execute("delta", dry_run=True, follow_s=5.0)
+    assert report.exit_code == 0, report.error
+    assert (report.puts, report.commits) == (ROWS + 1, 1)
+    assert scene.everything() == before
+
+
+def begin_and_die(scene: Scene) -> None:
+    """A delta of the whole view, which dies in the middle of it."""
+    io = Io(lambda: None)
+
+    def half_done() -> None:
+        seen = scene.see()
+        if seen.state["pending"] and 0 < sum(b"later" in value for value in seen.data.values()) < ROWS:
+            raise Died
+
+    io.look = half_done
+    with io.installed(), contextlib.suppress(Died):
+        scene.execute("delta")
+    assert io.dead
+    scene.expire_lease()
+
+
+def test_a_dry_run_goes_no_further_than_a_change_that_was_begun(scene: Scene) -> None:
+    """The same for what an earlier run had begun."""
+    scene.batch_max_keys = 5
+    scene.write("UPDATE t SET value = value || ' later'")
+    begin_and_die(scene)
+    scene.write("DELETE FROM t WHERE key = 'k1'", "INSERT INTO t VALUES ('k1', 'again')")
+    before = scene.everything()
+    for mode in ("delta", "run"):
+        report = scene.execute(mode, dry_run=True)
+        assert (report.exit_code, report.action, report.commits) == (0, "delta", 1), (report.error, report.reason)
+        assert any("what came after it" in told for told in report.warnings)
+        assert scene.everything() == before
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
