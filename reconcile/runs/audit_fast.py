@@ -20,6 +20,7 @@ from reconcile.errors import Unavailable, UsageError
 from reconcile.runs.context import ViewRun
 from reconcile.runs.settled import settled_manifest
 from reconcile.source.reading import Reading
+from reconcile.texts import plural
 
 MAX_COUNTS = 3
 """Counts of a bucket's names beside other runs' commits. What then differs still is worth reading rows for."""
@@ -48,7 +49,8 @@ def compare(run: ViewRun, reading: Reading, exact: bool, subset: tuple[int, int]
     unknown = sum(known[b] == UNKNOWN for b in chosen)
     moved = 0 if now is None else sum(known[b] not in (UNKNOWN, now[b]) for b in chosen)
     if unknown or now is None:
-        number = f"{unknown:,} buckets have no" if now is not None else "no bucket has a"
+        have = "has" if unknown == 1 else "have"
+        number = f"{plural(unknown, 'bucket')} {have} no" if now is not None else "no bucket has a"
         report.warnings.append(f"{number} fingerprint to compare with: their rows were not checked")
     suspects = _count_names(run, chosen, recorded)
     if exact:

@@ -22,6 +22,7 @@ from reconcile.core.sql import identifier as identifier  # exported from here to
 from reconcile.core.times import Frontier
 
 BYTEA, TEXT = 17, 25
+FLOATS = (700, 701)
 PRINTED_AS_CAST = frozenset({20, 21, 23, BYTEA, TEXT, 1043, 1082, 2950, 3802, 16460, 16462, 16464})
 """Types that a SUBSCRIBE prints as a cast to text does (or, if bytea, as the reader expects): integers, text, varchar,
 date, uuid, jsonb. A boolean, for one, is `t` here and `true` there.
@@ -152,7 +153,9 @@ class Mapping(Struct, frozen=True):
 
         A NULL value is left out. With several columns, NULL has a text of its own.
         """
-        values = [_hashable(column) for column in self.values]
+        # JSON has numerics for floats: −0 is 0 there, and so is what 39 places cannot hold.
+        as_numeric = FLOATS if self.layout == "json" else ()
+        values = [f"{_name(one)}::numeric::text" if one.oid in as_numeric else _hashable(one) for one in self.values]
         values += [_milliseconds(self.expires_at)] if self.expires_at is not None else []
         if len(values) > 1:
             null = literal("-" + salt[:0:-1])

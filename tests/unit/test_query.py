@@ -98,6 +98,14 @@ def test_keys_and_rows(mapped: Mapping, key: str, rows: str) -> None:
             f"coalesce(q.\"key\", '-{SALT[:0:-1]}')))",
         ),
         (
+            Mapping(SQL, shaped("", "key", ""), (KEY,), (Column("f", 701),), "json"),
+            f"seahash(concat_ws('{SALT}', '', q.\"key\", q.\"f\"::numeric::text))",
+        ),
+        (
+            Mapping(SQL, shaped("", "key", ""), (KEY,), (Column("f", 701),)),
+            f"seahash(concat_ws('{SALT}', '', q.\"key\", q.\"f\"::text))",
+        ),
+        (
             Mapping(SQL, shaped("", "key", ""), (KEY,), (VALUE,), "string", Column("at", 1184)),
             f"seahash(concat_ws('{SALT}', '', q.\"key\", coalesce(q.\"value\", '-{SALT[:0:-1]}'), "
             f"coalesce((extract(epoch FROM q.\"at\") * 1000)::int8::text, '-{SALT[:0:-1]}')))",

@@ -281,7 +281,7 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Value]]] = {
     "mz_num_int": (4, _num_int),
     "mz_float_int": (4, _float_int),
     "mz_num_float": (1, _strict(lambda v: v if v == "NaN" else float(v))),
-    "mz_float_num": (1, _strict(lambda v: values.parse_decimal(repr(v)))),
+    "mz_float_num": (1, _strict(lambda v: v if v == "NaN" else jsonb.float_numeric(repr(v)))),
     "mz_uint8": (1, _uint8),
     "mz_uint8_op": (3, _uint8_op),
     "mz_text": (2, lambda v, name: None if v is None else values.cast_text(named(name), v)),

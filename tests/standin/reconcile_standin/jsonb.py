@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Text = str | None
+_NUMERIC_PLACES = 39
 _AS_THEY_ARE = ("int2", "int4", "int8", "uint2", "uint4", "uint8", "jsonb")
 
 
@@ -20,6 +21,15 @@ def decimal_text(number: Decimal) -> str:
     if number == number.to_integral_value():
         return str(int(number))
     return f"{number.normalize():f}"
+
+
+def float_numeric(text: str) -> str:
+    """The numeric of a float's text: at most 39 places (repr/src/adt/numeric.rs: munge_numeric), so tiny ones are 0."""
+    number = Decimal(text)
+    exponent = number.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -_NUMERIC_PLACES:
+        number = number.quantize(Decimal(1).scaleb(-_NUMERIC_PLACES))
+    return decimal_text(number)
 
 
 def loads(text: str) -> Any:
@@ -47,7 +57,7 @@ def of_text(text: str, type_name: str) -> str:
     if type_name in (*_AS_THEY_ARE, "bool"):
         return text
     if type_name in ("numeric", "float8", "float4") and text.lstrip("-") not in ("NaN", "Infinity"):
-        return decimal_text(Decimal(text))
+        return decimal_text(Decimal(text)) if type_name == "numeric" else float_numeric(text)
     return _quoted(text)
 
 
