@@ -43,9 +43,9 @@ _REFUSALS = (ResponseError, BusyLoadingError, AuthenticationError)
 SMALLEST_LIMIT_BYTES = 1 << 20
 """Redis allows no lower client-query-buffer-limit; it closes the connection of a client that exceeds it, unanswered."""
 
-IDLE_S = 3.0
+IDLE_S = 0.5
 """After this long a PING keeps the connection in use. A run that waits for its source may have nothing to say for
-minutes, while Redis (timeout) and proxies hang up on those who are silent."""
+minutes, while proxies hang up on those who are silent, and so does Redis (`timeout`) after as little as a second."""
 
 NAME: Command = ("CLIENT", "SETNAME", "reconcile")
 """So that CLIENT LIST shows whose connection it is."""
