@@ -14,7 +14,7 @@ from reconcile.core.state import State
 from reconcile.target.names import Names
 from reconcile.target.packing import Command
 from reconcile.target.port import Stored
-from reconcile.target.translation import of_another_type, translate
+from reconcile.target.translation import of_another_type, readable, translate
 
 
 def reading(names: Names) -> list[Command]:
@@ -33,11 +33,11 @@ def at_once(some: list[Command]) -> list[Command]:
 
 
 def parse(replies: Sequence[Any], names: Names, legacy: bytes | None) -> Stored:
-    """Return what the replies to `reading` mean. Raises StateError.
+    """Return what the replies to `reading` mean. Raises StateError, and what Redis refused.
 
     legacy: content of mz-redis-sync's timestamp key; ignored once there is a state, as reconcile then writes that key.
     """
-    fields, manifest_bytes, fingerprints, surplus = replies
+    fields, manifest_bytes, fingerprints, surplus = readable(replies)
     known = decoded(fields, names.view)
     if known is None:
         return Stored(None, legacy_frontier=legacy)

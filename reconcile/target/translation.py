@@ -75,6 +75,14 @@ def checked(replies: Sequence[Any]) -> list[Any]:
     return list(replies)
 
 
+def readable(replies: Sequence[Any]) -> list[Any]:
+    """Return the same replies; raises the first error among them, translated, unless its key holds another type: that
+    is as good as absent. Whatever was refused, or must be asked again later, says nothing about what is stored."""
+    if not all_well(replies):
+        checked([reply for reply in replies if not of_another_type(reply)])
+    return list(replies)
+
+
 def of_another_type(reply: Any) -> bool:
     """Whether a reply says that its key holds another type than the command is for."""
     return isinstance(reply, RedisError) and str(reply).startswith("WRONGTYPE")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from reconcile.errors import AccessError, DataError, ReconcileError, Unavailable
 from reconcile.target import lease
 from reconcile.target.port import Target, Write
 from reconcile.target.translation import translate
+from tests.support.meanwhile import beside, eventually
 from tests.support.redis_servers import start_redis
 from tests.target.place import Place, of_server, whole
 
@@ -143,6 +145,66 @@ def test_exec_is_refused_for_what_happened_since_multi(setting: str, value: str,
     meant = translate(refused.value)
     assert isinstance(meant, Unavailable)
     assert meant.message.startswith(told)
+
+
+EXPIRING_HASHES = {"layout": "hash", "expires_at": "until", "value_columns": ("*",)}
+
+
+def look(target: Target) -> None:
+    """Read everything that a run reads: by all ways, in which keys of another type are as good as absent."""
+    target.stored()
+    target.manifest([1])
+    target.manifest(None)
+    target.values([b"p:1"])
+    list(target.rows())
+
+
+@pytest.mark.parametrize("command", ["strlen", "get", "getrange", "hmget", "hlen", "pexpiretime"])
+def test_what_may_not_be_read_is_not_absent(command: str, single: Place) -> None:
+    """Without one right the manifest would look lost, and rows as if something else had written them."""
+    single.do("ACL", "SETUSER", "u", "on", ">hunter2", "~*", "+@all")
+    settings = replace(single.settings, username="u", password=Secret("hunter2"))
+    view = replace(single.view, **EXPIRING_HASHES)
+    try:
+        with replace(single, settings=settings, view=view).armed() as target:
+            target.use_columns(["a", "b"])
+            target.commit(whole({}, 100))
+            single.do("HSET", b"p:1", "a", "x")
+            single.do("LPUSH", b"p:2", "x")
+            look(target)
+            single.do("ACL", "SETUSER", "u", f"-{command}")
+            with pytest.raises(AccessError, match=f"'{command}'"):
+                look(target)
+    finally:
+        single.do("ACL", "DELUSER", "u")
+
+
+def test_a_server_that_is_busy_holds_what_it_held(tmp_path: Path) -> None:
+    """While somebody's script runs for too long it refuses to read. That is no key of another type."""
+    with start_redis(tmp_path, "--busy-reply-threshold", "1") as server:
+        view = replace(of_server(server).view, **EXPIRING_HASHES)
+        with replace(of_server(server), view=view).target() as target:
+            target.use_columns(["a"])
+
+            def run_a_script(_: threading.Event) -> None:
+                with contextlib.suppress(redis.RedisError):  # it is killed
+                    redis.Redis.from_url(server.url).eval("while true do end", 0)
+
+            with beside(run_a_script):
+                try:
+                    eventually(lambda: is_busy(server.client()))
+                    with pytest.raises(Unavailable, match="BUSY"):
+                        target.values([b"p:1"])
+                finally:
+                    server.client().execute_command("SCRIPT", "KILL")
+
+
+def is_busy(client: redis.Redis) -> bool:
+    try:
+        client.get("k")
+    except redis.ResponseError:
+        return True
+    return False
 
 
 @contextlib.contextmanager
