@@ -114,7 +114,7 @@ def _gathered(sides: Sides, part: Repaired, within: set[int], pages: Iterator[li
         if not fresh:
             continue
         for name, value in chain.from_iterable(sides.target.pages(fresh, unknown=True)):
-            one = _hash_of(name, value, sides.salt)
+            one = digest.held_digest(name, value, sides.salt) - digest.ONE
             candidates = found.setdefault(digest.bucket_of(name, part.buckets), Candidates())
             candidates.count += 1
             candidates.total = (candidates.total + one) & _M64
@@ -128,11 +128,6 @@ def _gathered(sides: Sides, part: Repaired, within: set[int], pages: Iterator[li
 def _lacked(page: list[bytes], names: NameTable) -> list[bytes]:
     """Return names that the source lacks, those whose value is NULL among them."""
     return [name for name in page if name not in names]
-
-
-def _hash_of(name: bytes, value: bytes | None, salt: int) -> int:
-    one = digest.unreadable_digest(name, salt) if value is None else digest.row_digest(name, value, salt)
-    return one - digest.ONE
 
 
 def _own(part: Repaired, bucket: int, candidates: Candidates, beyond: int | None, rule: Rule) -> set[int] | None:

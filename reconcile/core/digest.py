@@ -101,6 +101,11 @@ def unreadable_digest(key: bytes, salt: int) -> int:
     return ONE + xxh3_64_intdigest(key, salt ^ _M64)
 
 
+def held_digest(key: bytes, value: bytes | None, salt: int) -> int:
+    """Return the digest of a key that Redis holds. value: None if the layout cannot read it."""
+    return unreadable_digest(key, salt) if value is None else row_digest(key, value, salt)
+
+
 def normal(digest: int) -> Normal:
     """Return the normal form of an added-up digest: count · 2^64 + (sum mod 2^64)."""
     return Normal((((digest + _HALF) >> 96) << 64) | (digest & _M64))

@@ -146,8 +146,8 @@ class _KeyExamination:
                     self._add_rows(reading, rows)
                 then_known = True
         (held,) = scene.target.values([self._key])
-        if self._key not in rows.keys_held and held is not None and known is not None:
-            rows.redis += digest.row_digest(self._key, held, known.salt)
+        if self._key not in rows.keys_held and facts.kind != "none" and known is not None:
+            rows.redis += digest.held_digest(self._key, held, known.salt)
         recorded = self._recorded()
         moved = not (exact and then_known) and self._moved()
         as_recorded, gone = self._as_recorded(rows, recorded, all_of_it=moved and held != now)
@@ -252,9 +252,7 @@ class _KeyExamination:
         ) as pages:
             for page in pages:
                 self._scene.stop.check()
-                for key, value in dict(page).items():
-                    unreadable = digest.unreadable_digest(key, salt) if value is None else 0
-                    total += unreadable or digest.row_digest(key, value or b"", salt)
+                total += sum(digest.held_digest(key, value, salt) for key, value in dict(page).items())
         return total
 
     def _owned(self) -> bool:

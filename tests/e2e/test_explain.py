@@ -107,6 +107,10 @@ def test_another_type_and_odd_keys(command: Command, source: Source, redis_serve
         client.hset("p:typed", "field", "1")
     found = explained(command, "typed")
     assert (found["verdict"], found["redis"]["type"]) == ("changed outside", "hash")
+    with redis_server.client() as client:
+        client.rpush("p:stray", "1")
+    found = explained(command, "stray")
+    assert (found["verdict"], found["manifest_agrees_with_redis"]) == ("extra", False)
 
 
 def test_bytes_that_no_shell_can_pass(command: Command, source: Source) -> None:
