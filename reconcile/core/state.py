@@ -129,6 +129,11 @@ class State(Struct, frozen=True):
         """Number of keys that the manifest counts. While a snapshot is not finished these are not those at as_of."""
         return digest.count(total_of(self.digest))
 
+    @property
+    def shrunk(self) -> int:
+        """By how many keys runs that were cut short have made the view smaller since as_of."""
+        return max(0, self.keys - self.counted)
+
 
 def identity_hash(parts: Iterable[str]) -> str:
     """Return a short, stable hash of a sequence of strings."""

@@ -60,7 +60,7 @@ class Scope(Struct):
         if stored is None or len(stored) != self.buckets:
             known = digest.same_fingerprint(self.buckets, UNKNOWN)
         else:
-            known = cleared(stored, [bucket for bucket in self.changed if bucket not in done])
+            known = cleared(stored, [b for b in self.changed if b < self.buckets and b not in done])
         for bucket in part:
             known[bucket] = UNKNOWN if bucket in left else self.now[bucket]
         return known

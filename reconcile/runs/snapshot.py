@@ -181,7 +181,7 @@ class _Snapshot:
         mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.changed, run.shard))
         self._applier = Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
         parts = scope.parts(run)
-        total = Total(fine=[0] * scope.grain if scope.grain > scope.buckets else None)
+        total = Total(fine=[0] * scope.grain if scope.grain > scope.buckets else None, deleted=self._base.shrunk)
         try:
             with report.phase("repair", scope.rows):
                 for part in parts:
@@ -279,10 +279,10 @@ class _Snapshot:
     def _delete_early(self, scope: Scope, total: Total, part: Repaired, found: Surplus) -> None:
         """Delete a part's explained keys at once, unless the guard could object, so that short runs make progress."""
         guarding, before = self._run.guard(self._identity), self._base.keys
-        deletes = total.deleted + found.explained_count
+        deletes, most = total.deleted + found.explained_count, max(before, self._base.counted)
         after = digest.count(self._outside) + scope.rows  # rows without a value among them
         suspicious = guarding.objects(before, before, after) or (guarding.replaced and not guarding.allowed)
-        if not found.explained or suspicious or guarding.objects(deletes, before, self._base.counted - deletes):
+        if not found.explained or suspicious or guarding.objects(deletes, before, most - deletes):
             return
         assert self._applier is not None
         sides = self._run.sides(self._reading)
@@ -308,7 +308,7 @@ class _Snapshot:
         assert self._applier is not None
         explained, unexplained = total.explained(), total.unexplained()
         after = digest.count(self._outside + sum(total.wanted.values()))
-        guarded = self._guarded(digest.count(sum(explained.values())), self._base.keys, after)
+        guarded = self._guarded(digest.count(sum(explained.values())), total.deleted, after)
         unconsented = self._unexplained(total, digest.count(sum(unexplained.values())))
         sides = run.sides(self._reading)
         for part, found in total.parts:
@@ -326,10 +326,10 @@ class _Snapshot:
         if refusal := guarded or unconsented:
             raise refusal
 
-    def _guarded(self, deletes: int, before: int, after: int) -> SafetyStop | None:
-        """Return the error for deletes that the guard withholds, if it does."""
-        run = self._run
-        if not run.guard(self._identity).objects(deletes, before, after):
+    def _guarded(self, deletes: int, deleted: int, after: int) -> SafetyStop | None:
+        """Return the error for deletes that the guard withholds, if it does. deleted: earlier, since the checkpoint."""
+        run, before = self._run, self._base.keys
+        if not (deletes and run.guard(self._identity).objects(deletes + deleted, before, after)):
             return None
         run.report.deletes_withheld = deletes
         return guard.mass_delete(deletes, before, run.view.max_delete_fraction, run.view.name)

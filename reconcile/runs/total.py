@@ -29,7 +29,7 @@ class Total(Struct):
     parts: list[tuple[Repaired, Surplus]] = field(default_factory=list)
     taken: TakenOver = field(default_factory=TakenOver)
     deleted: int = 0
-    """Explained keys deleted before all parts were done."""
+    """Explained keys deleted since the checkpoint, before all parts were done."""
     assumed: list[bytes] = field(default_factory=list)
     """Some of the keys that only a change which was cut short explains."""
     assumed_count: int = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reconcile.core.guard import HANDFUL
 from reconcile.errors import Unavailable
 from reconcile.report.run_report import ViewReport
 from reconcile.runs import scopes
@@ -142,6 +143,25 @@ def test_another_number_of_buckets_takes_too_long(before: int, after: int, histo
     assert scene.check().state["buckets"] == str(after)
 
 
+@pytest.mark.parametrize(("before", "after"), [(16, 256), (256, 16)])
+def test_a_lost_manifest_and_another_number_of_buckets(before: int, after: int, history: History) -> None:
+    """Each part is stored in the new number, though the fingerprints that are left are of the former one."""
+    scene = history.scene
+    scene.buckets = before
+    scene.ok("run")
+    scene.buckets = after
+    scene.client.delete(STATE + "manifest")
+    scene.write("UPDATE t SET value = 'w' WHERE key LIKE '%8'")
+    runs = 0
+    with forgetful():
+        while (view := short_run(history)[0]).exit_code == 4:
+            runs += 1
+            assert runs < ROWS // (10 * PARTS_A_RUN) + 3, "no progress"
+    assert view.exit_code == 0, view.error
+    assert runs > 1, "it was not cut short: this proves nothing"
+    assert scene.check().state["buckets"] == str(after)
+
+
 def test_a_replaced_view_takes_too_long(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys that are to go wait until one run has counted them all. None can, but the new rows come, and with consent
     the old ones go."""
@@ -232,3 +252,22 @@ def test_deletes_may_be_withheld_from_it_too(history: History) -> None:
     report = scene.ok("snapshot", allow_deletes=True)
     assert report.deletes == view.deletes_withheld
     scene.check()
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_what_went_with_earlier_parts_counts(short: bool, history: History) -> None:
+    """Rows that lost their value go with their part as long as the guard allows. The rest is no handful, however few
+    are left: neither in the same run, nor in those that continue it."""
+    scene = history.scene
+    scene.ok("run")
+    most = int(ROWS * 0.3)
+    scene.memory_max_bytes = 64
+    scene.write(f"UPDATE t SET value = NULL WHERE substr(key, 2)::int <= {most + HANDFUL - 2}")
+    with forgetful():
+        for _ in range(ROWS // 10 if short else 0):
+            assert short_run(history)[0].exit_code == 4
+        view = scene.execute("run")
+    assert (view.exit_code, "would be deleted" in str(view.error)) == (5, True), view.error
+    assert len(scene.see().data) >= ROWS - most
+    scene.ok("snapshot", allow_deletes=True)
+    assert len(scene.check().data) == ROWS - most - HANDFUL + 2
