@@ -22,6 +22,9 @@ from reconcile.target.port import Outcome, Write
 from reconcile.target.primaries import Primaries
 from reconcile.target.wire import Ticket
 
+UNPACKED = 7_000
+"""Arguments of one command in a script, beside its name and key: Lua's unpack returns 7,999 values at most."""
+
 
 class Cluster(Base):
     """A view in a Redis Cluster. At most one step is under way: data, or a transaction on the state."""
@@ -125,10 +128,12 @@ class Cluster(Base):
 
 def _clearing(commands: Iterator[Command]) -> Iterator[Command]:
     """Yield the same commands, the first of each key after an UNLINK: they find it in the processor's cache. Those are
-    no deletes of the write, as a full Redis would not refuse what follows these."""
+    no deletes of the write, as a full Redis would not refuse what follows these. A command of more fields than a script
+    can unpack becomes several."""
     seen: set[Arg] = set()
     for command in commands:
         if command[1] not in seen:
             seen.add(command[1])
             yield ("UNLINK", command[1])
-        yield command
+        for at in range(2, len(command), UNPACKED):
+            yield (*command[:2], *command[at : at + UNPACKED])

@@ -181,6 +181,18 @@ def test_any_bytes_in_any_number_of_fields(width: int, place: Place) -> None:
         assert place.client(key).hgetall(key) == held
 
 
+def test_thousands_of_fields(place: Place) -> None:
+    """More than a script can pass on in one command."""
+    width = 9_000
+    row = framed([b"%d" % n for n in range(width)])
+    with replace(place, view=replace(place.view, layout="hash", value_columns=("*",))).target() as target:
+        target.use_columns([f"f{n}" for n in range(width)])
+        target.acquire(30, owner=lease.new_owner(), reset=False)
+        write(target, Write(puts={b"p:1": row, b"p:2": row}, state=State()))
+        assert target.values([b"p:1", b"p:2", b"p:3"]) == [row, row, None]
+    assert place.do("HLEN", b"p:2") == width
+
+
 def test_a_row_that_is_past_its_time_is_absent(expiring: Case) -> None:
     """Also one from before 1970; a later time brings it back."""
     value = FRAMES[expiring.layout][0]
