@@ -211,7 +211,8 @@ def lost(view: str) -> LeaseLost:
     """Return the error of a run that was overtaken."""
     return LeaseLost(
         f"another run took over view {view}; this one wrote nothing after that",
-        hint="this process was paused for longer than its lease, or Redis was replaced by another; nothing to do",
+        hint="this process was paused for longer than its lease, or Redis no longer has the view's state: it was "
+        "emptied, replaced, or evicts keys (maxmemory-policy; reconcile doctor tells)",
     )
 
 
