@@ -192,6 +192,8 @@ def check_keys(
         _judge(found, where, view, findings)
     if view.expires_at is None and found.held:
         _check_expiry(survey, names, target, where, stop, findings)
+    if view.layout == "hash" and mapping is not None and found.held:
+        _check_fields(survey, names, target, [column.name for column in mapping.values], where, stop, findings)
 
 
 def _before_first_run(found: Found, where: str, view: ViewSettings, findings: Findings) -> None:
@@ -245,7 +247,7 @@ def _check_expiry(survey: Survey, names: Names, target: Target, where: str, stop
     if target.counters().with_expiry == 0:
         findings.ok("expiry", "no key in this Redis has a TTL")
         return
-    found, asked, examples = keyspace.expiring(survey, target, stop)
+    found, asked, examples = keyspace.expiring(survey.expiring, target, stop)
     if not found:
         findings.ok("expiry", f"none of {plural(asked, 'key')} {where} has a TTL")
         return
@@ -256,6 +258,22 @@ def _check_expiry(survey: Survey, names: Names, target: Target, where: str, stop
         f"e.g. {_shown(examples)}: Redis will delete them although the view has them",
         f"{_listing(names, target.range)} | xargs -r -d '\\n' -n 1 redis-cli PERSIST\n"
         "# and find out who calls EXPIRE; if keys should expire: expires_at: names the column that says when",
+    )
+
+
+def _check_fields(
+    survey: Survey, names: Names, target: Target, fields: list[str], where: str, stop: Stop, findings: Findings
+) -> None:
+    found, asked, examples = keyspace.expiring(lambda page: survey.fields_expiring(page, fields), target, stop)
+    if not found:
+        return
+    have = "has a field" if found == 1 else "have fields"
+    findings.warn(
+        "expiry",
+        f"{found:,} of {plural(asked, 'hash', 'hashes')} {where} {have} with a TTL that something else has set, "
+        f"e.g. {_shown(examples)}: Redis will delete these fields although the view has them",
+        f"{_listing(names, target.range)} | xargs -r -d '\\n' -I '{{}}' redis-cli HPERSIST '{{}}' FIELDS {len(fields)} "
+        f"{shlex.join(fields)}\n# and find out who calls HEXPIRE",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct, field
 
@@ -23,7 +23,6 @@ from reconcile.source.reading import open_reading
 from reconcile.source.session import Session
 from reconcile.stop import Stop
 from reconcile.target.port import Stored, Target
-from reconcile.target.survey import Survey
 
 MAX_NAMED_KEYS = 20_000
 """Names held at once. A view with no more keys is compared by name as a whole."""
@@ -87,13 +86,13 @@ def examine(target: Target, session: Session | None, mapping: Mapping | None, st
     return found
 
 
-def expiring(survey: Survey, target: Target, stop: Stop) -> tuple[int, int, list[bytes]]:
-    """Return (owned keys with a TTL, owned keys examined, examples)."""
+def expiring(look: Callable[[list[bytes]], list[bytes]], target: Target, stop: Stop) -> tuple[int, int, list[bytes]]:
+    """Return (owned keys with a TTL, owned keys examined, examples). look: returns those of a page that have one."""
     asked, found = 0, 0
     examples: list[bytes] = []
     for page in target.names():
         stop.check()
-        some = survey.expiring(page)
+        some = look(page)
         asked, found = asked + len(page), found + len(some)
         examples += some[: MAX_EXAMPLES - len(examples)]
         if asked >= MAX_ASKED:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -175,13 +175,20 @@ class Survey:
 
     def expiring(self, keys: Sequence[bytes]) -> list[bytes]:
         """Return the keys that have a TTL."""
+        return [key for key, ttl_ms in self._asked(keys, lambda key: ("PTTL", key)) if checked([ttl_ms])[0] >= 0]
+
+    def fields_expiring(self, keys: Sequence[bytes], fields: Sequence[str]) -> list[bytes]:
+        """Return the hashes of which a field has a TTL; none where the server has no such TTLs, or may not tell."""
+        asked = self._asked(keys, lambda key: ("HPTTL", key, "FIELDS", len(fields), *fields))
+        return [key for key, ttls_ms in asked if isinstance(ttls_ms, list) and max(ttls_ms) >= 0]
+
+    def _asked(self, keys: Sequence[bytes], command: Callable[[bytes], Command]) -> list[tuple[bytes, Any]]:
+        """Return each key with the reply to a command about it, or the error."""
         by_node: dict[int, list[bytes]] = {}
         for key in keys:
             by_node.setdefault(self._nodes.owner_of(key), []).append(key)
-        asked = [(some, self._nodes.wire(node).send([("PTTL", key) for key in some])) for node, some in by_node.items()]
-        return [
-            key for some, ticket in asked for key, ttl_ms in zip(some, ticket.checked(), strict=True) if ttl_ms >= 0
-        ]
+        tickets = [(some, self._wire(node).send([command(key) for key in some])) for node, some in by_node.items()]
+        return [pair for some, ticket in tickets for pair in zip(some, ticket.replies(), strict=True)]
 
     def text(self, key: bytes) -> bytes | ReconcileError | None:
         """Return a key's string; None: absent; the translated error if it is no string or may not be read."""

@@ -244,6 +244,25 @@ def test_time_to_live_on_our_keys(command: Command, source: Source, client: redi
     assert checks(command)["expiry"]["level"] == "ok"
 
 
+def test_time_to_live_on_a_field(command: Command, source: Source, client: redis.Redis) -> None:
+    """HEXPIRE leaves a hash as it is until it fires; the printed command ends it."""
+    source.execute("INSERT INTO t SELECT 'k' || n, 'v' FROM generate_series(1, 100) AS n")
+    command.config["views"] = [{"name": "h", "sql": source.sql, "layout": "hash", "key_prefix": "p"}]
+    del command.config["materialize"]["sql"], command.config["redis"]["key_prefix"]
+    command("snapshot")
+    assert checks(command)["expiry"]["level"] == "ok"
+    try:
+        client.execute_command("HEXPIRE", "p:k17", 1000, "FIELDS", 1, "value")
+    except redis.ResponseError:
+        pytest.skip("this server has no TTLs of fields")
+    expiry = [one for one in command("doctor", expect=0).report["checks"] if one["check"] == "expiry"][-1]
+    assert "1 of 100 hashes under p: has a field with a TTL" in expiry["message"]
+    assert "p:k17" in expiry["message"]
+    assert expiry["fix"].splitlines()[0].endswith("redis-cli HPERSIST '{}' FIELDS 1 value")
+    client.execute_command("HPERSIST", "p:k17", "FIELDS", 1, "value")
+    assert checks(command)["expiry"]["level"] == "ok"
+
+
 @pytest.mark.parametrize("redis", [{"key_prefix": "it's *?[x]\\"}, {"dedicated": True}, {}], ids=str)
 def test_what_settles_a_time_to_live(
     redis: dict[str, Any], command: Command, source: Source, client: redis.Redis, tmp_path: Path

@@ -16,7 +16,7 @@ from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import owned, prefixed
 from tests.support.sources import Source
 
-TRIED_IN_VAIN = {"config|get", "mz_latest_timestamp"}
+TRIED_IN_VAIN = {"config|get", "hpttl", "mz_latest_timestamp"}
 """Documented as optional, and doctor's look whether mz-redis-sync has been here: refused, nobody minds."""
 KINDS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "prefix": ({"key_prefix": "p"}, []),
