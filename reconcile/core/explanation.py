@@ -65,7 +65,10 @@ class Seen(Struct, frozen=True):
 def explain_key(seen: Seen) -> tuple[KeyVerdict, str]:
     """Return the verdict and a sentence that explains it."""
     if seen.held_kind != "none" and not seen.owned:
-        return KeyVerdict.FOREIGN, "Redis has this key, but it is not one of this view's: runs leave it alone"
+        why = "Redis has this key, but it is not one of this view's: runs leave it alone"
+        if seen.now is not None:
+            why += ". The view has it too: where it is new and differs, runs stop with exit code 5 (snapshot --adopt)"
+        return KeyVerdict.FOREIGN, why
     if seen.held is None and seen.held_kind != "none":
         if seen.synced and seen.now is None and seen.then is None:
             return KeyVerdict.EXTRA, f"the view does not have it: something else wrote the {seen.held_kind} in Redis"
@@ -95,8 +98,13 @@ def _before_first_run(seen: Seen) -> tuple[KeyVerdict, str]:
     if seen.held == seen.now:
         what = "view and Redis already agree" if seen.now is not None else "neither the view nor Redis has it"
         return KeyVerdict.NOT_SYNCED, f"not synchronised yet; {what}"
-    will = "remove it" if seen.now is None else "write it"
-    return KeyVerdict.NOT_SYNCED, f"not synchronised yet; the first run will {will}"
+    if seen.now is None:
+        return (
+            KeyVerdict.NOT_SYNCED,
+            "not synchronised yet; nothing shows that this view wrote it, so the first run will leave it alone and end "
+            "with exit code 5, unless its deletion is consented to (--allow-deletes, redis.dedicated)",
+        )
+    return KeyVerdict.NOT_SYNCED, "not synchronised yet; the first run will write it"
 
 
 def _equal(value: bytes | None) -> tuple[KeyVerdict, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -85,6 +86,28 @@ def owner_of(key: bytes, claims: Mapping[str, Range]) -> str | None:
     return max(owning)[1] if owning else None
 
 
+def drop_command(tag: str, ours: str) -> str:
+    """Return the command that forgets the view with this tag, given a configuration in the namespace of tag `ours`."""
+    import shlex  # only somebody who reads the command needs it
+
+    namespace, _, view = tag.rpartition(".")
+    command = f"reconcile drop {shlex.quote(_unescaped(view))}"
+    if namespace == ours.rpartition(".")[0]:
+        return command
+    if not namespace:
+        return f"{command} --config <a configuration without redis.namespace>"
+    return f"RECONCILE_REDIS__NAMESPACE={shlex.quote(_unescaped(namespace))} {command}"
+
+
+def _unescaped(name: str) -> str:
+    """Return a part of a tag as it was configured (target/names.py)."""
+    return re.sub("%([0-9A-F]{2})", _character, name)
+
+
+def _character(escaped: re.Match[str]) -> str:
+    return chr(int(escaped[1], 16))
+
+
 def contradiction(view: str, ours: Range, claims: Mapping[str, Range]) -> SafetyStop | None:
     """Return the error for a claim that conflicts with existing ones.
 
@@ -94,12 +117,12 @@ def contradiction(view: str, ours: Range, claims: Mapping[str, Range]) -> Safety
     if own is not None and own != ours and own.ownership != "remembered":
         return SafetyStop(
             f"view {view} has claimed {own}, and is now configured for {ours}: keys are not moved",
-            hint=f"give it a new name, then: reconcile drop {view} --keys; or restore the old range",
+            hint=f"give it a new name, then: {drop_command(view, view)} --keys; or restore the old range",
         )
     for other, theirs in sorted(claims.items()):
         if other != view and overlap(ours, theirs):
             return SafetyStop(
                 f"views {view} and {other} would write the same keys: {view} claims {ours}, {other} has {theirs}",
-                hint=f"give each a prefix of its own; if {other} is no longer used: reconcile drop {other}",
+                hint=f"give each a prefix of its own; if {other} is no longer used: {drop_command(other, view)}",
             )
     return None

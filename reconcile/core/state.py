@@ -53,7 +53,7 @@ class Pending(Struct, frozen=True):
     def __str__(self) -> str:
         """For people."""
         if self.kind == "withheld":
-            return "deletes are withheld: Redis holds keys that the view lacks; reconcile snapshot --allow-deletes"
+            return "deletes are withheld until somebody decides: Redis holds keys that the view lacks"
         return f"a {self.kind} is under way, or was cut short: the next run completes it"
 
 

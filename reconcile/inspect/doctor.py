@@ -138,7 +138,8 @@ class _ViewExamination:
             state = summed(states)
             with findings.checking("timestamp key"):
                 first = view.name == self._first
-                doctor_keys.check_legacy(survey, target, state, findings, first=first)
+                keys = {one.mz_timestamp_key.encode() for one in self._settings.views if one.mz_timestamp_key}
+                doctor_keys.check_legacy(survey, target, state, findings, first=first, others=keys)
             if source is not None and self._rows is not None:
                 with findings.checking("memory"):
                     check_memory(*source, target, view, self._rows, state, findings)

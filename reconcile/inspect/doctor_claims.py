@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reconcile.core.ownership import Range, contradiction
+from reconcile.core.ownership import Range, contradiction, drop_command
 from reconcile.inspect.claims import ClaimTable
 from reconcile.inspect.findings import Findings
 from reconcile.inspect.standings import standings
@@ -34,9 +34,10 @@ def check_claims(
         tags = {one.tag for one in names.values()}
         idle = claims.orphaned(states, tags) if states is not None else []
         _check_overlaps(claims, tags, idle, findings)
+        views = {one.tag: view for view, one in names.items()}
         _check_configured(claims, names, ranges, findings)
         if states is not None:
-            _check_states(claims, states, idle, findings)
+            _check_states(claims, states, idle, views, findings)
         if len(findings.found) == before:
             findings.ok("claims", f"{len(claims.ranges):,} in this database, no two overlap")
 
@@ -49,7 +50,8 @@ def _check_overlaps(claims: ClaimTable, tags: set[str], idle: list[str], finding
             "claims",
             f"views {stays} and {goes} claim the same keys: {stays} has {claims.ranges[stays]}, {goes} has "
             f"{claims.ranges[goes]}" + (" (orphaned: it has no state)" if goes in idle else ""),
-            f"reconcile drop {goes}\n# if it is no longer used; until then runs of {stays} may end with exit code 5",
+            f"{drop_command(goes, stays)}\n"
+            f"# if it is no longer used; until then runs of {stays} may end with exit code 5",
         )
     for tag in claims.unreadable[:MAX_LISTED]:
         findings.warn(
@@ -72,21 +74,26 @@ def _check_configured(
             findings.fail("claims", f"{found.message}: its runs end with exit code 5", found.hint)
 
 
-def _check_states(claims: ClaimTable, states: set[str], idle: list[str], findings: Findings) -> None:
+def _check_states(
+    claims: ClaimTable, states: set[str], idle: list[str], views: Mapping[str, str], findings: Findings
+) -> None:
+    """views: tag → view of this configuration."""
     overlapping = {tag for pair in claims.overlapping() for tag in pair}
     for tag in [tag for tag in idle if tag not in overlapping][:MAX_LISTED]:
         findings.warn(
             "claims",
             f"the claim of {tag} on {claims.ranges[tag]} is orphaned: it has no state, and no view of this "
             "configuration has it; no other view can claim these keys",
-            f"reconcile drop {tag}",
+            drop_command(tag, next(iter(views), tag)),
         )
     unclaimed = [tag for tag in sorted(states) if tag not in claims.ranges and tag not in claims.unreadable]
     for tag in unclaimed[:MAX_LISTED]:
         findings.warn(
             "claims",
             f"view {tag} has a state but no claim (reconcile:{{claims}} was lost, or evicted)",
-            f"reconcile run --view {tag}\n# this also restores the claims of all other states",
+            f"reconcile run --view {views[tag]}\n# this also restores the claims of all other states"
+            if tag in views
+            else "# the next run with the configuration that has this view writes its claim again",
         )
 
 

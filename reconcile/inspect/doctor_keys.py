@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 
 from reconcile.config.settings import ViewSettings
 from reconcile.core import schedule
@@ -74,6 +75,12 @@ def check_state(target: Target, view: ViewSettings, findings: Findings) -> State
             "state",
             "the manifest is missing or does not match the state (evicted, overwritten): the next run compares all",
         )
+    elif state.surplus:
+        findings.warn(
+            "state",
+            f"{plural(state.surplus, 'key')} that the source lacks wait for consent: runs end with exit code 5",
+            f"reconcile snapshot --view {view.name} --allow-deletes\n# if they may go",
+        )
     elif state.pending is not None and state.pending.kind == "withheld":
         findings.warn("state", str(state.pending), f"reconcile snapshot --view {view.name} --allow-deletes")
     elif state.pending is not None:
@@ -125,13 +132,16 @@ def check_compared(target: Target, state: State, view: ViewSettings, findings: F
         findings.ok("compare", f"all of Redis was last compared {format_time(turn.done_ms)}")
 
 
-def check_legacy(survey: Survey, target: Target, state: State | None, findings: Findings, *, first: bool) -> None:
+def check_legacy(
+    survey: Survey, target: Target, state: State | None, findings: Findings, *, first: bool, others: Collection[bytes]
+) -> None:
     """Report mz-redis-sync's timestamp key, and whether mz-redis-sync still runs.
 
     first: this is the first view examined. Only for that one is the default key looked for, if none is configured.
+    others: timestamp keys of all configured views.
     """
     configured = target.range.timestamp_key
-    if not configured and not first:
+    if not configured and (not first or LEGACY_KEY in others):
         return
     name = configured or LEGACY_KEY
     found, shown = survey.text(name), name_of(name)
@@ -142,16 +152,17 @@ def check_legacy(survey: Survey, target: Target, state: State | None, findings: 
     if found is None:
         return
     frontier = int(found) if found.isdigit() else None
-    ours = state is not None and state.as_of is not None and frontier == frontier_after(state.as_of)
+    ours = configured and frontier is not None and _is_checkpoint(frontier, state, target.state())
     alive = frontier is not None and abs(frontier - target.now_ms()) < LEGACY_ALIVE_MS
     if ours:
         findings.ok("timestamp key", f"{shown} holds the checkpoint's frontier")
-    elif alive and state is None:
+    elif alive:
         findings.warn(
             "timestamp key",
             f"{shown} was written in the last minute: mz-redis-sync still seems to be running; "
             "two writers undo each other's work",
-            "stop mz-redis-sync before the first run",
+            "stop mz-redis-sync"
+            + (f"; if another reconcile writes {shown}, give each a key of its own" if state is not None else ""),
         )
     elif not configured:
         findings.warn(
@@ -161,6 +172,18 @@ def check_legacy(survey: Survey, target: Target, state: State | None, findings: 
         )
     elif state is None:
         findings.ok("timestamp key", f"{shown} was left by mz-redis-sync; the first run compares everything it wrote")
+    else:
+        findings.warn(
+            "timestamp key",
+            f"{shown} does not hold the checkpoint's frontier: something else wrote it",
+            "the next run that writes corrects it; find out who else writes it",
+        )
+
+
+def _is_checkpoint(frontier: int, before: State | None, after: State | None) -> bool:
+    """Whether this is the checkpoint's frontier. before, after: as read before and after it, as runs may commit."""
+    times = [frontier_after(one.as_of) for one in (before, after) if one is not None and one.as_of is not None]
+    return bool(times) and min(times) <= frontier <= max(times)
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------
@@ -225,13 +248,7 @@ def _judge(found: Found, where: str, view: ViewSettings, findings: Findings) -> 
             f"reconcile verify --view {view.name}\n# then, if they may go: "
             f"reconcile snapshot --deep --allow-deletes --view {view.name}",
         )
-    if found.waiting:
-        findings.warn(
-            "key space",
-            f"{plural(found.waiting, 'key')} {where} wait for consent to their deletion",
-            f"reconcile snapshot --allow-deletes --view {view.name}",
-        )
-    if not lost and not found.surplus and not found.waiting:
+    if not lost and not found.surplus:
         findings.ok("key space", counted)
 
 

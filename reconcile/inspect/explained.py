@@ -117,10 +117,12 @@ class Explanation(Struct):
             return since + repair
         if self.written.claimed_by_other:
             return f"it is in the range of keys that view {self.written.claim} has claimed"
+        if verdict is KeyVerdict.EXTRA and self.state is not None and self.state.surplus:
+            return f"keys wait for consent; if they may go: reconcile snapshot --allow-deletes --view {self.view}"
         if verdict in (KeyVerdict.CHANGED_OUTSIDE, KeyVerdict.EXTRA, KeyVerdict.MISSED):
             return repair
         if verdict is KeyVerdict.LAGS and self.seen.pending == "withheld":
-            return str(self.state.pending) if self.state is not None else None
+            return f"if the view is right: reconcile snapshot --allow-deletes --view {self.view}"
         if verdict in (KeyVerdict.LAGS, KeyVerdict.NOT_SYNCED):
             return f"reconcile run --view {self.view}"
         if self.facts.ttl_ms is not None and not self.expires:

@@ -199,11 +199,11 @@ def _lines(status: ViewStatus) -> Iterator[str]:
         yield f"  {_shards_text(status['shards'])}"
     if status["problem"]:
         yield f"  problem: {status['problem']}"
+    consent = f": reconcile snapshot --allow-deletes --view {status['view']}"
     if status["surplus"]:
-        surplus = plural(status["surplus"], "key")
-        yield f"  {surplus} that the source lacks wait for consent: reconcile snapshot --allow-deletes"
+        yield f"  {plural(status['surplus'], 'key')} that the source lacks wait for consent{consent}"
     if status["pending"]:
-        yield f"  {Pending(status['pending'], 0)}"
+        yield f"  {Pending(status['pending'], 0)}{consent if status['pending'] == 'withheld' else ''}"
     if status["lease"]:
         owner, left = printable(status["lease"]["owner"]), span(status["lease"]["left_ms"])
         yield f"  being written by {owner} ({left} lease left)"

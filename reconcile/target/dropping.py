@@ -77,7 +77,7 @@ def _range_of(claims: Claims, names: Names) -> Range:
     known = claims.read()
     if names.tag not in known:
         others = f"those that have: {', '.join(sorted(known)[:MAX_NAMED])}" if known else "nor has any other view"
-        raise UsageError(f"view {names.view} has no claim and no state in this database; {others}")
+        raise UsageError(f"view {names.tag} has no claim and no state in this database; {others}")
     return known[names.tag]
 
 

@@ -312,6 +312,69 @@ def test_claims(command: Command, source: Source, client: redis.Redis) -> None:
     assert checks(command)["claims"]["level"] == "ok"
 
 
+def test_claims_in_namespaces(command: Command, source: Source, client: redis.Redis) -> None:
+    """The printed command names the view as it was configured, and reaches it."""
+    view = {"sql": source.sql, "key_prefix": "gone"}
+    del command.config["materialize"]["sql"], command.config["redis"]["key_prefix"]
+    for namespace, name in (("blue", "gone"), ("green", "other"), ("", "bare")):
+        command.config["redis"]["namespace"] = namespace
+        command.config["views"] = [view | {"name": name, "key_prefix": f"gone {name}"}]
+        command("run")
+        command("drop", name, "--yes")
+    client.hset("reconcile:{claims}", "blue.gone", f"prefix {b'a:'.hex()} ")
+    client.hset("reconcile:{claims}", "green.other", f"prefix {b'b:'.hex()} ")
+    client.hset("reconcile:{claims}", "bare", f"prefix {b'c:'.hex()} ")
+    command.config["redis"]["namespace"] = "blue"
+    command.config["views"] = [view | {"name": "prices", "key_prefix": "p"}]
+    fixes = [one["fix"] for one in command("doctor").report["checks"] if one["check"] == "claims"]
+    assert sorted(fixes) == [
+        "RECONCILE_REDIS__NAMESPACE=green reconcile drop other",
+        "reconcile drop bare --config <a configuration without redis.namespace>",
+        "reconcile drop gone",
+    ]
+    command("drop", "gone", "--yes")
+    command("drop", "other", "--yes", RECONCILE_REDIS__NAMESPACE="green")
+    del command.config["redis"]["namespace"]
+    command("drop", "bare", "--yes")
+    assert checks(command)["claims"]["level"] == "ok"
+
+
+def test_a_claim_of_another_configuration_is_missing(command: Command, client: redis.Redis) -> None:
+    """Only its own next run restores it: no command of this configuration is proposed."""
+    command("run")
+    client.hset("reconcile:{theirs}:state", "format", "1")
+    fix = checks(command)["claims"]["fix"]
+    assert "theirs" not in fix
+    assert "the configuration that has this view" in fix
+
+
+def test_what_waits_for_consent(command: Command, source: Source, client: redis.Redis) -> None:
+    """Runs end with exit 5: told without a look at the key space, by doctor and explain, for this view alone."""
+    source.put(a="1")
+    command("run")
+    client.mset({f"p:theirs{n}": "x" for n in range(12)})
+    command("snapshot", "--deep", expect=5)
+    for arguments in ([], ["--quick"]):
+        state = checks(command, *arguments)["state"]
+        assert "12 keys that the source lacks wait for consent" in state["message"]
+        assert state["fix"].startswith("reconcile snapshot --view default --allow-deletes")
+    assert checks(command)["key space"]["level"] == "ok"
+    told = command("explain", "theirs3").report
+    assert (told["verdict"], "--allow-deletes --view default" in told["hint"]) == ("extra", True)
+    command("snapshot", "--allow-deletes")
+    assert checks(command)["state"]["level"] == "ok"
+
+
+def test_a_timestamp_key_that_another_view_has(command: Command, source: Source) -> None:
+    """It is no leftover of mz-redis-sync, whatever its name."""
+    del command.config["materialize"]["sql"], command.config["redis"]["key_prefix"]
+    named = {"name": "second", "key_prefix": "b", "mz_timestamp_key": "mz_latest_timestamp"}
+    command.config["views"] = [{"sql": source.sql} | one for one in ({"name": "first", "key_prefix": "a"}, named)]
+    command("run")
+    found = [one for one in command("doctor").report["checks"] if one["check"] == "timestamp key"]
+    assert [(one["view"], one["level"]) for one in found] == [("second", "ok")]
+
+
 def test_another_prefix_than_claimed(command: Command, source: Source) -> None:
     """What runs would refuse is told before."""
     command("snapshot")
@@ -421,6 +484,13 @@ def test_a_value_that_cannot_be_computed(command: Command, source: Source) -> No
     assert "secret" not in result.out + result.err
 
 
+def test_mz_redis_sync_beside_runs(command: Command, client: redis.Redis) -> None:
+    """That it still runs is told after the first run too, though its key is not configured."""
+    command("run")
+    client.set("mz_latest_timestamp", int(time.time() * 1000))
+    assert "still seems to be running" in checks(command)["timestamp key"]["message"]
+
+
 def test_mz_redis_sync_beside_us(command: Command, source: Source, client: redis.Redis) -> None:
     """Its timestamp key is noticed, whether it was configured or not, and whether it is still being written."""
     client.set("mz_latest_timestamp", int(time.time() * 1000))
@@ -431,6 +501,10 @@ def test_mz_redis_sync_beside_us(command: Command, source: Source, client: redis
     assert checks(command)["timestamp key"]["level"] == "ok"
     command("snapshot")
     assert "checkpoint's frontier" in checks(command)["timestamp key"]["message"]
+    client.set("mz_latest_timestamp", int(time.time() * 1000) + 7)
+    assert "still seems to be running" in checks(command)["timestamp key"]["message"]
+    client.set("mz_latest_timestamp", 1_700_000_000_000)
+    assert "something else wrote it" in checks(command)["timestamp key"]["message"]
 
 
 def test_state_that_something_else_wrote(command: Command, source: Source, client: redis.Redis) -> None:

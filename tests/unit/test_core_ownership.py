@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconcile.core.ownership import Range, contradiction, overlap
+from reconcile.core.ownership import Range, contradiction, drop_command, overlap
 
 PREFIXES = st.one_of(st.sampled_from([b"a", b"a:", b"a:b", b"b", b"r", b"reconcile:{"]), st.binary(max_size=4))
 RANGES = st.one_of(
@@ -122,3 +122,11 @@ def test_contradictions(ours: Range, claims: dict[str, Range], words: str | None
     assert words in stop.message
     assert stop.hint is not None
     assert "reconcile drop" in stop.hint
+
+
+def test_the_command_that_drops_a_view() -> None:
+    """Names as they were configured, not as they are escaped in a tag; a namespace only where it is another."""
+    assert drop_command("old", "new") == "reconcile drop old"
+    assert drop_command("a.old%2Ename", "a.new") == "reconcile drop old.name"
+    assert drop_command("a b.old%7B", "new") == "RECONCILE_REDIS__NAMESPACE='a b' reconcile drop 'old{'"
+    assert drop_command("old", "a.new") == "reconcile drop old --config <a configuration without redis.namespace>"
