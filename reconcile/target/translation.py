@@ -45,7 +45,8 @@ _NO_ERRORS = frozenset([bytes, int, list, type(None)])
 MAX_TEXT = 200
 _QUOTED = r"(?<!\w)'[^']*'?|\"[^\"]*\"?|`[^`]*`?"
 _COMMAND = r"(?i)['`]([a-z]{2,16}(?:\|[a-z]{2,16})?)['`]"
-_ARGUMENTS = r"(?is),? ?with args beginning.*"
+_ARGUMENTS = r"(?is),? ?with args beginning.*| script: .*"
+"""What follows names the arguments of a command, or the place in our script."""
 _CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 
 COMMANDS = frozenset(
