@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from reconcile.compare import surplus
 from reconcile.config import address
 from reconcile.config.settings import LimitSettings, Settings, ViewSettings
+from reconcile.core import schedule
 from reconcile.core.keys import KeyShape
 from reconcile.core.shards import Shard
 from reconcile.report.run_report import ViewReport
@@ -41,12 +42,27 @@ from tests.support.sources import Source
 MINUTE_MS = 60_000
 OWN = b"reconcile:{"
 TIME_KEY = b"the:time"
-PARTS = ["a", "x:y", "5%", "é|3", ""]
-VALUES = ["a", "b", "", "tab\tx", "é☃"]
+PARTS = ["a", "x:y", "5%", "é|3", "", "{t}", "\r\n*"]
+VALUES = ["a", "b", "", "tab\tx", "é☃", "\r\n$5\r\n", "1" * 30, "\x01\\x00"]
 ROWS = 60
 FROZEN_S = 120.0
 ROWS_OF_PART = 10
 """When a run may be cut short."""
+KEYS_OF_SLICE = 20
+"""Of the rolling compare."""
+
+
+THEIRS: dict[str, tuple[Any, ...]] = {
+    "string": ("SET", "theirs"),
+    "empty string": ("SET", ""),
+    "list": ("RPUSH", "a", "b"),
+    "set": ("SADD", "a"),
+    "sorted set": ("ZADD", 1, "a"),
+    "stream": ("XADD", "*", "value", "a"),
+    "hash": ("HSET", "value", "a", "other", "b"),
+    "hash of other fields": ("HSET", "other", "b"),
+}
+"""What others write: by command, without the key."""
 
 
 class World:
@@ -84,6 +100,7 @@ class World:
         source.execute("CREATE TABLE s (part text, key text, value text, n int, until timestamptz)")
         self._create(self.configured.view)
         patch.setattr(scopes, "PART_ROWS", ROWS_OF_PART)
+        patch.setattr(schedule, "SLICE_KEYS", KEYS_OF_SLICE)
         held_names = rng.choice([0, 20, 100_000])
         patch.setattr(surplus, "HELD_NAMES", held_names)
         self.flush()
@@ -108,9 +125,10 @@ class World:
             self.views.append(view)
         self.configured = replaced(self.configured, view=view)
 
-    def put(self, count: int) -> None:
-        """Insert or update rows."""
+    def put(self, count: int) -> bool:
+        """Insert or update rows. Whether one that was there, or that came, had expired."""
         names = self.rng.sample(self._names, count)
+        gone = self._any_expired(names)
         self._delete(names)
         rows = []
         for name in names:
@@ -122,6 +140,7 @@ class World:
             rows.append(f"({text(part)}, {text(name)}, {text(value)}, {number}, {until})")
         self.source.execute("INSERT INTO s VALUES " + ", ".join(rows))
         print(f"put {rows}")
+        return gone or self._any_expired(names)
 
     def clear(self, count: int) -> None:
         """Values become NULL."""
@@ -132,10 +151,13 @@ class World:
     def remove(self, count: int) -> bool:
         """Delete rows. Whether one of them had expired, so that Redis cannot tell whose its key was."""
         names = self.rng.sample(self._names, count)
-        gone = self.configured.expires and any(self._expired(row[-1]) for row in self._table() if row[1] in names)
+        gone = self._any_expired(names)
         self._delete(names)
         print(f"remove {names}")
         return gone
+
+    def _any_expired(self, names: list[str]) -> bool:
+        return self.configured.expires and any(self._expired(row[-1]) for row in self._table() if row[1] in names)
 
     def _names_of_few_buckets(self) -> list[str]:
         """Names whose keys, in the simplest form, share eight buckets, where rows of all fates meet."""
@@ -210,6 +232,13 @@ class World:
         """Names of what runs keep beside the data."""
         return [key for key in self.look() if key.startswith(b"reconcile:{default}:" + kind.encode())]
 
+    def write(self, key: bytes) -> None:
+        """Others write a key of some type."""
+        kind = self.rng.choice(list(THEIRS))
+        self.client.delete(key)
+        self.client.execute_command(THEIRS[kind][0], key, *THEIRS[kind][1:])
+        print(f"{kind} at {key!r}")
+
     def flush(self, *, one_node: bool = False) -> None:
         """Redis loses everything. one_node: on one node of the cluster."""
         if isinstance(self.place, Cluster) and one_node:
@@ -234,14 +263,15 @@ class World:
             name="default", sql=self._sql, key_columns=columns, key_literals=literals, key_prefix=now.prefix,
             layout=now.layout, value_columns=now.value_columns, expires_at="until" if now.expires else None,
             max_delete_fraction=now.fraction, buckets=None if now.companion else now.buckets or None,
-            companion=now.companion, mz_timestamp_key=TIME_KEY.decode() if now.timed else None,
+            companion=now.companion, compare_every_s=now.compare_every_s,
+            mz_timestamp_key=TIME_KEY.decode() if now.timed else None,
         )  # fmt: skip
         place = address.redis(self.place.url)
         return Settings(
             materialize=address.materialize(self.source.url),
             redis=replace(place, cluster=self.is_cluster, dedicated=now.ownership == "dedicated"),
             views=(view,),
-            limits=LimitSettings(batch_max_keys=now.batch, lease_s=900.0, jobs=1),
+            limits=LimitSettings(batch_max_keys=now.batch, memory_max_bytes=now.memory_max, lease_s=900.0, jobs=1),
         )
 
     @property
@@ -294,8 +324,8 @@ class World:
             name, options["follow_s"] = "run", 0.02
         with self._around(how):
             given = settings or self.settings
-            memory = 900 if how == "in slices" else 1 << 25
-            given = replace(given, limits=replace(given.limits, memory_max_bytes=memory))
+            if how == "in slices":
+                given = replace(given, limits=replace(given.limits, memory_max_bytes=3_000))
             (view,) = execute(given, Request(mode=name, shard=shard, **options), stop or Stop()).views  # type: ignore[arg-type]
         error = "" if view.error is None else f"{view.error.kind}: {view.error.message}"
         drift = "" if view.drift is None else f"drift {view.drift.total}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 from binascii import crc32
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconcile.core.guard import HANDFUL, WINDOW_MS
@@ -33,6 +33,8 @@ class Part:
     """Whether a change that began clean is unfinished: keys in its buckets count as the view's own."""
     unseen: bool = False
     """Whether no run has come to its end since a first contact, another mapping or a lost manifest."""
+    inherited: Mapping[str, str] = field(default_factory=dict)
+    """What its first run finds in place of a state: what another number of shards has left."""
 
 
 def in_shard(key: bytes, shard: Shard) -> bool:
@@ -47,17 +49,21 @@ class Oracle:
         self.removed: list[tuple[int, int]] = []
         """When, and how many, keys of others were removed."""
         self.most_shards = 1
+        self._began: tuple[Part, Mapping[str, str]] = (Part(), {})
+        """What was known of a shard as its run began, and its state."""
 
-    def divide(self, shards: Sequence[Shard]) -> None:
+    def divide(self, shards: Sequence[Shard], state_of: Callable[[Shard], Mapping[str, str]]) -> None:
         """Another number of shards takes over; what holds of one of them is then said of all."""
         if self.parts.keys() == set(shards):
             return
         old = list(self.parts.values())
+        left = joined([state_of(shard) for shard in self.parts])
         mappings = {part.mapping for part in old}
         for_all = Part(
             mapping=mappings.pop() if len(mappings) == 1 else "several",
             explains=any(part.explains for part in old),
             unseen=any(part.unseen for part in old),
+            inherited=left,
         )
         self.parts = {shard: replace(for_all) for shard in shards}
         self.most_shards = max(self.most_shards, len(shards))
@@ -70,6 +76,8 @@ class Oracle:
     def begins(self, shard: Shard, state: Mapping[str, str], held: Content, configured: Configured) -> bool:
         """Note what a run finds. Return whether it may take keys for the view's own that nothing shows to be."""
         part = self.parts[shard]
+        state, part.inherited = state if state.get("digest") else part.inherited, {}
+        self._began = replace(part), state
         same = part.mapping == configured.mapping
         known = bool(state.get("digest"))
         empty = not known and configured.ownership != "remembered" and not any(in_shard(key, shard) for key in held)
@@ -85,11 +93,13 @@ class Oracle:
         return continues
 
     def ends(
-        self, shard: Shard, before: Mapping[str, str], after: Mapping[str, str], held: Content, configured: Configured,
-        now_ms: int, *, done: bool,
+        self, shard: Shard, after: Mapping[str, str], held: Content, configured: Configured, now_ms: int, *, done: bool
     ) -> None:  # fmt: skip
         """Note what a run has left. done: it said that it has reached the present."""
-        part = self.parts[shard]
+        part, (known, before) = self.parts[shard], self._began
+        if not done and all(after.get(name) == before.get(name) for name in ("as_of", "pending", "mapping")):
+            self.parts[shard] = known  # it wrote nothing
+            return
         reached = done or (after.get("as_of") and after.get("as_of") != before.get("as_of"))
         if after.get("digest"):
             part.mapping = configured.mapping
@@ -125,6 +135,20 @@ class Oracle:
         today = sum(count for at, count in self.removed if at > now_ms - DAY_MS + 5000)
         assert today <= HANDFUL * self.most_shards, f"{today} keys of others were removed in a day"
         assert all(key.decode() in told for key in gone), f"removed and not told: {gone}"
+
+
+def joined(states: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """What is known of a state that is made of those of all shards."""
+    known = [state for state in states if state.get("digest") and "manifest" in state]
+    if len({state["mapping"] for state in known}) != 1:
+        return {}
+    found = {name: value for name, value in known[0].items() if all(name in state for state in states)}
+    if len(known) < len(states) or len({(state["as_of"], state["source"], state["pending"]) for state in known}) > 1:
+        mark = {"kind": "snapshot", "until": min(int(state["as_of"] or 0) for state in known), "clean": False}
+        anew = any('"anew": true' in state["pending"] for state in known)
+        found["pending"] = json.dumps({**mark, "anew": True} if anew else mark)
+        found["as_of"] = str(mark["until"] or "")
+    return found
 
 
 def pending_of(state: Mapping[str, str]) -> str:

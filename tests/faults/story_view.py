@@ -58,6 +58,8 @@ class Configured:
     """Columns of the value; of the layout string, the first."""
     expires: bool = False
     ownership: str = "prefix"
+    range: str = "p:"
+    """The prefix, where the view has one."""
     timed: bool = False
     """Whether there is a timestamp key. Then there are no shards."""
     buckets: int = 0
@@ -65,12 +67,14 @@ class Configured:
     shards: int = 1
     fraction: float = 0.5
     batch: int = 50_000
+    compare_every_s: float | None = 86_400.0
+    memory_max: int = 1 << 25
     view: SourceView = SourceView()
     companion: str | None = None
 
     @property
     def prefix(self) -> str:
-        return "p:" if self.ownership == "prefix" else ""
+        return self.range if self.ownership == "prefix" else ""
 
     @property
     def value_columns(self) -> tuple[str, ...]:
@@ -138,19 +142,27 @@ CHOICES: dict[str, list[Any]] = {
     "shards": [1, 1, 2, 4],
     "fraction": [0.1, 0.5, 1.0],
     "batch": [1, 3, 50_000],
+    "compare_every_s": [None, 1.0, 86_400.0],
+    "memory_max": [3_000, 8_000, 1 << 25],
 }
 """What changes between two runs, beside view and companion view. Of few buckets most change, of many few: records are
 written as a whole, or one by one."""
+LIMITS = ("fraction", "batch", "compare_every_s", "memory_max")
+"""A story begins with their defaults."""
+RANGES = ["p:", "p:", "{p}:", "{x", "g*[l]o?b\\:"]
+"""Prefixes. With a hash tag all keys of the view are on one node of a cluster, and the others have none."""
 
 
 def first(rng: random.Random, *, clustered: bool) -> Configured:
     """Return what a story begins with."""
-    drawn = {name: rng.choice(choices) for name, choices in CHOICES.items() if name not in ("fraction", "batch")}
+    drawn = {name: rng.choice(choices) for name, choices in CHOICES.items() if name not in LIMITS}
     owned = (
         ["prefix", "prefix", "dedicated"] if clustered else ["prefix", "prefix", "prefix", "remembered", "dedicated"]
     )
     timed = rng.random() < 0.4
-    return Configured(**{**drawn, "shards": 1} if timed else drawn, ownership=rng.choice(owned), timed=timed)
+    return Configured(
+        **{**drawn, "shards": 1} if timed else drawn, ownership=rng.choice(owned), range=rng.choice(RANGES), timed=timed
+    )
 
 
 def changed(configured: Configured, what: str, rng: random.Random) -> Configured:
