@@ -28,6 +28,8 @@ from reconcile.texts import plural
 LEGACY_KEY = b"mz_latest_timestamp"
 """The timestamp key in mz-redis-sync's own example."""
 LEGACY_ALIVE_MS = 60_000
+MAX_TRIED = 1000
+"""Keys of the view that are looked for before its first run."""
 
 
 def check_rights(
@@ -73,7 +75,9 @@ def check_state(target: Target, view: ViewSettings, findings: Findings) -> State
     elif not complete:
         findings.warn(
             "state",
-            "the manifest is missing or does not match the state (evicted, overwritten): the next run compares all",
+            "the manifest is missing or does not match the state (evicted, overwritten): the next run that writes "
+            "anything has to compare every row",
+            f"reconcile snapshot --deep --view {view.name}",
         )
     elif state.surplus:
         findings.warn(
@@ -207,6 +211,8 @@ def check_keys(
     state = target.state()
     if state is None or (state.as_of is None and state.pending is None):
         _before_first_run(found, where, view, findings)
+        if source is not None and target.range.ownership == "remembered":
+            _check_in_the_way(target, *source, view, findings)
     elif not found.settled:
         findings.ok(
             "key space", f"{plural(found.held, 'key')} {where}; not judged: a run is under way, or was cut short"
@@ -230,6 +236,30 @@ def _before_first_run(found: Found, where: str, view: ViewSettings, findings: Fi
         f"reconcile snapshot --dry-run --view {view.name}\n"
         f"reconcile snapshot --allow-deletes --view {view.name}\n# or choose another key_prefix",
     )
+
+
+def _check_in_the_way(
+    target: Target, session: Session, mapping: Mapping, view: ViewSettings, findings: Findings
+) -> None:
+    """Look for keys of the view that exist with other content: a view without prefix overwrites none of them, except
+    those that mz-redis-sync's timestamp key vouches for.
+    """
+    if target.stored().legacy_frontier is not None:
+        return
+    chunks = session.stream(f"{mapping.mapped()} LIMIT {MAX_TRIED}")
+    rows = {
+        key: row for chunk in chunks for key, row in mapping.form.rows(chunk) if key is not None and row is not None
+    }
+    keys = list(rows)
+    there = zip(keys, target.exist(keys), target.values(keys), strict=True)
+    taken = [key for key, exists, held in there if exists and held != rows[key]]
+    if taken:
+        findings.warn(
+            "key space",
+            f"{len(taken):,} of {plural(len(keys), 'key')} of the view that were tried exist already with other "
+            f"content, e.g. {_shown(taken)}: the first run overwrites none of them and ends with exit code 5",
+            f"set redis.key_prefix\n# or, if the view may have them: reconcile snapshot --adopt --view {view.name}",
+        )
 
 
 def _judge(found: Found, where: str, view: ViewSettings, findings: Findings) -> None:

@@ -91,7 +91,8 @@ def _check_eviction(nodes: list[Info], findings: Findings) -> None:
     if fullest > FULL_FRACTION:
         findings.warn(
             "eviction",
-            f"{fullest:.0%} of maxmemory is in use; with {policies[0]} Redis will refuse writes when it is full",
+            f"{fullest:.0%} of maxmemory is in use; with {policies[0]} Redis "
+            + ("refuses writes" if fullest >= 1 else "will refuse writes when it is full"),
             "raise maxmemory, or make room",
         )
         return

@@ -84,11 +84,15 @@ class Findings(Struct):
 
     @contextmanager
     def looking(self, check: str) -> Iterator[None]:
-        """Like `checking`, for checks that the role may not be allowed to make: a refusal is only a warning."""
+        """Like `checking`, for checks that the role may not be allowed to make: a refusal is only a warning. What stops
+        runs is none.
+        """
         try:
             yield
         except (Incomplete, Unavailable):
             raise
+        except SafetyStop as error:
+            self.fail(check, error.message, error.hint)
         except ReconcileError as error:
             self.warn(check, f"could not be checked: {error.message}")
 

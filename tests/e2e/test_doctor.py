@@ -220,6 +220,21 @@ def test_lost_and_surplus_keys_are_told_apart(command: Command, source: Source, 
     assert checks(command)["key space"]["level"] == "ok"
 
 
+def test_keys_in_the_way_of_a_view_without_prefix(command: Command, source: Source, client: redis.Redis) -> None:
+    """What the first run would not overwrite is told before it, and what settles it; equal keys are in nobody's way."""
+    command.config["redis"].pop("key_prefix")
+    source.put(a="1", b="2")
+    client.mset({"a": "1", "theirs": "x"})
+    assert checks(command)["key space"]["level"] == "ok"
+    client.set("b", "somebody's")
+    found = checks(command)["key space"]
+    assert "1 of 2 keys of the view that were tried exist already with other content, e.g. b" in found["message"]
+    assert "--adopt" in found["fix"]
+    command("run", expect=5)
+    command("snapshot", "--adopt")
+    assert checks(command)["key space"]["level"] == "ok"
+
+
 def test_remembered_keys_that_are_lost(command: Command, source: Source, client: redis.Redis) -> None:
     """Without a prefix the names are remembered; that is no reason to believe that they are there."""
     command.config["redis"].pop("key_prefix")
@@ -308,6 +323,19 @@ def test_claims(command: Command, source: Source, client: redis.Redis) -> None:
     assert overlap["fix"].splitlines()[0] == "reconcile drop gone"
     client.delete("reconcile:{claims}")
     assert "no claim" in checks(command)["claims"]["message"]
+    command("run")
+    assert checks(command)["claims"]["level"] == "ok"
+
+
+def test_claims_that_something_else_overwrote(command: Command, client: redis.Redis) -> None:
+    """Every run stops at it, so it is no warning; following the advice helps."""
+    command("run")
+    client.delete("reconcile:{claims}")
+    client.set("reconcile:{claims}", "x")
+    claims = checks(command, expect=2)["claims"]
+    assert "is not a hash" in claims["message"]
+    assert claims["fix"].startswith("DEL reconcile:{claims};")
+    client.delete("reconcile:{claims}")
     command("run")
     assert checks(command)["claims"]["level"] == "ok"
 
