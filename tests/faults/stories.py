@@ -34,7 +34,7 @@ from reconcile.target.base import Base
 from tests.faults.history import text
 from tests.faults.io_calls import Died, How, Io, forgetful, one_time_a_read, out_of_time, vanishing
 from tests.faults.story_view import COLUMNS, FORMS, KINDS, TYPES, Content, SourceView, first
-from tests.support.redis_cluster import Cluster
+from tests.support.redis_cluster import Cluster, slot_of
 from tests.support.redis_servers import RedisServer
 from tests.support.redis_state import entries
 from tests.support.sources import Source
@@ -93,6 +93,8 @@ class World:
         """Keys of others outside the view's range."""
         self._companions: dict[Any, str] = {}
         self._past: list[list[tuple[Any, ...]]] = []
+        self._moved: dict[bytes, redis.Redis] = {}
+        """Keys whose slots were moved, with the nodes they had been on."""
         self._overtaken = False
         """Whether a run goes on that another has overtaken: it may be told that the view is being written."""
         really = Base.now_ms
@@ -251,6 +253,26 @@ class World:
             self.client.set(key, value)
         there = self.look()
         self.foreign = {key: value for key, value in self.foreign.items() if key in there}
+
+    def move_slot(self) -> None:
+        """A slot goes to another node of the cluster. Keys that expire would do so later if they went one by one."""
+        keys = sorted(self.look())
+        if not isinstance(self.place, Cluster) or not keys or (self.configured.expires and not self.place.migrates()):
+            return
+        key = self.rng.choice(keys)
+        home = self.place.owner(key)
+        self._moved.setdefault(key, home)
+        target = self.rng.choice([node for node in self.place.primaries() if node is not home])
+        together = self.place.migrates() and (self.configured.expires or self.rng.random() < 0.3)
+        (self.place.migrate_slot if together else self.place.move_slot)(slot_of(key), home, target)
+        print(f"moved the slot of {key!r}, all at one moment: {together}")
+
+    def bring_slots_back(self) -> None:
+        """For those who come after."""
+        for key, home in reversed(self._moved.items()):
+            assert isinstance(self.place, Cluster)
+            if (now := self.place.owner(key)) is not home:
+                self.place.move_slot(slot_of(key), now, home)
 
     # -- runs ----------------------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Story:
             self.edit: 4, self.lose_state: 4, self.flush: 1, self.configure: 16, self.replace_view: 8,
             self.change_companion: 3, self.claim_other: 1, self.claim_all: 1, self.dies: 8, self.is_short: 7,
             self.falters: 4, self.gets_there: 3, self.sleeps: 4, self.consents: 5, self.audits: 6, self.drop: 2,
-            self.runs: 20,
+            self.runs: 20, self.world.move_slot: 2,
         }  # fmt: skip
         (step,) = self.rng.choices(list(steps), list(steps.values()))
         step()
@@ -420,10 +420,13 @@ def tell(source: Source, place: RedisServer | Cluster, number: int, request: pyt
     with pytest.MonkeyPatch.context() as patch:
         chosen = rng(*what) if request.config.getoption("--soak") else random.Random(repr(what))
         story = Story(World(source, place, chosen, patch))
-        story.world.put(story.rng.choice([1, 3, 30, 60]))
-        for _ in range(STEPS):
-            story.step()
-        story.end()
+        try:
+            story.world.put(story.rng.choice([1, 3, 30, 60]))
+            for _ in range(STEPS):
+                story.step()
+            story.end()
+        finally:
+            story.world.bring_slots_back()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
