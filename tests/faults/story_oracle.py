@@ -126,11 +126,11 @@ class Oracle:
         if gone > HANDFUL:
             assert len(part.names) - now <= most, f"of {len(part.names)} keys only {now} are left, without consent"
 
-    def check_foreign(self, gone: Sequence[bytes], told: str, continues: bool, now_ms: int) -> None:
+    def check_foreign(self, shard: Shard, gone: Sequence[bytes], told: str, continues: bool, now_ms: int) -> None:
         """Keys of others are removed only as a handful a day, and by name; or where a change was cut short."""
         if not gone or continues:
             return
-        assert not any(part.unseen for part in self.parts.values()), f"removed before all was seen: {gone}"
+        assert not self.parts[shard].unseen, f"removed before all was seen: {gone}"
         self.removed.append((now_ms, len(gone)))
         today = sum(count for at, count in self.removed if at > now_ms - DAY_MS + 5000)
         assert today <= HANDFUL * self.most_shards, f"{today} keys of others were removed in a day"

@@ -321,7 +321,7 @@ class Story:
                 assert not gone, f"without a prefix keys of others were removed: {gone}"
             elif world.configured.ownership == "prefix":
                 told = "" if report is None else " ".join(report.warnings)
-                oracle.check_foreign(gone, told, continues, world.now_ms())
+                oracle.check_foreign(shard, gone, told, continues, world.now_ms())
             oracle.check_own(shard, after, world.configured, world.now_ms())
             self._check_stop(mode, shard, report, before)
         self._ended(shard, report)
