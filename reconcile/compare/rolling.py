@@ -21,10 +21,10 @@ from reconcile.target.port import Target
 class Slice:
     """One slice under way; `step` reads a page."""
 
-    __slots__ = ("_pages", "buckets", "held", "i", "n", "salt", "target")
+    __slots__ = ("_pages", "buckets", "first", "held", "i", "n", "salt", "target")
 
-    def __init__(self, target: Target, i: int, n: int, buckets: int, salt: int) -> None:
-        self.target, self.i, self.n, self.buckets, self.salt = target, i, n, buckets, salt
+    def __init__(self, target: Target, i: int, n: int, first: int, buckets: int, salt: int) -> None:
+        self.target, self.i, self.n, self.first, self.buckets, self.salt = target, i, n, first, buckets, salt
         self.held = [0] * buckets
         mask = n - 1
         self._pages = target.rows(None if n == 1 else lambda key: crc32(key) & mask == i)
@@ -42,12 +42,12 @@ class Slice:
         self._pages.close()
 
     def differing(self, manifest: Manifest, surplus: dict[int, int], touched: Collection[int]) -> list[int] | None:
-        """Return buckets that differ from the manifest, keys that wait for consent aside; None: the stored manifest
-        does not match the state.
+        """Return buckets that differ from the manifest, keys that wait for consent aside, ascending; None: the stored
+        manifest does not match the state.
 
         manifest: as last committed. touched: buckets that commits have changed since the slice began.
         """
-        chosen = [b for b in range(self.i, self.buckets, self.n) if b not in touched]
+        chosen = [b for b in range(self.i, self.buckets, self.n) if b >= self.first and b not in touched]
         if not records.load(self.target, manifest, chosen):
             return None
         held = self.held
@@ -59,5 +59,5 @@ class Slice:
 
 
 def open_slice(target: Target, state: State, i: int, n: int) -> Slice:
-    """Begin to read slice i of n (a power of two, at most the number of buckets)."""
-    return Slice(target, i, n, state.buckets, state.salt)
+    """Begin to read slice i of n (a power of two, at most the number of buckets), which is the turn's next."""
+    return Slice(target, i, n, state.turn.first, state.buckets, state.salt)

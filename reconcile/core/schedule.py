@@ -6,6 +6,8 @@ twentieth of the run time: a run may go into debt by one slice, which is paid ba
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from reconcile.core.state import Turn
@@ -65,7 +67,7 @@ def begun(turn: Turn, now_ms: int, keys: int, buckets: int) -> Turn:
     n = slices_for(keys, buckets)
     if turn.began_ms and turn.n == n:
         return turn
-    return replace(turn, i=0, n=n, began_ms=now_ms)
+    return replace(turn, i=0, n=n, first=0, began_ms=now_ms)
 
 
 def advanced(turn: Turn, now_ms: int, cost_ms: int) -> Turn:
@@ -81,8 +83,14 @@ def charged(turn: Turn, cost_ms: int) -> Turn:
 def passed(turn: Turn, now_ms: int) -> Turn:
     """Return the turn, moved past slice i."""
     if turn.i + 1 < turn.n:
-        return replace(turn, i=turn.i + 1)
+        return replace(turn, i=turn.i + 1, first=0)
     return turned(turn, now_ms)
+
+
+def partly_passed(turn: Turn, ahead: Sequence[int], buckets: int) -> Turn:
+    """Return the turn after a snapshot has looked at some of the buckets of slice i that differ. ahead: the others,
+    ascending. Rows that have expired differ from the manifest however often they are looked at."""
+    return replace(turn, first=ahead[0] if ahead else buckets)
 
 
 def unfinished(turn: Turn, cost_ms: int, *, too_long: bool) -> Turn:
@@ -95,7 +103,7 @@ def unfinished(turn: Turn, cost_ms: int, *, too_long: bool) -> Turn:
 
 def turned(turn: Turn, now_ms: int) -> Turn:
     """Return the turn after all of Redis was compared in one go."""
-    return replace(turn, i=0, n=1, began_ms=0, done_ms=now_ms)
+    return replace(turn, i=0, n=1, first=0, began_ms=0, done_ms=now_ms)
 
 
 def ran(turn: Turn, run_ms: int) -> Turn:

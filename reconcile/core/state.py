@@ -74,6 +74,8 @@ class Turn(Struct, frozen=True):
 
     i: int = 0
     n: int = 1
+    first: int = 0
+    """Buckets of slice i before this one have been looked at, by a snapshot that was cut short."""
     began_ms: int = 0
     done_ms: int = 0
     slice_cost_ms: int = 0

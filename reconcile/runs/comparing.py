@@ -34,8 +34,6 @@ class Comparing:
         self._noted_ms = 0
         """Run time already in the ledger."""
         self._hinted = False
-        self._found = False
-        """The slice that was compared last differs, and has not been repaired."""
 
     def after_work(self) -> None:
         """Compare as many slices as are due and affordable. Raises Doubt if Redis differs from the manifest."""
@@ -63,12 +61,6 @@ class Comparing:
         until = time.monotonic() + PAGES_MS / 1000
         while self._step() and time.monotonic() < until:
             pass
-
-    def settled(self) -> None:
-        """Note that a snapshot has repaired what was found: that slice is finished."""
-        if self._found:
-            self._found = False
-            self._set(schedule.passed(self._run.state.turn, self._run.now_ms()))
 
     def give_up(self, *, too_long: bool = False) -> None:
         """Drop an unfinished slice, as a snapshot is about to change buckets, or (too_long) the run has to end."""
@@ -165,13 +157,9 @@ class Comparing:
         # If the run dies before the repair, the slice counts as not compared and comes again.
         self._set(schedule.charged(run.state.turn, cost_ms))
         self.pay()
-        self._found = True
-        raise self._doubt(found)
-
-    def _doubt(self, found: list[int]) -> Doubt:
-        reason = _differ(found)
-        hint = f"run: reconcile snapshot --view {self._run.view.name} --deep"
-        return Doubt(reason, found, SafetyStop(f"{reason}; a delta alone cannot resolve this", hint=hint))
+        run.found, reason = found, _differ(found)
+        hint = f"run: reconcile snapshot --view {run.view.name} --deep"
+        raise Doubt(reason, found, SafetyStop(f"{reason}; a delta alone cannot resolve this", hint=hint))
 
     def _judge(self, slice_: Slice) -> list[int]:
         run = self._run

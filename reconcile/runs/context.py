@@ -68,6 +68,8 @@ class ViewRun(Struct):
     """Redis' time when it was read, and the monotonic time then."""
     touched: set[int] = field(default_factory=set)
     """Buckets changed by this run's deltas since the current slice of the rolling compare began."""
+    found: list[int] = field(default_factory=list)
+    """Buckets, ascending, in which that slice differs from the manifest, until a snapshot has looked at all of them."""
 
     def describe_again(self) -> None:
         """Describe the query anew, as the view may be another than when the run began.

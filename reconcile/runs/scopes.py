@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from reconcile.compare import records
 from reconcile.compare.sides import Rows, add_both
+from reconcile.compare.surplus import Rule
 from reconcile.core import decide, digest, pending
 from reconcile.core.digest import MAX_BUCKETS, UNKNOWN, Fingerprints
 from reconcile.core.drift import groups_of
@@ -169,6 +170,15 @@ def of_stored_buckets(run: ViewRun, companion: CompanionDefinition | None) -> Co
 def may_expire(run: ViewRun, why: decide.Snapshot) -> bool:
     """Whether keys that are equal may have an expiry, from another mapping or whoever wrote them before."""
     return not why.trusted or pending.began_anew(run.state)
+
+
+def judged_by(run: ViewRun, why: decide.Snapshot, manifest: Manifest | None) -> Rule:
+    """Return how surplus is judged."""
+    if run.request.allow_deletes or run.settings.redis.dedicated:
+        return Rule.CONSENT
+    if run.target.range.ownership == "remembered":
+        return Rule.OWN
+    return Rule.MANIFEST if why.trusted and manifest is not None else Rule.NOTHING
 
 
 def left_behind(stored: Stored) -> Container[int]:

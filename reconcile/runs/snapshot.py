@@ -82,7 +82,7 @@ class _Snapshot:
         suspects: frozenset[int],
     ) -> None:
         self._run = run
-        self._suspects = suspects
+        self._suspects = suspects.union(run.found)
         self._reading = reading
         self._why = why
         self._identity = identity
@@ -159,14 +159,6 @@ class _Snapshot:
         self._commit(Write(manifest=manifest, fingerprints=fingerprint_records(now, None)), buckets, total, {}, now)
         return True
 
-    def _judged_by(self) -> Rule:
-        run = self._run
-        if run.request.allow_deletes or run.settings.redis.dedicated:
-            return Rule.CONSENT
-        if run.target.range.ownership == "remembered":
-            return Rule.OWN
-        return Rule.MANIFEST if self._why.trusted and self._manifest is not None else Rule.NOTHING
-
     # -- repair --------------------------------------------------------------------------------------------------
 
     def repair(self) -> None:
@@ -176,7 +168,8 @@ class _Snapshot:
         report.buckets, report.buckets_read, report.deep = scope.grain, len(scope.dirty), scope.everything
         self._asked = surplus_in(self._asked, self._base.buckets, scope.buckets)
         self._load_manifest(scope)
-        self._event, self._rule = self._begins(), self._judged_by()  # a part that is saved is no manifest to judge by
+        self._event = self._begins()
+        self._rule = scopes.judged_by(run, self._why, self._manifest)  # a part that is saved is no manifest to judge by
         marked = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
         mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.changed, run.shard))
         self._applier = Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
@@ -271,6 +264,9 @@ class _Snapshot:
         names = total.some_unexplained() or self._base.surplus_names
         content = self._content(scope.buckets, self._manifest.total, waiting, names if waiting else ())
         new = checkpoint.partly(self._base, self._event, self._reading.as_of, content, self._now_ms)
+        if run.found:
+            ahead = [bucket for bucket in run.found if bucket not in total.wanted]
+            new = replace(new, turn=schedule.partly_passed(new.turn, ahead, scope.buckets))
         check_still(self._reading.of_one_view)
         prints, left_over = digest.encode_fingerprints(known), surplus_records(waiting, run.stored.surplus)
         self._applier.finish(Write(manifest=written, fingerprints=Records(whole=prints), surplus=left_over, state=new))
@@ -388,6 +384,8 @@ class _Snapshot:
         new = make(self._base, as_of, content, self._now_ms)
         if report.deep:
             new = replace(new, turn=schedule.turned(new.turn, self._now_ms))
+        elif run.found:
+            new = replace(new, turn=schedule.passed(new.turn, self._now_ms))
         write = replace(write, state=new)
         with report.phase("commit"):
             if self._applier is not None:
@@ -397,4 +395,4 @@ class _Snapshot:
         report.as_of, report.keys = new.as_of, new.keys
         report.commits += 1
         run.stored.state, run.stored.fingerprints, run.stored.surplus = new, now, left
-        run.stored.has_manifest = True
+        run.stored.has_manifest, run.found = True, []

@@ -181,7 +181,6 @@ class Task:
         assert self._comparing is not None
         self._comparing.give_up()
         follower = work.bring(run) if left is None else work.resume(run, left)
-        self._comparing.settled()
         if follower is not None and not follower.ended:
             self._stop.share(None)
             run.release_session()
@@ -200,7 +199,6 @@ class Task:
                 comparing.after_work()
         except Doubt as doubt:
             work.repair(run, doubt)
-            comparing.settled()
             comparing.pay()
         if self.cut_short:
             return

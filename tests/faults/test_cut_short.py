@@ -17,10 +17,13 @@ from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.runs.snapshot import _Snapshot
 from reconcile.stop import Stop
+from reconcile.target.base import Base
 from tests.faults.history import History, new_history
 from tests.faults.io_calls import forgetful, out_of_time, small_pages
+from tests.faults.rig import Rig
 from tests.faults.scene import STATE
 from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import owned
 from tests.support.sources import SourceServer
 
 ROWS = 120
@@ -188,6 +191,42 @@ def test_a_replaced_view_takes_too_long(history: History, monkeypatch: pytest.Mo
     assert view.exit_code == 0, view.error
     monkeypatch.undo()
     scene.check()
+
+
+@pytest.mark.parametrize("lost", [0, 40])
+def test_a_compare_of_expired_rows_takes_too_long(lost: int, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They differ from the manifest however often they are looked at, and no run can look at all of them. What others
+    have deleted among them comes back."""
+    monkeypatch.setattr(scopes, "PART_ROWS", 10)
+    source = rig.source
+    source.execute("CREATE TABLE s (key text, value text, until timestamptz)")
+    for name, until in (("e", "now() + interval '1 hour'"), ("k", "NULL::timestamptz")):
+        source.execute(f"INSERT INTO s SELECT '{name}' || n, 'v', {until} FROM generate_series(1, {ROWS}) AS n")
+    rig.view = {"sql": f"SELECT key, value, until FROM {source.schema}.s", "expires_at": "until", "buckets": 256}
+    assert rig.run().code == 0
+    an_hour_later = rig.client.time()[0] * 1000 + 2 * 3_600_000
+    monkeypatch.setattr(Base, "now_ms", lambda _: an_hour_later)
+    rig.client.delete(*[f"p:e{n}" for n in range(1, ROWS + 1)], *[f"p:k{n}" for n in range(1, lost + 1)])
+    turn = json.loads(rig.client.hget(STATE + "state", "turn") or "")
+    assert turn["done_ms"], turn
+    rig.client.hset(STATE + "state", "turn", json.dumps(turn | {"done_ms": 1, "ran_ms": 3_600_000}))
+    runs, drift = 0, 0
+    with small_pages():
+        while True:
+            stop = Stop(600.0)
+            with out_of_time(stop, PARTS_A_RUN):
+                ended = rig.run(stop=stop)
+            drift += ended.view.puts
+            if ended.code == 0:
+                break
+            assert ended.code == 4, ended.told
+            runs += 1
+            assert runs < 20, "no progress"
+    assert runs > 3, "it was not cut short: this proves nothing"
+    assert drift == lost
+    assert json.loads(rig.client.hget(STATE + "state", "turn") or "")["done_ms"] >= an_hour_later
+    assert len(owned(rig.client)) == ROWS
+    assert rig.run("verify").code == 0
 
 
 def cut_short(history: History) -> None:
