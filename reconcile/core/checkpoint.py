@@ -39,26 +39,30 @@ def reached(base: State, as_of: int, content: Content, now_ms: int) -> State:
     return _with(base, content, now_ms, as_of=as_of, event="complete", until=as_of)
 
 
-def withheld(base: State, until: int, content: Content, now_ms: int) -> State:
-    """Return the state for content at `until` plus keys whose deletes are withheld; the checkpoint stays."""
-    return _unfinished(base, _with(base, content, now_ms, as_of=base.as_of, event="withhold", until=until))
+def partly(base: State, event: pending.Event, until: int, content: Content, now_ms: int, deleted: int) -> State:
+    """Return the state for a snapshot of which some buckets are done, and the next run does the others, or all but for
+    withheld deletes. The checkpoint stays, with its source and number of keys. By these the guard judges until another
+    is reached: that the source was replaced is true of every run until then. The mapping is that of the manifest.
 
-
-def partly(base: State, event: pending.Event, until: int, content: Content, now_ms: int) -> State:
-    """Return the state for a snapshot of which some buckets are done; the next run does the others."""
-    return _unfinished(base, _with(base, content, now_ms, as_of=base.as_of, event=event, until=until))
-
-
-def _unfinished(base: State, new: State) -> State:
-    """Return the new state with source and number of keys of the checkpoint. By these the guard judges until another is
-    reached: that the source was replaced is true of every run until then. The mapping is that of the manifest."""
+    deleted: keys that have gone since the checkpoint.
+    """
+    new = _with(base, content, now_ms, as_of=base.as_of, event=event, until=until, deleted=deleted)
     if base.as_of is None or base.identity is None or new.identity is None:
         return new
     identity = Identity(base.identity.source, new.identity.mapping)
     return replace(new, identity=identity, earlier=base.earlier, keys=base.keys)
 
 
-def _with(base: State, content: Content, now_ms: int, *, as_of: int | None, event: pending.Event, until: int) -> State:
+def _with(
+    base: State,
+    content: Content,
+    now_ms: int,
+    *,
+    as_of: int | None,
+    event: pending.Event,
+    until: int,
+    deleted: int | None = None,
+) -> State:
     keys = digest.count(content.total)
     return replace(
         base,
@@ -70,7 +74,7 @@ def _with(base: State, content: Content, now_ms: int, *, as_of: int | None, even
         digest=total_text(content.total),
         surplus=digest.count(sum(content.surplus.values())),
         surplus_names=content.surplus_names,
-        pending=pending.after(base, event, until),
+        pending=pending.after(base, event, until, deleted),
         fingerprint_salt=content.fingerprint_salt,
         companion=content.companion,
         peak=guard.seen(base.peak, keys, now_ms),

@@ -76,13 +76,17 @@ def joined(parts: Sequence[Kept], blank: State) -> Kept:
     complete = (
         len(states) == len(parts) and len({(state.as_of, state.pending, state.identity) for state in states}) == 1
     )
-    anew = any(pending.began_anew(state) for state in states)
+    # Of a shard that kept nothing keys may be there whose origin is unknown.
+    anew = len(states) < len(parts) or any(pending.began_anew(state) for state in states)
+    deleted = sum(pending.deleted_by(state) for state in states)
     together = summed([part.state if part.manifest is not None else None for part in parts])
     assert together is not None
     state = replace(
         together,
         buckets=buckets,
-        pending=None if complete and first.pending is None else Pending("snapshot", together.as_of or 0, anew=anew),
+        pending=None
+        if complete and first.pending is None
+        else Pending("snapshot", together.as_of or 0, anew=anew, deleted=deleted),
         companion=first.companion if len({state.companion for state in states}) == 1 else "",
         removed=tuple(sorted(one for state in states for one in state.removed)),
         turn=Turn(done_ms=together.turn.done_ms),

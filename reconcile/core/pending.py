@@ -30,12 +30,14 @@ _KINDS: dict[Event, PendingKind] = {
 }
 
 
-def after(state: State | None, event: Event, until: int) -> Pending | None:
-    """Return the mark after an event. until: the time that the change brings Redis to."""
+def after(state: State | None, event: Event, until: int, deleted: int | None = None) -> Pending | None:
+    """Return the mark after an event. until: the time that the change brings Redis to. deleted: keys that have gone
+    since the checkpoint, if not as many as before."""
     if event == "complete":
         return None
     clean = event == "begin load" or _stays_clean(state, event)
-    return Pending(_KINDS[event], until, clean, anew=event == "begin anew" or _stays_anew(state, event))
+    anew = event == "begin anew" or _stays_anew(state, event)
+    return Pending(_KINDS[event], until, clean, anew, deleted_by(state) if deleted is None else deleted)
 
 
 def _stays_clean(state: State | None, event: Event) -> bool:
@@ -60,6 +62,11 @@ def began_clean(state: State | None) -> bool:
     """Whether an unfinished change began clean, so that leftovers in its buckets are the view's own. Withheld
     deletes are no such change: their mark is never clean."""
     return state is not None and state.pending is not None and state.pending.clean
+
+
+def deleted_by(state: State | None) -> int:
+    """Return how many keys an unfinished change has deleted."""
+    return 0 if state is None or state.pending is None else state.pending.deleted
 
 
 def in_doubt(state: State | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
 from msgspec import Struct, field
 
@@ -28,6 +28,7 @@ class Records(Struct, frozen=True):
 
 
 NO_RECORDS = Records()
+_WITHHELD = 1 << 31
 
 HELD_BYTES = 256 * 1024
 """Memory that a manifest may keep between two commits: a process follows many views."""
@@ -81,6 +82,10 @@ class Manifest:
         """Set digests (added-up form) of buckets that were read. Return the records to store."""
         self.add({bucket: new - self[bucket] for bucket, new in changed.items()})
         return self.records(changed)
+
+    def has(self, digests: Mapping[int, int]) -> bool:
+        """Whether these buckets, which were read, have these digests (added-up form)."""
+        return all(digest.normal(self[bucket]) == digest.normal(one) for bucket, one in digests.items())
 
     def add(self, more: Mapping[int, int]) -> bool:
         """Add to the digests of buckets that were read. Return False if a count would become negative.
@@ -203,13 +208,46 @@ def of_all(own: bytes, size: int, shard: Shard, other: bytes) -> bytes:
     return whole.tobytes()
 
 
-def surplus_records(surplus: Mapping[int, int], stored: Mapping[int, int]) -> Records:
-    """Return the records of surplus, bucket → digest (added-up form), if they are not stored already. Always written
-    whole, as few buckets have any: 4 bytes bucket and RECORD_BYTES digest, ascending.
+class Waiting(Struct):
+    """Keys that Redis holds and the source lacks, and that stay for now, by bucket. Digests are added-up.
+
+    surplus: unexplained ones, which the manifest does not count. withheld: the view's own, which it counts, until the
+    guard has judged those of all buckets. seen: the fingerprint at which both were counted; without it they have to be
+    counted anew.
     """
-    if surplus == stored:
+
+    surplus: dict[int, int] = field(default_factory=dict)
+    withheld: dict[int, int] = field(default_factory=dict)
+    seen: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def buckets(self) -> set[int]:
+        return {*self.surplus, *self.withheld}
+
+    def uncounted(self, changed: Container[int]) -> Waiting:
+        """Return the same, to be counted anew in these buckets."""
+        return Waiting(self.surplus, self.withheld, {b: one for b, one in self.seen.items() if b not in changed})
+
+    def outside(self, done: Container[int]) -> Waiting:
+        """Return what waits in other buckets."""
+        parts = (self.surplus, self.withheld, self.seen)
+        return Waiting(*({b: one for b, one in part.items() if b not in done} for part in parts))
+
+
+def waiting_records(waiting: Waiting, stored: Waiting) -> Records:
+    """Return the records of what waits, if they are not stored already. Always written whole, as few buckets have any:
+    4 bytes bucket (_WITHHELD is added if the manifest counts the keys), RECORD_BYTES digest, fingerprint.
+    """
+    if waiting == stored:
         return NO_RECORDS
-    entries = [b.to_bytes(4, "big") + digest.encode_manifest([one]) for b, one in sorted(surplus.items())]
+    marked = [(b, b, one) for b, one in waiting.surplus.items()]
+    marked += [(b | _WITHHELD, b, one) for b, one in waiting.withheld.items()]
+    entries = [
+        mark.to_bytes(4, "big")
+        + digest.encode_manifest([one])
+        + waiting.seen.get(b, digest.UNKNOWN).to_bytes(digest.FINGERPRINT_BYTES, "big")
+        for mark, b, one in sorted(marked)
+    ]
     return Records(whole=b"".join(entries))
 
 
@@ -223,10 +261,17 @@ def surplus_in(surplus: Mapping[int, int], before: int, buckets: int) -> dict[in
     return found
 
 
-def decode_surplus(stored: bytes) -> dict[int, int]:
+def decode_waiting(stored: bytes) -> Waiting:
     """Raises ValueError for a wrong length."""
-    size = 4 + digest.RECORD_BYTES
+    size = 4 + digest.RECORD_BYTES + digest.FINGERPRINT_BYTES
     if len(stored) % size:
         raise ValueError("surplus length is not a multiple of its record")
-    entries = [stored[at : at + size] for at in range(0, len(stored), size)]
-    return {int.from_bytes(one[:4], "big"): digest.decode_manifest(one[4:])[0] for one in entries}
+    found = Waiting()
+    for at in range(0, len(stored), size):
+        mark, record = int.from_bytes(stored[at : at + 4], "big"), stored[at + 4 : at + 4 + digest.RECORD_BYTES]
+        bucket = mark & (_WITHHELD - 1)
+        (found.withheld if mark & _WITHHELD else found.surplus)[bucket] = digest.decode_manifest(record)[0]
+        seen = int.from_bytes(stored[at + 4 + digest.RECORD_BYTES : at + size], "big")
+        if seen != digest.UNKNOWN:
+            found.seen[bucket] = seen
+    return found

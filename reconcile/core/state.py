@@ -43,12 +43,14 @@ class Pending(Struct, frozen=True):
     Redis holds the content at `until`, plus keys whose deletes wait for consent. clean: the change began from an
     undoubted state, or into nothing, so all leftovers in its buckets are the view's own. anew: it began under another
     mapping than the content before, or over keys of unknown origin, so equal keys may have an expiry and are put too.
+    deleted: how many keys the view lacks have gone since the checkpoint.
     """
 
     kind: PendingKind
     until: int
     clean: bool = False
     anew: bool = False
+    deleted: int = 0
 
     def __str__(self) -> str:
         """For people."""
@@ -130,11 +132,6 @@ class State(Struct, frozen=True):
     def counted(self) -> int:
         """Number of keys that the manifest counts. While a snapshot is not finished these are not those at as_of."""
         return digest.count(total_of(self.digest))
-
-    @property
-    def shrunk(self) -> int:
-        """By how many keys runs that were cut short have made the view smaller since as_of."""
-        return max(0, self.keys - self.counted)
 
 
 def identity_hash(parts: Iterable[str]) -> str:
@@ -259,9 +256,7 @@ def _turn(stored: dict[str, Any]) -> Turn:
 
 def _pending_text(pending: Pending) -> str:
     stored = to_builtins(pending)
-    if not pending.anew:
-        del stored["anew"]
-    return json.dumps(stored)
+    return json.dumps({name: value for name, value in stored.items() if value or name not in ("anew", "deleted")})
 
 
 def _pending(text: str) -> Pending:
@@ -269,7 +264,7 @@ def _pending(text: str) -> Pending:
     kind, until, clean, anew = stored["kind"], stored["until"], stored["clean"], stored.get("anew", False)
     if kind not in ("snapshot", "delta", "withheld") or type(clean) is not bool or type(anew) is not bool:
         raise ValueError("pending")
-    return Pending(kind, _whole(until), clean, anew)
+    return Pending(kind, _whole(until), clean, anew, _whole(stored.get("deleted", 0)))
 
 
 def corrupt(view: str, why: str) -> StateError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from reconcile.compare import records
 from reconcile.compare.sides import Rows, add_both
@@ -43,6 +44,14 @@ class Scope(Struct):
     rows_in: list[int]
     """Rows per bucket of `buckets`, NULL values included."""
     everything: bool
+    waiting: list[int] = []
+    """Those in which nothing has changed since it was counted what waits there, if time may not suffice for them and
+    the dirty ones. A second look comes to them, see `second`."""
+    is_second: bool = False
+
+    def second(self) -> Scope:
+        """Return the scope of a look at those that wait."""
+        return replace(self, dirty=self.waiting, changed=[], everything=False, waiting=[], is_second=True)
 
     @property
     def rows(self) -> int:
@@ -56,8 +65,8 @@ class Scope(Struct):
     def known(
         self, stored: Fingerprints | None, done: Container[int], part: list[int], left: Container[int]
     ) -> Fingerprints:
-        """Return the fingerprints to store after a part. done: buckets of it and of the parts before; left: those that
-        hold keys beyond the source's."""
+        """Return the fingerprints to store after a part. done: buckets of it and of the parts before; left: those in
+        which keys wait."""
         if stored is None or len(stored) != self.buckets:
             known = digest.same_fingerprint(self.buckets, UNKNOWN)
         else:
@@ -68,14 +77,16 @@ class Scope(Struct):
 
     def parts(self, run: ViewRun) -> list[list[int]]:
         """Split the dirty buckets into parts, as few as memory for names, and a deadline, allow."""
-        largest = max(PART_ROWS, run.settings.limits.memory_max_bytes // 2 // BYTES_PER_NAME)
-        if run.stop.remaining_s() is not None:
-            largest = min(largest, max(PART_ROWS, self.rows // PARTS))
-        parts = [self.dirty] if self.rows <= largest else list(groups_of(self.dirty, self.rows_in, largest))
-        # Parts in which deletes wait for the end are not done until one run has seen all of them. Each run begins with
-        # another one, so that every row is reached, however short they are.
-        first = run.state.token % max(1, len(parts)) if is_unfinished(run) else 0
+        largest = self.rows_at_once(run)
+        parts = list(groups_of(self.dirty, self.rows_in, largest))
+        # What waits for a human is looked at by every run. Each begins with another part, so that all have their turn.
+        first = run.state.token % max(1, len(parts)) if self.is_second else 0
         return parts[first:] + parts[:first]
+
+    def rows_at_once(self, run: ViewRun) -> int:
+        """Return the most rows of one part."""
+        most = max(PART_ROWS, run.settings.limits.memory_max_bytes // 2 // BYTES_PER_NAME)
+        return most if run.stop.remaining_s() is None else min(most, max(PART_ROWS, self.rows // PARTS))
 
 
 def read_scope(
@@ -98,15 +109,24 @@ def read_scope(
     everything = why.everything or run.request.deep or not known
     dirty = list(range(buckets))
     changed = list(range(buckets if stored is None else len(stored)))  # without the manifest, of another number perhaps
+    waiting: set[int] = set()
     if stored is not None and comparable and not why.everything:
         coarse = now if grain == known else digest.fold_fingerprints(now, known)
-        changed = [b for b, (x, y) in enumerate(zip(coarse, stored, strict=True)) if x != y]
+        half = state.pending is not None and state.pending.kind == "delta"  # keys may have come there with it
+        seen = {} if half else run.stored.waiting.seen
+        differing = [b for b, (x, y) in enumerate(zip(coarse, stored, strict=True)) if x != y]
+        changed = [b for b in differing if seen.get(b) != coarse[b]]
         if grain == known and not everything:
-            dirty = sorted({*changed, *suspects, *run.stored.surplus})
+            waiting = run.stored.waiting.buckets.difference(changed, suspects)
+            dirty = sorted({*changed, *suspects, *waiting})
     counts = digest.fold(rows_in, min(buckets, len(rows_in)))
     if len(counts) < buckets:  # larger buckets are to be committed: parts are cut by what the rows average
         counts = [sum(counts) // buckets + 1] * buckets
-    return Scope(buckets, grain, dirty, changed, digest.fold_fingerprints(now, grain), counts, everything)
+    scope = Scope(buckets, grain, dirty, changed, digest.fold_fingerprints(now, grain), counts, everything)
+    in_parts = run.stop.remaining_s() is not None and scope.rows > scope.rows_at_once(run)
+    if in_parts and not run.request.dry_run:  # which would find none of the first look's records at the second
+        scope.dirty, scope.waiting = [b for b in dirty if b not in waiting], sorted(waiting)
+    return scope
 
 
 def differing(run: ViewRun, reading: Reading, manifest: Manifest, rows: int) -> list[int]:

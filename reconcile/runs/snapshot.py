@@ -22,23 +22,23 @@ from reconcile.compare.early_scan import EarlyScan, scan_early
 from reconcile.compare.repair import Repaired, Terms, put_rows
 from reconcile.compare.sides import Sides
 from reconcile.compare.surplus import Rule, Surplus
-from reconcile.core import checkpoint, decide, digest, guard, pending, schedule
-from reconcile.core.changes import name_of
+from reconcile.core import checkpoint, decide, digest, pending, schedule
 from reconcile.core.checkpoint import Content
 from reconcile.core.digest import UNKNOWN, Fingerprints
 from reconcile.core.records import (
     Manifest,
     Records,
+    Waiting,
     empty_manifest,
     fingerprint_records,
     forget,
     surplus_in,
-    surplus_records,
+    waiting_records,
     whole_manifest,
 )
 from reconcile.core.state import Identity
 from reconcile.errors import Incomplete, ReconcileError, ResultTooLarge, SafetyStop
-from reconcile.runs import load, scopes
+from reconcile.runs import consent, load, scopes
 from reconcile.runs.context import ViewRun
 from reconcile.runs.scopes import Scope
 from reconcile.runs.total import Total
@@ -91,12 +91,13 @@ class _Snapshot:
         self._now_ms = run.now_ms()
         self._manifest: Manifest | None = None
         self._outside = 0
-        """Digest of the buckets that are not examined."""
+        """Digest of the buckets that are not examined, without keys that are to go."""
         self._applier: Applier | None = None
         self._collided = False
         """Whether a load met an existing key, which something else is writing."""
-        self._asked = run.stored.surplus
-        """Bucket → digest of keys that wait for consent."""
+        self._waiting = run.stored.waiting
+        self._agreed = False
+        """Whether the guard has judged the deletes in all buckets and lets them pass."""
         self._own: Container[int] = scopes.left_behind(run.stored) if self._continues_clean else frozenset()
         """Buckets in which all that is left over is the view's own."""
         lost = self._continues_clean and run.stored.fingerprints is None
@@ -129,10 +130,12 @@ class _Snapshot:
             return "begin snapshot" if self._continues_clean and not self._base.digest else "begin anew"
         return "lose" if self._run.stored.fingerprints is None else "begin snapshot"
 
-    def _content(self, buckets: int, total: int, left: dict[int, int], names: tuple[bytes, ...]) -> Content:
+    def _content(self, buckets: int, total: int, waiting: Waiting, names: tuple[bytes, ...]) -> Content:
         run = self._run
         mark = companion_mark(run.described) if self._companion is not None else self._base.companion
-        return Content(buckets, total, self._identity, left, names, scopes.salt_of(run, self._companion), mark)
+        left, salt = waiting.surplus, scopes.salt_of(run, self._companion)
+        names = names or self._base.surplus_names
+        return Content(buckets, total, self._identity, left, names if left else (), salt, mark)
 
     # -- load ----------------------------------------------------------------------------------------------------
 
@@ -156,7 +159,9 @@ class _Snapshot:
         now, _ = scopes.fingerprints(run, self._reading, self._companion, buckets)
         report.deep, report.buckets = True, buckets
         manifest = whole_manifest(digest.fold(digests, buckets))
-        self._commit(Write(manifest=manifest, fingerprints=fingerprint_records(now, None)), buckets, total, {}, now)
+        self._commit(
+            Write(manifest=manifest, fingerprints=fingerprint_records(now, None)), buckets, total, Waiting(), now
+        )
         return True
 
     # -- repair --------------------------------------------------------------------------------------------------
@@ -166,22 +171,42 @@ class _Snapshot:
         run, report = self._run, self._run.report
         scope = scopes.read_scope(run, self._reading, self._why, self._companion, self._suspects)
         report.buckets, report.buckets_read, report.deep = scope.grain, len(scope.dirty), scope.everything
-        self._asked = surplus_in(self._asked, self._base.buckets, scope.buckets)
+        if scope.buckets != self._base.buckets:
+            self._waiting = Waiting(surplus_in(self._waiting.surplus, self._base.buckets, scope.buckets))
+        refusal = self._mend(scope)
+        if scope.waiting:  # nothing is new there but what becomes of the keys that wait: that is judged by now
+            why = decide.Snapshot(self._why.reason)
+            again = _Snapshot(run, self._reading, why, self._identity, self._companion, frozenset())
+            again._agreed = self._agreed
+            try:
+                refusal = again._mend(scope.second())
+            except Incomplete:
+                if refusal is None:
+                    raise
+        if refusal:
+            raise refusal
+
+    def _mend(self, scope: Scope) -> SafetyStop | None:
+        """Repair the dirty buckets, and commit. Return what a human has to decide."""
+        run, report = self._run, self._run.report
         self._load_manifest(scope)
         self._event = self._begins()
         self._rule = scopes.judged_by(run, self._why, self._manifest)  # a part that is saved is no manifest to judge by
         marked = checkpoint.marked(self._base, self._event, self._reading.as_of, self._now_ms)
-        mark = Write(state=marked, fingerprints=forget(run.stored.fingerprints, scope.changed, run.shard))
+        prints = forget(run.stored.fingerprints, scope.changed, run.shard)
+        self._waiting = self._waiting.uncounted(set(scope.changed))
+        mark = Write(state=marked, fingerprints=prints, surplus=waiting_records(self._waiting, run.stored.waiting))
         self._applier = Applier(run.target, run.settings.limits, mark, dry_run=run.request.dry_run)
         parts = scope.parts(run)
-        total = Total(fine=[0] * scope.grain if scope.grain > scope.buckets else None, deleted=self._base.shrunk)
+        fine = [0] * scope.grain if scope.grain > scope.buckets else None
+        total = Total(fine=fine, deleted=pending.deleted_by(self._base))
         try:
             with report.phase("repair", scope.rows):
                 for part in parts:
                     self._put_part(scope, total, part)
                     if len(parts) > 1:
                         self._save(scope, total)
-                self._finish(scope, total)
+                return self._finish(scope, total)
         except (Incomplete, ResultTooLarge):
             self._keep_puts()
             raise
@@ -203,11 +228,15 @@ class _Snapshot:
             self._manifest = manifest
             # Not with a deadline: a part that was repaired counts, however the run ends, and a comparison does not.
             if scope.everything and scope.grain == scope.buckets and run.stop.remaining_s() is None:
-                scope.dirty = sorted({*scopes.differing(run, self._reading, manifest, scope.rows), *self._asked})
+                scope.dirty = sorted(
+                    {*scopes.differing(run, self._reading, manifest, scope.rows), *self._waiting.buckets}
+                )
             self._outside = manifest.total - sum(manifest[bucket] for bucket in scope.dirty)
+            self._outside -= sum(self._waiting.outside(set(scope.dirty)).withheld.values())
             return
         run.report.warnings.append("the stored manifest does not match the state: every row is compared instead")
-        scope.dirty = scope.changed = list(range(scope.buckets))
+        scope.dirty, scope.waiting = list(range(scope.buckets)), []
+        scope.changed = scope.dirty
         scope.everything = True
 
     def _put_part(self, scope: Scope, total: Total, chosen: list[int]) -> None:
@@ -223,21 +252,17 @@ class _Snapshot:
             sides, self._applier, scope.buckets, chosen, max(scope.grain, scope.buckets), rows, terms,
             meanwhile=early or contextlib.nullcontext(), taken=total.taken,
         )  # fmt: skip
-        folded = digest.fold(part.wanted, scope.buckets)
-        total.wanted |= {bucket: folded[bucket] for bucket in chosen}
-        if total.fine is not None:
-            total.fine = [x + y for x, y in zip(total.fine, part.wanted, strict=True)]
         total.add(part, self._left_over(scope, sides, part, early))
 
     def _left_over(self, scope: Scope, sides: Sides, part: Repaired, early: EarlyScan | None) -> Surplus:
         """Return the surplus in these buckets."""
         rule, beyond = self._rule, {}
         within = set(part.chosen)
-        own = {b for b in part.chosen if b in self._own and b not in self._asked}
+        own = {b for b in part.chosen if b in self._own and b not in self._waiting.surplus}
         if self._manifest is not None and rule in (Rule.MANIFEST, Rule.CONSENT):
             beyond = {b: self._manifest[b] - part.found[b] for b in part.chosen}
             if not scope.everything and not self._everywhere:
-                always = self._asked.keys() | self._suspects
+                always = self._waiting.surplus.keys() | self._suspects
                 within = {b for b, more in beyond.items() if digest.normal(more)} | (always & within) | own
         return surplus.find(sides, part, within, beyond, rule, own, early)
 
@@ -250,27 +275,28 @@ class _Snapshot:
             total.parts.pop()
         part.names = part.nulls = type(part.names)(0, 0)  # freed before the next part
         assert self._applier is not None
-        self._applier.mark()  # also where the part cannot be stored: see scopes.is_unfinished
         if scope.grain != scope.buckets or run.request.dry_run:
+            self._applier.mark()  # though the part cannot be stored: see scopes.is_unfinished
             return
-        left = found.explained.keys() | found.unexplained.keys()
-        known = scope.known(run.stored.fingerprints, total.wanted, part.chosen, left)
+        waiting = total.waiting(self._waiting, scope.now)
+        known = scope.known(run.stored.fingerprints, total.wanted, part.chosen, waiting.buckets)
         changed = {b: total.wanted[b] + found.explained.get(b, 0) for b in part.chosen}
         if self._manifest is None:
             self._manifest = empty_manifest(scope.buckets, run.shard)
+        elif scope.is_second and waiting == run.stored.waiting and self._manifest.has(changed):
+            return
+        self._applier.mark()
         written = self._manifest.change(changed)
         # The next run must not take for its own what this one could not explain.
-        waiting = {b: one for b, one in self._asked.items() if b not in total.wanted} | total.unexplained()
-        names = total.some_unexplained() or self._base.surplus_names
-        content = self._content(scope.buckets, self._manifest.total, waiting, names if waiting else ())
-        new = checkpoint.partly(self._base, self._event, self._reading.as_of, content, self._now_ms)
+        content = self._content(scope.buckets, self._manifest.total, waiting, total.some_unexplained())
+        new = checkpoint.partly(self._base, self._event, self._reading.as_of, content, self._now_ms, total.deleted)
         if run.found:
             ahead = [bucket for bucket in run.found if bucket not in total.wanted]
             new = replace(new, turn=schedule.partly_passed(new.turn, ahead, scope.buckets))
         check_still(self._reading.of_one_view)
-        prints, left_over = digest.encode_fingerprints(known), surplus_records(waiting, run.stored.surplus)
+        prints, left_over = digest.encode_fingerprints(known), waiting_records(waiting, run.stored.waiting)
         self._applier.finish(Write(manifest=written, fingerprints=Records(whole=prints), surplus=left_over, state=new))
-        run.stored.fingerprints, run.stored.surplus = known, waiting
+        run.stored.fingerprints, run.stored.waiting = known, waiting
 
     def _delete_early(self, scope: Scope, total: Total, part: Repaired, found: Surplus) -> None:
         """Delete a part's explained keys at once, unless the guard could object, so that short runs make progress."""
@@ -278,7 +304,8 @@ class _Snapshot:
         deletes, most = total.deleted + found.explained_count, max(before, self._base.counted)
         after = digest.count(self._outside) + scope.rows  # rows without a value among them
         suspicious = guarding.objects(before, before, after) or (guarding.replaced and not guarding.allowed)
-        if not found.explained or suspicious or guarding.objects(deletes, before, most - deletes):
+        suspicious = suspicious or guarding.objects(deletes, before, most - deletes)
+        if not found.explained or (not self._agreed if scope.is_second else suspicious):
             return
         assert self._applier is not None
         sides = self._run.sides(self._reading)
@@ -299,89 +326,63 @@ class _Snapshot:
 
     # -- deletes and commit --------------------------------------------------------------------------------------
 
-    def _finish(self, scope: Scope, total: Total) -> None:
+    def _finish(self, scope: Scope, total: Total) -> SafetyStop | None:
+        """Delete what may go, and commit. Return what a human has to decide."""
         run, report = self._run, self._run.report
         assert self._applier is not None
+        report.deletes_withheld = 0
         explained, unexplained = total.explained(), total.unexplained()
+        elsewhere = self._waiting.outside(total.wanted)
+        own, others = list(elsewhere.withheld.values()), list(elsewhere.surplus.values())
+        if self._rule is Rule.CONSENT:
+            own, others = own + others, []
         after = digest.count(self._outside + sum(total.wanted.values()))
-        guarded = self._guarded(digest.count(sum(explained.values())), total.deleted, after)
-        unconsented = self._unexplained(total, digest.count(sum(unexplained.values())))
+        deletes = digest.count(sum([*explained.values(), *own]))
+        more = digest.count(sum([*unexplained.values(), *others]))
+        asked = bool(others) or not self._waiting.surplus.keys().isdisjoint(unexplained)
+        guarded = consent.guarded(run, self._identity, deletes, total.deleted, self._base.keys, after)
+        unconsented, self._base = consent.unexplained(run, self._base, total, more, self._rule, asked=asked)
         sides = run.sides(self._reading)
         for part, found in total.parts:
             surplus.delete(
                 sides, part, found, self._applier, explained_too=guarded is None, unexplained_too=unconsented is None
             )
         report.warnings += total.warnings(deleted=guarded is None)
-        self._commit_repair(
-            scope,
-            total,
-            explained if guarded is not None else {},
-            unexplained if unconsented is not None else {},
-            withheld=guarded is not None,
-        )
-        if refusal := guarded or unconsented:
-            raise refusal
+        self._agreed = guarded is None
+        kept = {} if self._agreed else explained
+        left = Waiting(elsewhere.surplus | (unexplained if unconsented else {}), elsewhere.withheld | kept)
+        self._commit_repair(scope, total, kept, left)
+        return guarded or unconsented
 
-    def _guarded(self, deletes: int, deleted: int, after: int) -> SafetyStop | None:
-        """Return the error for deletes that the guard withholds, if it does. deleted: earlier, since the checkpoint."""
-        run, before = self._run, self._base.keys
-        if not (deletes and run.guard(self._identity).objects(deletes + deleted, before, after)):
-            return None
-        run.report.deletes_withheld = deletes
-        return guard.mass_delete(deletes, before, run.view.max_delete_fraction, run.view.name)
-
-    def _unexplained(self, total: Total, unexplained: int) -> SafetyStop | None:
-        """Return the error for unexplained keys that need consent; a handful does not."""
-        run = self._run
-        if not unexplained:
-            return None
-        known = self._rule is Rule.MANIFEST and not pending.began_anew(self._base) and total.is_named
-        left = guard.handful_left(self._base.removed, self._now_ms) if known else 0
-        asked = self._asked.keys() & total.unexplained().keys()  # keys that wait for consent are no handful
-        if unexplained <= left and not asked:
-            every = ", ".join([name_of(name) for _, found in total.parts for name in found.unexplained_names])
-            run.report.warnings.append(f"drift: removed keys that nothing shows this view to have written: {every}")
-            self._base = replace(self._base, removed=guard.note_removed(self._base.removed, unexplained, self._now_ms))
-            return None
-        run.report.deletes_withheld += unexplained
-        return guard.consent_needed(unexplained, [name_of(name) for name in total.some_unexplained()], run.view.name)
-
-    def _commit_repair(
-        self, scope: Scope, total: Total, kept: dict[int, int], left: dict[int, int], *, withheld: bool
-    ) -> None:
-        """Commit the repair. kept: own keys whose deletes are withheld; left: unexplained ones. Bucket → digest."""
-        run, now = self._run, scope.now
+    def _commit_repair(self, scope: Scope, total: Total, kept: dict[int, int], left: Waiting) -> None:
+        """Commit the repair. kept: bucket → digest of own keys whose deletes are withheld; left: all that waits."""
+        run, now = self._run, scope.now[:]
         buckets = scope.grain
-        if (kept or left) and scope.grain > scope.buckets:
+        if left.buckets and scope.grain > scope.buckets:
             buckets, now = scope.buckets, digest.fold_fingerprints(now, scope.buckets)
         manifest, whole = total.manifest(self._manifest, scope.buckets, buckets, kept)
-        for bucket in (*kept, *left):
-            now[bucket & (buckets - 1)] = UNKNOWN
-        elsewhere = {b: one for b, one in self._asked.items() if b not in total.wanted}
-        surplus_left = surplus_in(elsewhere | left, scope.buckets, buckets)
+        left.surplus, left.withheld = (surplus_in(one, scope.buckets, buckets) for one in (left.surplus, left.withheld))
+        left.seen = {bucket: now[bucket] for bucket in left.buckets}
+        for bucket in left.buckets:
+            now[bucket] = UNKNOWN
         write = Write(
             manifest=manifest,
             fingerprints=fingerprint_records(now, run.stored.fingerprints, scope.changed, run.shard),
-            surplus=surplus_records(surplus_left, run.stored.surplus),
+            surplus=waiting_records(left, run.stored.waiting),
         )
-        self._commit(write, buckets, whole, surplus_left, now, names=total.some_unexplained(), withheld=withheld)
+        self._commit(write, buckets, whole, left, now, total)
 
     def _commit(
-        self,
-        write: Write,
-        buckets: int,
-        total: int,
-        left: dict[int, int],
-        now: Fingerprints,
-        *,
-        names: tuple[bytes, ...] = (),
-        withheld: bool = False,
+        self, write: Write, buckets: int, whole: int, left: Waiting, now: Fingerprints, total: Total | None = None
     ) -> None:
         run, report, as_of = self._run, self._run.report, self._reading.as_of
         check_still(self._reading.of_one_view)
-        content = self._content(buckets, total, left, names if left else ())
-        make = checkpoint.withheld if withheld else checkpoint.reached
-        new = make(self._base, as_of, content, self._now_ms)
+        content = self._content(buckets, whole, left, total.some_unexplained() if total else ())
+        if total is None or not left.withheld:
+            new = checkpoint.reached(self._base, as_of, content, self._now_ms)
+        else:
+            event: pending.Event = self._event if self._agreed else "withhold"
+            new = checkpoint.partly(self._base, event, as_of, content, self._now_ms, total.deleted)
         if report.deep:
             new = replace(new, turn=schedule.turned(new.turn, self._now_ms))
         elif run.found:
@@ -394,5 +395,5 @@ class _Snapshot:
                 run.target.commit(write)
         report.as_of, report.keys = new.as_of, new.keys
         report.commits += 1
-        run.stored.state, run.stored.fingerprints, run.stored.surplus = new, now, left
+        run.stored.state, run.stored.fingerprints, run.stored.waiting = new, now, left
         run.stored.has_manifest, run.found = True, []

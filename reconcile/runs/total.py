@@ -11,7 +11,8 @@ from reconcile.compare.repair import Repaired, TakenOver
 from reconcile.compare.surplus import Surplus
 from reconcile.core import digest
 from reconcile.core.changes import name_of
-from reconcile.core.records import Manifest, Records, whole_manifest
+from reconcile.core.digest import Fingerprints
+from reconcile.core.records import Manifest, Records, Waiting, whole_manifest
 from reconcile.texts import plural
 
 EXAMPLES = 5
@@ -36,6 +37,10 @@ class Total(Struct):
 
     def add(self, part: Repaired, found: Surplus) -> None:
         """Add a part whose rows were put, and what was found beyond them."""
+        folded = digest.fold(part.wanted, part.buckets)
+        self.wanted |= {bucket: folded[bucket] for bucket in part.chosen}
+        if self.fine is not None:
+            self.fine = [x + y for x, y in zip(self.fine, part.wanted, strict=True)]
         self.parts.append((part, found))
         self.assumed_count += len(found.assumed)
         self.assumed += found.assumed[: ASSUMED - len(self.assumed)]
@@ -61,6 +66,15 @@ class Total(Struct):
     def is_named(self) -> bool:
         """Whether the names of all unexplained keys are held."""
         return not any(found.nameless & found.unexplained.keys() for _, found in self.parts)
+
+    def waiting(self, before: Waiting, now: Fingerprints) -> Waiting:
+        """Return what waits after these parts. before: what did; now: fingerprints at the source."""
+        explained, unexplained = self.explained(), self.unexplained()
+        found = before.outside(self.wanted)
+        found.withheld |= {b: digest.added(digest.normal(one)) for b, one in explained.items()}
+        found.surplus |= {b: digest.added(digest.normal(one)) for b, one in unexplained.items()}
+        found.seen |= {b: now[b] for b in (*explained, *unexplained)}
+        return found
 
     def some_unexplained(self) -> tuple[bytes, ...]:
         """Return some unexplained keys."""

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from reconcile.core import digest
 from reconcile.core.division import Kept, joined, split
 from reconcile.core.ownership import Range
-from reconcile.core.records import Manifest, fingerprint_records, surplus_records, whole_manifest
+from reconcile.core.records import Manifest, Waiting, fingerprint_records, waiting_records, whole_manifest
 from reconcile.core.shards import shards_of
 from reconcile.core.state import State
 from reconcile.errors import LeaseHeld, LeaseLost, ReconcileError
@@ -125,7 +125,7 @@ def _keep(names: Names, kept: Kept) -> list[Command]:
         write = Write(
             manifest=whole_manifest(kept.manifest),
             fingerprints=fingerprint_records(kept.fingerprints, None),
-            surplus=surplus_records(kept.surplus, {}),
+            surplus=waiting_records(Waiting(kept.surplus), Waiting()),
         )
         found += written.records(names, write)
     return found

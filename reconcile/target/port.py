@@ -22,7 +22,7 @@ from msgspec import Struct, field
 from reconcile.config.settings import LimitSettings
 from reconcile.core.digest import Fingerprints
 from reconcile.core.ownership import Range
-from reconcile.core.records import NO_RECORDS, Records
+from reconcile.core.records import NO_RECORDS, Records, Waiting
 from reconcile.core.state import State
 from reconcile.stop import Stop
 from reconcile.target.nodes import Nodes
@@ -66,15 +66,20 @@ class Stored(Struct):
 
     has_manifest: whether a manifest for as many buckets as the state says is stored.
     fingerprints: one per bucket, UNKNOWN where a change touched it; None: none stored, or not as many as buckets.
-    surplus: bucket → digest (added-up form) of keys that wait for consent.
+    waiting: keys beyond the source's that stay for now.
     legacy_frontier: content of mz-redis-sync's timestamp key; None once reconcile has a state.
     """
 
     state: State | None
     has_manifest: bool = False
     fingerprints: Fingerprints | None = None
-    surplus: dict[int, int] = field(default_factory=dict)
+    waiting: Waiting = field(default_factory=Waiting)
     legacy_frontier: bytes | None = None
+
+    @property
+    def surplus(self) -> dict[int, int]:
+        """Bucket → digest (added-up form) of keys that wait for consent."""
+        return self.waiting.surplus
 
 
 class Counters(Struct, frozen=True):

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from reconcile.core import digest, records, state
 from reconcile.core.digest import Fingerprints
+from reconcile.core.records import Waiting
 from reconcile.core.shards import Shard
 from reconcile.core.state import State
 from reconcile.target.names import Names
@@ -42,7 +43,7 @@ def parse(replies: Sequence[Any], names: Names, legacy: bytes | None) -> Stored:
     if known is None:
         return Stored(None, legacy_frontier=legacy)
     fits = manifest_bytes == known.buckets // names.shard.n * digest.RECORD_BYTES
-    return Stored(known, fits, _fingerprints(known, fingerprints, names.shard), _surplus(known, surplus))
+    return Stored(known, fits, _fingerprints(known, fingerprints, names.shard), _waiting(known, surplus))
 
 
 def manifest(reply: Any, shard: Shard) -> bytes:
@@ -69,11 +70,16 @@ def _fingerprints(known: State, stored: Any, shard: Shard) -> Fingerprints | Non
     return digest.decode_fingerprints(records.of_all(stored, size, shard, digest.EMPTY))
 
 
-def _surplus(known: State, stored: Any) -> dict[int, int]:
-    """Return bucket → digest. Empty if damaged: surplus is no part of the manifest, so the next run finds it again."""
+def _waiting(known: State, stored: Any) -> Waiting:
+    """Return what is left beside the source's keys. Nothing if damaged: fingerprints of its buckets are unknown, so the
+    next run finds it again."""
     try:
-        # With none in the state, what is stored is of an earlier one that was lost.
-        found = records.decode_surplus(stored) if isinstance(stored, bytes) and known.surplus else {}
+        found = records.decode_waiting(stored) if isinstance(stored, bytes) else Waiting()
     except ValueError:
-        return {}
-    return {} if any(bucket >= known.buckets for bucket in found) else found
+        return Waiting()
+    # With none in the state, what is stored is of an earlier one that was lost.
+    if not known.surplus:
+        found.surplus = {}
+    if known.pending is None:
+        found.withheld = {}
+    return Waiting() if any(bucket >= known.buckets for bucket in found.buckets) else found

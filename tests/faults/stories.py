@@ -144,11 +144,13 @@ class World:
         print(f"put {rows}")
         return gone or self._any_expired(names)
 
-    def clear(self, count: int) -> None:
-        """Values become NULL."""
+    def clear(self, count: int) -> bool:
+        """Values become NULL. Whether one of them was of a row that had expired, as for `remove`."""
         names = self.rng.sample(self._names, count)
+        gone = self._any_expired(names)
         self.source.execute(f"UPDATE s SET value = NULL, n = NULL WHERE key IN ({', '.join(map(text, names))})")
         print(f"clear {names}")
+        return gone
 
     def remove(self, count: int) -> bool:
         """Delete rows. Whether one of them had expired, so that Redis cannot tell whose its key was."""

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from reconcile.config.settings import LimitSettings
 from reconcile.core import digest
-from reconcile.core.records import Records, surplus_records
+from reconcile.core.records import Records, Waiting, waiting_records
 from reconcile.core.shards import Shard
 from reconcile.core.state import Pending, State
 from reconcile.errors import DataError, LeaseHeld, LeaseLost, ReconcileError, StateError, Unavailable
@@ -91,7 +91,7 @@ def test_deletes_and_puts_and_some_records(place: Place) -> None:
             deletes=[b"p:2", b"p:3"],
             manifest=Records(some={3: bytes(16)}),
             fingerprints=Records(whole=bytes(16 * 8)),
-            surplus=surplus_records({5: digest.row_digest(b"p:x", b"v", 7)}, {}),
+            surplus=waiting_records(Waiting({5: digest.row_digest(b"p:x", b"v", 7)}), Waiting()),
             state=replace(content(ROWS, 200)[0], surplus=1),
         )
         write(target, change)
@@ -101,7 +101,7 @@ def test_deletes_and_puts_and_some_records(place: Place) -> None:
         assert stored.fingerprints is not None
         assert list(stored.fingerprints) == [0] * 16
         assert stored.surplus == {5: digest.row_digest(b"p:x", b"v", 7)}
-        write(target, Write(surplus=surplus_records({}, {5: 1}), fingerprints=Records(whole=b"")))
+        write(target, Write(surplus=waiting_records(Waiting(), Waiting({5: 1})), fingerprints=Records(whole=b"")))
         stored = target.stored()
         assert (stored.surplus, stored.fingerprints) == ({}, None)
         assert stored.state is not None

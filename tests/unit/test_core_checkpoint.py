@@ -37,8 +37,12 @@ BASES = st.builds(
 def test_what_each_says_of_redis(base: State, content: Content, until: int, now_ms: int) -> None:
     """Reached is complete; withheld, partly and marked leave the checkpoint where it is and say that more is to do."""
     reached = checkpoint.reached(base, until, content, now_ms)
-    withheld = checkpoint.withheld(base, until, content, now_ms)
-    partly = checkpoint.partly(base, "begin snapshot", until, content, now_ms)
+    withheld = checkpoint.partly(base, "withhold", until, content, now_ms, 3)
+    partly = checkpoint.partly(base, "begin snapshot", until, content, now_ms, 3)
+    again = checkpoint.partly(partly, "begin snapshot", until, content, now_ms, 4)
+    assert again.pending is not None
+    assert again.pending.deleted == 4
+    assert checkpoint.marked(partly, "begin snapshot", until, now_ms).pending == partly.pending
     marked = checkpoint.marked(base, "begin delta", until, now_ms)
     assert (reached.as_of, reached.pending) == (until, None)
     for other, kind in ((withheld, "withheld"), (partly, "snapshot"), (marked, "delta")):
@@ -68,7 +72,7 @@ def test_what_was_made_can_be_stored(base: State, content: Content, until: int, 
     """And comes back as it was."""
     for made in (
         checkpoint.reached(base, until, content, now_ms),
-        checkpoint.withheld(base, until, content, now_ms),
-        checkpoint.partly(base, "begin anew", until, content, now_ms),
+        checkpoint.partly(base, "withhold", until, content, now_ms, 0),
+        checkpoint.partly(base, "begin anew", until, content, now_ms, 5),
     ):
         assert decode(encode(made), "v") == made

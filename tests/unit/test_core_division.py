@@ -93,14 +93,14 @@ def test_shards_of_different_times() -> None:
 
 
 def test_a_shard_that_never_ran() -> None:
-    """Nothing is known of its buckets, and the rest stays explained."""
+    """Nothing is known of its buckets, nor whose keys lie there; the rest stays explained."""
     parts = split(whole(), 4)
     parts[1] = Kept(BLANK)
     after = joined(parts, BLANK)
     assert after.state is not None
     assert after.manifest is not None
     assert after.fingerprints is not None
-    assert (after.state.as_of, after.state.pending) == (None, Pending("snapshot", 0))
+    assert (after.state.as_of, after.state.pending) == (None, Pending("snapshot", 0, anew=True))
     for bucket in range(B):
         assert bool(after.manifest[bucket]) == (bucket % 4 != 1)
         assert (after.fingerprints[bucket] == UNKNOWN) == (bucket % 4 == 1)

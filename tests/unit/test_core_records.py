@@ -7,6 +7,7 @@ from array import array
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from reconcile.core import digest
 from reconcile.core.records import (
@@ -14,16 +15,17 @@ from reconcile.core.records import (
     NO_RECORDS,
     Manifest,
     Records,
+    Waiting,
     cleared,
-    decode_surplus,
+    decode_waiting,
     empty_manifest,
     fingerprint_records,
     forget,
     of_all,
     of_shard,
     surplus_in,
-    surplus_records,
     total_text,
+    waiting_records,
     whole_manifest,
 )
 from reconcile.core.shards import shards_of
@@ -129,17 +131,19 @@ def test_a_shard_stores_its_own_records_only(data: st.DataObject, n: int, size: 
         assert of_shard(whole, size, shard) == b"".join(own)
 
 
-@given(st.dictionaries(st.integers(0, digest.MAX_BUCKETS - 1), ROWS))
-def test_surplus_comes_back(surplus: dict[int, int]) -> None:
-    """Bucket → digest; nothing at all is an absent key."""
-    assert not surplus_records(surplus, surplus)
-    whole = surplus_records(surplus, {**surplus, 0: 1}).whole
+@given(*[st.dictionaries(st.integers(0, digest.MAX_BUCKETS - 1), ROWS)] * 2)
+def test_what_waits_comes_back(surplus: dict[int, int], withheld: dict[int, int]) -> None:
+    """Nothing at all is an absent key."""
+    surplus, withheld = ({b: digest.added(digest.normal(x)) for b, x in one.items()} for one in (surplus, withheld))
+    waiting = Waiting(surplus, withheld, {b: b + 1 for b in [*surplus, *withheld][::2]})
+    assert not waiting_records(waiting, waiting)
+    whole = waiting_records(waiting, replace(waiting, seen={0: 1 << 63})).whole
     assert whole is not None
-    assert {b: digest.normal(one) for b, one in decode_surplus(whole).items()} == {
-        b: digest.normal(one) for b, one in surplus.items()
-    }
+    assert decode_waiting(whole) == waiting
+    elsewhere = waiting.outside(surplus)
+    assert elsewhere.buckets == withheld.keys() - surplus.keys() >= elsewhere.seen.keys()
     with pytest.raises(ValueError, match="length"):
-        decode_surplus(whole + b"\0")
+        decode_waiting(whole + b"\0")
 
 
 @given(st.sets(st.binary(max_size=4), min_size=1), st.sampled_from([16, 64, 256]), st.sampled_from([16, 64, 256]))
