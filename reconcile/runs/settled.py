@@ -30,7 +30,7 @@ def settled(run: ViewRun) -> Stored:
         if pending.kind == "withheld" or target.holder() is None:
             # The run that held the lease may have finished in between.
             if target.state() == stored.state:
-                _note_unfinished(run, pending, stored)
+                _note_unfinished(run, pending)
                 return stored
             continue
         run.stop.wait(LOOK_AGAIN_S)
@@ -58,8 +58,8 @@ def settled_manifest(run: ViewRun, wanted: Collection[int]) -> Manifest | None:
     raise Unavailable("other runs commit too often to read the manifest in between", hint="verify again later")
 
 
-def _note_unfinished(run: ViewRun, pending: Pending, stored: Stored) -> None:
-    if pending.kind != "withheld" and stored.state is not None and stored.state.as_of is not None:
+def _note_unfinished(run: ViewRun, pending: Pending) -> None:
+    if pending.kind != "withheld":
         raise Incomplete(
             f"{pending}; until then Redis is between two times, and what differs is no drift",
             hint=f"run: reconcile run --view {run.view.name}; then verify again",

@@ -19,10 +19,13 @@ from reconcile.runs.entry import execute
 from reconcile.runs.request import Request
 from reconcile.stop import Stop
 from tests.faults.history import FILLED_ROWS, History
+from tests.faults.io_calls import WRITE, Died, Io
 from tests.faults.rig import Rig
 from tests.faults.scene import Scene
 from tests.faults.test_swaps import at_present
+from tests.support.meanwhile import eventually
 from tests.support.redis_servers import RedisServer
+from tests.support.redis_state import owned
 from tests.support.sources import Source
 
 LOST = b"p:k7"
@@ -211,4 +214,21 @@ def test_beside_a_run_that_keeps_the_view_otherwise(
     assert report.error is not None
     assert "verify again" in str(report.error.hint)
     monkeypatch.undo()
+    scene.ok("verify")
+
+
+def test_a_first_load_that_was_cut_short(source: Source, redis_server: RedisServer) -> None:
+    """What has not come yet is not missing: the audit is incomplete, and says what is to be done."""
+    scene = Scene(source, redis_server, batch_max_keys=50, lease_s=1)
+    scene.write("INSERT INTO t SELECT 'k' || n, 'v' || n FROM generate_series(1, 200) AS n")
+    with Io(scene.look, at=5, among=WRITE).installed() as io, pytest.raises(Died):
+        scene.execute("run")
+    assert io.failure is None
+    assert 0 < len(owned(scene.client)) < 200
+    eventually(lambda: not scene.client.exists("reconcile:{default}:lease"))
+    report = scene.execute("verify")
+    assert report.exit_code == 4, report.drift
+    assert report.error is not None
+    assert "then verify again" in str(report.error.hint)
+    scene.ok("run")
     scene.ok("verify")
