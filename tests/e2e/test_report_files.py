@@ -80,7 +80,7 @@ def test_the_log_says_what_a_run_did(command: Command, source: Source) -> None:
     lines = [json.loads(line) for line in command("run").err.splitlines()]
     (message,) = [line["message"] for line in lines if line["logger"] == "reconcile.cli.work"]
     assert re.fullmatch(
-        r"default: run: (deep )?snapshot \(first contact.*\): put 1, delete 0; .*1 key; took \d+\.\d s; "
+        r"default: run: (deep )?snapshot \(first contact.*\): put 1, delete 0; .*1 key; took [\d.]+ m?s; "
         r"as of \d+ \(\S+Z\); exit 0",
         message,
     )

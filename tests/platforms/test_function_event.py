@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import io
 import json
@@ -14,7 +13,8 @@ from typing import Any
 import pytest
 
 from functions import event as events
-from reconcile.errors import UsageError
+from reconcile.errors import ExitCode, UsageError
+from reconcile.report.run_report import RunReport, ViewReport
 from reconcile.runs.request import OPTIONS, Request
 from reconcile.stop import GRACE_S, Stop
 from tests.platforms import shipped
@@ -28,16 +28,9 @@ def _fresh_settings() -> Iterator[None]:
     events.settings.cache_clear()
 
 
-@dataclasses.dataclass
-class FakeReport:
-    """The part of a report that adapters look at."""
-
-    exit_code: int = 0
-    status: str = "done"
-    retryable: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"status": self.status, "exit_code": self.exit_code}
+def ended(code: int = 0) -> RunReport:
+    """The report of a run of one view that ended so."""
+    return RunReport("id", "run", 0, views=[ViewReport("orders", exit_code=ExitCode(code))])
 
 
 @pytest.mark.parametrize("event", [{}, None, {"mode": "run"}, {"scheduled": "2026-01-01T00:00:00Z", "execution": "1"}])
@@ -93,9 +86,9 @@ def test_an_invocation_asks_its_environment(monkeypatch: pytest.MonkeyPatch) -> 
     """Refused without, carried out with RECONCILE_EVENT_ALLOWS, which is no unknown variable to the configuration."""
     seen: list[Request] = []
 
-    def execute(_settings: Any, request: Request, _stop: Stop, _run_id: str | None) -> FakeReport:
+    def execute(_settings: Any, request: Request, _stop: Stop, _run_id: str | None) -> RunReport:
         seen.append(request)
-        return FakeReport()
+        return ended()
 
     monkeypatch.setattr(events, "execute", execute)
     assert events.run({"allow_deletes": True}, 60.0).code == 2
@@ -208,18 +201,18 @@ def configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("report", "fine", "raises"),
     [
-        (FakeReport(0, "done"), True, False),
-        (FakeReport(4, "partial", retryable=True), True, False),
-        (FakeReport(7, "leased"), True, False),
-        (FakeReport(3, "drift"), False, False),
-        (FakeReport(2, "failed"), False, False),
-        (FakeReport(5, "failed"), False, False),
-        (FakeReport(6, "failed", retryable=True), False, True),
+        (ended(0), True, False),
+        (ended(4), True, False),
+        (ended(7), True, False),
+        (ended(3), False, False),
+        (ended(2), False, False),
+        (ended(5), False, False),
+        (ended(6), False, True),
     ],
 )
 @pytest.mark.usefixtures("configured")
 def test_only_what_a_retry_may_cure_raises(
-    monkeypatch: pytest.MonkeyPatch, report: FakeReport, fine: bool, raises: bool
+    monkeypatch: pytest.MonkeyPatch, report: RunReport, fine: bool, raises: bool
 ) -> None:
     """A partial result is returned: the next tick goes on."""
     monkeypatch.setattr(events, "execute", lambda _settings, _request, _stop, _run_id: report)
@@ -238,10 +231,10 @@ def test_settings_are_read_once_and_again_after_a_failure(monkeypatch: pytest.Mo
     codes = iter([0, 0, 2, 0])
     seen: list[str] = []
 
-    def execute(settings: Any, _request: Request, stop: Stop, _run_id: str | None) -> FakeReport:
+    def execute(settings: Any, _request: Request, stop: Stop, _run_id: str | None) -> RunReport:
         seen.append(settings.redis.password.reveal())
         assert stop.remaining_s() is not None
-        return FakeReport(next(codes))
+        return ended(next(codes))
 
     monkeypatch.setattr(events, "execute", execute)
     events.run({}, 60.0)
