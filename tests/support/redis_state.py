@@ -56,7 +56,7 @@ def check_manifest(client: redis.Redis, prefix: bytes = b"p:", view: str = "defa
 
 
 Entry = tuple[Any, int]
-"""A string, the pairs of a hash in a list, or the name of another type; and when it expires in milliseconds, or −1."""
+"""A string, the pairs of a hash in a list by field, or the name of another type; and when it expires (ms), or −1."""
 
 _ENTRIES = """
 local rows = {}
@@ -72,7 +72,12 @@ return rows
 def entries(client: redis.Redis) -> dict[bytes, Entry]:
     """Everything that a server holds, at one moment."""
     rows: Any = client.eval(_ENTRIES, 0)
-    return {key: (value, expires_ms) for key, value, expires_ms in rows}
+    return {key: (_by_field(value) if isinstance(value, list) else value, at_ms) for key, value, at_ms in rows}
+
+
+def _by_field(pairs: list[bytes]) -> list[bytes]:
+    """Redis 8 gives the fields of a hash in another order each time."""
+    return [one for pair in sorted(zip(pairs[::2], pairs[1::2], strict=True)) for one in pair]
 
 
 @dataclass
