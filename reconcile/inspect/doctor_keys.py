@@ -246,17 +246,17 @@ def _check_in_the_way(
     """
     if target.stored().legacy_frontier is not None:
         return
-    chunks = session.stream(f"{mapping.mapped()} LIMIT {MAX_TRIED}")
-    rows = {
-        key: row for chunk in chunks for key, row in mapping.form.rows(chunk) if key is not None and row is not None
-    }
-    keys = list(rows)
-    there = zip(keys, target.exist(keys), target.values(keys), strict=True)
-    taken = [key for key, exists, held in there if exists and held != rows[key]]
+    tried, taken = 0, []
+    for chunk in session.stream(f"{mapping.mapped()} LIMIT {MAX_TRIED}"):
+        rows = {key: row for key, row in mapping.form.rows(chunk) if key is not None and row is not None}
+        tried += len(rows)
+        there = [key for key, exists in zip(rows, target.exist(list(rows)), strict=True) if exists]
+        for page in target.pages(there, unknown=True):
+            taken += [key for key, held in page if held != rows[key]]
     if taken:
         findings.warn(
             "key space",
-            f"{len(taken):,} of {plural(len(keys), 'key')} of the view that were tried exist already with other "
+            f"{len(taken):,} of {plural(tried, 'key')} of the view that were tried exist already with other "
             f"content, e.g. {_shown(taken)}: the first run overwrites none of them and ends with exit code 5",
             f"set redis.key_prefix\n# or, if the view may have them: reconcile snapshot --adopt --view {view.name}",
         )
