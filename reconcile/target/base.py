@@ -26,7 +26,7 @@ from reconcile.target.port import LARGE_VALUE_BYTES, Counters, Outcome, Page, St
 from reconcile.target.reader import Reader
 from reconcile.target.renewal import LeaseKeeper
 from reconcile.target.throttle import MOST_PIECES, Throttle
-from reconcile.target.translation import checked, readable
+from reconcile.target.translation import checked
 from reconcile.target.wire import Wire
 
 RELEASE_S = 2.0
@@ -143,7 +143,7 @@ class Base(ABC):
         ticket = self._home.send(reading if self._fence is not None else stored.at_once(reading))
         legacy = None
         if key := self.range.timestamp_key:
-            (reply,) = readable(self._nodes.wire(self._nodes.owner_of(key)).send([("GET", key)]).replies())
+            (reply,) = self._nodes.wire(self._nodes.owner_of(key)).send([("GET", key)]).readable()
             legacy = reply if isinstance(reply, bytes) else None
         replies = ticket.replies() if self._fence is not None else checked(ticket.replies())[-1]
         found = stored.parse(replies, self._names, legacy)
@@ -160,10 +160,10 @@ class Base(ABC):
         """See port."""
         name, size, shard = self._names.manifest, RECORD_BYTES, self._names.shard
         if buckets is None:
-            (whole,) = readable(self._home.send([("GET", name)]).replies())
+            (whole,) = self._home.send([("GET", name)]).readable()
             return stored.manifest(whole, shard)
         starts = [b // shard.n * size for b in buckets]
-        replies = readable(self._home.send([("GETRANGE", name, start, start + size - 1) for start in starts]).replies())
+        replies = self._home.send([("GETRANGE", name, start, start + size - 1) for start in starts]).readable()
         return {b: reply if isinstance(reply, bytes) else b"" for b, reply in zip(buckets, replies, strict=True)}
 
     def counters(self) -> Counters:

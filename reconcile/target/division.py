@@ -29,7 +29,7 @@ from reconcile.target.names import Names
 from reconcile.target.nodes import Nodes
 from reconcile.target.packing import Command
 from reconcile.target.port import Write
-from reconcile.target.translation import checked, readable
+from reconcile.target.translation import checked
 from reconcile.target.wire import Wire
 
 ATTEMPTS = 3
@@ -106,7 +106,7 @@ def _arm(wire: Wire, taken: Sequence[tuple[Names, Right]]) -> None:
 
 def _kept(wire: Wire, names: Names) -> Kept:
     """Return what is stored of a shard. Raises StateError."""
-    *replies, manifest = readable(wire.send([*stored.reading(names), ("GET", names.manifest)]).replies())
+    *replies, manifest = wire.send([*stored.reading(names), ("GET", names.manifest)]).readable()
     found = stored.parse(replies, names, None)
     state = found.state
     if state is None:

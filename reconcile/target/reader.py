@@ -15,7 +15,7 @@ from reconcile.target.nodes import Nodes
 from reconcile.target.pace import MEASURED_KEYS, PAGE_KEYS, Pace, cut
 from reconcile.target.packing import Alike, Command, Many
 from reconcile.target.port import Page
-from reconcile.target.translation import checked, of_another_type, readable
+from reconcile.target.translation import checked, of_another_type
 from reconcile.target.wire import Ticket, Wire
 
 NAMES_COUNT = 4000
@@ -83,7 +83,7 @@ class Reader:
         else:
             values = [None] * len(keys)
             for places, some, ticket in asked:
-                for place, value in zip(places, self.layout.found(some, readable(ticket.replies())), strict=True):
+                for place, value in zip(places, self.layout.found(some, ticket.readable()), strict=True):
                     values[place] = value
         self._pace.seen(values)
         return list(zip(keys, values, strict=True))
@@ -110,7 +110,7 @@ class Reader:
         """Return the replies for each key; errors among them are of keys of another type."""
         found: list[list[Any]] = [[]] * len(keys)
         for places, some, ticket in self._send(keys, commands):
-            replies = readable(ticket.replies())
+            replies = ticket.readable()
             width = len(replies) // len(some)
             for number, place in enumerate(places):
                 found[place] = replies[number * width : (number + 1) * width]

@@ -35,7 +35,7 @@ from reconcile.stop import Stop
 from reconcile.target import packing
 from reconcile.target.address import new_connection
 from reconcile.target.packing import Arg, Command, Some
-from reconcile.target.translation import ELSEWHERE, all_well, checked, named, of_node, translate
+from reconcile.target.translation import ELSEWHERE, all_well, checked, named, of_node, readable, translate
 
 _REFUSALS = (ResponseError, BusyLoadingError, AuthenticationError)
 """The last two are connection errors to redis-py, but really replies."""
@@ -80,6 +80,10 @@ class Ticket:
     def checked(self) -> list[Any]:
         """Wait for all replies; raises the first error among them, translated."""
         return checked(self.replies())
+
+    def readable(self) -> list[Any]:
+        """Return the replies, errors of keys of another type among them; raises the first other error, translated."""
+        return readable(self.replies())
 
     def take(self, replies: list[Any]) -> None:
         """Keep the replies that the wire has read."""

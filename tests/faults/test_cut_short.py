@@ -51,6 +51,19 @@ def short_run(history: History, **options: Any) -> tuple[ViewReport, int]:
     return view, len(asked)
 
 
+def short_runs(history: History, most: int, look: Callable[[], object] = lambda: None) -> int:
+    """Short runs until one is not cut short, and has nothing to complain of: returns how many were before it, fewer
+    than `most`. look: called after each of these."""
+    runs = 0
+    with forgetful():
+        while (view := short_run(history)[0]).exit_code == 4:
+            runs += 1
+            look()
+            assert runs < most, "no progress"
+    assert view.exit_code == 0, view.error
+    return runs
+
+
 def nothing(history: History) -> None:
     """First contact, on top of a key that has the name of one of ours."""
     key = history.scene.prefix + b"k1"
@@ -110,13 +123,11 @@ def test_parts_of_few_buckets(
     scene.buckets = 4096
     prepare(history)
     scene.memory_max_bytes = 64
-    runs = 0
-    with forgetful():
-        while (view := short_run(history)[0]).exit_code == 4:
-            runs += 1
-            assert len(scene.see().manifest or b"") == 16 * 4096
-            assert runs < 9, "no progress"
-    assert view.exit_code == 0, view.error
+
+    def look() -> None:
+        assert len(scene.see().manifest or b"") == 16 * 4096
+
+    runs = short_runs(history, 9, look)
     assert runs >= 3, "there were not many parts: this proves nothing"
     scene.check()
 
@@ -130,13 +141,7 @@ def test_another_number_of_buckets_takes_too_long(before: int, after: int, histo
     scene.buckets = after
     for turn in range(3):
         scene.write(f"UPDATE t SET value = 'later {turn}' WHERE key IN ('k{turn + 1}', 'k77')")
-        runs = 0
-        with forgetful():
-            while (view := short_run(history)[0]).exit_code == 4:
-                runs += 1
-                scene.look()
-                assert runs < ROWS // (10 * PARTS_A_RUN) + 3, "no progress"
-        assert view.exit_code == 0, view.error
+        short_runs(history, ROWS // (10 * PARTS_A_RUN) + 3, scene.look)
         assert scene.check().state["buckets"] == str(before)
     scene.write("UPDATE t SET value = 'last' WHERE key = 'k7'")
     with forgetful():
@@ -155,12 +160,7 @@ def test_a_lost_manifest_and_another_number_of_buckets(before: int, after: int, 
     scene.buckets = after
     scene.client.delete(STATE + "manifest")
     scene.write("UPDATE t SET value = 'w' WHERE key LIKE '%8'")
-    runs = 0
-    with forgetful():
-        while (view := short_run(history)[0]).exit_code == 4:
-            runs += 1
-            assert runs < ROWS // (10 * PARTS_A_RUN) + 3, "no progress"
-    assert view.exit_code == 0, view.error
+    runs = short_runs(history, ROWS // (10 * PARTS_A_RUN) + 3)
     assert runs > 1, "it was not cut short: this proves nothing"
     assert scene.check().state["buckets"] == str(after)
 
